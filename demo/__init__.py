@@ -1,0 +1,1 @@
+"""The example site of djpyfs, and what starts everything it needs on one machine."""
