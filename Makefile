@@ -1,0 +1,55 @@
+# Every target makes its own environment in .venv: Python 3.11 or newer and make are enough.
+
+PYTHON ?= python3
+# Passed on to pytest or to the benchmarks: make test ARGS="-k packaging"
+ARGS ?=
+
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+asked = $(filter-out 0 no false,$(1))
+
+.PHONY: help demo test lint bench pythons clean
+.DELETE_ON_ERROR:
+# Two targets share one environment, which pip must not change twice at a time.
+.NOTPARALLEL:
+
+help:
+	@echo "make demo           the whole service on this machine, until Ctrl-C"
+	@echo "make demo ONCE=1    plays the demo's scenario by itself; S3=1: on an S3 endpoint"
+	@echo "make test           style, types, tests"
+	@echo "make lint           style and types alone"
+	@echo "make bench          speed, against the bare calls and against openedx-django-pyfs"
+	@echo "make pythons        the wheel on every Python on PATH, with each Django"
+	@echo "make clean          removes what the others made"
+
+demo: .venv/demo.stamp
+	$(RUN) -m demo $(if $(call asked,$(ONCE)),--once) $(if $(call asked,$(S3)),--s3)
+
+test: lint
+	$(RUN) -m pytest $(ARGS)
+
+lint: .venv/dev.stamp
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+bench: .venv/dev.stamp
+	$(RUN) -m tests.bench $(ARGS)
+
+pythons: .venv/dev.stamp
+	$(RUN) -m tests.pythons
+
+clean:
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/%.stamp: pyproject.toml .venv/pyvenv.cfg
+	@echo "Installing into .venv what djpyfs[$*] needs; the first time this takes a minute."
+	$(PIP) install --quiet --editable '.[$*]'
+	@touch $@
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"djpyfs needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.13, say" \
+	% sys.version_info[:2])'
+	$(PYTHON) -m venv --clear .venv
