@@ -1,0 +1,103 @@
+"""docker-compose.yml, held against its specification, .env.example and the one list of commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.services import COMMANDS, commands
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = (ROOT / ".env.example").read_text()
+
+# Where the processes listen and write in a container.
+IN_CONTAINERS = {
+    "WEB_ADDRESS": "0.0.0.0:8000",
+    "FLOWER_ADDRESS": "0.0.0.0",
+    "BEAT_SCHEDULE": "/tmp/celerybeat-schedule",
+}
+
+
+def filled_in(value: str) -> str:
+    """``value`` with Compose's ``${NAME:-default}``; what has no default becomes "secret"."""
+    return re.sub(r"\$\{\w+:(?:-([^}]*)|\?[^}]*)\}", lambda match: match[1] or "secret", value)
+
+
+def test_the_file_conforms_to_the_compose_specification() -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    result = subprocess.run(
+        [*check, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_container_runs_the_command_of_the_one_list(name: str) -> None:
+    assert SERVICES[name]["command"] == commands(IN_CONTAINERS)[name]
+
+
+def test_redis_keeps_its_records_through_restarts_and_evicts_none() -> None:
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert "redis-data:/data" in SERVICES["redis"]["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_published_is_published_to_this_machine_alone(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_watched_and_started_again(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_waits_until_those_it_needs_are_healthy(name: str) -> None:
+    needs = SERVICES[name].get("depends_on", {})
+    assert all(need == {"condition": "service_healthy"} for need in needs.values())
+    assert needs.keys() <= SERVICES.keys()
+
+
+def test_flower_asks_for_a_password_that_has_no_default() -> None:
+    basic_auth = SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"]
+    assert re.search(r":\$\{FLOWER_PASSWORD:\?", basic_auth)
+    assert "FLOWER_UNAUTHENTICATED_API" not in SERVICES["flower"]["environment"]
+
+
+def test_the_example_of_the_settings_names_exactly_what_the_file_takes() -> None:
+    assert set(re.findall(r"^#?(\w+)=", EXAMPLE, re.M)) == set(re.findall(r"\$\{(\w+)", TEXT))
+
+
+def test_the_example_shows_the_defaults_and_no_secret() -> None:
+    shown = dict(re.findall(r"^#(\w+)=(.+)$", EXAMPLE, re.M))
+    assert shown == dict(re.findall(r"\$\{(\w+):-([^}]*)\}", TEXT))
+    assert set(re.findall(r"^(\w+)=$", EXAMPLE, re.M)) == set(re.findall(r"\$\{(\w+):\?", TEXT))
+
+
+def test_the_site_takes_the_settings_that_its_container_has() -> None:
+    variables = SERVICES["web"]["environment"]
+    environment = {name: filled_in(str(value)) for name, value in variables.items()}
+    open_one = "import django; django.setup(); import djpyfs; djpyfs.get_filesystem('plots')"
+    result = subprocess.run(
+        [sys.executable, "-c", open_one],
+        env={"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "demo.settings", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
