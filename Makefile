@@ -1,7 +1,7 @@
 # Every target makes its own environment in .venv: Python 3.11 or newer and make are enough.
 
 PYTHON ?= python3
-# Passed on to pytest or to the benchmarks: make test ARGS="-k packaging"
+# Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
 
 RUN := .venv/bin/python
@@ -37,7 +37,7 @@ bench: .venv/dev.stamp
 	$(RUN) -m tests.bench $(ARGS)
 
 pythons: .venv/dev.stamp
-	$(RUN) -m tests.pythons
+	$(RUN) -m tests.pythons $(ARGS)
 
 clean:
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
