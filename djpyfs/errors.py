@@ -1,0 +1,61 @@
+"""The errors of djpyfs: a short family under one parent."""
+
+from __future__ import annotations
+
+from django.core.exceptions import ImproperlyConfigured
+from fs.errors import InvalidCharsInPath
+
+
+class DjpyfsError(Exception):
+    """Every error that djpyfs raises of its own accord is one of these."""
+
+
+class ConfigurationError(DjpyfsError, ImproperlyConfigured):
+    """The ``DJFS`` setting, or a server that it names, does not fit; the message says the cure."""
+
+
+class UnknownBackend(ConfigurationError, AttributeError):
+    """``DJFS["type"]`` names no back-end. (The ancestor raised AttributeError.)"""
+
+
+class InvalidName(DjpyfsError, InvalidCharsInPath, ValueError):
+    """A namespace or a file name that is refused, before anything was written.
+
+    ``path`` is the name as it was given, ``reason`` says what is wrong with it.
+    """
+
+    def __init__(self, path: object, reason: str = "is refused") -> None:
+        self.reason = reason
+        super().__init__(path)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        # ascii() and the cut keep control characters and floods out of logs.
+        shown = ascii(self.path)
+        if len(shown) > 120:
+            shown = f"{shown[:100]}… ({len(shown)} characters)"
+        return f"{shown} {self.reason}"
+
+    __repr__ = Exception.__repr__
+
+    def __reduce__(self) -> tuple[type[InvalidName], tuple[object, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class NameNotText(InvalidName, TypeError):
+    """A namespace or a file name that is not a ``str``."""
+
+
+class InvalidLifetime(DjpyfsError, ValueError):
+    """A life time that is negative, too long, or not a number."""
+
+
+class FileBusy(DjpyfsError):
+    """A sweep holds the file for longer than any lease may last."""
+
+
+class RecordStoreError(DjpyfsError):
+    """The record store refused a command."""
+
+
+class RecordStoreUnavailable(RecordStoreError):
+    """The record store cannot be reached, or did not answer in time."""

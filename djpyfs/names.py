@@ -1,0 +1,108 @@
+"""What a namespace and a file name may be, and how both become one record.
+
+Whatever is refused here raises the same `InvalidName` from every call. What is accepted is
+taken literally: nothing is ever expanded, decoded or folded.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from fs.errors import IllegalBackReference
+from fs.path import normpath
+
+from .errors import InvalidName, NameNotText
+
+SEGMENT_BYTES = 255  # NAME_MAX of ext4, XFS, APFS and NTFS
+KEY_BYTES = 1024  # the longest key of an S3 object
+
+# C0, DEL and C1 controls, and the backslash that some systems take for a separator.
+REFUSED_CHARACTERS = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0)))) + "\\"
+_refused_character = re.compile(f"[{re.escape(REFUSED_CHARACTERS)}]")
+
+
+class Entry(NamedTuple):
+    """One file of one namespace; both names are checked and normalised."""
+
+    namespace: str
+    path: str
+
+    @property
+    def member(self) -> bytes:
+        """The name of this file's record: ``namespace NUL path`` in UTF-8."""
+        return f"{self.namespace}\0{self.path}".encode()
+
+    @classmethod
+    def of_member(cls, member: bytes) -> Entry:
+        """Read a record's name. Raises `InvalidName` where no file could have it."""
+        try:
+            namespace, path = member.decode().split("\0")
+        except ValueError:
+            raise InvalidName(member, "is no record of a file") from None
+        if check_path(path) != path or not path:
+            raise InvalidName(path, "is no normalised path of a file")
+        return cls(check_namespace(namespace), path)
+
+
+def check_namespace(namespace: str) -> str:
+    """Return ``namespace`` unchanged, or raise `InvalidName`.
+
+    A namespace is a relative POSIX path: segments joined by ``/``, none of them empty, ``.`` or
+    ``..``, each at most 255 bytes in UTF-8, without control characters and backslashes.
+    """
+    if not isinstance(namespace, str):
+        raise NameNotText(namespace, "is not a str: a namespace must be one")
+    return _checked_namespace(namespace)
+
+
+def check_path(path: str) -> str:
+    """Return ``path`` normalised: relative, without ``.`` and ``..``; ``""`` is the root.
+
+    The rules of a namespace hold for its segments. Raises `InvalidName`.
+    """
+    if not isinstance(path, str):
+        raise NameNotText(path, "is not a str: a file name must be one")
+    return _checked_path(path)
+
+
+def check_length(path: str, *parts: str) -> None:
+    """Raise `InvalidName` where ``parts`` joined by slashes exceed 1,024 bytes in UTF-8."""
+    length = len("/".join(filter(None, parts)).encode())
+    if length > KEY_BYTES:
+        raise InvalidName(path, f"makes a key of {length} bytes: shorten it to {KEY_BYTES}")
+
+
+@lru_cache(maxsize=4096)
+def _checked_namespace(namespace: str) -> str:
+    if not namespace:
+        raise InvalidName(namespace, "is empty: a namespace needs a name")
+    _check_segments(namespace, namespace.split("/"))
+    return namespace
+
+
+@lru_cache(maxsize=4096)
+def _checked_path(path: str) -> str:
+    try:
+        normalised = normpath(path).strip("/")
+    except IllegalBackReference:
+        raise InvalidName(path, "leads out of its namespace") from None
+    if normalised:
+        _check_segments(path, normalised.split("/"))
+    return normalised
+
+
+def _check_segments(name: str, segments: list[str]) -> None:
+    if found := _refused_character.search(name):
+        raise InvalidName(name, f"holds {found.group()!a}, which no name may hold")
+    try:
+        lengths = [len(segment.encode()) for segment in segments]
+    except UnicodeEncodeError:
+        raise InvalidName(name, "holds a lone surrogate, which UTF-8 cannot write") from None
+    for segment, length in zip(segments, lengths, strict=True):
+        if segment in ("", ".", ".."):
+            raise InvalidName(name, f"has the segment {segment!r}: give it a name")
+        if length > SEGMENT_BYTES:
+            raise InvalidName(name, f"has a segment of {length} bytes: {SEGMENT_BYTES} is the most")
+    check_length(name, name)
