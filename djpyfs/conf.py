@@ -1,0 +1,219 @@
+"""The one place that reads ``settings.DJFS``: lazily, so that ``override_settings`` works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings as django_settings
+
+from .errors import ConfigurationError, InvalidName
+from .names import check_namespace
+
+DEFAULTS: Mapping[str, Any] = {
+    "type": "osfs",
+    "directory_root": "django-pyfs/static/django-pyfs",
+    "url_root": "/static/django-pyfs",
+}
+BACKEND_KEYS = frozenset(
+    """directory_root url_root bucket prefix region endpoint_url addressing_style
+    upload_args strict aws_access_key_id aws_secret_access_key aws_session_token""".split()
+)
+SECOND = 1_000_000  # the record store counts in microseconds
+LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a double
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where files are kept: a back-end's ``type`` and options; equal where both are equal."""
+
+    type: str
+    options: Mapping[str, Any] = field(compare=False, repr=False)  # they may hold secrets
+    identity: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", repr(sorted(self.options.items(), key=str)))
+
+    def options_for(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the options among ``keys``.
+
+        Raises `ConfigurationError` for an option that neither ``keys`` nor a back-end of
+        djpyfs knows.
+        """
+        for key in self.options.keys() - BACKEND_KEYS - set(keys):
+            raise unknown_key(key, BACKEND_KEYS | set(keys))
+        return {key: self.options[key] for key in keys if key in self.options}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What holds in one namespace: where its files are, and how long they live by default."""
+
+    placement: Placement
+    default_ttl: int | None = None  # µs
+    max_ttl: int | None = None  # µs
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """``DJFS``, checked, in the units of the record store."""
+
+    policy: Policy
+    namespaces: Mapping[str, Policy]
+    redis_url: str = field(repr=False)  # may hold a password
+    key_prefix: str
+    shards: int
+    sweep_interval: float  # s
+    batch_size: int
+    lease: int  # µs
+    max_attempts: int
+    grace: int  # µs
+    one_shot: bool
+    one_shot_horizon: float  # s
+
+    def policy_for(self, namespace: str) -> Policy:
+        """Return the policy under the namespace's own name, else under its nearest ``/*``."""
+        if namespace in self.namespaces:
+            return self.namespaces[namespace]
+        above = namespace if self.namespaces else ""
+        while "/" in above:
+            above = above.rpartition("/")[0]
+            if f"{above}/*" in self.namespaces:
+                return self.namespaces[f"{above}/*"]
+        return self.policy
+
+
+def _number(least: float, most: float = LONGEST_LIFE) -> Callable[[str, Any], float]:
+    def check(key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: give it a number")
+        if not least <= value <= most:
+            raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: use {least:g} to {most:g}")
+        return value
+
+    return check
+
+
+def _whole(least: int, most: int) -> Callable[[str, Any], int]:
+    in_range = _number(least, most)
+
+    def check(key: str, value: Any) -> int:
+        if in_range(key, value) != int(value):
+            raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: give it a whole number")
+        return int(value)
+
+    return check
+
+
+def _microseconds(least: float, most: float = LONGEST_LIFE) -> Callable[[str, Any], int]:
+    in_range = _number(least, most)
+    return lambda key, value: round(in_range(key, value) * SECOND)
+
+
+def _optional(check: Callable[[str, Any], int]) -> Callable[[str, Any], int | None]:
+    return lambda key, value: None if value is None else check(key, value)
+
+
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: use True or False")
+    return value
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: give it a str")
+    return value
+
+
+def _key_prefix(key: str, value: Any) -> str:
+    if set(_text(key, value)) & set("{}\0"):
+        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: leave out braces, they mark shards")
+    return str(value)
+
+
+# key -> (what checks it, default)
+SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
+    "redis_url": (_text, "redis://127.0.0.1:6379/0"),
+    "key_prefix": (_key_prefix, "djpyfs"),
+    "shards": (_whole(1, 1024), 1),
+    "sweep_interval": (_number(0.1, 86_400), 60),
+    "batch_size": (_whole(1, 5_000), 1_000),
+    "lease": (_microseconds(1, 3_600), 30),
+    "max_attempts": (_whole(1, 1_000), 10),
+    "grace": (_microseconds(1, 86_400), 60),
+    "one_shot": (_flag, False),
+    "one_shot_horizon": (_number(0, 3_600), 300),
+}
+LIFE_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
+    "default_ttl": _optional(_microseconds(0.001)),
+    "max_ttl": _optional(_microseconds(0.001)),
+}
+
+
+def unknown_key(key: object, known: Iterable[str]) -> ConfigurationError:
+    """Return the error for a key that is not there, naming the nearest that is."""
+    nearest = get_close_matches(str(key), known, n=1, cutoff=0.0)
+    return ConfigurationError(f"DJFS has an unknown key {key!r}: did you mean {nearest[0]!r}?")
+
+
+def _policy(raw: Mapping[str, Any]) -> Policy:
+    type_ = _text("type", raw.get("type"))
+    options = {
+        key: value
+        for key, value in raw.items()
+        if key not in SERVICE_KEYS and key not in LIFE_KEYS and key not in ("type", "namespaces")
+    }
+    if "." not in type_:  # a back-end of djpyfs, whose keys are all known
+        for key in options.keys() - BACKEND_KEYS:
+            raise unknown_key(key, [*BACKEND_KEYS, *SERVICE_KEYS, *LIFE_KEYS, "namespaces"])
+    lives = {key: check(key, raw.get(key)) for key, check in LIFE_KEYS.items()}
+    if lives["max_ttl"] and (lives["default_ttl"] or 0) > lives["max_ttl"]:
+        raise ConfigurationError("DJFS['default_ttl'] is longer than DJFS['max_ttl']: shorten it")
+    return Policy(Placement(type_, options), **lives)
+
+
+def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
+    own = raw.get("namespaces", {})
+    if not isinstance(own, Mapping):
+        raise ConfigurationError(f"DJFS['namespaces'] is {own!r}: give it a dict of dicts")
+    policies = {}
+    for name, overrides in own.items():
+        try:
+            check_namespace(name[:-2] if isinstance(name, str) and name.endswith("/*") else name)
+        except InvalidName as error:
+            raise ConfigurationError(f"DJFS['namespaces'] names {error}") from error
+        if not isinstance(overrides, Mapping):
+            raise ConfigurationError(f"DJFS['namespaces'][{name!r}] must be a dict")
+        for key in overrides.keys() & {*SERVICE_KEYS, "namespaces"}:
+            raise ConfigurationError(
+                f"DJFS['namespaces'][{name!r}] sets {key!r}, which holds for all: move it up"
+            )
+        policies[name] = _policy({**raw, **overrides})
+    return policies
+
+
+def parse(raw: Any) -> Settings:
+    """Check a ``DJFS`` dict. Raises `ConfigurationError` naming the key and the cure."""
+    if not isinstance(raw, Mapping):
+        raise ConfigurationError(f"DJFS is a {type(raw).__name__}: give it a dict")
+    raw = {"type": DEFAULTS["type"], **raw}
+    service = {
+        key: check(key, raw.get(key, default)) for key, (check, default) in SERVICE_KEYS.items()
+    }
+    return Settings(policy=_policy(raw), namespaces=_namespaces(raw), **service)
+
+
+_current: tuple[Any, Settings] | None = None
+
+
+def current() -> Settings:
+    """Return the settings in force, read again whenever ``DJFS`` is another object."""
+    global _current
+    raw = getattr(django_settings, "DJFS", DEFAULTS)
+    known = _current
+    if known is None or known[0] is not raw:
+        _current = known = raw, parse(raw)
+    return known[1]
