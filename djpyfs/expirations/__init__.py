@@ -1,0 +1,235 @@
+"""The records of what expires when: one protocol, in Redis or in this process."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+from time import monotonic, sleep
+from typing import NamedTuple, TypeVar
+
+from django.utils.module_loading import import_string
+
+from ..conf import SECOND, Settings
+from ..errors import ConfigurationError, FileBusy
+
+T = TypeVar("T")
+
+FIRST_PAUSE = 0.002  # s
+LONGEST_PAUSE = 0.1  # s
+SWEEPS_KEPT = 1_000
+
+
+class Claim(NamedTuple):
+    """The sole right to delete ``members`` until the lease ends, which is its token as well."""
+
+    token: int  # µs since the epoch
+    members: Sequence[bytes]
+    late: Sequence[float]  # µs since each member's deadline
+    overdue: int  # how many more records are overdue
+
+
+class ClaimOne(NamedTuple):
+    """The answer to the claim on one member; each time in µs, 0 where there is none."""
+
+    busy: int = 0  # left of somebody else's claim
+    token: int = 0
+    wait: int = 0  # until it is due
+    deadline: int = 0
+
+
+class Settled(NamedTuple):
+    """What `ExpirationStore.settle` did, and the claim that followed."""
+
+    retried: int
+    set_aside: int
+    claim: Claim | None
+
+
+class Backoff(NamedTuple):
+    """When a deletion that failed is tried again, and how often."""
+
+    max_attempts: int
+    shortest: int = 5 * SECOND
+    longest: int = 3_600 * SECOND
+
+
+class ExpirationStore(ABC):
+    """Records of expirations. A member is ``namespace NUL path``; times are in µs.
+
+    Where a sweep holds a live claim on a member, the verbs of the writers wait until it has
+    finished. Every verb raises `RecordStoreUnavailable` where the store is away.
+    """
+
+    #: Sweeps go through each of these on its own.
+    shards: range = range(1)
+
+    def schedule(self, members: Sequence[bytes], ttl: int) -> int:
+        """Set the deadline of ``members`` to now + ``ttl``; return it."""
+        deadline, pending = 0, members
+
+        def attempt() -> tuple[int, None]:
+            nonlocal deadline, pending
+            left, deadline, pending = self._schedule(pending, ttl)
+            return left, None
+
+        _when_free(attempt)
+        return deadline
+
+    def cancel(self, member: bytes, expected: int = 0) -> None:
+        """Forget ``member``; where ``expected`` is given, only if that is still its deadline."""
+        _when_free(lambda: (self._cancel(member, expected), None))
+
+    def place(self, member: bytes, deadline: int, token: int = 0) -> None:
+        """Give ``member`` this ``deadline``; with a ``token``, only if it is claimed under it."""
+        _when_free(lambda: (self._place(member, deadline, token), None))
+
+    def touch(
+        self, member: bytes, grace: int, default_ttl: int | None = None, registered: int = 0
+    ) -> tuple[int, int]:
+        """Tell that ``member`` is about to be written; return its deadline now and before.
+
+        An overdue member is forgotten; one that is due later is so in ``grace`` at the
+        earliest. Where ``default_ttl`` is given, a member without a deadline is due after it.
+        The deadline ``registered`` by the same write is renewed. Both are 0 for none.
+        """
+        return _when_free(lambda: self._touch(member, grace, default_ttl or 0, registered))
+
+    def rename(self, source: bytes, destination: bytes, remaining: int = 0) -> tuple[int, int]:
+        """Carry the deadline of ``source`` over; return it and the one it replaced (0 for none).
+
+        ``source`` is left with the deadline ``remaining``, if that is given.
+        """
+        return _when_free(lambda: self._rename(source, destination, remaining))
+
+    def reserve(self, member: bytes, lease: int) -> ClaimOne:
+        """Claim ``member`` before its time, to remove it; without a token: it has no record."""
+
+        def attempt() -> tuple[int, ClaimOne]:
+            claim = self.claim_one(member, lease, early=True)
+            return claim.busy, claim
+
+        return _when_free(attempt)
+
+    def acknowledge(self, member: bytes, token: int) -> None:
+        """Forget ``member``, if it is still claimed under ``token``."""
+        self.settle(self.shard_of(member), token, [member])
+
+    def shard_of(self, member: bytes) -> int:
+        """Return the shard that holds a member's record."""
+        return 0
+
+    @abstractmethod
+    def deadline(self, member: bytes) -> tuple[int, int]:
+        """Return the time now, and the member's deadline or 0."""
+
+    @abstractmethod
+    def claim(self, shard: int, limit: int, lease: int) -> Claim:
+        """Claim up to ``limit`` overdue members of a shard, for ``lease``."""
+
+    @abstractmethod
+    def claim_one(self, member: bytes, lease: int, early: bool = False) -> ClaimOne:
+        """Claim ``member`` if it is due, or ``early``."""
+
+    @abstractmethod
+    def settle(
+        self,
+        shard: int,
+        token: int,
+        done: Sequence[bytes],
+        failures: Sequence[tuple[bytes, str]] = (),
+        backoff: Backoff | None = None,
+        then: tuple[int, int] | None = None,
+    ) -> Settled:
+        """Forget what is ``done``, put ``failures`` off, and claim anew with ``then`` (limit,
+        lease), in one round trip."""
+
+    @abstractmethod
+    def record_sweep(self, report: Mapping[str, float]) -> None:
+        """Note what a sweep did, for `sweeps`."""
+
+    @abstractmethod
+    def sweeps(self, limit: int) -> list[dict[str, float]]:
+        """Return the last reports, newest first, each with the time it was noted at."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the connections."""
+
+    @abstractmethod
+    def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]: ...
+
+    @abstractmethod
+    def _cancel(self, member: bytes, expected: int) -> int: ...
+
+    @abstractmethod
+    def _place(self, member: bytes, deadline: int, token: int) -> int: ...
+
+    @abstractmethod
+    def _touch(
+        self, member: bytes, grace: int, default_ttl: int, registered: int
+    ) -> tuple[int, tuple[int, int]]: ...
+
+    @abstractmethod
+    def _rename(
+        self, source: bytes, destination: bytes, remaining: int
+    ) -> tuple[int, tuple[int, int]]: ...
+
+
+def _when_free(attempt: Callable[[], tuple[int, T]]) -> T:
+    """Repeat ``attempt`` until it tells of no live claim that forbids it."""
+    left, value = attempt()
+    if not left:
+        return value
+    # One lease may lapse and another sweep take the member up: two of them is the most.
+    give_up, pause = monotonic() + 2 * left / SECOND + 5, FIRST_PAUSE
+    while left:
+        if monotonic() > give_up:
+            raise FileBusy("a sweep has held the file for longer than two leases: try again")
+        sleep(min(pause, left / SECOND))
+        pause = min(2 * pause, LONGEST_PAUSE)
+        left, value = attempt()
+    return value
+
+
+_BY_SCHEME = {"memory": "djpyfs.expirations.memory_store.MemoryStore"} | dict.fromkeys(
+    ("redis", "rediss", "unix"), "djpyfs.expirations.redis_store.RedisStore"
+)
+_stores: dict[tuple[str, str, int], ExpirationStore] = {}
+_lock = Lock()
+
+
+def store_for(settings: Settings) -> ExpirationStore:
+    """Return the record store that ``settings`` name, the same one for the same address."""
+    address = settings.redis_url, settings.key_prefix, settings.shards
+    return _stores.get(address) or _made(address)
+
+
+def _made(address: tuple[str, str, int]) -> ExpirationStore:
+    scheme = address[0].partition("://")[0]
+    if scheme not in _BY_SCHEME:
+        known = ", ".join(f"{known}://" for known in _BY_SCHEME)
+        raise ConfigurationError(
+            f"DJFS['redis_url'] has the scheme {scheme[:20]!r}: use one of {known}"
+        )
+    with _lock:
+        if address not in _stores:
+            _stores[address] = import_string(_BY_SCHEME[scheme])(*address)
+        return _stores[address]
+
+
+def close_all() -> None:
+    """Close every store; the next call of `store_for` makes it anew."""
+    while _stores:
+        _stores.popitem()[1].close()
+
+
+def _forget_all() -> None:
+    # A child of fork() must not use, nor close, the connections of its parent.
+    global _lock
+    _lock = Lock()
+    _stores.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

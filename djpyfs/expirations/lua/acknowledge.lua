@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- acknowledge: forgets those members that are still claimed under exactly this token.
+-- ARGV     token, member...
+-- Returns  how many that were
+-- Touches  claimed, attempts
+local token, done = tonumber(ARGV[1]), {}
+for first = 2, #ARGV, 2000 do
+  local last = math.min(first + 1999, #ARGV)
+  local scores = redis.call('ZMSCORE', claimed, unpack(ARGV, first, last))
+  for i = first, last do
+    if tonumber(scores[i - first + 1] or nil) == token then
+      done[#done + 1] = ARGV[i]
+    end
+  end
+end
+in_slices(done, 'ZREM', claimed)
+in_slices(done, 'HDEL', attempts)
+return #done

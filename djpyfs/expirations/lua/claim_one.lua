@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- claim_one: takes one member, if it is due; early, whenever there is a record of it.
+-- ARGV     member, lease, 1 for early
+-- Returns  {time left of the live claim that forbids it or 0, token or 0, time until it is due or 0,
+--           deadline or 0}
+-- Touches  due, claimed, failed
+local member, lease, early = ARGV[1], ARGV[2], ARGV[3] == '1'
+local left = busy(member)
+if left > 0 then
+  return {left, 0, 0, 0}
+end
+local deadline = known_deadline(member)
+if not early and redis.call('HEXISTS', failed, member) == 1 then
+  deadline = nil
+end
+local wait = math.max(0, (deadline or now) - now)
+if not deadline or (wait > 0 and not early) then
+  return {0, 0, wait, deadline or 0}
+end
+local token = now + lease
+redis.call('ZREM', due, member)
+redis.call('HDEL', failed, member)
+redis.call('ZADD', claimed, exact(token), member)
+return {0, token, wait, deadline}

@@ -1,0 +1,53 @@
+-- Stands behind the first line of every verb.
+--
+-- KEYS, the same four for each verb, all in the slot of one shard:
+--   due       ZSET  member -> deadline
+--   claimed   ZSET  member -> end of the lease, which is the claim's token too
+--   attempts  HASH  member -> how often its deletion has failed
+--   failed    HASH  member -> why it was set aside, as JSON
+-- Every time is in microseconds since the epoch by this server's clock.
+local due, claimed, attempts, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+-- tostring() keeps 14 digits, a deadline has 16.
+local function exact(number)
+  return string.format('%.0f', number)
+end
+
+local function score(zset, member)
+  return tonumber(redis.call('ZSCORE', zset, member) or nil)
+end
+
+-- Time left of the live claim on a member, 0 where there is none.
+local function busy(member)
+  local ends = score(claimed, member)
+  return ends and ends > now and ends - now or 0
+end
+
+local function forget(member)
+  redis.call('ZREM', due, member)
+  redis.call('ZREM', claimed, member)
+  redis.call('HDEL', attempts, member)
+  redis.call('HDEL', failed, member)
+end
+
+-- Of a claim that has lapsed and of a record set aside it is only known that it has passed.
+local function known_deadline(member)
+  local deadline = score(due, member)
+  if not deadline and (score(claimed, member) or redis.call('HEXISTS', failed, member) == 1) then
+    deadline = now
+  end
+  return deadline
+end
+
+local function set_deadline(member, deadline)
+  redis.call('ZADD', due, exact(deadline), member)
+end
+
+-- Calls a command for slices of a list: unpack() takes some 8,000 values at the most.
+local function in_slices(list, command, key)
+  for first = 1, #list, 2000 do
+    redis.call(command, key, unpack(list, first, math.min(first + 1999, #list)))
+  end
+end

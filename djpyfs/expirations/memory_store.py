@@ -1,0 +1,205 @@
+"""The record store in this process, for unit tests and the memory back-end."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from time import monotonic_ns, time, time_ns
+
+from ..conf import SECOND
+from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Why a member is not tried any more."""
+
+    reason: str
+    attempts: int
+    at: int  # s since the epoch
+
+
+class MemoryStore(ExpirationStore):
+    """Records that live and die with this process; the verbs do what the scripts do.
+
+    ``url``, ``key_prefix`` and ``shards`` only tell one store from another.
+    """
+
+    def __init__(self, url: str = "", key_prefix: str = "", shards: int = 1) -> None:
+        self._lock = RLock()
+        self._due: dict[bytes, int] = {}
+        # May hold outdated pairs too: a pair counts while `_due` says the same.
+        self._queue: list[tuple[int, bytes]] = []
+        self._claimed: dict[bytes, int] = {}
+        self._attempts: dict[bytes, int] = {}
+        self._failed: dict[bytes, SetAside] = {}
+        self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
+        # The wall clock may be set; from here on only the monotonic one is asked.
+        self._epoch = time_ns() - monotonic_ns()
+
+    def _now(self) -> int:
+        return (self._epoch + monotonic_ns()) // 1_000
+
+    def _busy(self, member: bytes) -> int:
+        return max(0, self._claimed.get(member, 0) - self._now())
+
+    def _forget(self, member: bytes) -> None:
+        self._due.pop(member, None)
+        self._claimed.pop(member, None)
+        self._attempts.pop(member, None)
+        self._failed.pop(member, None)
+
+    def _set_deadline(self, member: bytes, deadline: int) -> None:
+        self._due[member] = deadline
+        heapq.heappush(self._queue, (deadline, member))
+
+    # -- the verbs of writers
+
+    def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]:
+        with self._lock:
+            deadline = self._now() + ttl
+            busy = {member: left for member in members if (left := self._busy(member))}
+            for member in members:
+                if member not in busy:
+                    self._forget(member)
+                    self._set_deadline(member, deadline)
+            return max(busy.values(), default=0), deadline, list(busy)
+
+    def _cancel(self, member: bytes, expected: int) -> int:
+        with self._lock:
+            left = self._busy(member)
+            if not left and expected in (0, self._due.get(member)):
+                self._forget(member)
+            return left
+
+    def _place(self, member: bytes, deadline: int, token: int) -> int:
+        with self._lock:
+            if not token and (left := self._busy(member)):
+                return left
+            if token in (0, self._claimed.get(member)):
+                self._forget(member)
+                self._set_deadline(member, deadline)
+            return 0
+
+    def _touch(
+        self, member: bytes, grace: int, default_ttl: int, registered: int
+    ) -> tuple[int, tuple[int, int]]:
+        with self._lock:
+            if left := self._busy(member):
+                return left, (0, 0)
+            now, before = self.deadline(member)
+            deadline, own = before, bool(before and before == registered)
+            if deadline and not own and (deadline <= now or member in self._attempts):
+                self._forget(member)
+                deadline = 0
+            if default_ttl and (own or not deadline):
+                self._set_deadline(member, now + default_ttl)
+            elif deadline and deadline < now + grace:
+                self._set_deadline(member, now + grace)
+            return 0, (self._due.get(member, 0), before)
+
+    def _rename(
+        self, source: bytes, destination: bytes, remaining: int
+    ) -> tuple[int, tuple[int, int]]:
+        with self._lock:
+            if left := max(self._busy(source), self._busy(destination)):
+                return left, (0, 0)
+            _, carried = self.deadline(source)
+            _, replaced = self.deadline(destination)
+            self._forget(destination)
+            self._forget(source)
+            if carried:
+                self._set_deadline(destination, carried)
+            if remaining:
+                self._set_deadline(source, remaining)
+            return 0, (carried, replaced)
+
+    def deadline(self, member: bytes) -> tuple[int, int]:
+        with self._lock:
+            now = self._now()
+            passed = member in self._claimed or member in self._failed
+            return now, self._due.get(member, now if passed else 0)
+
+    # -- the verbs of sweeps
+
+    def claim(self, shard: int, limit: int, lease: int) -> Claim:
+        with self._lock:
+            now = self._now()
+            token = now + lease
+            lapsed = [member for member, ends in self._claimed.items() if ends <= now]
+            taken = [(member, self._claimed[member]) for member in lapsed[:limit]]
+            while len(taken) < limit and (member := self._next_due(now)):
+                taken.append((member, self._due.pop(member)))
+            self._claimed.update((member, token) for member, _ in taken)
+            late = [now - deadline for _, deadline in taken]
+            overdue = self._overdue(now) if len(taken) == limit else 0
+            return Claim(token, [member for member, _ in taken], late, overdue)
+
+    def _next_due(self, now: int) -> bytes | None:
+        while self._queue and self._queue[0][0] <= now:
+            deadline, member = heapq.heappop(self._queue)
+            if self._due.get(member) == deadline:
+                return member
+        return None
+
+    def _overdue(self, now: int) -> int:
+        lapsed = sum(ends <= now for ends in self._claimed.values())
+        return lapsed + sum(deadline <= now for deadline in self._due.values())
+
+    def claim_one(self, member: bytes, lease: int, early: bool = False) -> ClaimOne:
+        with self._lock:
+            if left := self._busy(member):
+                return ClaimOne(left)
+            now, deadline = self.deadline(member)
+            if not early and member in self._failed:
+                deadline = 0
+            wait = max(0, deadline - now) if deadline else 0
+            if not deadline or (wait and not early):
+                return ClaimOne(0, 0, wait, deadline)
+            self._due.pop(member, None)
+            self._failed.pop(member, None)
+            self._claimed[member] = now + lease
+            return ClaimOne(0, now + lease, wait, deadline)
+
+    def settle(
+        self,
+        shard: int,
+        token: int,
+        done: Sequence[bytes],
+        failures: Sequence[tuple[bytes, str]] = (),
+        backoff: Backoff | None = None,
+        then: tuple[int, int] | None = None,
+    ) -> Settled:
+        with self._lock:
+            for member in done:
+                if self._claimed.get(member) == token:
+                    del self._claimed[member]
+                    self._attempts.pop(member, None)
+            held = [failure for failure in failures if self._claimed.get(failure[0]) == token]
+            set_aside = sum(self._fail(*failure, backoff) for failure in held if backoff)
+            claim = self.claim(shard, *then) if then else None
+            return Settled(len(held) - set_aside, set_aside, claim)
+
+    def _fail(self, member: bytes, reason: str, backoff: Backoff) -> bool:
+        del self._claimed[member]
+        attempts = self._attempts.pop(member, 0) + 1
+        if attempts >= backoff.max_attempts:
+            self._failed[member] = SetAside(reason, attempts, self._now() // SECOND)
+            return True
+        self._attempts[member] = attempts
+        wait = min(backoff.longest, backoff.shortest * 2 ** (attempts - 1))
+        self._set_deadline(member, self._now() + int(wait * random.uniform(0.5, 1)))
+        return False
+
+    def close(self) -> None:
+        """Keep everything: there is nothing to give up."""
+
+    def record_sweep(self, report: Mapping[str, float]) -> None:
+        self._sweeps.appendleft({**report, "finished": time()})
+
+    def sweeps(self, limit: int) -> list[dict[str, float]]:
+        return [dict(report) for report in list(self._sweeps)[:limit]]

@@ -1,0 +1,292 @@
+"""The record store in Redis or Valkey: one Lua script for each verb, one round trip each."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
+from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled
+
+# Together below the 5 s after which a Redis that hangs must have become an error.
+CONNECT_TIMEOUT = 2  # s
+REPLY_TIMEOUT = 4  # s
+SLICE = 5_000  # members that one script takes, so that Redis serves others in between
+
+KEYS = "due claimed attempts failed".split()
+VERBS = "schedule cancel place touch rename deadline claim claim_one acknowledge fail".split()
+
+
+class _Call(NamedTuple):
+    """One run of a script."""
+
+    verb: str
+    shard: int
+    arguments: Sequence[Any]
+
+
+def _sources() -> dict[str, str]:
+    lua = files(__package__) / "lua"
+    prelude = (lua / "prelude.lua").read_text(encoding="utf-8")
+
+    def source(verb: str) -> str:
+        # Redis wants the flags in the very first line.
+        flags, _, body = (lua / f"{verb}.lua").read_text(encoding="utf-8").partition("\n")
+        return f"{flags}\n{prelude}{body}"
+
+    return {verb: source(verb) for verb in VERBS}
+
+
+class RedisStore(ExpirationStore):
+    """Records in Redis ≥ 7 or Valkey, spread over ``shards`` groups of keys."""
+
+    def __init__(self, url: str, key_prefix: str, shards: int) -> None:
+        self.shards = range(shards)
+        self._prefix = key_prefix
+        self._redis = _connect(url)
+        self._keys = [
+            [f"{key_prefix}:{{{shard:02}}}:{name}" for name in KEYS] for shard in self.shards
+        ]
+        self._digests: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._redis.close()
+
+    # -- the verbs of writers
+
+    def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]:
+        if len(members) == 1:
+            left, deadline, *busy = self._run("schedule", self.shard_of(members[0]), ttl, *members)
+            return left, deadline, busy
+        calls = [
+            _Call("schedule", shard, (ttl, *own[first : first + SLICE]))
+            for shard, own in self._by_shard(members).items()
+            for first in range(0, len(own), SLICE)
+        ]
+        left, deadline, busy = 0, 0, []
+        for reply in self._run_all(calls):
+            left, deadline = max(left, reply[0]), max(deadline, reply[1])
+            busy += reply[2:]
+        return left, deadline, busy
+
+    def _cancel(self, member: bytes, expected: int) -> int:
+        (left,) = self._run("cancel", self.shard_of(member), member, expected)
+        return int(left)
+
+    def _place(self, member: bytes, deadline: int, token: int) -> int:
+        (left,) = self._run("place", self.shard_of(member), member, deadline, token)
+        return int(left)
+
+    def _touch(
+        self, member: bytes, grace: int, default_ttl: int, registered: int
+    ) -> tuple[int, tuple[int, int]]:
+        left, deadline, before = self._run(
+            "touch", self.shard_of(member), member, grace, default_ttl, registered
+        )
+        return left, (deadline, before)
+
+    def _rename(
+        self, source: bytes, destination: bytes, remaining: int
+    ) -> tuple[int, tuple[int, int]]:
+        shard = self.shard_of(source)
+        if shard != self.shard_of(destination):
+            return self._rename_across(source, destination, remaining)
+        left, carried, replaced = self._run("rename", shard, source, destination, remaining)
+        return left, (carried, replaced)
+
+    def _rename_across(
+        self, source: bytes, destination: bytes, remaining: int
+    ) -> tuple[int, tuple[int, int]]:
+        # The new record first: a crash in between leaves one record too many, never too few.
+        _, carried = self.deadline(source)
+        _, replaced = self.deadline(destination)
+        for member, deadline, seen in (destination, carried, 0), (source, remaining, carried):
+            left = self._place(member, deadline, 0) if deadline else self._cancel(member, seen)
+            if left:
+                return left, (0, 0)
+        return 0, (carried, replaced)
+
+    def deadline(self, member: bytes) -> tuple[int, int]:
+        now, deadline = self._run("deadline", self.shard_of(member), member)
+        return now, deadline
+
+    # -- the verbs of sweeps
+
+    def claim(self, shard: int, limit: int, lease: int) -> Claim:
+        return _claim(self._run("claim", shard, limit, lease))
+
+    def claim_one(self, member: bytes, lease: int, early: bool = False) -> ClaimOne:
+        return ClaimOne(*self._run("claim_one", self.shard_of(member), member, lease, int(early)))
+
+    def settle(
+        self,
+        shard: int,
+        token: int,
+        done: Sequence[bytes],
+        failures: Sequence[tuple[bytes, str]] = (),
+        backoff: Backoff | None = None,
+        then: tuple[int, int] | None = None,
+    ) -> Settled:
+        calls = []
+        if done:
+            calls.append(_Call("acknowledge", shard, (token, *done)))
+        if failures and backoff:
+            pairs = [part for failure in failures for part in failure]
+            calls.append(_Call("fail", shard, (token, *backoff, *pairs)))
+        if then:
+            calls.append(_Call("claim", shard, then))
+        replies = dict(zip((call.verb for call in calls), self._run_all(calls), strict=True))
+        claim = _claim(replies["claim"]) if then else None
+        retried, set_aside = replies.get("fail", (0, 0))
+        return Settled(retried, set_aside, claim)
+
+    def record_sweep(self, report: Mapping[str, float]) -> None:
+        with _translated(self._redis):
+            self._redis.xadd(
+                f"{self._prefix}:sweeps",
+                {"report": json.dumps(report)},
+                maxlen=SWEEPS_KEPT,
+                approximate=True,
+            )
+
+    def sweeps(self, limit: int) -> list[dict[str, float]]:
+        with _translated(self._redis):
+            entries: Any = self._redis.xrevrange(f"{self._prefix}:sweeps", count=limit)
+        return [
+            {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
+            for id_, fields in entries
+        ]
+
+    # -- running scripts
+
+    def shard_of(self, member: bytes) -> int:
+        """Return the shard that holds a member's record."""
+        return crc32(member) % len(self.shards) if len(self.shards) > 1 else 0
+
+    def _by_shard(self, members: Sequence[bytes]) -> dict[int, list[bytes]]:
+        groups: dict[int, list[bytes]] = {}
+        for member in members:
+            groups.setdefault(self.shard_of(member), []).append(member)
+        return groups
+
+    def _run(self, verb: str, shard: int, *arguments: Any) -> Any:
+        with _translated(self._redis):
+            digest = self._digests.get(verb) or self._load()[verb]
+            keys_and_arguments = *self._keys[shard], *arguments
+            try:
+                return self._redis.evalsha(digest, len(KEYS), *keys_and_arguments)
+            except NoScriptError:  # a server that was restarted, or has failed over
+                self._load()
+                return self._redis.evalsha(digest, len(KEYS), *keys_and_arguments)
+
+    def _run_all(self, calls: Sequence[_Call]) -> list[Any]:
+        """Run several scripts in one round trip."""
+        if not calls:
+            return []
+        with _translated(self._redis):
+            if not self._digests:
+                self._load()
+            replies = self._pipelined(calls)
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                self._load()
+                again = self._pipelined([calls[i] for i in unknown])
+                for i, reply in zip(unknown, again, strict=True):
+                    replies[i] = reply
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+    def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for verb, shard, arguments in calls:
+                keys = self._keys[shard]
+                pipeline.evalsha(self._digests[verb], len(KEYS), *keys, *arguments)
+            return pipeline.execute(raise_on_error=False)
+
+    def _load(self) -> dict[str, str]:
+        """Check the ground and load the scripts, in one round trip; return their digests."""
+        sources = _sources()
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(f"{self._prefix}:shards", len(self.shards), nx=True)
+            pipeline.get(f"{self._prefix}:shards")
+            pipeline.info("memory")
+            for source in sources.values():
+                pipeline.script_load(source)
+            _, shards, memory, *digests = pipeline.execute()
+        self._check_server(int(shards), memory)
+        self._digests = dict(zip(sources, digests, strict=True))
+        return self._digests
+
+    def _check_server(self, shards: int, memory: Mapping[str, Any]) -> None:
+        if shards != len(self.shards):
+            raise ConfigurationError(
+                f"DJFS['shards'] is {len(self.shards)}, but the records in Redis are spread over "
+                f"{shards}: set it to {shards}, or empty the keys {self._prefix}:* first"
+            )
+        policy = str(memory.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys"):
+            raise ConfigurationError(
+                f"Redis may evict the records, its maxmemory-policy is {policy}: "
+                "set it to noeviction"
+            )
+
+
+def _connect(url: str) -> redis.Redis:
+    # A lost connection is tried once more at once; a time-out is not, for it has cost seconds.
+    once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=REPLY_TIMEOUT,
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            retry=once_more,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"DJFS['redis_url'] cannot be read: {error}") from error
+
+
+def _claim(reply: list[Any]) -> Claim:
+    token, overdue, late, *members = reply
+    return Claim(int(token), members, struct.unpack(f"<{len(members)}d", late), overdue)
+
+
+@contextmanager
+def _translated(client: redis.Redis) -> Iterator[None]:
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
+        raise RecordStoreUnavailable(
+            f"Redis at {_address(client)} is away or does not answer: {error}"
+        ) from error
+    except OutOfMemoryError as error:
+        raise RecordStoreError(
+            f"Redis at {_address(client)} is full: give it more memory ({error})"
+        ) from error
+    except (ResponseError, RedisError) as error:
+        raise RecordStoreError(f"Redis at {_address(client)} refused: {error}") from error
+
+
+def _address(client: redis.Redis) -> str:
+    """Say where a client connects to, without user and password."""
+    options = client.connection_pool.connection_kwargs
+    if "path" in options:
+        return str(options["path"])
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
