@@ -1,0 +1,143 @@
+"""Where files are kept. One back-end serves all the namespaces that share its options."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
+from typing import Any, ClassVar, Protocol
+
+from django.utils.module_loading import import_string
+from fs.base import FS
+from fs.errors import ResourceNotFound
+
+from ..conf import Placement
+from ..errors import UnknownBackend
+from ..names import Entry
+
+BUILT_IN = {
+    "osfs": "djpyfs.backends.osfs.DiskBackend",
+    "s3fs": "djpyfs.backends.s3.S3Backend",
+    "memory": "djpyfs.backends.memory.MemoryBackend",
+}
+OPEN_FILESYSTEMS = 1024
+
+
+class Lease(Protocol):
+    """The time for which a sweep alone may delete what it has claimed."""
+
+    def remaining(self) -> float:
+        """Return the seconds left; from 0 on nothing may be deleted any more."""
+
+
+@dataclass
+class Outcome:
+    """What became of a batch. An entry that is in no list was not attempted."""
+
+    deleted: list[Entry] = field(default_factory=list)
+    missing: list[Entry] = field(default_factory=list)
+    failed: list[tuple[Entry, str]] = field(default_factory=list)
+
+
+class Backend(ABC):
+    """The base of every back-end; threads share one instance.
+
+    It is made from those of the ``DJFS`` keys that ``options`` lists, and raises
+    `ConfigurationError` where they do not fit. It never sees a name that was not checked.
+    """
+
+    options: ClassVar[frozenset[str]] = frozenset()
+    #: True where `url` wants a life time, because what it returns stops working.
+    urls_expire: ClassVar[bool] = False
+
+    #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
+    prefix: str = ""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.open = lru_cache(maxsize=OPEN_FILESYSTEMS)(self.make_filesystem)
+
+    @abstractmethod
+    def make_filesystem(self, namespace: str) -> FS:
+        """Return a new PyFilesystem with the files of ``namespace``; `open` keeps it."""
+
+    @abstractmethod
+    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
+        """Return an address that a browser can use; ``lifetime`` in seconds.
+
+        Raises `fs.errors.NoURL` where there is none.
+        """
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        """Delete files of any number of namespaces while ``lease`` lasts."""
+        outcome = Outcome()
+        for entry in entries:
+            if lease.remaining() <= 0:
+                break
+            try:
+                self.open(entry.namespace).remove(entry.path)
+            except ResourceNotFound:
+                outcome.missing.append(entry)
+            except Exception as error:  # one bad file must not stop the others
+                outcome.failed.append((entry, reason(error)))
+            else:
+                outcome.deleted.append(entry)
+        return outcome
+
+    def close(self) -> None:
+        """Give up what the back-end holds."""
+        self.open.cache_clear()
+
+
+def reason(error: Exception) -> str:
+    """Return ``error`` in one line, for the record of a deletion that failed."""
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+
+
+def backend_class(type_: str) -> type[Backend]:
+    """Return the class that a ``type`` of the settings names. Raises `UnknownBackend`."""
+    try:
+        found = import_string(BUILT_IN.get(type_, type_))
+    except ImportError as error:
+        known = ", ".join(BUILT_IN)
+        raise UnknownBackend(
+            f"DJFS['type'] is {type_!r}: use one of {known}, or the dotted path of a back-end"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise UnknownBackend(f"DJFS['type'] is {type_!r}, which is not a subclass of Backend")
+    return found
+
+
+_backends: dict[Placement, Backend] = {}
+_lock = Lock()
+
+
+def backend_for(placement: Placement) -> Backend:
+    """Return the back-end for ``placement``, the same one for the same options."""
+    return _backends.get(placement) or _made(placement)
+
+
+def _made(placement: Placement) -> Backend:
+    with _lock:
+        if placement not in _backends:
+            cls = backend_class(placement.type)
+            _backends[placement] = cls(placement.options_for(cls.options))
+        return _backends[placement]
+
+
+def close_all() -> None:
+    """Close every back-end; the next call of `backend_for` makes it anew."""
+    while _backends:
+        _backends.popitem()[1].close()
+
+
+def _forget_all() -> None:
+    # A child of fork() must not use, nor close, the connections of its parent.
+    global _lock
+    _lock = Lock()
+    _backends.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,29 @@
+"""Files in this process: for a project's own tests, and for trying things out."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from fs.base import FS
+from fs.errors import NoURL
+from fs.memoryfs import MemoryFS
+
+from . import Backend
+
+
+class MemoryBackend(Backend):
+    """Keeps each namespace in a `MemoryFS` that lives as long as the process."""
+
+    def __init__(self, options: object) -> None:
+        super().__init__({})
+        self._filesystems: dict[str, MemoryFS] = {}
+        self._lock = Lock()
+
+    def make_filesystem(self, namespace: str) -> FS:
+        """Return the namespace's one filesystem: a second would not have its files."""
+        with self._lock:
+            return self._filesystems.setdefault(namespace, MemoryFS())
+
+    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
+        """Raise `NoURL`: no browser can reach into this process."""
+        raise NoURL(path, "download", "files in memory have no address: use osfs or s3fs for that")

@@ -1,0 +1,192 @@
+"""Files on a local or mounted disk, served from ``url_root`` by the web server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import quote
+
+from fs.base import FS
+from fs.errors import NoURL, ResourceNotFound
+from fs.info import Info
+from fs.osfs import OSFS
+from fs.path import abspath, dirname, normpath
+from fs.permissions import Permissions
+
+from ..errors import ConfigurationError
+from ..names import Entry
+from . import Backend, Lease, Outcome, reason
+
+T = TypeVar("T")
+
+DIRECTORIES_REMEMBERED = 10_000
+# How often a sweep may take a directory away from under one and the same write.
+PRUNINGS_WITHSTOOD = 100
+
+
+class DiskFileSystem(OSFS):
+    """A namespace's directory, in which a sweep may prune what has become empty.
+
+    A directory that this process has made, or that was there when a write began, is made again
+    where the write finds it pruned.
+    """
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root, create=True, expand_vars=False)
+        self._made = {"/"}
+
+    def makedir(
+        self, path: str, permissions: Permissions | None = None, recreate: bool = False
+    ) -> Any:
+        """Make a directory, and remember it."""
+        make = super().makedir
+        made = self._despite_pruning(path, lambda: make(path, permissions, recreate))
+        if len(self._made) >= DIRECTORIES_REMEMBERED:
+            self._made = {"/"}
+        self._made.add(abspath(normpath(path)))
+        return made
+
+    def removedir(self, path: str) -> None:
+        """Remove an empty directory, and forget it."""
+        super().removedir(path)
+        self._made.discard(abspath(normpath(path)))
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        """Open a file; a write finds the directory that was there when it began."""
+        open_ = super().openbin
+        if "r" in mode:
+            return open_(path, mode, buffering, **options)
+        return self._despite_pruning(path, lambda: open_(path, mode, buffering, **options))
+
+    def listdir(self, path: str) -> list[str]:
+        """List a directory."""
+        self._keep_root(path)
+        return super().listdir(path)
+
+    def scandir(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        """List a directory with what is known of each entry."""
+        self._keep_root(path)
+        return super().scandir(path, namespaces, page)
+
+    def _keep_root(self, path: str) -> None:
+        # The filesystem is shared for as long as the process lives; somebody may clear the disk.
+        if abspath(normpath(path)) == "/":
+            os.makedirs(self._root_path, exist_ok=True)
+
+    def _despite_pruning(self, path: str, write: Callable[[], T]) -> T:
+        parent = dirname(abspath(normpath(path)))
+        was_there = parent in self._made or self.isdir(parent)
+        for _ in range(PRUNINGS_WITHSTOOD if was_there else 0):
+            try:
+                return write()
+            except ResourceNotFound:
+                os.makedirs(self._to_sys_path(parent), exist_ok=True)
+        return write()
+
+
+class DiskBackend(Backend):
+    """Keeps each namespace in a directory of its own below ``directory_root``."""
+
+    options = frozenset({"directory_root", "url_root"})
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        root = options.get("directory_root")
+        if not isinstance(root, str | os.PathLike) or not os.fspath(root):
+            raise ConfigurationError(
+                f"DJFS['directory_root'] is {root!r}: give it the directory for the files"
+            )
+        url_root = options.get("url_root")
+        if url_root is not None and not isinstance(url_root, str):
+            raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
+        self.root = os.path.abspath(cast(str, os.fspath(root)))
+        self.url_root = url_root
+
+    def make_filesystem(self, namespace: str) -> FS:
+        """Return the filesystem of a namespace, whose directory is made if need be."""
+        return DiskFileSystem(os.path.join(self.root, namespace))
+
+    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
+        """Return the permanent address below ``url_root``."""
+        if self.url_root is None:
+            raise NoURL(path, "download", "there is no address: set DJFS['url_root']")
+        return f"{self.url_root.rstrip('/')}/{quote(f'{namespace}/{path}')}"
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        """Delete files directory by directory, and prune those that become empty."""
+        outcome = Outcome()
+        groups: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            groups.setdefault((entry.namespace, entry.path.rpartition("/")[0]), []).append(entry)
+        for (namespace, directory), group in groups.items():
+            if lease.remaining() <= 0:
+                break
+            self._delete_in(namespace, directory, group, lease, outcome)
+        return outcome
+
+    def _delete_in(
+        self, namespace: str, directory: str, group: list[Entry], lease: Lease, outcome: Outcome
+    ) -> None:
+        below = directory.split("/") if directory else []
+        try:
+            with ExitStack() as opened:
+                root = opened.enter_context(_opened(self.root, None))
+                try:
+                    ways = _descend(opened, root, [*namespace.split("/"), *below])
+                except FileNotFoundError:
+                    outcome.missing += group
+                    return
+                _unlink(ways[-1], group, lease, outcome)
+                _prune(ways, below)
+        except OSError as error:
+            outcome.failed += [(entry, reason(error)) for entry in group]
+
+
+@contextmanager
+def _opened(name: str, parent: int | None) -> Iterator[int]:
+    # Only the root itself may be a link: below it, one could lead anywhere.
+    follow = 0 if parent is None else os.O_NOFOLLOW
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _descend(opened: ExitStack, root: int, names: list[str]) -> list[int]:
+    """Open one directory after the other; return all of their descriptors."""
+    ways = [root]
+    for name in names:
+        ways.append(opened.enter_context(_opened(name, ways[-1])))
+    return ways
+
+
+def _unlink(directory: int, group: list[Entry], lease: Lease, outcome: Outcome) -> None:
+    for entry in group:
+        if lease.remaining() <= 0:
+            return
+        try:
+            os.unlink(entry.path.rpartition("/")[2], dir_fd=directory)
+        except FileNotFoundError:
+            outcome.missing.append(entry)
+        except OSError as error:
+            outcome.failed.append((entry, reason(error)))
+        else:
+            outcome.deleted.append(entry)
+
+
+def _prune(ways: list[int], below: list[str]) -> None:
+    """Remove the deepest directories of a namespace, as long as they are empty."""
+    for name in reversed(below):
+        ways = ways[:-1]
+        try:
+            os.rmdir(name, dir_fd=ways[-1])
+        except OSError:  # not empty: somebody needs it
+            return
