@@ -1,0 +1,524 @@
+"""The filesystem that `get_filesystem` returns: a PyFilesystem whose files can expire.
+
+`ExpiringFS` derives from `fs.base.FS` and not from `WrapFS`: there every short cut of
+PyFilesystem ends in the few methods that are written out here, and so in the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from numbers import Real
+from time import monotonic
+from typing import IO, Any, BinaryIO, TypeVar, cast
+
+from fs import errors
+from fs.base import FS
+from fs.info import Info
+from fs.iotools import RawWrapper
+from fs.mode import Mode
+from fs.path import abspath, frombase, isparent, join
+from fs.permissions import Permissions
+from fs.subfs import SubFS
+from fs.walk import Walker
+
+from . import conf
+from .backends import Backend, backend_for
+from .conf import LONGEST_LIFE, SECOND
+from .errors import InvalidLifetime
+from .expirations import ExpirationStore, store_for
+from .names import KEY_BYTES, REFUSED_CHARACTERS, Entry, check_length, check_namespace, check_path
+from .signals import deadline_set
+
+LONGEST_URL = 604_800  # s, the limit of S3's SigV4
+DEFAULT_URL = 3_600  # s, for a file without a deadline
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+_F = TypeVar("_F", bound=FS)
+
+
+def get_filesystem(namespace: str) -> ExpiringFS:
+    """Return the filesystem of ``namespace``, as ``DJFS`` says.
+
+    What lies below is opened once and shared; calling this again is cheap, and closing what it
+    returned closes nothing that others use.
+
+    Raises `InvalidName` for a namespace that is refused, `ConfigurationError` where ``DJFS``
+    does not fit, `fs.errors.CreateFailed` where the namespace's directory cannot be made.
+    """
+    check_namespace(namespace)
+    settings = conf.current()
+    policy = settings.policy_for(namespace)
+    return ExpiringFS(
+        namespace, backend_for(policy.placement), store_for(settings), settings, policy
+    )
+
+
+class ExpiringFS(FS):
+    """A PyFilesystem with `expire`, `expire_many`, `expiration` and `get_url`.
+
+    A rewrite keeps a file's deadline, or leaves it ``grace`` at the least; writing to a path
+    that has expired starts a new life. `move` carries the deadline along, a copy is a new file,
+    and what is removed is forgotten. There are no system paths: PyFilesystem would use them to
+    go round these rules.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        backend: Backend,
+        expirations: ExpirationStore,
+        settings: conf.Settings,
+        policy: conf.Policy,
+    ) -> None:
+        super().__init__()
+        self.namespace = namespace
+        self._backend = backend
+        self._expirations = expirations
+        self._settings = settings
+        self._policy = policy
+        self._files = backend.open(namespace)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.namespace!r})"
+
+    def __str__(self) -> str:
+        return f"<djpyfs {self.namespace!r}>"
+
+    # -- life times and addresses
+
+    def expire(
+        self, filename: str, seconds: float = 0, days: float = 0, expires: bool = True
+    ) -> None:
+        """Set the deadline of a file to ``seconds`` + ``days`` from now, replacing an earlier one.
+
+        With ``expires=False`` the file is permanent. It need not exist yet. Raises
+        `InvalidName`, `InvalidLifetime` and `RecordStoreUnavailable`, before anything is stored.
+        """
+        ttl = self._ttl(seconds, days)
+        entry = self._entry(filename)
+        if not expires:
+            self._expirations.cancel(entry.member)
+        else:
+            self._schedule([entry], ttl)
+
+    def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
+        """Do what `expire` does for many files, in one round trip per shard."""
+        ttl = self._ttl(seconds, days)
+        if isinstance(filenames, str | bytes):
+            raise TypeError(f"filenames is {filenames!r}: give it a list of names")
+        if entries := list(dict.fromkeys(map(self._entry, filenames))):
+            self._schedule(entries, ttl)
+
+    def expiration(self, filename: str) -> datetime | None:
+        """Return a file's deadline as an aware datetime (UTC), or None where it has none.
+
+        For a file whose deletion is under way, or was given up, that is the present time.
+        """
+        _, deadline = self._expirations.deadline(self._entry(filename).member)
+        return EPOCH + timedelta(microseconds=deadline) if deadline else None
+
+    def get_url(self, filename: str, timeout: float = 0) -> str:
+        """Return an address of a file that a browser can use; the file need not exist.
+
+        ``timeout`` is in seconds. It counts where addresses stop working (S3: 1 to 604800), and
+        is cut at the file's own deadline; 0 means as long as the file lives, or an hour where
+        it has no deadline. Raises `InvalidName`, `InvalidLifetime`, `fs.errors.NoURL` where
+        the back-end has no address to give, and `fs.errors.ResourceNotFound` where it would
+        outlive a file that is overdue.
+        """
+        self.check()
+        seconds = _seconds("timeout", timeout)
+        entry = self._entry(filename)
+        lifetime = self._url_lifetime(entry, seconds) if self._backend.urls_expire else None
+        return self._backend.url(entry.namespace, entry.path, lifetime)
+
+    def _url_lifetime(self, entry: Entry, timeout: float) -> int:
+        if timeout and not 1 <= timeout <= LONGEST_URL:
+            raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {LONGEST_URL}, or 0")
+        now, deadline = self._expirations.deadline(entry.member)
+        if not deadline:
+            return int(timeout or DEFAULT_URL)
+        left = (deadline - now) // SECOND
+        if left < 1:
+            raise errors.ResourceNotFound(entry.path)
+        return min(int(timeout or LONGEST_URL), left, LONGEST_URL)
+
+    def _ttl(self, seconds: float, days: float) -> int:
+        total = _seconds("seconds", seconds) + _seconds("days", days) * 86_400
+        if total > LONGEST_LIFE:
+            raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
+        ttl = round(total * SECOND)
+        most = self._policy.max_ttl
+        if most is not None and ttl > most:
+            raise InvalidLifetime(
+                f"a life of {total:g} s is longer than DJFS['max_ttl'] of {most / SECOND:g} s"
+            )
+        return ttl
+
+    def _schedule(self, entries: list[Entry], ttl: int) -> None:
+        self.check()
+        self._expirations.schedule([entry.member for entry in entries], ttl)
+        self._announce([entry.path for entry in entries], ttl)
+
+    def _announce(self, paths: list[str], ttl: int) -> None:
+        if self._settings.one_shot:
+            deadline_set.send_robust(
+                type(self), namespace=self.namespace, paths=paths, ttl=ttl / SECOND
+            )
+
+    # -- names
+
+    def _path(self, path: str) -> str:
+        checked = check_path(path)
+        if 4 * (len(checked) + len(self.namespace) + len(self._backend.prefix)) > KEY_BYTES:
+            check_length(path, self._backend.prefix, self.namespace, checked)
+        return checked
+
+    def _entry(self, filename: str) -> Entry:
+        path = self._path(filename)
+        if not path:
+            raise errors.FileExpected(filename)
+        return Entry(self.namespace, path)
+
+    def _member(self, path: str) -> bytes:
+        return Entry(self.namespace, path).member
+
+    def validatepath(self, path: str) -> str:
+        """Return ``path`` absolute and normalised. Raises `InvalidName`."""
+        self.check()
+        return abspath(self._path(path))
+
+    # -- reading
+
+    def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
+        """Return what is known of a file or directory."""
+        self.check()
+        return self._files.getinfo(self._path(path), namespaces)
+
+    def listdir(self, path: str) -> list[str]:
+        """Return the names in a directory."""
+        self.check()
+        return self._files.listdir(self._path(path))
+
+    def scandir(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        """Iterate over what is known of the entries of a directory."""
+        self.check()
+        return self._files.scandir(self._path(path), namespaces, page)
+
+    def islink(self, path: str) -> bool:
+        """Tell whether ``path`` is a symbolic link."""
+        self.check()
+        return self._files.islink(self._path(path))
+
+    def readbytes(self, path: str) -> bytes:
+        """Return the contents of a file."""
+        self.check()
+        return self._files.readbytes(self._path(path))
+
+    def download(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        """Copy the contents of a file into an open binary file."""
+        self.check()
+        self._files.download(self._path(path), file, chunk_size, **options)
+
+    def getmeta(self, namespace: str = "standard") -> dict[str, object]:
+        """Return what is known of the filesystem as a whole."""
+        self.check()
+        meta = dict(self._files.getmeta(namespace))
+        if namespace == "standard":
+            meta["invalid_path_chars"] = REFUSED_CHARACTERS
+        return meta
+
+    def geturl(self, path: str, purpose: str = "download") -> str:
+        """Return `get_url` of the file, which is the PyFilesystem way to ask for it."""
+        if purpose != "download":
+            raise errors.NoURL(path, purpose)
+        return self.get_url(path)
+
+    # -- writing
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        """Open a file in binary mode. A write that lasts renews the deadline as it goes."""
+        self.check()
+        checked_mode = Mode(mode)
+        checked_mode.validate_bin()
+        relative = self._path(path)
+        if not (checked_mode.writing or checked_mode.appending):
+            return self._files.openbin(relative, mode, buffering, **options)
+        write = _Write(self, relative)
+        with write.undone_on_error():
+            file = self._files.openbin(relative, mode, buffering, **options)
+        return cast(BinaryIO, _WrittenFile(file, mode, relative, write))
+
+    def writebytes(self, path: str, contents: bytes) -> None:
+        """Write ``contents`` to a file, replacing what was there."""
+        if not isinstance(contents, bytes):
+            raise TypeError("contents must be bytes")
+        with self._writing(path) as (relative, _):
+            self._files.writebytes(relative, contents)
+
+    def upload(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        """Write the rest of an open binary file to a file, replacing what was there."""
+        with self._writing(path) as (relative, write):
+            source = cast(BinaryIO, _Source(file, write.renew))
+            self._files.upload(relative, source, chunk_size, **options)
+
+    def copy(
+        self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Copy a file. The copy is a new file, without the deadline of the first."""
+        source = self._path(src_path)
+        with self._writing(dst_path) as (destination, _):
+            self._files.copy(source, destination, overwrite, preserve_time)
+
+    def move(
+        self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Move a file, and its deadline with it."""
+        self.check()
+        source, destination = self._path(src_path), self._path(dst_path)
+        # For a moment the destination has the source's deadline, so it must be known to yield.
+        if self.getinfo(source).is_dir:
+            raise errors.FileExpected(src_path)
+        if not overwrite and self.exists(destination):
+            raise errors.DestinationExists(dst_path)
+        if source == destination:
+            return
+        # The new record first: a crash must not leave a file without its record.
+        old, new = self._member(source), self._member(destination)
+        _, replaced = self._expirations.rename(old, new)
+        try:
+            self._files.move(source, destination, True, preserve_time)
+        except BaseException:
+            self._expirations.rename(new, old, remaining=replaced)
+            raise
+
+    def movedir(
+        self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Move the contents of a directory, each file with its deadline."""
+        source, destination = self.validatepath(src_path), self.validatepath(dst_path)
+        if isparent(source, destination):
+            raise errors.OperationFailed(dst_path, msg="a directory cannot move into itself")
+        with self._lock:
+            if not create and not self.exists(destination):
+                raise errors.ResourceNotFound(dst_path)
+            if not self.getinfo(source).is_dir:
+                raise errors.DirectoryExpected(src_path)
+            self.makedir(destination, recreate=True)
+            for path, info in list(self.walk.info(source)):
+                moved = join(destination, frombase(source, path).lstrip("/"))
+                if info.is_dir:
+                    self.makedir(moved, recreate=True)
+                else:
+                    self.move(path, moved, overwrite=True, preserve_time=preserve_time)
+            self.removetree(source)
+
+    def makedir(
+        self, path: str, permissions: Permissions | None = None, recreate: bool = False
+    ) -> SubFS[FS]:
+        """Make a directory and return it as a filesystem."""
+        self.check()
+        relative = self._path(path)
+        self._files.makedir(relative, permissions, recreate)
+        return ExpiringSubFS(self, relative)
+
+    def setinfo(self, path: str, info: Any) -> None:
+        """Set what can be set of a file, such as its times."""
+        self.check()
+        self._files.setinfo(self._path(path), info)
+
+    def remove(self, path: str) -> None:
+        """Remove a file and forget its deadline."""
+        with self._removing(path) as relative:
+            self._files.remove(relative)
+
+    def removedir(self, path: str) -> None:
+        """Remove an empty directory."""
+        with self._removing(path) as relative:
+            self._files.removedir(relative)
+
+    def removetree(self, dir_path: str) -> None:
+        """Remove a directory with all that is in it; of the root, only the contents."""
+        root = self.validatepath(dir_path)
+        with self._lock:
+            for path, info in Walker(search="depth").info(self, root):
+                # A directory may end with its last file, on S3 or by a sweep.
+                with suppress(errors.ResourceNotFound):
+                    self.removedir(path) if info.is_dir else self.remove(path)
+            if root != "/":
+                with suppress(errors.ResourceNotFound):
+                    self.removedir(root)
+
+    def opendir(
+        self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None
+    ) -> SubFS[Any]:
+        """Return a directory as a filesystem whose files can expire too."""
+        return super().opendir(path, factory or ExpiringSubFS)
+
+    @contextmanager
+    def _writing(self, path: str) -> Iterator[tuple[str, _Write]]:
+        self.check()
+        relative = self._path(path)
+        write = _Write(self, relative)
+        with write.undone_on_error():
+            yield relative, write
+        write.finish()
+
+    @contextmanager
+    def _removing(self, path: str) -> Iterator[str]:
+        """Hold the claim on a record while its file is removed, so that no write gets between."""
+        self.check()
+        relative = self._path(path)
+        member = self._member(relative)
+        claim = self._expirations.reserve(member, self._settings.lease)
+        try:
+            yield relative
+        except BaseException:
+            if claim.token:
+                self._expirations.place(member, claim.deadline, claim.token)
+            raise
+        if claim.token:
+            self._expirations.acknowledge(member, claim.token)
+
+
+class _Write:
+    """One write to one file, from before its first byte until after its last."""
+
+    def __init__(self, fs: ExpiringFS, path: str) -> None:
+        self._fs = fs
+        self._path = path
+        self._member = fs._member(path)
+        self._deadline = 0
+        self._before = self._touch()
+
+    def _touch(self) -> int:
+        fs = self._fs
+        self._deadline, before = fs._expirations.touch(
+            self._member, fs._settings.grace, fs._policy.default_ttl, self._deadline
+        )
+        self._touched = monotonic()
+        return before
+
+    def renew(self, part_of_grace: float = 0.5) -> None:
+        """Touch the record again where that part of the grace has passed."""
+        if monotonic() - self._touched > self._fs._settings.grace / SECOND * part_of_grace:
+            self._touch()
+
+    def finish(self) -> None:
+        """Start the default life, where there is one, at the end of the write."""
+        if self._fs._policy.default_ttl is not None:
+            self._touch()
+            self._fs._announce([self._path], self._fs._policy.default_ttl)
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Put the record back as it was where the write comes to nothing."""
+        try:
+            yield
+        except BaseException:
+            if self._before:
+                self._fs._expirations.place(self._member, self._before)
+            elif self._deadline:
+                self._fs._expirations.cancel(self._member, self._deadline)
+            raise
+
+
+class _WrittenFile(RawWrapper):
+    """An open file that keeps its own deadline away while it is written to."""
+
+    def __init__(self, file: BinaryIO, mode: str, name: str, write: _Write) -> None:
+        super().__init__(file, mode=mode, name=name)
+        self._write = write
+
+    def write(self, data: Any) -> int:
+        self._write.renew()
+        return super().write(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        self._write.renew()
+        super().writelines(lines)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._write.renew()
+        return super().truncate(size)
+
+    def close(self) -> None:
+        if not self.closed:
+            # What is kept elsewhere goes there only now.
+            self._write.renew(part_of_grace=0.1)
+            with self._write.undone_on_error():
+                super().close()
+            self._write.finish()
+
+
+class _Source:
+    """An open file that renews a deadline as it is read."""
+
+    def __init__(self, file: IO[bytes], renew: Callable[[], None]) -> None:
+        self._file = file
+        self._renew = renew
+
+    def read(self, size: int = -1) -> bytes:
+        self._renew()
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class ExpiringSubFS(SubFS[FS]):
+    """A directory of an `ExpiringFS`, with the same methods and the same rules."""
+
+    def delegate_path(self, path: str) -> tuple[Any, str]:
+        """Translate a path; what is refused above is refused here."""
+        return self._wrap_fs, join(self._sub_dir, check_path(path))
+
+    def expire(
+        self, filename: str, seconds: float = 0, days: float = 0, expires: bool = True
+    ) -> None:
+        """See `ExpiringFS.expire`."""
+        fs, path = self.delegate_path(filename)
+        fs.expire(path, seconds, days, expires)
+
+    def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
+        """See `ExpiringFS.expire_many`."""
+        if isinstance(filenames, str | bytes):
+            raise TypeError(f"filenames is {filenames!r}: give it a list of names")
+        fs: Any = self.delegate_fs()
+        fs.expire_many([self.delegate_path(name)[1] for name in filenames], seconds, days)
+
+    def expiration(self, filename: str) -> datetime | None:
+        """See `ExpiringFS.expiration`."""
+        fs, path = self.delegate_path(filename)
+        return cast("datetime | None", fs.expiration(path))
+
+    def get_url(self, filename: str, timeout: float = 0) -> str:
+        """See `ExpiringFS.get_url`."""
+        fs, path = self.delegate_path(filename)
+        return cast(str, fs.get_url(path, timeout))
+
+    def opendir(
+        self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None
+    ) -> SubFS[Any]:
+        """Return a directory of this directory."""
+        return super().opendir(path, factory or ExpiringSubFS)
+
+
+def _seconds(name: str, value: Any) -> float:
+    number: Any = value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidLifetime(f"{name} is {value!r}: give it a number")
+    if not 0 <= number <= LONGEST_LIFE:  # so is neither NaN nor infinite
+        raise InvalidLifetime(f"{name} is {value!r}: use 0 to {LONGEST_LIFE}")
+    return float(number)
