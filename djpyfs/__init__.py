@@ -1,0 +1,29 @@
+"""Files that expire, for Django."""
+
+from . import _pkg_resources  # noqa: F401  must come before anything that imports fs
+from .errors import (
+    ConfigurationError,
+    DjpyfsError,
+    FileBusy,
+    InvalidLifetime,
+    InvalidName,
+    RecordStoreError,
+    RecordStoreUnavailable,
+    UnknownBackend,
+)
+from .filesystem import get_filesystem
+from .sweeper import SweepReport, expire_objects
+
+__all__ = [
+    "ConfigurationError",
+    "DjpyfsError",
+    "FileBusy",
+    "InvalidLifetime",
+    "InvalidName",
+    "RecordStoreError",
+    "RecordStoreUnavailable",
+    "SweepReport",
+    "UnknownBackend",
+    "expire_objects",
+    "get_filesystem",
+]

@@ -1,0 +1,229 @@
+"""The sweep: claim what is due, delete it, acknowledge; until nothing is due."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+
+from . import conf
+from .backends import Backend, Lease, Outcome, backend_for, reason
+from .conf import SECOND
+from .errors import DjpyfsError, RecordStoreError
+from .expirations import Backoff, Claim, ExpirationStore, store_for
+from .names import Entry
+
+log = logging.getLogger("djpyfs")
+
+# A machine that sleeps stops CLOCK_MONOTONIC, but not the lease.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep did."""
+
+    #: Files that were deleted.
+    deleted: int = 0
+    #: Files that were gone already.
+    missing: int = 0
+    #: Deletions that failed: those that will be tried again and those that were given up.
+    failed: int = 0
+    retried: int = 0
+    set_aside: int = 0
+    #: Records that are still overdue: the limit or the time budget was reached.
+    remaining: int = 0
+    #: Age of the oldest overdue record that the sweep met, in seconds.
+    lag: float = 0.0
+    #: How long the sweep took, in seconds.
+    duration: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+
+def expire_objects(limit: int | None = None, seconds: float | None = None) -> SweepReport:
+    """Delete what is overdue, now and in this process, until nothing is.
+
+    Stops earlier after ``limit`` records, or when ``seconds`` have passed. Any number of sweeps
+    may run at once. Raises `RecordStoreUnavailable` where the record store is away; a file that
+    cannot be deleted raises nothing: it is counted, and tried again by a later sweep.
+    """
+    return sweep(limit, seconds)
+
+
+def sweep(
+    limit: int | None = None,
+    seconds: float | None = None,
+    on_batch: Callable[[SweepReport], object] | None = None,
+) -> SweepReport:
+    """Do what `expire_objects` does, and call ``on_batch`` with the report after each batch."""
+    for name, bound in ("limit", limit), ("seconds", seconds):
+        if bound is not None and bound <= 0:
+            raise ValueError(f"{name} is {bound!r}: give it a number above 0, or None for no bound")
+    return _Sweep(limit, seconds, on_batch).run()
+
+
+def delete_if_due(namespace: str, path: str) -> tuple[bool, float]:
+    """Delete one file, if the record store says that it is due.
+
+    Returns whether it was claimed, and the seconds until it is due (0 where it has no deadline,
+    or where a sweep is at it).
+    """
+    entry = Entry.of_member(Entry(namespace, path).member)
+    return _Sweep().run_one(entry)
+
+
+def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
+    """Return the reports of the last sweeps that had something to do, newest first.
+
+    Each is a `SweepReport` as a dict, with ``finished`` in seconds since the epoch.
+    """
+    return store_for(conf.current()).sweeps(limit)
+
+
+class _HeldLease:
+    """The part of a lease in which this process may still delete.
+
+    It counts from before the claim was sent, by a clock of its own, and stops early: whoever
+    was frozen for too long must not act on a claim that has lapsed.
+    """
+
+    def __init__(self, lease: int) -> None:
+        seconds = lease / SECOND
+        self._end = time.clock_gettime(_CLOCK) + seconds - min(1.0, seconds / 10)
+
+    def remaining(self) -> float:
+        return self._end - time.clock_gettime(_CLOCK)
+
+
+class _Sweep:
+    """One run over all shards, with what it has counted so far."""
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        seconds: float | None = None,
+        on_batch: Callable[[SweepReport], object] | None = None,
+    ) -> None:
+        self._settings = conf.current()
+        self._store: ExpirationStore = store_for(self._settings)
+        self._backoff = Backoff(self._settings.max_attempts)
+        self._started = time.monotonic()
+        self._limit = limit
+        self._seconds = seconds
+        self._on_batch = on_batch
+        self._claimed = 0
+        self._deleted = self._missing = self._retried = self._set_aside = self._remaining = 0
+        self._late = 0.0
+
+    def run(self) -> SweepReport:
+        for shard in self._store.shards:
+            lease = self._new_lease()
+            self._drain(shard, self._store.claim(shard, *self._wanted()), lease)
+        report = self._report()
+        if self._claimed:
+            self._note(report)
+        return report
+
+    def run_one(self, entry: Entry) -> tuple[bool, float]:
+        lease = self._new_lease()
+        claim = self._store.claim_one(entry.member, self._settings.lease)
+        if not claim.token:
+            return False, claim.wait / SECOND
+        self._limit = 1
+        shard = self._store.shard_of(entry.member)
+        self._drain(shard, Claim(claim.token, [entry.member], [0.0], 0), lease)
+        return True, 0.0
+
+    def _drain(self, shard: int, claim: Claim | None, lease: Lease) -> None:
+        while claim and claim.members:
+            self._claimed += len(claim.members)
+            self._late = max(self._late, *claim.late)
+            done, failures = self._delete(claim.members, lease)
+            lease = self._new_lease()
+            settled = self._store.settle(
+                shard, claim.token, done, failures, self._backoff, self._wanted()
+            )
+            self._retried += settled.retried
+            self._set_aside += settled.set_aside
+            claim = settled.claim
+            if self._on_batch:
+                self._on_batch(self._report())
+        self._remaining += claim.overdue if claim else 0
+
+    def _new_lease(self) -> Lease:
+        return _HeldLease(self._settings.lease)
+
+    def _wanted(self) -> tuple[int, int]:
+        """Return how many members to claim next, and for how long. A claim of none counts."""
+        size = self._settings.batch_size
+        if self._limit is not None:
+            size = min(size, self._limit - self._claimed)
+        if self._seconds is not None and self._elapsed() >= self._seconds:
+            size = 0
+        return size, self._settings.lease
+
+    def _delete(
+        self, members: Sequence[bytes], lease: Lease
+    ) -> tuple[list[bytes], list[tuple[bytes, str]]]:
+        """Delete files; return the records to forget, and those that failed with the reason."""
+        groups, failures = self._by_backend(members)
+        done: list[bytes] = []
+        for backend, entries in groups.items():
+            outcome = _attempt(backend, list(entries), lease)
+            self._deleted += len(outcome.deleted)
+            self._missing += len(outcome.missing)
+            done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
+            failures += [(entries[entry], why) for entry, why in outcome.failed]
+        for member, why in failures:
+            name = member.replace(b"\0", b"/").decode(errors="replace")
+            log.warning("%a was not deleted: %s", name, why)
+        return done, failures
+
+    def _by_backend(
+        self, members: Sequence[bytes]
+    ) -> tuple[Mapping[Backend, dict[Entry, bytes]], list[tuple[bytes, str]]]:
+        groups: dict[Backend, dict[Entry, bytes]] = {}
+        failures = []
+        for member in members:
+            try:
+                entry = Entry.of_member(member)
+                backend = backend_for(self._settings.policy_for(entry.namespace).placement)
+            except DjpyfsError as error:
+                failures.append((member, reason(error)))
+            else:
+                groups.setdefault(backend, {})[entry] = member
+        return groups, failures
+
+    def _report(self) -> SweepReport:
+        return SweepReport(
+            deleted=self._deleted,
+            missing=self._missing,
+            failed=self._retried + self._set_aside,
+            retried=self._retried,
+            set_aside=self._set_aside,
+            remaining=self._remaining,
+            lag=self._late / SECOND,
+            duration=self._elapsed(),
+        )
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def _note(self, report: SweepReport) -> None:
+        try:
+            self._store.record_sweep(report.as_dict())
+        except RecordStoreError as error:  # a full Redis must not keep a sweep from its work
+            log.warning("the sweep's report was not kept: %s", error)
+
+
+def _attempt(backend: Backend, entries: list[Entry], lease: Lease) -> Outcome:
+    try:
+        return backend.delete(entries, lease)
+    except Exception as error:  # one back-end's trouble must not stop the others
+        log.exception("%s failed as a whole", type(backend).__name__)
+        return Outcome(failed=[(entry, reason(error)) for entry in entries])
