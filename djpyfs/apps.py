@@ -1,0 +1,28 @@
+"""The Django application."""
+
+from django.apps import AppConfig
+from django.core.checks import register
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from . import backends, expirations
+from .checks import check_settings
+
+
+class DjpyfsConfig(AppConfig):
+    """Adds the system checks."""
+
+    name = "djpyfs"
+    verbose_name = "Files that expire"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        register(check_settings, "djpyfs")
+
+
+@receiver(setting_changed)
+def _start_anew(*, setting: str, **_: object) -> None:
+    # A test that overrides DJFS starts with empty memory and fresh connections.
+    if setting == "DJFS":
+        backends.close_all()
+        expirations.close_all()

@@ -1,0 +1,24 @@
+"""Django's system checks: a configuration that cannot work is told at start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+
+from . import conf
+from .backends import backend_for
+from .errors import ConfigurationError
+from .expirations import store_for
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Return an error where ``DJFS`` cannot be used. Nothing is connected to."""
+    try:
+        settings = conf.current()
+        store_for(settings)
+        for policy in settings.policy, *settings.namespaces.values():
+            backend_for(policy.placement)
+    except ConfigurationError as error:
+        return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
+    return []
