@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.checks import CheckMessage, Error
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, Warning
 
 from . import conf
 from .backends import backend_for
@@ -21,4 +22,13 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             backend_for(policy.placement)
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
+    if settings.one_shot and not apps.is_installed("djpyfs_tasks"):
+        return [
+            Warning(
+                "DJFS['one_shot'] is on, but nothing sends one-shots",
+                hint="Add 'djpyfs_tasks' to INSTALLED_APPS, or leave the files to the sweep.",
+                obj="settings.DJFS",
+                id="djpyfs.W001",
+            )
+        ]
     return []

@@ -1,0 +1,25 @@
+"""Celery for djpyfs: the periodic sweep, the one-shot deletion, and an app that is ready to run.
+
+``celery -A djpyfs_tasks worker|beat|flower`` runs our own app. A project that has one puts
+``djpyfs`` and ``djpyfs_tasks`` into ``INSTALLED_APPS`` and adds `beat_schedule` to its schedule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .schedule import beat_schedule
+
+if TYPE_CHECKING:
+    from .celery import app
+
+__all__ = ["app", "beat_schedule"]
+
+
+def __getattr__(name: str) -> object:
+    # Made on demand: a second app would stand in the way of the one that a project has.
+    if name == "app":
+        from .celery import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,16 @@
+"""The Django application."""
+
+from django.apps import AppConfig
+
+
+class DjpyfsTasksConfig(AppConfig):
+    """Sends one-shots for the deadlines that are set in this process."""
+
+    name = "djpyfs_tasks"
+    verbose_name = "Files that expire: tasks"
+
+    def ready(self) -> None:
+        """Listen to the filesystems."""
+        from . import one_shots
+
+        one_shots.listen()

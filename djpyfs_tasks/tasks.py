@@ -1,0 +1,56 @@
+"""The tasks. None carries a right to delete: each asks the record store what is due."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Task, shared_task
+
+from djpyfs import conf
+from djpyfs.sweeper import SweepReport, delete_if_due, sweep
+
+log = logging.getLogger("djpyfs.tasks")
+
+# A sweep that has used this part of its interval hands over to a follow-up task, so that a
+# long one neither holds a worker's slot for ever nor keeps its progress to itself.
+PART_OF_INTERVAL = 0.9
+# One-shots that come early by no more than this (clocks differ) wait; others leave it be.
+EARLY = 5.0  # s
+MOST_PATHS = 1_000
+
+
+@shared_task(bind=True, name="djpyfs_tasks.expire_objects")
+def expire_objects(self: Task[..., Any], limit: int | None = None) -> dict[str, float]:
+    """Sweep until nothing is due; return the `SweepReport` as a dict.
+
+    While it runs, its state is PROGRESS with the report so far. What it has no time for is left
+    to a follow-up task.
+    """
+    interval = conf.current().sweep_interval
+
+    def tell(report: SweepReport) -> None:
+        if self.request.id:  # none where the task was called as a function
+            self.update_state(state="PROGRESS", meta=report.as_dict())
+            # Flower follows events, not the result store.
+            self.send_event("task-progress", **report.as_dict())
+
+    report = sweep(limit, interval * PART_OF_INTERVAL, tell)
+    if report.remaining and limit is None and self.request.id:
+        self.apply_async(expires=interval)
+    return report.as_dict()
+
+
+@shared_task(name="djpyfs_tasks.delete_expired", ignore_result=True)
+def delete_expired(namespace: str, paths: list[str]) -> None:
+    """Delete those files of a namespace that the record store says are due: the one-shot.
+
+    Raises `ValueError` for arguments that no caller of ours sends; nothing is deleted then.
+    """
+    if not isinstance(paths, list) or len(paths) > MOST_PATHS:
+        raise ValueError(f"paths must be a list of {MOST_PATHS} names at the most")
+    early = {
+        path: wait for path in paths if 0 < (wait := delete_if_due(namespace, path)[1]) < EARLY
+    }
+    if early:
+        delete_expired.apply_async((namespace, list(early)), countdown=max(early.values()))
