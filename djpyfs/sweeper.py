@@ -13,7 +13,7 @@ from .backends import Backend, Lease, Outcome, backend_for, reason
 from .conf import SECOND
 from .errors import DjpyfsError, RecordStoreError
 from .expirations import Backoff, Claim, ExpirationStore, store_for
-from .names import Entry
+from .names import Entry, check_namespace, check_path
 
 log = logging.getLogger("djpyfs")
 
@@ -67,14 +67,14 @@ def sweep(
     return _Sweep(limit, seconds, on_batch).run()
 
 
-def delete_if_due(namespace: str, path: str) -> tuple[bool, float]:
+def delete_if_due(namespace: str, path: str) -> float:
     """Delete one file, if the record store says that it is due.
 
-    Returns whether it was claimed, and the seconds until it is due (0 where it has no deadline,
-    or where a sweep is at it).
+    Returns the seconds until it is due; 0 where it was deleted, where it has no deadline, and
+    where a sweep is at it. Raises `InvalidName`.
     """
-    entry = Entry.of_member(Entry(namespace, path).member)
-    return _Sweep().run_one(entry)
+    entry = Entry(check_namespace(namespace), check_path(path))
+    return _Sweep(limit=1).run_one(entry)
 
 
 def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
@@ -129,15 +129,14 @@ class _Sweep:
             self._note(report)
         return report
 
-    def run_one(self, entry: Entry) -> tuple[bool, float]:
+    def run_one(self, entry: Entry) -> float:
         lease = self._new_lease()
         claim = self._store.claim_one(entry.member, self._settings.lease)
         if not claim.token:
-            return False, claim.wait / SECOND
-        self._limit = 1
+            return claim.wait / SECOND
         shard = self._store.shard_of(entry.member)
         self._drain(shard, Claim(claim.token, [entry.member], [0.0], 0), lease)
-        return True, 0.0
+        return 0.0
 
     def _drain(self, shard: int, claim: Claim | None, lease: Lease) -> None:
         while claim and claim.members:

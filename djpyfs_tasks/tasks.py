@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import Task, shared_task
 
 from djpyfs import conf
 from djpyfs.sweeper import SweepReport, delete_if_due, sweep
-
-log = logging.getLogger("djpyfs.tasks")
 
 # A sweep that has used this part of its interval hands over to a follow-up task, so that a
 # long one neither holds a worker's slot for ever nor keeps its progress to itself.
@@ -31,9 +28,10 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> dict[str, 
 
     def tell(report: SweepReport) -> None:
         if self.request.id:  # none where the task was called as a function
-            self.update_state(state="PROGRESS", meta=report.as_dict())
+            progress: dict[str, Any] = report.as_dict()
+            self.update_state(state="PROGRESS", meta=progress)
             # Flower follows events, not the result store.
-            self.send_event("task-progress", **report.as_dict())
+            self.send_event("task-progress", **progress)
 
     report = sweep(limit, interval * PART_OF_INTERVAL, tell)
     if report.remaining and limit is None and self.request.id:
@@ -42,15 +40,15 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> dict[str, 
 
 
 @shared_task(name="djpyfs_tasks.delete_expired", ignore_result=True)
-def delete_expired(namespace: str, paths: list[str]) -> None:
+def delete_expired(namespace: str, paths: Any) -> None:
     """Delete those files of a namespace that the record store says are due: the one-shot.
 
     Raises `ValueError` for arguments that no caller of ours sends; nothing is deleted then.
     """
     if not isinstance(paths, list) or len(paths) > MOST_PATHS:
         raise ValueError(f"paths must be a list of {MOST_PATHS} names at the most")
-    early = {
-        path: wait for path in paths if 0 < (wait := delete_if_due(namespace, path)[1]) < EARLY
-    }
+    waits = {path: delete_if_due(namespace, path) for path in paths}
+    early = [path for path, wait in waits.items() if 0 < wait < EARLY]
     if early:
-        delete_expired.apply_async((namespace, list(early)), countdown=max(early.values()))
+        countdown = max(waits[path] for path in early)
+        delete_expired.apply_async((namespace, early), countdown=countdown)
