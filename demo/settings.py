@@ -1,0 +1,57 @@
+"""Settings of the example site. Everything that differs between places comes from the environment.
+
+The defaults are for one machine: loopback addresses, a local Redis, pictures on disk.
+There is no database: the pictures are files, and their deadlines are in the record store.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.utils import get_random_secret_key
+
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or get_random_secret_key()
+DEBUG = os.environ.get("DJANGO_DEBUG", "") == "1"
+ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
+
+ROOT_URLCONF = "demo.urls"
+WSGI_APPLICATION = "demo.wsgi.application"
+DATABASES: dict[str, Any] = {}
+INSTALLED_APPS = ["whitenoise.runserver_nostatic", "django.contrib.staticfiles", "djpyfs", "demo"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True  # no collectstatic: the few static files are served where they lie
+
+# An address ends up in front of people: the page links to it.
+FLOWER_URL = os.environ.get("FLOWER_URL", "http://127.0.0.1:5555")
+
+PICTURES_URL = "/pictures/"  # where the site serves the pictures that are on disk
+_PLACE = {
+    key: os.environ.get(f"DJFS_{key.upper()}")
+    for key in ("directory_root", "bucket", "prefix", "region", "endpoint_url", "addressing_style")
+}
+DJFS: dict[str, Any] = {
+    "type": os.environ.get("DJFS_TYPE", "osfs"),
+    "directory_root": "demo-files",
+    "url_root": PICTURES_URL,
+    **{key: value for key, value in _PLACE.items() if value},
+    "redis_url": os.environ.get("DJFS_REDIS_URL", "redis://127.0.0.1:6379/0"),
+    "sweep_interval": float(os.environ.get("DJFS_SWEEP_INTERVAL", "60")),
+    "one_shot": os.environ.get("DJFS_ONE_SHOT", "") == "1",
+}
