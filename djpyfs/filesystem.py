@@ -234,7 +234,8 @@ class ExpiringFS(FS):
         self.check()
         meta = dict(self._files.getmeta(namespace))
         if namespace == "standard":
-            meta["invalid_path_chars"] = REFUSED_CHARACTERS
+            # The rules for names are ours, on every back-end.
+            meta |= {"invalid_path_chars": REFUSED_CHARACTERS, "unicode_paths": True}
         return meta
 
     def geturl(self, path: str, purpose: str = "download") -> str:
@@ -256,7 +257,7 @@ class ExpiringFS(FS):
         write = _Write(self, relative)
         with write.undone_on_error():
             file = self._files.openbin(relative, mode, buffering, **options)
-        return cast(BinaryIO, _WrittenFile(file, mode, relative, write))
+        return cast(BinaryIO, _WrittenFile(file, checked_mode.to_platform_bin(), relative, write))
 
     def writebytes(self, path: str, contents: bytes) -> None:
         """Write ``contents`` to a file, replacing what was there."""

@@ -1,0 +1,95 @@
+"""What every test may ask for: settings for each back-end and record store, and real servers."""
+
+from __future__ import annotations
+
+import unittest
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
+from djpyfs import get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from tests.servers import RedisServer, running_moto, running_redis
+
+# fs.test calls it by the name that Python 3.12 dropped.
+unittest.TestCase.assertRaisesRegexp = unittest.TestCase.assertRaisesRegex  # type: ignore[attr-defined]
+
+BUCKET = "djpyfs"
+KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region": "us-east-1"}
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    with running_moto() as endpoint:
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=KEYS["region"],
+            aws_access_key_id=KEYS["aws_access_key_id"],
+            aws_secret_access_key=KEYS["aws_secret_access_key"],
+        )
+        client.create_bucket(Bucket=BUCKET)
+        yield endpoint
+
+
+@pytest.fixture(params=["memory", "redis", "redis-sharded"])
+def records(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The part of DJFS that says where records are kept; nobody else uses its keys."""
+    own = {"key_prefix": f"test-{uuid.uuid4().hex}"}
+    if request.param == "memory":
+        return {**own, "redis_url": "memory://"}
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return {**own, "redis_url": server.url, "shards": 3 if request.param == "redis-sharded" else 1}
+
+
+@pytest.fixture(params=["osfs", "memory", "s3fs"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """The part of DJFS that says where files are kept; nobody else uses that place."""
+    if request.param == "osfs":
+        return {"type": "osfs", "directory_root": tmp_path / "files", "url_root": "/files/"}
+    if request.param == "s3fs":
+        endpoint = request.getfixturevalue("s3_endpoint")
+        own = {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": endpoint}
+        return {"type": "s3fs", **own, **KEYS}
+    return {"type": "memory"}
+
+
+@pytest.fixture
+def djfs(settings: Any) -> Callable[..., None]:
+    """Set ``DJFS`` for one test, with records in memory where it does not say otherwise."""
+
+    def set_(**values: Any) -> None:
+        settings.DJFS = {"redis_url": "memory://", **values}
+
+    return set_
+
+
+@pytest.fixture
+def plots(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> ExpiringFS:
+    """A filesystem on every back-end, with every record store."""
+    djfs(**place, **records)
+    return get_filesystem("plots")
+
+
+@pytest.fixture
+def disk(djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer) -> ExpiringFS:
+    """A filesystem on disk with its records in Redis, for what concerns just these."""
+    djfs(
+        type="osfs",
+        directory_root=tmp_path / "files",
+        url_root="/files/",
+        redis_url=redis_server.url,
+        key_prefix=f"test-{uuid.uuid4().hex}",
+    )
+    return get_filesystem("plots")
