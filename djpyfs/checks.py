@@ -8,7 +8,7 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 
 from . import conf
-from .backends import backend_for
+from .backends import backend_at
 from .errors import ConfigurationError
 from .expirations import store_for
 
@@ -19,7 +19,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         settings = conf.current()
         store_for(settings)
         for policy in settings.policy, *settings.namespaces.values():
-            backend_for(policy.placement)
+            backend_at(settings, policy.placement)
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
     if settings.one_shot and not apps.is_installed("djpyfs_tasks"):

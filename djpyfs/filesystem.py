@@ -49,10 +49,7 @@ def get_filesystem(namespace: str) -> ExpiringFS:
     """
     check_namespace(namespace)
     settings = conf.current()
-    policy = settings.policy_for(namespace)
-    return ExpiringFS(
-        namespace, backend_for(policy.placement), store_for(settings), settings, policy
-    )
+    return ExpiringFS(namespace, backend_for(settings, namespace), store_for(settings), settings)
 
 
 class ExpiringFS(FS):
@@ -70,14 +67,13 @@ class ExpiringFS(FS):
         backend: Backend,
         expirations: ExpirationStore,
         settings: conf.Settings,
-        policy: conf.Policy,
     ) -> None:
         super().__init__()
         self.namespace = namespace
         self._backend = backend
         self._expirations = expirations
         self._settings = settings
-        self._policy = policy
+        self._policy = settings.policy_for(namespace)
         self._files = backend.open(namespace)
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 
 from . import conf
-from .backends import Backend, Lease, Outcome, backend_for, reason
+from .backends import Backend, Lease, Outcome, backend_for, reason, usable_lease
 from .conf import SECOND
 from .errors import DjpyfsError, RecordStoreError
 from .expirations import Backoff, Claim, ExpirationStore, store_for
@@ -93,8 +93,7 @@ class _HeldLease:
     """
 
     def __init__(self, lease: int) -> None:
-        seconds = lease / SECOND
-        self._end = time.clock_gettime(_CLOCK) + seconds - min(1.0, seconds / 10)
+        self._end = time.clock_gettime(_CLOCK) + usable_lease(lease)
 
     def remaining(self) -> float:
         return self._end - time.clock_gettime(_CLOCK)
@@ -191,7 +190,7 @@ class _Sweep:
         for member in members:
             try:
                 entry = Entry.of_member(member)
-                backend = backend_for(self._settings.policy_for(entry.namespace).placement)
+                backend = backend_for(self._settings, entry.namespace)
             except DjpyfsError as error:
                 failures.append((member, reason(error)))
             else:

@@ -14,8 +14,8 @@ from django.utils.module_loading import import_string
 from fs.base import FS
 from fs.errors import ResourceNotFound
 
-from ..conf import Placement
-from ..errors import UnknownBackend
+from ..conf import SECOND, Placement, Settings
+from ..errors import ConfigurationError, UnknownBackend
 from ..names import Entry
 
 BUILT_IN = {
@@ -53,6 +53,8 @@ class Backend(ABC):
     #: True where `url` wants a life time, because what it returns stops working.
     urls_expire: ClassVar[bool] = False
 
+    #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
+    longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
 
@@ -114,9 +116,28 @@ _backends: dict[Placement, Backend] = {}
 _lock = Lock()
 
 
-def backend_for(placement: Placement) -> Backend:
-    """Return the back-end for ``placement``, the same one for the same options."""
-    return _backends.get(placement) or _made(placement)
+def backend_for(settings: Settings, namespace: str) -> Backend:
+    """Return the back-end for a namespace, the same one for the same options.
+
+    Raises `UnknownBackend`, or `ConfigurationError` for options or a lease that do not fit.
+    """
+    return backend_at(settings, settings.policy_for(namespace).placement)
+
+
+def backend_at(settings: Settings, placement: Placement) -> Backend:
+    """Return the back-end for a placement; raises as `backend_for` does."""
+    backend = _backends.get(placement) or _made(placement)
+    if usable_lease(settings.lease) < backend.longest_deletion:
+        raise ConfigurationError(
+            f"DJFS['lease'] is {settings.lease / SECOND:g} s, but one deletion on "
+            f"{placement.type!r} may take {backend.longest_deletion:g} s: use 30 s"
+        )
+    return backend
+
+
+def usable_lease(lease: int) -> float:
+    """Return the seconds of a ``lease`` (µs) in which its holder may act: it stops early."""
+    return lease / SECOND - min(1.0, lease / SECOND / 10)
 
 
 def _made(placement: Placement) -> Backend:
@@ -128,7 +149,7 @@ def _made(placement: Placement) -> Backend:
 
 
 def close_all() -> None:
-    """Close every back-end; the next call of `backend_for` makes it anew."""
+    """Close every back-end; the next call of `backend_for` makes them anew."""
     while _backends:
         _backends.popitem()[1].close()
 

@@ -580,6 +580,7 @@ class S3Backend(Backend):
         aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     urls_expire: ClassVar[bool] = True
+    longest_deletion: ClassVar[float] = LONGEST_DELETION
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
