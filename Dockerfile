@@ -13,6 +13,7 @@ COPY --from=build /opt/djpyfs /opt/djpyfs
 COPY demo /app/demo
 # The root file system is read-only in docker-compose.yml; matplotlib wants a place for its cache.
 ENV PATH="/opt/djpyfs/bin:$PATH" \
+    PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     MPLCONFIGDIR=/tmp/matplotlib \
