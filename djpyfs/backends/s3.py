@@ -587,7 +587,7 @@ class S3Backend(Backend):
         self._bucket = _bucket(options)
         self.prefix = _prefix(options)
         self._upload_args = _upload_args(options)
-        self._strict = bool(options.get("strict", False))
+        self._strict = _strict(options)
         _check_credentials(options)
         _check_address(options)
         self._for_files = SharedClient(options, PATIENT)
@@ -773,6 +773,13 @@ def _upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return args
 
 
+def _strict(options: Mapping[str, Any]) -> bool:
+    strict = options.get("strict", False)
+    if not isinstance(strict, bool):
+        raise ConfigurationError(f"DJFS['strict'] is {strict!r}: use True or False")
+    return strict
+
+
 def _check_credentials(options: Mapping[str, Any]) -> None:
     names = ("aws_access_key_id", "aws_secret_access_key")
     missing = [name for name in names if not options.get(name)]
@@ -788,6 +795,10 @@ def _check_address(options: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"DJFS['addressing_style'] is {style!r}: use 'auto', 'path' or 'virtual'"
         )
-    endpoint = options.get("endpoint_url")
-    if endpoint and urlsplit(str(endpoint)).scheme not in ("http", "https"):
-        raise ConfigurationError("DJFS['endpoint_url'] must begin with http:// or https://")
+    endpoint = urlsplit(str(options.get("endpoint_url") or "https://"))
+    if endpoint.scheme not in ("http", "https") or endpoint.username:
+        # It is not shown, for errors of boto3 would show it too, password and all.
+        raise ConfigurationError(
+            "DJFS['endpoint_url'] must begin with http:// or https:// and hold no user name: "
+            "use 'aws_access_key_id' and 'aws_secret_access_key'"
+        )

@@ -1,0 +1,704 @@
+"""The S3 back-end by itself, over HTTP: against moto's server, and against servers in trouble."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import unittest
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape
+
+import boto3
+import pytest
+from fs import errors
+from fs.test import FSTestCases
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from djpyfs.backends.s3 import LONGEST_DELETION, S3Backend
+from djpyfs.errors import ConfigurationError, InvalidLifetime
+from djpyfs.names import Entry
+
+CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
+ODD_NAMES = [
+    "two words.png",
+    " leading and trailing ",
+    "plus+and%2Fper%cent.png",
+    "quo'te\".png",
+    "<b>&amp;</b>.html",
+    "what?is#this;a=b&c=d",
+    "zoë–☃–\N{GRINNING FACE}.png",
+    "e\N{COMBINING ACUTE ACCENT}",
+    "$HOME/~/{0}",
+    "dots..in...it",
+    "[x]:@!*()|^`",
+]
+
+
+class Moto:
+    """An S3 endpoint that remembers the requests it got."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self._application = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server(
+            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_SilentHandler
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+        kind = "LIST" if "list-type" in query else environ["REQUEST_METHOD"]
+        self.requests.append(kind)
+        return self._application(environ, start_response)
+
+    def requests_of(self, action: Callable[[], object]) -> list[str]:
+        self.requests.clear()
+        action()
+        return list(self.requests)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    server = Moto()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(moto: Moto) -> str:
+    return moto.url
+
+
+@pytest.fixture
+def make_backend(s3_endpoint: str) -> Iterator[Callable[..., S3Backend]]:
+    made: list[S3Backend] = []
+
+    def make(**options: Any) -> S3Backend:
+        made.append(S3Backend({"endpoint_url": s3_endpoint, **CREDENTIALS, **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture(scope="session")
+def admin(s3_endpoint: str) -> Any:
+    """A plain boto3 client, to look behind the back-end."""
+    session = boto3.Session("admin", "admin", region_name="us-east-1")
+    return session.client("s3", endpoint_url=s3_endpoint)
+
+
+@pytest.fixture(scope="session")
+def bucket(admin: Any) -> str:
+    name = f"bucket-{uuid.uuid4()}"
+    admin.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def backend(s3_endpoint: str, bucket: str) -> Iterator[S3Backend]:
+    """One for all tests, because making a client takes a tenth of a second."""
+    options = {"endpoint_url": s3_endpoint, "bucket": bucket, "prefix": "media"}
+    with closing(S3Backend({**options, **CREDENTIALS})) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def strict_backend(s3_endpoint: str, bucket: str) -> Iterator[S3Backend]:
+    options = {"endpoint_url": s3_endpoint, "bucket": bucket, "strict": True}
+    with closing(S3Backend({**options, **CREDENTIALS})) as made:
+        yield made
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"plots/{uuid.uuid4()}"
+
+
+@pytest.fixture
+def files(backend: S3Backend, namespace: str) -> Any:
+    return backend.open(namespace)
+
+
+@pytest.fixture
+def keys_in(admin: Any, bucket: str) -> Callable[[str], set[str]]:
+    """The keys below ``media/`` and a namespace."""
+
+    def keys(namespace: str) -> set[str]:
+        answer = admin.list_objects_v2(Bucket=bucket, Prefix=f"media/{namespace}/")
+        return {item["Key"] for item in answer.get("Contents", ())}
+
+    return keys
+
+
+class FixedLease:
+    """A lease with the given seconds left, one value per question, the last for ever."""
+
+    def __init__(self, *seconds: float) -> None:
+        self._seconds = list(seconds)
+
+    def remaining(self) -> float:
+        return self._seconds.pop(0) if len(self._seconds) > 1 else self._seconds[0]
+
+
+LONG = FixedLease(3600)
+
+
+class TestStrictFileSystem(FSTestCases, unittest.TestCase):
+    """Every test of PyFilesystem's own suite."""
+
+    assertRaisesRegexp = unittest.TestCase.assertRaisesRegex  # noqa: N815  # gone since 3.12
+
+    @pytest.fixture(autouse=True)
+    def _place(self, strict_backend: S3Backend, namespace: str) -> None:
+        self.backend, self.namespace = strict_backend, namespace
+
+    def make_fs(self) -> Any:
+        return self.backend.make_filesystem(self.namespace)
+
+
+def write_through_open(files: Any) -> None:
+    with files.open("sub/new.png", "wb") as file:
+        file.write(b"one")
+        file.write(b"two")
+
+
+def append(files: Any) -> None:
+    with files.open("sub/a.png", "ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize(
+    ("expected", "action"),
+    [
+        pytest.param(expected, action, id=name)
+        for name, expected, action in [
+            ("writebytes", "PUT", lambda files: files.writebytes("sub/new.png", b"x")),
+            ("writetext", "PUT", lambda files: files.writetext("sub/new.txt", "x")),
+            ("upload", "PUT", lambda files: files.upload("sub/new.png", io.BytesIO(b"x"))),
+            ("open-wb", "PUT", write_through_open),
+            ("append", "GET PUT", append),
+            ("readbytes", "GET", lambda files: files.readbytes("sub/a.png")),
+            ("readtext", "GET", lambda files: files.readtext("sub/a.png")),
+            ("exists", "HEAD", lambda files: files.exists("sub/a.png")),
+            ("exists-not", "HEAD LIST", lambda files: files.exists("sub/none.png")),
+            ("isfile", "HEAD", lambda files: files.isfile("sub/a.png")),
+            ("isdir", "LIST", lambda files: files.isdir("sub")),
+            ("getinfo", "HEAD", lambda files: files.getinfo("sub/a.png", ["details"])),
+            ("listdir", "LIST", lambda files: files.listdir("sub")),
+            ("scandir", "LIST", lambda files: list(files.scandir("sub", ["details"]))),
+            ("remove", "DELETE", lambda files: files.remove("sub/a.png")),
+            ("copy", "PUT", lambda files: files.copy("sub/a.png", "b.png", overwrite=True)),
+            ("move", "PUT DELETE", lambda files: files.move("sub/a.png", "b.png", overwrite=True)),
+            ("removetree", "LIST POST", lambda files: files.removetree("sub")),
+        ]
+    ],
+)
+def test_an_action_costs_no_more_requests_than_it_must(
+    moto: Moto, files: Any, expected: str, action: Callable[[Any], object]
+) -> None:
+    files.writebytes("sub/a.png", b"picture")
+    assert moto.requests_of(lambda: action(files)) == expected.split()
+
+
+def test_opening_a_namespace_makes_no_request_and_no_client(
+    moto: Moto, make_backend: Callable[..., S3Backend]
+) -> None:
+    backend = make_backend(bucket="some-bucket")
+    assert moto.requests_of(lambda: backend.open("plots")) == []
+    assert backend.open("plots") is backend.open("plots")
+    assert backend._for_files._client is None
+
+
+def test_directories_are_implied_by_the_keys_below_them(files: Any) -> None:
+    files.writebytes("a/b/c.png", b"picture")
+    assert files.exists("a")
+    assert files.isdir("a/b")
+    assert not files.isfile("a/b")
+    assert files.getinfo("a/b").is_dir
+    assert files.getinfo("a/b").name == "b"
+    assert files.listdir("") == ["a"]
+    assert files.listdir("a/") == ["b"]
+    assert [info.is_dir for info in files.scandir("a")] == [True]
+    assert files.opendir("a").readbytes("b/c.png") == b"picture"
+    assert files.getinfo("a/b/c.png").is_file
+    with pytest.raises(errors.DirectoryNotEmpty):
+        files.removedir("a")
+    files.remove("a/b/c.png")
+    assert not files.exists("a")
+
+
+def test_a_directory_that_was_made_stays_when_it_is_empty(files: Any) -> None:
+    files.makedir("a").writebytes("b.png", b"picture")
+    files.remove("a/b.png")
+    assert files.isdir("a")
+    assert files.isempty("a")
+    files.removedir("a")
+    assert not files.exists("a")
+
+
+def test_namespaces_that_begin_alike_do_not_see_each_other(
+    backend: S3Backend, namespace: str
+) -> None:
+    backend.open(f"{namespace}2").writebytes("a.png", b"2")
+    backend.open(namespace).writebytes("a.png", b"1")
+    backend.open(namespace).removetree("/")
+    assert backend.open(namespace).listdir("") == []
+    assert backend.open(f"{namespace}2").readbytes("a.png") == b"2"
+
+
+def test_a_listing_tells_size_and_time_of_each_file(files: Any) -> None:
+    files.writebytes("a.png", b"picture")
+    (listed,) = files.scandir("", namespaces=["details"])
+    assert listed.raw == files.getinfo("a.png", namespaces=["details"]).raw
+    assert listed.size == len(b"picture")
+
+
+def test_big_files_go_up_in_parts_and_come_back_whole(moto: Moto, files: Any) -> None:
+    contents = os.urandom(1024) * (9 * 1024)
+    sent = moto.requests_of(lambda: files.writebytes("big", contents))
+    assert sorted(sent) == ["POST", "POST", "PUT", "PUT"]
+    assert files.readbytes("big") == contents
+
+
+def test_an_open_file_changes_only_what_was_written_to(files: Any) -> None:
+    files.writebytes("a", b"0123456789")
+    with files.open("a", "r+b") as file:
+        file.seek(3)
+        file.write(b"x")
+    assert files.readbytes("a") == b"012x456789"
+    with files.open("a", "a+b") as file:
+        file.seek(0)
+        file.write(b"end")
+        file.seek(0)
+        assert file.read() == b"012x456789end"
+
+
+def test_an_upload_whose_source_fails_leaves_the_old_file(files: Any) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise OSError("the disk is gone")
+            return super().read(3)
+
+    files.writebytes("a", b"old")
+    with pytest.raises(OSError, match="the disk is gone"):
+        files.upload("a", Broken(b"new contents"))
+    assert files.readbytes("a") == b"old"
+
+
+def test_what_is_uploaded_stays_open(files: Any) -> None:
+    source = io.BytesIO(b"picture")
+    files.upload("a", source)
+    assert not source.closed
+
+
+@pytest.mark.parametrize("name", ["b.png", "./a.png", "sub/../a.png"])
+def test_moving_never_loses_a_file_even_onto_itself(files: Any, name: str) -> None:
+    files.writebytes("a.png", b"picture")
+    files.move("a.png", name, overwrite=True, preserve_time=True)
+    assert files.readbytes(name) == b"picture"
+    assert len(files.listdir("")) == 1
+
+
+def test_a_copy_keeps_its_type_and_has_the_upload_args(
+    make_backend: Callable[..., S3Backend], bucket: str, admin: Any
+) -> None:
+    backend = make_backend(bucket=bucket, upload_args={"StorageClass": "STANDARD_IA"})
+    backend.open("n").writebytes("a.png", b"picture")
+    backend.open("n").copy("a.png", "b")
+    head = admin.head_object(Bucket=bucket, Key="n/b")
+    assert (head["ContentType"], head["StorageClass"]) == ("image/png", "STANDARD_IA")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.png", "image/png"),
+        ("a.csv.gz", "application/octet-stream"),
+        ("no extension", "application/octet-stream"),
+    ],
+)
+def test_a_file_has_the_type_of_the_bytes_that_are_stored(
+    files: Any, name: str, expected: str
+) -> None:
+    files.writebytes(name, b"x")
+    assert files.getinfo(name, ["s3"]).get("s3", "content_type") == expected
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_come_back_byte_for_byte(
+    backend: S3Backend, keys_in: Callable[[str], set[str]], name: str
+) -> None:
+    namespace = f"odd & {name}"
+    files = backend.open(namespace)
+    files.writebytes(name, name.encode())
+    assert keys_in(namespace) == {f"media/{namespace}/{name}"}
+    assert list(files.walk.files()) == [f"/{name}"]
+    assert files.readbytes(name) == name.encode()
+    with urllib.request.urlopen(backend.url(namespace, name, 60)) as response:
+        assert response.read() == name.encode()
+    entry = Entry(namespace, name)
+    assert backend.delete([entry], LONG).deleted == [entry]
+    assert keys_in(namespace) == set()
+
+
+def test_one_request_deletes_a_thousand_files_of_as_many_namespaces(
+    moto: Moto, backend: S3Backend, namespace: str, keys_in: Callable[[str], set[str]]
+) -> None:
+    due = [Entry(f"{namespace}/{number}", "a b.png") for number in range(2001)]
+    for entry in (*due[:3], due[-1]):
+        backend.open(entry.namespace).writebytes(entry.path, b"x")
+    backend.open(namespace).writebytes("stays", b"x")
+    moto.requests.clear()
+    outcome = backend.delete(due, LONG)
+    assert moto.requests == ["POST", "POST", "POST"]
+    assert (outcome.deleted, outcome.missing, outcome.failed) == (due, [], [])
+    assert keys_in(namespace) == {f"media/{namespace}/stays"}
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, LONGEST_DELETION - 0.01])
+def test_nothing_is_deleted_under_a_lease_that_the_request_could_outlive(
+    moto: Moto, backend: S3Backend, seconds: float
+) -> None:
+    backend.open("n").writebytes("a", b"x")
+    moto.requests.clear()
+    outcome = backend.delete([Entry("n", "a")], FixedLease(seconds))
+    assert (outcome.deleted, outcome.missing, outcome.failed) == ([], [], [])
+    assert moto.requests == []
+
+
+def test_a_lease_that_runs_short_leaves_the_later_batches(backend: S3Backend) -> None:
+    due = [Entry("n", str(number)) for number in range(2500)]
+    outcome = backend.delete(due, FixedLease(30, 20, 5))
+    assert outcome.deleted == due[:2000]
+    assert outcome.failed == []
+
+
+class Store:
+    """A server whose answers a test decides on: ``answer(method, path, body)``."""
+
+    def __init__(self, answer: Callable[[str, str, bytes], tuple[int, str]]) -> None:
+        self.requests: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(handler) -> None:  # noqa: N805
+                body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+                self.requests.append(handler.command)
+                status, text = answer(handler.command, handler.path, body)
+                handler.send_response(status)
+                handler.send_header("Content-Length", str(len(text.encode())))
+                handler.end_headers()
+                if handler.command != "HEAD":
+                    handler.wfile.write(text.encode())
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815
+
+            def log_message(handler, format: str, *args: Any) -> None:  # noqa: N805
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def error_document(code: str, message: str = "no") -> str:
+    return f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+
+
+def delete_result(**codes_by_key: str) -> str:
+    told = "".join(
+        f"<Error><Key>{escape(key)}</Key><Code>{code}</Code><Message>no\nway</Message></Error>"
+        for key, code in codes_by_key.items()
+    )
+    return f"<DeleteResult>{told}</DeleteResult>"
+
+
+@pytest.fixture
+def start_store(
+    make_backend: Callable[..., S3Backend],
+) -> Iterator[Callable[..., tuple[Store, S3Backend]]]:
+    stores: list[Store] = []
+
+    def start(answer: Callable[[str, str, bytes], tuple[int, str]]) -> tuple[Store, S3Backend]:
+        stores.append(Store(answer))
+        return stores[-1], make_backend(bucket="some-bucket", endpoint_url=stores[-1].url)
+
+    yield start
+    for store in stores:
+        store.stop()
+
+
+def entries(*paths: str) -> list[Entry]:
+    return [Entry("n", path) for path in paths]
+
+
+def test_each_key_of_a_batch_is_settled_on_its_own(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    refusals = {"n/a&b": "AccessDenied", "n/c": "NoSuchKey", "n/d": "InternalError"}
+    _, backend = start_store(lambda *_: (200, delete_result(**refusals)))
+    outcome = backend.delete(entries("1", "a&b", "c", "d", "2"), LONG)
+    assert outcome.deleted == entries("1", "2")
+    assert outcome.missing == entries("c")
+    assert outcome.failed == [
+        (Entry("n", "a&b"), "AccessDenied: no way"),
+        (Entry("n", "d"), "InternalError: no way"),
+    ]
+
+
+def test_a_batch_fails_where_it_is_unclear_which_keys_were_refused(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    _, backend = start_store(lambda *_: (200, delete_result(other="AccessDenied")))
+    outcome = backend.delete(entries("a", "b"), LONG)
+    assert outcome.deleted == []
+    assert [entry for entry, _ in outcome.failed] == entries("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "told"),
+    [
+        (503, error_document("SlowDown"), "SlowDown"),
+        (403, error_document("AccessDenied"), "AccessDenied"),
+        (
+            403,
+            error_document("SignatureDoesNotMatch", "one\nsecret\nline"),
+            "SignatureDoesNotMatch",
+        ),
+        (200, "this is not <xml", "500"),
+    ],
+)
+def test_a_request_that_fails_is_made_once_and_fails_every_entry_in_one_line(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int, document: str, told: str
+) -> None:
+    store, backend = start_store(lambda *_: (status, document))
+    outcome = backend.delete(entries("a", "b"), LONG)
+    assert [entry for entry, _ in outcome.failed] == entries("a", "b")
+    for _, reason in outcome.failed:
+        assert told in reason
+        assert "\n" not in reason
+        assert "-key" not in reason
+    assert store.requests == ["POST"]
+
+
+def test_a_store_that_is_away_fails_every_entry(make_backend: Callable[..., S3Backend]) -> None:
+    backend = make_backend(bucket="some-bucket", endpoint_url=refusing_address())
+    outcome = backend.delete(entries("a", "b"), LONG)
+    assert [entry for entry, _ in outcome.failed] == entries("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (501, "NotImplemented"),
+        (400, "MalformedXML"),
+        (400, "MissingContentMD5"),
+        (400, "InvalidRequest"),
+    ],
+)
+def test_a_store_without_batches_gets_single_deletions(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int, code: str
+) -> None:
+    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+        if method == "POST":
+            return status, error_document(code)
+        if path.endswith("/gone"):
+            return 404, error_document("NoSuchKey")
+        if path.endswith("/locked"):
+            return 403, error_document("AccessDenied")
+        return 204, ""
+
+    store, backend = start_store(answer)
+    outcome = backend.delete(entries("a", "gone", "locked", "b"), LONG)
+    assert outcome.deleted == entries("a", "b")
+    assert outcome.missing == entries("gone")
+    assert [entry for entry, _ in outcome.failed] == entries("locked")
+    assert store.requests == ["POST", "DELETE", "DELETE", "DELETE", "DELETE"]
+
+
+def test_single_deletions_end_with_the_lease(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    _, backend = start_store(lambda *_: (501, error_document("NotImplemented")))
+    outcome = backend.delete(entries("a", "b", "c"), FixedLease(30, 30, 5))
+    assert [entry for entry, _ in outcome.failed] == entries("a")
+    assert outcome.deleted == []
+
+
+def test_a_view_survives_a_store_that_is_busy_for_a_moment(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    answers = [(503, error_document("SlowDown")), (200, "")]
+    store, backend = start_store(lambda *_: answers.pop(0))
+    backend.open("n").writebytes("a", b"x")
+    assert store.requests == ["PUT", "PUT"]
+
+
+ACTIONS: list[Callable[[Any], object]] = [
+    lambda files: files.remove("a"),
+    lambda files: files.writebytes("a", b"x"),
+    lambda files: files.readbytes("a"),
+    lambda files: files.exists("a"),
+    lambda files: files.listdir("a"),
+    lambda files: files.copy("a", "b", overwrite=True),
+    lambda files: files.removetree("a"),
+    lambda files: files.makedir("a"),
+    lambda files: files.writebytes("a", bytes(9_000_000)),
+]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_errors_of_the_store_are_errors_of_the_filesystem(
+    start_store: Callable[..., tuple[Store, S3Backend]], action: Callable[[Any], object]
+) -> None:
+    _, backend = start_store(lambda *_: (403, error_document("AccessDenied", "{braces}")))
+    with pytest.raises(errors.PermissionDenied) as caught:
+        action(backend.open("n"))
+    assert str(caught.value)
+
+
+def test_a_bucket_that_is_not_there_is_not_a_file_that_is_not_there(
+    make_backend: Callable[..., S3Backend],
+) -> None:
+    files = make_backend(bucket="no-such-bucket").open("n")
+    with pytest.raises(errors.OperationFailed, match="NoSuchBucket"):
+        files.writebytes("a", b"x")
+    with pytest.raises(errors.OperationFailed, match="NoSuchBucket"):
+        files.readbytes("a")
+
+
+def test_a_store_that_is_away_is_a_connection_error(
+    make_backend: Callable[..., S3Backend],
+) -> None:
+    files = make_backend(bucket="some-bucket", endpoint_url=refusing_address()).open("n")
+    with pytest.raises(errors.RemoteConnectionError):
+        files.remove("a")
+
+
+def refusing_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_an_address_is_signed_with_version_4_for_the_life_that_was_asked_for(
+    backend: S3Backend,
+) -> None:
+    query = parse_qs(urlsplit(backend.url("plots", "a.png", 604_800)).query)
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert query["X-Amz-Expires"] == ["604800"]
+
+
+@pytest.mark.parametrize("lifetime", [None, 0, -1, 604_801])
+def test_a_life_that_s3_cannot_sign_is_refused(backend: S3Backend, lifetime: int | None) -> None:
+    with pytest.raises(InvalidLifetime):
+        backend.url("plots", "a.png", lifetime)
+
+
+@pytest.mark.parametrize(
+    ("region", "style", "expected"),
+    [
+        ("eu-west-1", None, "https://my-bucket.s3.eu-west-1.amazonaws.com/pre/plots/a.png"),
+        ("eu-west-1", "virtual", "https://my-bucket.s3.eu-west-1.amazonaws.com/pre/plots/a.png"),
+        ("eu-west-1", "path", "https://s3.eu-west-1.amazonaws.com/my-bucket/pre/plots/a.png"),
+        ("us-east-1", None, "https://my-bucket.s3.us-east-1.amazonaws.com/pre/plots/a.png"),
+    ],
+)
+def test_an_address_names_the_endpoint_of_the_region(
+    make_backend: Callable[..., S3Backend], region: str, style: str | None, expected: str
+) -> None:
+    backend = make_backend(
+        bucket="my-bucket",
+        prefix="/pre/",
+        region=region,
+        endpoint_url=None,
+        addressing_style=style,
+    )
+    url = backend.url("plots", "a.png", 60)
+    assert url.split("?")[0] == expected
+    assert f"%2F{region}%2Fs3%2F" in url
+
+
+def test_the_root_has_no_address(files: Any) -> None:
+    with pytest.raises(errors.NoURL):
+        files.geturl("/")
+
+
+def test_without_credentials_there_is_no_address(
+    make_backend: Callable[..., S3Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    backend = make_backend(bucket="b", aws_access_key_id="", aws_secret_access_key="")
+    with pytest.raises(errors.NoURL, match="NoCredentialsError"):
+        backend.url("plots", "a.png", 60)
+
+
+def test_all_threads_share_one_client(make_backend: Callable[..., S3Backend], bucket: str) -> None:
+    backend = make_backend(bucket=bucket)
+
+    def use(number: int) -> int:
+        files: Any = backend.open(f"n{number}")
+        files.writebytes("a", b"x")
+        return id(files.client)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(use, range(32)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({}, "bucket"),
+        ({"bucket": ""}, "bucket"),
+        ({"bucket": "b", "aws_access_key_id": "secret-key"}, "aws_secret_access_key"),
+        ({"bucket": "b", "aws_secret_access_key": "secret-key"}, "aws_access_key_id"),
+        ({"bucket": "b", "aws_session_token": "secret-key"}, "aws_access_key_id"),
+        ({"bucket": "b", "prefix": "../x"}, "prefix"),
+        ({"bucket": "b", "prefix": 7}, "prefix"),
+        ({"bucket": "b", "addressing_style": "dns"}, "addressing_style"),
+        ({"bucket": "b", "upload_args": {"Acl": "private"}}, "upload_args"),
+        ({"bucket": "b", "upload_args": "private"}, "upload_args"),
+        ({"bucket": "b", "endpoint_url": "store:8333"}, "endpoint_url"),
+        ({"bucket": "b", "endpoint_url": "https://me:secret-key@store"}, "endpoint_url"),
+        ({"bucket": "b", "strict": "no"}, "strict"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named_without_its_secret(
+    options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        S3Backend(options)
+    assert "secret-key" not in str(caught.value)
