@@ -1,0 +1,338 @@
+"""Every verb of the record store, on Redis, on Redis with shards, and in the process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from djpyfs import ConfigurationError, RecordStoreError, conf
+from djpyfs.conf import SECOND
+from djpyfs.expirations import Backoff, Claim, ExpirationStore, store_for
+from tests.servers import running_redis, wait_for
+
+LEASE = 30 * SECOND
+SHORT = SECOND // 5
+
+
+@pytest.fixture
+def store(djfs: Callable[..., None], records: dict[str, Any]) -> ExpirationStore:
+    djfs(type="memory", **records)
+    return store_for(conf.current())
+
+
+def claim(store: ExpirationStore, limit: int = 100, lease: int = LEASE) -> Claim:
+    """Claim from all shards, for tests that do not care where a member is."""
+    claims = [store.claim(shard, limit, lease) for shard in store.shards]
+    members = [member for one in claims for member in one.members]
+    token = next((one.token for one in claims if one.members), 0)
+    return Claim(token, members, [late for one in claims for late in one.late], 0)
+
+
+def settle(store: ExpirationStore, member: bytes, token: int, failure: str = "") -> tuple[int, int]:
+    done = [] if failure else [member]
+    failures = [(member, failure)] if failure else []
+    settled = store.settle(store.shard_of(member), token, done, failures, Backoff(2, SHORT))
+    return settled.retried, settled.set_aside
+
+
+def is_free_later(store: ExpirationStore, verb: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    verb()
+    return time.monotonic() - started
+
+
+def test_schedule_replaces_the_deadline(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 100 * SECOND)
+    deadline = store.schedule([b"n\0a"], 50 * SECOND)
+    assert store.deadline(b"n\0a")[1] == deadline
+
+
+def test_schedule_takes_many_members_of_all_shards(store: ExpirationStore) -> None:
+    members = [b"n\0%d" % number for number in range(12_000)]
+    store.schedule(members, 0)
+    found = claim(store, limit=12_000)
+    assert sorted(found.members) == sorted(members)
+
+
+def test_cancel_forgets_the_member(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    store.cancel(b"n\0a")
+    assert store.deadline(b"n\0a")[1] == 0
+    assert not claim(store).members
+
+
+def test_cancel_leaves_a_deadline_that_is_not_the_one_expected(store: ExpirationStore) -> None:
+    seen = store.schedule([b"n\0a"], 50 * SECOND)
+    renewed = store.schedule([b"n\0a"], 60 * SECOND)
+    store.cancel(b"n\0a", expected=seen)
+    assert store.deadline(b"n\0a")[1] == renewed
+
+
+def test_only_what_is_due_is_claimed_and_how_late_it_is(store: ExpirationStore) -> None:
+    store.schedule([b"n\0due"], 0)
+    store.schedule([b"n\0later"], 100 * SECOND)
+    found = claim(store)
+    assert found.members == [b"n\0due"]
+    assert 0 <= found.late[0] < SECOND
+
+
+def test_nothing_is_claimed_twice_while_the_lease_lasts(store: ExpirationStore) -> None:
+    store.schedule([b"n\0%d" % number for number in range(50)], 0)
+    first, second, third = claim(store, 15), claim(store, 15), claim(store)
+    assert not set(first.members) & set(second.members)
+    assert len(first.members) + len(second.members) + len(third.members) == 50
+
+
+def test_a_claim_of_none_counts_what_is_overdue(store: ExpirationStore) -> None:
+    store.schedule([b"n\0%d" % number for number in range(50)], 0)
+    assert sum(store.claim(shard, 0, LEASE).overdue for shard in store.shards) == 50
+
+
+def test_a_lapsed_claim_is_claimed_anew(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    first = claim(store, lease=SHORT)
+    second = wait_for(lambda: (again := claim(store)).members and again)
+    assert second.members == [b"n\0a"]
+    assert second.token > first.token
+
+
+def test_the_token_of_a_lapsed_claim_settles_nothing(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    lapsed = claim(store, lease=SHORT)
+    renewed = wait_for(lambda: (again := claim(store, lease=SHORT)).members and again)
+    settle(store, b"n\0a", lapsed.token)
+    assert settle(store, b"n\0a", lapsed.token, "it failed") == (0, 0)
+    again = wait_for(lambda: (again := claim(store)).members and again)
+    settle(store, b"n\0a", again.token)
+    assert renewed.token != lapsed.token
+    assert store.deadline(b"n\0a")[1] == 0
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda store: store.schedule([b"n\0a"], SECOND),
+        lambda store: store.schedule([b"n\0a", b"n\0b", b"n\0c"], SECOND),
+        lambda store: store.cancel(b"n\0a"),
+        lambda store: store.touch(b"n\0a", SECOND),
+        lambda store: store.rename(b"n\0a", b"n\0b"),
+        lambda store: store.rename(b"n\0b", b"n\0a"),
+        lambda store: store.place(b"n\0a", 1),
+        lambda store: store.reserve(b"n\0a", LEASE),
+    ],
+    ids="schedule schedule_many cancel touch rename_from rename_to place reserve".split(),
+)
+def test_a_writer_waits_until_the_claim_has_ended(
+    store: ExpirationStore, verb: Callable[[ExpirationStore], Any]
+) -> None:
+    store.schedule([b"n\0b"], 100 * SECOND)
+    store.schedule([b"n\0a"], 0)
+    token = claim(store).token
+    waited: list[float] = []
+    writer = threading.Thread(
+        target=lambda: waited.append(is_free_later(store, lambda: verb(store)))
+    )
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    settle(store, b"n\0a", token)
+    writer.join(5)
+    assert waited
+    assert waited[0] >= 0.2
+
+
+def test_a_writer_waits_no_longer_than_the_lease(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    claim(store, lease=SHORT)
+    assert is_free_later(store, lambda: store.schedule([b"n\0a"], SECOND)) >= SHORT / SECOND * 0.9
+    assert not claim(store).members
+
+
+def test_touch_gives_a_record_that_is_near_its_end_the_grace(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], SECOND)
+    deadline, before = store.touch(b"n\0a", 60 * SECOND)
+    assert 58 * SECOND < deadline - before < 60 * SECOND
+
+
+def test_touch_leaves_a_later_deadline_alone(store: ExpirationStore) -> None:
+    scheduled = store.schedule([b"n\0a"], 100 * SECOND)
+    assert store.touch(b"n\0a", 60 * SECOND) == (scheduled, scheduled)
+
+
+def test_touch_makes_no_record_where_there_is_none(store: ExpirationStore) -> None:
+    assert store.touch(b"n\0a", 60 * SECOND) == (0, 0)
+
+
+def test_touch_forgets_what_is_overdue(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    deadline, before = store.touch(b"n\0a", 60 * SECOND)
+    assert not deadline
+    assert before
+    assert not claim(store).members
+
+
+def test_touch_forgets_a_lapsed_claim(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    claim(store, lease=1)
+    assert store.touch(b"n\0a", 60 * SECOND)[0] == 0
+    assert not claim(store).members
+
+
+def test_touch_forgets_a_deletion_that_waits_for_its_next_attempt(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    settle(store, b"n\0a", claim(store).token, "it failed")
+    assert store.touch(b"n\0a", 60 * SECOND)[0] == 0
+
+
+def test_touch_registers_the_default_life_and_renews_only_its_own(store: ExpirationStore) -> None:
+    registered, _ = store.touch(b"n\0a", SECOND, 100 * SECOND)
+    renewed, _ = store.touch(b"n\0a", SECOND, 100 * SECOND, registered)
+    assert renewed > registered
+    explicit = store.schedule([b"n\0a"], 50 * SECOND)
+    assert store.touch(b"n\0a", SECOND, 100 * SECOND, renewed)[0] == explicit
+
+
+def test_touch_renews_what_the_same_write_has_registered_even_overdue(
+    store: ExpirationStore,
+) -> None:
+    registered = store.schedule([b"n\0a"], 0)
+    deadline, _ = store.touch(b"n\0a", 60 * SECOND, None, registered)
+    assert deadline - registered > 59 * SECOND
+
+
+def test_rename_carries_the_deadline(store: ExpirationStore) -> None:
+    source = store.schedule([b"n\0a"], 50 * SECOND)
+    target = store.schedule([b"n\0b"], 10 * SECOND)
+    assert store.rename(b"n\0a", b"n\0b") == (source, target)
+    assert store.deadline(b"n\0a")[1] == 0
+    assert store.deadline(b"n\0b")[1] == source
+
+
+def test_rename_without_a_deadline_makes_the_target_permanent(store: ExpirationStore) -> None:
+    store.schedule([b"n\0b"], 10 * SECOND)
+    carried, replaced = store.rename(b"n\0a", b"n\0b")
+    assert not carried
+    assert replaced
+    assert store.deadline(b"n\0b")[1] == 0
+
+
+def test_rename_can_be_taken_back(store: ExpirationStore) -> None:
+    deadlines = [store.schedule([b"n\0%d" % number], (number + 1) * SECOND) for number in range(2)]
+    _, replaced = store.rename(b"n\x000", b"n\x001")
+    store.rename(b"n\x001", b"n\x000", remaining=replaced)
+    assert [store.deadline(b"n\0%d" % number)[1] for number in range(2)] == deadlines
+
+
+def test_claim_one_takes_only_what_is_due(store: ExpirationStore) -> None:
+    assert store.claim_one(b"n\0a", LEASE) == (0, 0, 0, 0)
+    store.schedule([b"n\0a"], 10 * SECOND)
+    early = store.claim_one(b"n\0a", LEASE)
+    assert not early.token
+    assert 9 * SECOND < early.wait <= 10 * SECOND
+    store.schedule([b"n\0a"], 0)
+    assert store.claim_one(b"n\0a", LEASE).token
+    assert store.claim_one(b"n\0a", LEASE).busy > 0
+
+
+def test_a_reserved_record_can_be_put_back(store: ExpirationStore) -> None:
+    deadline = store.schedule([b"n\0a"], 10 * SECOND)
+    reserved = store.reserve(b"n\0a", LEASE)
+    assert reserved.deadline == deadline
+    store.place(b"n\0a", deadline, reserved.token)
+    assert store.deadline(b"n\0a")[1] == deadline
+
+
+def test_a_record_is_not_put_back_under_a_token_that_is_not_its_own(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 10 * SECOND)
+    reserved = store.reserve(b"n\0a", SHORT)
+    renewed = store.schedule([b"n\0a"], 20 * SECOND)
+    store.place(b"n\0a", 1, reserved.token)
+    assert store.deadline(b"n\0a")[1] == renewed
+
+
+def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    assert settle(store, b"n\0a", claim(store).token, "read-only") == (1, 0)
+    assert not claim(store).members
+    again = wait_for(lambda: (again := claim(store)).members and again)
+    assert settle(store, b"n\0a", again.token, "read-only") == (0, 1)
+    now, deadline = store.deadline(b"n\0a")
+    assert deadline == now
+
+
+def test_a_record_set_aside_starts_anew_with_a_deadline(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    store.settle(store.shard_of(b"n\0a"), claim(store).token, [], [(b"n\0a", "no")], Backoff(1))
+    assert not store.claim_one(b"n\0a", LEASE).token
+    store.schedule([b"n\0a"], 0)
+    assert claim(store).members == [b"n\0a"]
+
+
+def test_settling_claims_the_next_batch_at_once(store: ExpirationStore) -> None:
+    store.schedule([b"n\0%d" % number for number in range(9)], 0)
+    shard = next(shard for shard in store.shards if store.claim(shard, 0, LEASE).overdue > 1)
+    first = store.claim(shard, 1, LEASE)
+    then = store.settle(shard, first.token, first.members, then=(1, LEASE)).claim
+    assert then
+    assert len(then.members) == 1
+    assert then.members != first.members
+
+
+def test_sweeps_are_listed_newest_first(store: ExpirationStore) -> None:
+    before = time.time()
+    for number in range(3):
+        store.record_sweep({"deleted": number})
+    listed = store.sweeps(2)
+    assert [report["deleted"] for report in listed] == [2, 1]
+    assert before - 1 < listed[0]["finished"] < time.time() + 1
+
+
+def test_processes_must_agree_on_the_number_of_shards(
+    djfs: Callable[..., None], redis_server: Any
+) -> None:
+    for shards in 2, 4:
+        djfs(type="memory", redis_url=redis_server.url, key_prefix="agree", shards=shards)
+        other = store_for(conf.current())
+        if shards == 2:
+            other.schedule([b"n\0a"], SECOND)
+    with pytest.raises(ConfigurationError, match=r"DJFS\['shards'\] is 4, .* over 2"):
+        other.schedule([b"n\0a"], SECOND)
+
+
+def test_a_redis_that_evicts_keys_is_refused(djfs: Callable[..., None]) -> None:
+    with running_redis(**{"maxmemory-policy": "allkeys-lru"}) as server:
+        djfs(type="memory", redis_url=server.url)
+        with pytest.raises(ConfigurationError, match="noeviction"):
+            store_for(conf.current()).schedule([b"n\0a"], SECOND)
+
+
+def test_scripts_that_redis_has_forgotten_are_loaded_again(
+    djfs: Callable[..., None], redis_server: Any
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="forgotten")
+    store = store_for(conf.current())
+    for ttl in 0, 0:
+        store.schedule([b"n\0a"], ttl)
+        redis_server.client().script_flush()
+        token = store.claim(0, 1, LEASE).token
+        redis_server.client().script_flush()
+        assert store.settle(0, token, [b"n\0a"], then=(1, LEASE)).claim
+
+
+def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_through(
+    djfs: Callable[..., None],
+) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url)
+        store = store_for(conf.current())
+        store.schedule([b"n\0a"], 0)
+        server.client().config_set("maxmemory", "1")
+        with pytest.raises(RecordStoreError, match="full"):
+            store.schedule([b"n\0b"], 0)
+        found = store.claim(0, 10, LEASE)
+        store.settle(0, found.token, found.members)
+        assert store.deadline(b"n\0a")[1] == 0
