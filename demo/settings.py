@@ -53,5 +53,7 @@ DJFS: dict[str, Any] = {
     **{key: value for key, value in _PLACE.items() if value},
     "redis_url": os.environ.get("DJFS_REDIS_URL", "redis://127.0.0.1:6379/0"),
     "sweep_interval": float(os.environ.get("DJFS_SWEEP_INTERVAL", "60")),
+    # Should the site die between writing a picture and giving it its deadline.
+    "default_ttl": 600,
     "one_shot": os.environ.get("DJFS_ONE_SHOT", "") == "1",
 }

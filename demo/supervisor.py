@@ -15,6 +15,7 @@ from honcho.printer import Message, Printer
 
 LAST_LINES = 30
 ALL_STARTED_POLL = 0.1  # seconds
+WHILE_DYING = 1.0  # seconds: a server that dies may fail its clients before honcho notices
 
 Pause = Callable[[float], None]
 
@@ -88,8 +89,9 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
         except Interrupted:
             pass
         except Exception:
-            print_exc()
-            self._succeeded = False
+            if not self._stopping.wait(WHILE_DYING):  # else it only met processes that stop
+                print_exc()
+                self._succeeded = False
         self.terminate()
 
     def _pause(self, seconds: float) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 from django.conf import settings
@@ -14,17 +16,32 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 from django.views.static import serve
+from fs.errors import ResourceNotFound
 
 from demo.forms import OrderForm, ParametersForm
 from demo.plots import PLOTS
 from demo.plots import render as render_plot
 from djpyfs import get_filesystem
-from djpyfs.errors import DjpyfsError
+from djpyfs.errors import RecordStoreError
 from djpyfs.sweeper import recent_sweeps
 
 NAMESPACE = "plots"
 SWEEPS_SHOWN = 6
 LIVES_OFFERED = ((5, "5 s"), (15, "15 s"), (60, "1 min"), (300, "5 min"), (600, "10 min"))
+View = Callable[[HttpRequest], JsonResponse]
+
+
+def unavailable_is_503(view: View) -> View:
+    """Let a view answer 503 where the record store is away."""
+
+    @wraps(view)
+    def answer(request: HttpRequest) -> JsonResponse:
+        try:
+            return view(request)
+        except RecordStoreError as error:
+            return JsonResponse({"status": "unavailable", "reason": str(error)}, status=503)
+
+    return answer
 
 
 @require_GET
@@ -45,6 +62,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
+@unavailable_is_503
 def draw(request: HttpRequest) -> JsonResponse:
     """Draw what the form asks for, store it, and give it its deadline.
 
@@ -66,6 +84,7 @@ def draw(request: HttpRequest) -> JsonResponse:
 
 @require_GET
 @never_cache
+@unavailable_is_503
 def state(request: HttpRequest) -> JsonResponse:
     """The pictures that exist now, the last sweeps, and the server's clock."""
     now = time.time()  # before the listing: what is drawn from now on may be missing from it
@@ -74,12 +93,10 @@ def state(request: HttpRequest) -> JsonResponse:
 
 @require_GET
 @never_cache
+@unavailable_is_503
 def healthz(request: HttpRequest) -> JsonResponse:
     """200 when the site and the record store answer, else 503."""
-    try:
-        recent_sweeps(1)
-    except DjpyfsError as error:
-        return JsonResponse({"status": "unavailable", "reason": str(error)}, status=503)
+    recent_sweeps(1)
     return JsonResponse({"status": "ok"})
 
 
@@ -109,17 +126,23 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _card(name: str) -> dict[str, Any]:
-    """What the page shows of a picture; nothing where it has just gone or has no deadline yet."""
+    """What the page shows of a picture; nothing where that has just gone."""
     fs = get_filesystem(NAMESPACE)
     deadline = fs.expiration(name)
     if deadline is None:
         return {}
-    left = math.ceil(deadline.timestamp() - time.time())
     key, life, _ = name.split("-")
     return {
         "name": name,
         "title": PLOTS[key].title,
-        "url": fs.get_url(name, timeout=max(1, left)),
+        "url": _url(name),
         "deadline": deadline.timestamp(),
         "life": int(life.removesuffix("s")),
     }
+
+
+def _url(name: str) -> str | None:
+    """The address of a picture; none in its last second on S3, and until the sweep has come."""
+    with suppress(ResourceNotFound):
+        return get_filesystem(NAMESPACE).get_url(name)
+    return None

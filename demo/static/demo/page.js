@@ -56,7 +56,8 @@ async function order(event) {
     const answer = await fetch(drawUrl, { method: "POST", body: new FormData($("order")) });
     const body = await answer.json();
     if (answer.ok) welcome(body);
-    else showErrors(body.errors);
+    else if (body.errors) showErrors(body.errors);
+    else showFailure();
   } catch {
     showFailure();
   } finally {
@@ -66,7 +67,7 @@ async function order(event) {
 
 function welcome(plot) {
   setClock(plot.now);
-  if (!cards.has(plot.name)) addCard(plot, plot.now);
+  takePlot(plot, plot.now);
   tick();
   tell(`${plot.title} drawn. It lives for ${spoken(plot.life)}.`);
   cards.get(plot.name).element.scrollIntoView({
@@ -75,6 +76,13 @@ function welcome(plot) {
 }
 
 // The pictures
+
+function takePlot(plot, now) {
+  const card = cards.get(plot.name);
+  if (!card && plot.url) addCard(plot, now);
+  // Of one that is being deleted the server tells the present time.
+  if (card && plot.deadline > now) card.deadline = plot.deadline;
+}
 
 function addCard(plot, since) {
   const element = $("card").content.firstElementChild.cloneNode(true);
@@ -160,7 +168,7 @@ function takeIn(state) {
   setClock(state.now);
   const alive = new Set(state.plots.map((plot) => plot.name));
   for (const plot of state.plots.sort((a, b) => b.deadline - a.deadline)) {
-    if (!cards.has(plot.name)) addCard(plot, state.now);
+    takePlot(plot, state.now);
   }
   for (const [name, card] of cards) {
     // An answer from before the picture was drawn says nothing about it.
