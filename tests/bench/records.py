@@ -1,0 +1,113 @@
+"""The records in Redis: how long it takes to set one, what they weigh, what idleness costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import redis
+from django.test import override_settings
+
+from djpyfs import conf, expire_objects, get_filesystem
+from djpyfs.expirations import store_for
+from djpyfs.names import Entry
+from tests.bench.goals import Goal, tell
+from tests.bench.turns import take_turns, times_as_long
+from tests.servers import running_redis
+
+RECORDS = 1_000_000
+NAMESPACES = 100_000
+MONTH = 30 * 86_400
+AT_A_TIME = 10_000
+CALLS = 100  # per turn
+TURNS = 60
+
+
+def goals() -> Iterator[Goal]:
+    """Compare single calls and a million records with what Redis alone does."""
+    with running_redis() as server, TemporaryDirectory(prefix="djpyfs-bench-") as directory:
+        djfs = {"type": "osfs", "directory_root": Path(directory), "redis_url": server.url}
+        with override_settings(DJFS=djfs), redis.Redis.from_url(server.url) as client:
+            yield _expire(client)
+            client.flushall()
+            yield _weight(client)
+            yield _idle_sweep(client)
+
+
+def _expire(client: redis.Redis) -> Goal:
+    tell("Setting deadlines one by one")
+    files = get_filesystem("plots")
+    # Each side sets a new name each time, as views do.
+    ours, bare = count(), count()
+
+    def expire() -> None:
+        for number in islice(ours, CALLS):
+            files.expire(f"{number:08}.png", seconds=MONTH)
+
+    def zadd() -> None:
+        for number in islice(bare, CALLS):
+            client.zadd("bare", {f"plots\0{number:08}.png": 1_800_000_000_000_000 + number})
+
+    take_turns(expire, zadd, 4)
+    turns = take_turns(expire, zadd, TURNS)
+    return Goal("expire()", "one bare redis-py ZADD", times_as_long(turns), most=1.5)
+
+
+def _weight(client: redis.Redis) -> Goal:
+    store = store_for(conf.current())
+    expire_objects()  # loads the scripts
+    client.flushdb()
+    weighed = [_memory(client)]
+    tell(f"Keeping {RECORDS} records in {NAMESPACES} namespaces")
+    for members in _members():
+        store.schedule(members, MONTH * conf.SECOND)
+    weighed.append(_memory(client))
+    tell(f"Keeping {RECORDS} members in a bare sorted set")
+    for number, members in enumerate(_members()):
+        client.zadd("bare", dict.fromkeys(members, 1_800_000_000_000_000 + number))
+    weighed.append(_memory(client))
+    bare = weighed[2] - weighed[1]
+    by_key = _usage(client, "djpyfs:*") / _usage(client, "bare")
+    client.delete("bare")
+    worse = max((weighed[1] - weighed[0]) / bare, by_key)
+    return Goal(f"{RECORDS:,} records in Redis", "a bare ZSET of them", worse, most=1.1)
+
+
+def _members() -> Iterator[list[bytes]]:
+    each = RECORDS // NAMESPACES
+    members = (
+        Entry(f"users/{number:06}", f"plot-{file}.png").member
+        for number in range(NAMESPACES)
+        for file in range(each)
+    )
+    while some := list(islice(members, AT_A_TIME)):
+        yield some
+
+
+def _memory(client: redis.Redis) -> int:
+    return int(client.info("memory")["used_memory"])
+
+
+def _usage(client: redis.Redis, pattern: str) -> int:
+    keys = cast("list[bytes]", client.keys(pattern))
+    return sum(cast(int, client.memory_usage(key, samples=0)) for key in keys)
+
+
+def _idle_sweep(client: redis.Redis) -> Goal:
+    tell("Sweeping when there is nothing to do")
+
+    def sweep() -> None:
+        for _ in range(CALLS):
+            expire_objects()
+
+    def ping() -> None:
+        for _ in range(CALLS):
+            client.ping()
+
+    take_turns(sweep, ping, 4)
+    turns = take_turns(sweep, ping, TURNS)
+    what = f"idle sweep, {RECORDS:,} records in {NAMESPACES:,} namespaces"
+    return Goal(what, "one PING", times_as_long(turns), most=3)
