@@ -27,7 +27,7 @@ from . import conf
 from .backends import Backend, backend_for
 from .conf import LONGEST_LIFE, SECOND
 from .errors import InvalidLifetime
-from .expirations import ExpirationStore, store_for
+from .expirations import ExpirationStore, Touch, store_for
 from .names import KEY_BYTES, REFUSED_CHARACTERS, Entry, check_length, check_namespace, check_path
 from .signals import deadline_set
 
@@ -323,11 +323,20 @@ class ExpiringFS(FS):
 
     def makedir(
         self, path: str, permissions: Permissions | None = None, recreate: bool = False
-    ) -> SubFS[FS]:
+    ) -> ExpiringSubFS:
         """Make a directory and return it as a filesystem."""
         self.check()
         relative = self._path(path)
         self._files.makedir(relative, permissions, recreate)
+        return ExpiringSubFS(self, relative)
+
+    def makedirs(
+        self, path: str, permissions: Permissions | None = None, recreate: bool = False
+    ) -> ExpiringSubFS:
+        """Make a directory and those above it, and return it as a filesystem."""
+        self.check()
+        relative = self._path(path)
+        self._files.makedirs(relative, permissions, recreate)
         return ExpiringSubFS(self, relative)
 
     def setinfo(self, path: str, info: Any) -> None:
@@ -357,9 +366,7 @@ class ExpiringFS(FS):
                 with suppress(errors.ResourceNotFound):
                     self.removedir(root)
 
-    def opendir(
-        self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None
-    ) -> SubFS[Any]:
+    def opendir(self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None) -> Any:
         """Return a directory as a filesystem whose files can expire too."""
         return super().opendir(path, factory or ExpiringSubFS)
 
@@ -396,16 +403,19 @@ class _Write:
         self._fs = fs
         self._path = path
         self._member = fs._member(path)
+        self._default_ttl = fs._policy.default_ttl
         self._deadline = 0
-        self._before = self._touch()
+        first = self._touch()
+        self._before = first.before
+        if not first.by_default:  # then the deadline is not ours to move
+            self._default_ttl = None
 
-    def _touch(self) -> int:
-        fs = self._fs
-        self._deadline, before = fs._expirations.touch(
-            self._member, fs._settings.grace, fs._policy.default_ttl, self._deadline
+    def _touch(self) -> Touch:
+        touch = self._fs._expirations.touch(
+            self._member, self._fs._settings.grace, self._default_ttl, self._deadline
         )
-        self._touched = monotonic()
-        return before
+        self._deadline, self._touched = touch.deadline, monotonic()
+        return touch
 
     def renew(self, part_of_grace: float = 0.5) -> None:
         """Touch the record again where that part of the grace has passed."""
@@ -414,9 +424,9 @@ class _Write:
 
     def finish(self) -> None:
         """Start the default life, where there is one, at the end of the write."""
-        if self._fs._policy.default_ttl is not None:
+        if self._default_ttl is not None:
             self._touch()
-            self._fs._announce([self._path], self._fs._policy.default_ttl)
+            self._fs._announce([self._path], self._default_ttl)
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
@@ -505,9 +515,7 @@ class ExpiringSubFS(SubFS[FS]):
         fs, path = self.delegate_path(filename)
         return cast(str, fs.get_url(path, timeout))
 
-    def opendir(
-        self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None
-    ) -> SubFS[Any]:
+    def opendir(self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None) -> Any:
         """Return a directory of this directory."""
         return super().opendir(path, factory or ExpiringSubFS)
 

@@ -43,9 +43,14 @@ def s3_endpoint() -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=["memory", "redis", "redis-sharded"])
+@pytest.fixture(params=["memory", "redis"])
 def records(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The part of DJFS that says where records are kept; nobody else uses its keys."""
+    return records_of(request)
+
+
+def records_of(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the settings of the record store that is the parameter of a fixture."""
     own = {"key_prefix": f"test-{uuid.uuid4().hex}"}
     if request.param == "memory":
         return {**own, "redis_url": "memory://"}

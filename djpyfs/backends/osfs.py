@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
@@ -43,10 +43,19 @@ class DiskFileSystem(OSFS):
         """Make a directory, and remember it."""
         make = super().makedir
         made = self._despite_pruning(path, lambda: make(path, permissions, recreate))
-        if len(self._made) >= DIRECTORIES_REMEMBERED:
-            self._made = {"/"}
-        self._made.add(abspath(normpath(path)))
+        self._remember(path)
         return made
+
+    def makedirs(
+        self, path: str, permissions: Permissions | None = None, recreate: bool = False
+    ) -> Any:
+        """Make a directory and those above it, and remember it, whoever has made it."""
+        for _ in range(PRUNINGS_WITHSTOOD):
+            with suppress(ResourceNotFound):
+                made = super().makedirs(path, permissions, recreate)
+                self._remember(path)
+                return made
+        return super().makedirs(path, permissions, recreate)
 
     def removedir(self, path: str) -> None:
         """Remove an empty directory, and forget it."""
@@ -74,6 +83,11 @@ class DiskFileSystem(OSFS):
         """List a directory with what is known of each entry."""
         self._keep_root(path)
         return super().scandir(path, namespaces, page)
+
+    def _remember(self, path: str) -> None:
+        if len(self._made) >= DIRECTORIES_REMEMBERED:
+            self._made = {"/"}
+        self._made.add(abspath(normpath(path)))
 
     def _keep_root(self, path: str) -> None:
         # The filesystem is shared for as long as the process lives; somebody may clear the disk.

@@ -39,6 +39,14 @@ class ClaimOne(NamedTuple):
     deadline: int = 0
 
 
+class Touch(NamedTuple):
+    """The deadlines of a member that is about to be written, in µs; 0 where there is none."""
+
+    deadline: int = 0
+    before: int = 0
+    by_default: bool = False  # the default ttl gave it
+
+
 class Settled(NamedTuple):
     """What `ExpirationStore.settle` did, and the claim that followed."""
 
@@ -87,12 +95,12 @@ class ExpirationStore(ABC):
 
     def touch(
         self, member: bytes, grace: int, default_ttl: int | None = None, registered: int = 0
-    ) -> tuple[int, int]:
-        """Tell that ``member`` is about to be written; return its deadline now and before.
+    ) -> Touch:
+        """Tell that ``member`` is about to be written.
 
         An overdue member is forgotten; one that is due later is so in ``grace`` at the
         earliest. Where ``default_ttl`` is given, a member without a deadline is due after it.
-        The deadline ``registered`` by the same write is renewed. Both are 0 for none.
+        The deadline ``registered`` by the same write is renewed.
         """
         return _when_free(lambda: self._touch(member, grace, default_ttl or 0, registered))
 
@@ -169,7 +177,7 @@ class ExpirationStore(ABC):
     @abstractmethod
     def _touch(
         self, member: bytes, grace: int, default_ttl: int, registered: int
-    ) -> tuple[int, tuple[int, int]]: ...
+    ) -> tuple[int, Touch]: ...
 
     @abstractmethod
     def _rename(

@@ -11,7 +11,7 @@ from threading import RLock
 from time import monotonic_ns, time, time_ns
 
 from ..conf import SECOND
-from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled
+from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,21 @@ class MemoryStore(ExpirationStore):
 
     def _touch(
         self, member: bytes, grace: int, default_ttl: int, registered: int
-    ) -> tuple[int, tuple[int, int]]:
+    ) -> tuple[int, Touch]:
         with self._lock:
             if left := self._busy(member):
-                return left, (0, 0)
+                return left, Touch()
             now, before = self.deadline(member)
             deadline, own = before, bool(before and before == registered)
             if deadline and not own and (deadline <= now or member in self._attempts):
                 self._forget(member)
                 deadline = 0
-            if default_ttl and (own or not deadline):
+            by_default = bool(default_ttl and (own or not deadline))
+            if by_default:
                 self._set_deadline(member, now + default_ttl)
             elif deadline and deadline < now + grace:
                 self._set_deadline(member, now + grace)
-            return 0, (self._due.get(member, 0), before)
+            return 0, Touch(self._due.get(member, 0), before, by_default)
 
     def _rename(
         self, source: bytes, destination: bytes, remaining: int

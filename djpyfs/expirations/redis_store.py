@@ -22,7 +22,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
-from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled
+from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
 
 # Together below the 5 s after which a Redis that hangs must have become an error.
 CONNECT_TIMEOUT = 2  # s
@@ -95,11 +95,11 @@ class RedisStore(ExpirationStore):
 
     def _touch(
         self, member: bytes, grace: int, default_ttl: int, registered: int
-    ) -> tuple[int, tuple[int, int]]:
-        left, deadline, before = self._run(
+    ) -> tuple[int, Touch]:
+        left, *touch = self._run(
             "touch", self.shard_of(member), member, grace, default_ttl, registered
         )
-        return left, (deadline, before)
+        return left, Touch(*touch)
 
     def _rename(
         self, source: bytes, destination: bytes, remaining: int

@@ -1,0 +1,594 @@
+"""What the filesystem of `get_filesystem` does, on every back-end with every record store."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import fs.copy
+import fs.move
+import pytest
+from fs import errors
+from fs.memoryfs import MemoryFS
+
+from djpyfs import (
+    DjpyfsError,
+    InvalidLifetime,
+    InvalidName,
+    RecordStoreUnavailable,
+    expire_objects,
+    get_filesystem,
+)
+from djpyfs.filesystem import ExpiringFS
+from tests.servers import HOST, wait_for
+
+UNREADABLE: Any = io.FileIO(os.devnull, "w")
+
+
+def left(filesystem: ExpiringFS, path: str) -> float:
+    """Return the seconds that a file has left."""
+    deadline = filesystem.expiration(path)
+    assert deadline is not None, f"{path} has no deadline"
+    return (deadline - datetime.now(UTC)).total_seconds()
+
+
+def overdue(filesystem: ExpiringFS, path: str) -> None:
+    """Write a file that is due at once."""
+    filesystem.writebytes(path, b"old")
+    filesystem.expire(path, 0)
+
+
+# -- expire and expiration
+
+
+def test_a_file_is_deleted_after_its_deadline_and_not_before(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", seconds=0.3)
+    assert expire_objects().deleted == 0
+    assert plots.exists("a.png")
+    wait_for(lambda: expire_objects().deleted == 1)
+    assert not plots.exists("a.png")
+    assert plots.expiration("a.png") is None
+
+
+def test_seconds_and_days_are_added(plots: ExpiringFS) -> None:
+    plots.expire("a.png", 60, 2)
+    assert left(plots, "a.png") == pytest.approx(2 * 86_400 + 60, abs=5)
+
+
+def test_a_later_deadline_replaces_an_earlier_one(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 0)
+    plots.expire("a.png", 100)
+    assert expire_objects().deleted == 0
+    assert plots.exists("a.png")
+
+
+def test_expires_false_makes_a_file_permanent(plots: ExpiringFS) -> None:
+    overdue(plots, "a.png")
+    plots.expire("a.png", 0, expires=False)
+    expire_objects()
+    assert plots.exists("a.png")
+
+
+def test_a_deadline_may_be_set_before_the_file_is_there(plots: ExpiringFS) -> None:
+    plots.expire("a.png", 100)
+    plots.writebytes("a.png", b"picture")
+    assert left(plots, "a.png") > 90
+
+
+def test_every_spelling_of_a_path_is_one_file(plots: ExpiringFS) -> None:
+    plots.makedir("d")
+    plots.expire("/d/./a.png", 100)
+    assert plots.expiration("d/a.png") == plots.expiration("d/../d//a.png")
+    assert plots.expiration("d/a.png") is not None
+
+
+def test_many_files_expire_at_once(plots: ExpiringFS) -> None:
+    names = [f"{number}.png" for number in range(20)]
+    for name in names:
+        plots.writebytes(name, b"picture")
+    plots.expire_many(names, 0)
+    expire_objects()
+    assert plots.listdir("/") == []
+
+
+def test_namespaces_do_not_touch_each_other(plots: ExpiringFS) -> None:
+    other = get_filesystem("plots/inner")
+    overdue(plots, "a.png")
+    other.writebytes("a.png", b"picture")
+    expire_objects()
+    assert other.exists("a.png")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(-1,), (0, -1), (math.nan,), (math.inf,), ("5",), (None,), (True,), (10**400,), (0, 10**6)],
+    ids=str,
+)
+def test_a_bad_life_time_is_one_error_and_stores_nothing(
+    plots: ExpiringFS, arguments: tuple[Any, ...]
+) -> None:
+    for act in plots.expire, lambda name, *rest: plots.expire_many([name], *rest):
+        with pytest.raises(InvalidLifetime) as raised:
+            act("a.png", *arguments)
+        assert isinstance(raised.value, ValueError)
+    assert plots.expiration("a.png") is None
+
+
+def test_a_string_is_not_taken_for_a_list_of_names(plots: ExpiringFS) -> None:
+    with pytest.raises(TypeError, match="list of names"):
+        plots.expire_many("abc", 5)
+
+
+# -- names
+
+REFUSED: list[Any] = [
+    *("../a", "a/../../b", "a\0b", "a\nb", "a\\b", "a\x7fb", "\udcff", "x" * 256, "é" * 128),
+    *("d/" * 520 + "a", b"a", None, 5, Path("a")),
+]
+
+
+@pytest.mark.parametrize("name", REFUSED, ids=ascii)
+def test_a_file_name_that_is_refused_is_the_same_error_everywhere(
+    disk: ExpiringFS, name: Any
+) -> None:
+    subfilesystem = disk.makedir("sub", recreate=True)
+    calls: list[Callable[[], Any]] = [
+        lambda: disk.expire(name, 5),
+        lambda: disk.expire_many(["fine", name], 5),
+        lambda: disk.expiration(name),
+        lambda: disk.get_url(name),
+        lambda: disk.open(name, "wb"),
+        lambda: disk.open(name),
+        lambda: disk.writebytes(name, b""),
+        lambda: disk.move("a", name),
+        lambda: disk.copy(name, "a"),
+        lambda: disk.remove(name),
+        lambda: disk.makedir(name),
+        lambda: disk.listdir(name),
+        lambda: disk.validatepath(name),
+        lambda: subfilesystem.expire(name, 5),
+        lambda: subfilesystem.writebytes(name, b""),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidName) as raised:
+            call()
+        assert isinstance(raised.value, ValueError)
+        assert str(raised.value).isprintable()
+    assert disk.expiration("fine") is None
+
+
+@pytest.mark.parametrize(
+    "namespace", [*REFUSED, "", "/abs", "a/", "a//b", ".", "..", "a/../b", "a/."], ids=ascii
+)
+def test_a_namespace_that_is_refused_makes_nothing(
+    djfs: Callable[..., None], tmp_path: Path, namespace: Any
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path / "root")
+    with pytest.raises(InvalidName):
+        get_filesystem(namespace)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["usage/uss__fs/zoë..b", "${HOME}", "~", "%2e%2e", "a b", "日本"])
+def test_a_namespace_is_taken_literally(
+    djfs: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    get_filesystem(name).writebytes("a", b"")
+    assert (tmp_path / name / "a").is_file()
+
+
+ODD = [
+    "a b.png",
+    "100%.png",
+    "$HOME.png",
+    "~x",
+    "what?.png",
+    "a#b.png",
+    "quote'\".png",
+    "é+&<>;.png",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_are_ordinary(plots: ExpiringFS, name: str) -> None:
+    overdue(plots, name)
+    assert plots.listdir("/") == [name]
+    expire_objects()
+    assert plots.listdir("/") == []
+
+
+# -- rewrites
+
+
+def test_a_rewrite_keeps_the_deadline(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 100)
+    deadline = plots.expiration("a.png")
+    with plots.open("a.png", "wb") as file:
+        file.write(b"new")
+    assert plots.expiration("a.png") == deadline
+
+
+WRITES: dict[str, Callable[[ExpiringFS, str], object]] = {
+    "writebytes": lambda fs, path: fs.writebytes(path, b"new"),
+    "writetext": lambda fs, path: fs.writetext(path, "new"),
+    "appendbytes": lambda fs, path: fs.appendbytes(path, b"new"),
+    "upload": lambda fs, path: fs.upload(path, io.BytesIO(b"new")),
+    "writefile": lambda fs, path: fs.writefile(path, io.BytesIO(b"new")),
+    "open": lambda fs, path: fs.open(path, "w").close(),
+    "openbin r+": lambda fs, path: fs.openbin(path, "r+").close(),
+    "create": lambda fs, path: fs.create(path, wipe=True),
+    "copy": lambda fs, path: fs.copy("other", path, overwrite=True),
+    "fs.copy.copy_file": lambda fs, path: fs_copy(fs, path),
+    "through a sub-filesystem": lambda fs, path: fs.opendir("/").writebytes(path, b"new"),
+}
+
+
+def fs_copy(filesystem: ExpiringFS, path: str) -> None:
+    with MemoryFS() as memory:
+        memory.writebytes("a", b"new")
+        fs.copy.copy_file(memory, "a", filesystem, path)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_writing_to_an_expired_path_starts_a_new_life(plots: ExpiringFS, write: str) -> None:
+    plots.writebytes("other", b"other")
+    overdue(plots, "a.png")
+    WRITES[write](plots, "a.png")
+    assert expire_objects().deleted == 0
+    assert plots.exists("a.png")
+    assert plots.expiration("a.png") is None
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_writing_shortly_before_the_deadline_leaves_the_grace(
+    plots: ExpiringFS, write: str
+) -> None:
+    plots.writebytes("other", b"other")
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 5)
+    WRITES[write](plots, "a.png")
+    assert 50 < left(plots, "a.png") < 61
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda fs: fs.openbin("a.png", "x"),
+        lambda fs: fs.copy("missing", "a.png", overwrite=True),
+        lambda fs: fs.copy("other", "a.png"),
+        lambda fs: fs.move("other", "a.png"),
+        lambda fs: fs.move("missing", "a.png", overwrite=True),
+        lambda fs: fs.upload("a.png", UNREADABLE),
+    ],
+    ids="exclusive copy_missing copy_existing move_existing move_missing upload".split(),
+)
+def test_a_write_that_fails_leaves_the_deadline_as_it_was(
+    plots: ExpiringFS, attempt: Callable[[ExpiringFS], object]
+) -> None:
+    plots.writebytes("other", b"other")
+    overdue(plots, "a.png")
+    with pytest.raises((errors.FSError, OSError)):
+        attempt(plots)
+    assert expire_objects().deleted == 1
+    assert plots.expiration("a.png") is None
+
+
+def test_a_file_that_is_written_to_for_longer_than_the_grace_stays(
+    djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
+) -> None:
+    djfs(**place, **records, grace=1)
+    plots = get_filesystem("plots")
+    plots.expire("a.png", 0.5)
+    with plots.open("a.png", "wb") as file:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            file.write(b"more")
+            expire_objects()
+            time.sleep(0.05)
+    assert plots.exists("a.png")
+    assert left(plots, "a.png") > 0
+
+
+# -- remove, move, copy
+
+
+def test_remove_forgets_the_deadline(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 0)
+    plots.remove("a.png")
+    plots.writebytes("a.png", b"new")
+    assert plots.expiration("a.png") is None
+    assert expire_objects().deleted == 0
+
+
+def test_a_removal_that_fails_keeps_the_deadline(disk: ExpiringFS) -> None:
+    disk.expire("missing.png", 100)
+    deadline = disk.expiration("missing.png")
+    with pytest.raises(errors.ResourceNotFound):
+        disk.remove("missing.png")
+    assert disk.expiration("missing.png") == deadline
+
+
+def test_removetree_forgets_the_deadlines_of_what_it_removed(plots: ExpiringFS) -> None:
+    plots.makedirs("d/e")
+    for path in "d/a.png", "d/e/b.png", "c.png":
+        plots.writebytes(path, b"old")
+        plots.expire(path, 100)
+    plots.removetree("d")
+    assert plots.listdir("/") == ["c.png"]
+    assert [plots.expiration(p) for p in ("d/a.png", "d/e/b.png")] == [None, None]
+    assert plots.expiration("c.png") is not None
+
+
+def test_move_carries_the_deadline_along(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 100)
+    deadline = plots.expiration("a.png")
+    plots.move("a.png", "b.png")
+    assert plots.expiration("b.png") == deadline
+    assert plots.expiration("a.png") is None
+
+
+def test_a_permanent_file_stays_so_where_it_replaces_one_that_expires(plots: ExpiringFS) -> None:
+    overdue(plots, "a.png")
+    plots.writebytes("b.png", b"permanent")
+    plots.move("b.png", "a.png", overwrite=True)
+    assert expire_objects().deleted == 0
+    assert plots.readbytes("a.png") == b"permanent"
+
+
+def test_a_move_that_fails_changes_no_deadline(disk: ExpiringFS) -> None:
+    disk.writebytes("a.png", b"old")
+    disk.expire("a.png", 100)
+    disk.expire("missing/a.png", 200)
+    before = disk.expiration("a.png"), disk.expiration("missing/a.png")
+    with pytest.raises(errors.ResourceNotFound):
+        disk.move("a.png", "missing/a.png")
+    assert (disk.expiration("a.png"), disk.expiration("missing/a.png")) == before
+
+
+def test_movedir_carries_every_deadline_along(plots: ExpiringFS) -> None:
+    plots.makedirs("d/e")
+    for number, path in enumerate(["d/a.png", "d/e/b.png"]):
+        plots.writebytes(path, b"old")
+        plots.expire(path, 100 * (number + 1))
+    plots.writebytes("d/c.png", b"permanent")
+    plots.movedir("d", "f", create=True)
+    assert not plots.exists("d")
+    assert left(plots, "f/a.png") == pytest.approx(100, abs=10)
+    assert left(plots, "f/e/b.png") == pytest.approx(200, abs=10)
+    assert plots.expiration("f/c.png") is None
+
+
+def test_a_directory_cannot_move_into_itself(disk: ExpiringFS) -> None:
+    disk.makedirs("d/e")
+    disk.writebytes("d/a.png", b"old")
+    with pytest.raises(errors.OperationFailed):
+        disk.movedir("d", "d/e")
+    assert disk.exists("d/a.png")
+
+
+@pytest.mark.parametrize("through", ["method", "fs.copy", "copydir"])
+def test_a_copy_is_a_new_file_without_a_deadline(plots: ExpiringFS, through: str) -> None:
+    plots.makedir("d")
+    overdue(plots, "d/a.png")
+    plots.makedir("f")
+    if through == "method":
+        plots.copy("d/a.png", "f/a.png")
+    elif through == "fs.copy":
+        fs.copy.copy_dir(plots, "d", plots, "f")
+    else:
+        plots.copydir("d", "f")
+    expire_objects()
+    assert plots.listdir("f") == ["a.png"]
+    assert plots.expiration("f/a.png") is None
+
+
+def test_the_short_cuts_of_fs_move_forget_what_they_took_away(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
+    overdue(disk, "a.png")
+    with fs.open_fs(f"osfs://{tmp_path}") as elsewhere:
+        fs.move.move_file(disk, "a.png", elsewhere, "moved.png")
+    disk.writebytes("a.png", b"new")
+    assert expire_objects().deleted == 0
+
+
+def test_the_short_cuts_of_fs_move_start_a_new_life_where_they_write(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
+    overdue(disk, "a.png")
+    (tmp_path / "new.png").write_bytes(b"new")
+    with fs.open_fs(f"osfs://{tmp_path}") as elsewhere:
+        fs.move.move_file(elsewhere, "new.png", disk, "a.png")
+    assert expire_objects().deleted == 0
+    assert disk.readbytes("a.png") == b"new"
+
+
+# -- sub-filesystems, closing
+
+
+def test_a_sub_filesystem_has_the_same_methods(plots: ExpiringFS) -> None:
+    inner = plots.makedir("d").opendir("/")
+    inner.writebytes("a.png", b"old")
+    inner.expire("a.png", 100)
+    assert inner.expiration("a.png") == plots.expiration("d/a.png")
+    inner.expire_many(["a.png"], 0)
+    expire_objects()
+    assert not inner.exists("a.png")
+    assert plots.opendir("/").opendir("/").expiration("d/a.png") is None
+
+
+def test_closing_one_filesystem_closes_no_other(plots: ExpiringFS) -> None:
+    with get_filesystem("plots") as other:
+        other.writebytes("a.png", b"picture")
+    assert other.isclosed()
+    with pytest.raises(errors.FilesystemClosed):
+        other.writebytes("a.png", b"picture")
+    assert plots.readbytes("a.png") == b"picture"
+    assert get_filesystem("plots").exists("a.png")
+
+
+# -- default lives
+
+
+@pytest.fixture
+def memos(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> ExpiringFS:
+    """A filesystem with a default life of 100 s."""
+    djfs(**place, **records, namespaces={"memos/*": {"default_ttl": 100, "max_ttl": 1_000}})
+    return get_filesystem("memos/of/today")
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_every_write_registers_the_default_life(memos: ExpiringFS, write: str) -> None:
+    memos.writebytes("other", b"other")
+    overdue(memos, "a.png")
+    WRITES[write](memos, "a.png")
+    assert left(memos, "a.png") == pytest.approx(100, abs=10)
+
+
+def test_a_rewrite_keeps_a_deadline_that_was_set_by_hand(memos: ExpiringFS) -> None:
+    memos.writebytes("a.png", b"old")
+    memos.expire("a.png", 500)
+    memos.writebytes("a.png", b"new")
+    assert left(memos, "a.png") > 400
+
+
+def test_a_record_is_there_before_the_first_byte(memos: ExpiringFS) -> None:
+    with memos.open("a.png", "wb"):
+        assert memos.expiration("a.png") is not None
+
+
+def test_a_write_that_comes_to_nothing_leaves_no_record(memos: ExpiringFS) -> None:
+    with pytest.raises((errors.FSError, OSError)):
+        memos.upload("a.png", UNREADABLE)
+    assert memos.expiration("a.png") is None
+
+
+def test_a_life_longer_than_the_longest_is_refused(memos: ExpiringFS) -> None:
+    with pytest.raises(InvalidLifetime, match="max_ttl"):
+        memos.expire("a.png", 1_001)
+    assert memos.expiration("a.png") is None
+
+
+def test_other_namespaces_have_no_default_life(memos: ExpiringFS) -> None:
+    others = get_filesystem("memos")
+    others.writebytes("a.png", b"picture")
+    assert others.expiration("a.png") is None
+
+
+# -- addresses
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_address_on_disk_is_quoted(djfs: Callable[..., None], tmp_path: Path, name: str) -> None:
+    from urllib.parse import unquote
+
+    djfs(type="osfs", directory_root=tmp_path, url_root="//cdn.example/files/")
+    address = get_filesystem("plots/today").get_url(name, timeout=5)
+    assert unquote(address) == f"//cdn.example/files/plots/today/{name}"
+    assert not set(address) & set(" ?#\"'<>")
+
+
+def test_an_address_on_disk_needs_no_record_store(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root="/m", redis_url=f"redis://{HOST}:1")
+    assert get_filesystem("plots").get_url("a.png") == "/m/plots/a.png"
+
+
+@pytest.fixture
+def bucket(
+    djfs: Callable[..., None], s3_endpoint: str, request: pytest.FixtureRequest
+) -> ExpiringFS:
+    from tests.conftest import BUCKET, KEYS
+
+    djfs(
+        type="s3fs", bucket=BUCKET, endpoint_url=s3_endpoint, prefix=request.node.name[:99], **KEYS
+    )
+    return get_filesystem("plots")
+
+
+def life_of(address: str) -> int:
+    from urllib.parse import parse_qs, urlsplit
+
+    return int(parse_qs(urlsplit(address).query)["X-Amz-Expires"][0])
+
+
+def test_an_address_on_s3_brings_back_the_file(bucket: ExpiringFS) -> None:
+    bucket.writebytes("d/a b.png", b"picture")
+    with urlopen(bucket.get_url("d/a b.png")) as answer:
+        assert answer.read() == b"picture"
+
+
+def test_an_address_on_s3_never_outlives_the_file(bucket: ExpiringFS) -> None:
+    assert life_of(bucket.get_url("a.png", 30)) == 30
+    assert life_of(bucket.get_url("a.png")) == 3_600
+    bucket.expire("a.png", 100)
+    assert life_of(bucket.get_url("a.png", 30)) == 30
+    assert 90 <= life_of(bucket.get_url("a.png", 500)) <= 100
+    assert 90 <= life_of(bucket.get_url("a.png")) <= 100
+    bucket.expire("a.png", days=30)
+    assert life_of(bucket.get_url("a.png")) == 604_800
+    bucket.expire("a.png", 0)
+    with pytest.raises(errors.ResourceNotFound):
+        bucket.get_url("a.png")
+
+
+@pytest.mark.parametrize("timeout", [-1, 0.5, 604_801, math.nan, "60", None, True], ids=str)
+def test_a_bad_timeout_is_one_error(bucket: ExpiringFS, timeout: Any) -> None:
+    with pytest.raises(InvalidLifetime):
+        bucket.get_url("a.png", timeout)
+
+
+def test_memory_has_no_address_and_says_so(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    with pytest.raises(errors.NoURL, match="osfs or s3fs"):
+        get_filesystem("plots").get_url("a.png")
+
+
+# -- the record store is away
+
+
+def test_a_redis_that_is_away_is_one_error(djfs: Callable[..., None]) -> None:
+    djfs(type="memory", redis_url=f"redis://:secret@{HOST}:1/0")
+    plots = get_filesystem("plots")
+    calls: list[Callable[[], Any]] = [
+        lambda: plots.expire("a.png", 5),
+        lambda: plots.writebytes("a.png", b""),
+        lambda: plots.expiration("a.png"),
+        expire_objects,
+    ]
+    for call in calls:
+        with pytest.raises(RecordStoreUnavailable, match=f"{HOST}:1/0") as raised:
+            call()
+        assert "secret" not in str(raised.value)
+    assert not plots.exists("a.png")
+
+
+def test_a_redis_that_hangs_is_one_error_within_five_seconds(djfs: Callable[..., None]) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        djfs(type="memory", redis_url=f"redis://{HOST}:{silent.getsockname()[1]}/0")
+        started = time.monotonic()
+        with pytest.raises(DjpyfsError):
+            get_filesystem("plots").expire("a.png", 5)
+        assert time.monotonic() - started < 5
+
+
+def test_deadlines_are_aware(plots: ExpiringFS) -> None:
+    plots.expire("a.png", 5)
+    deadline = plots.expiration("a.png")
+    assert deadline
+    assert deadline.utcoffset() == timedelta(0)
