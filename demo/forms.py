@@ -50,7 +50,7 @@ def _field(parameter: Parameter) -> forms.Field:
         "min_value": parameter.minimum,
         "max_value": parameter.maximum,
         "initial": parameter.initial,
-        "help_text": f"{span} {parameter.unit}".rstrip(),
+        "help_text": f"{span}{parameter.unit}",
     }
     if parameter.whole:
         return forms.IntegerField(

@@ -23,7 +23,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that the person may choose, within its bounds."""
+    """A number that the person may choose, within its bounds. ``unit`` follows it directly."""
 
     name: str
     label: str
@@ -69,7 +69,7 @@ def _furnish(axes: Axes, caption: str) -> None:
 
 def _caption(plot: Plot, values: Values) -> str:
     return "   ".join(
-        f"{parameter.label.lower()} {values[parameter.name]:g} {parameter.unit}".rstrip()
+        f"{parameter.label.lower()} {values[parameter.name]:g}{parameter.unit}"
         for parameter in plot.parameters
     )
 
@@ -120,7 +120,7 @@ PLOTS: dict[str, Plot] = {
         "Sine wave",
         "M2 12C7-1 12-1 16.6 12S27 25 31.3 12S41-1 46 12",
         (
-            Parameter("frequency", "Frequency", 0.1, 20, 3, "Hz"),
+            Parameter("frequency", "Frequency", 0.1, 20, 3, " Hz"),
             Parameter("amplitude", "Amplitude", 0.1, 10, 1),
             Parameter("phase", "Phase", -360, 360, 0, "°"),
         ),
@@ -130,8 +130,8 @@ PLOTS: dict[str, Plot] = {
         "Damped oscillation",
         "M2 2C6 2 6 22 11 22S16 6 20 6S25 18 29 18S33 9.5 37 9.5S41 13 46 12.5",
         (
-            Parameter("frequency", "Frequency", 0.1, 10, 2, "Hz"),
-            Parameter("damping", "Damping", 0, 5, 0.6, "1/s"),
+            Parameter("frequency", "Frequency", 0.1, 10, 2, " Hz"),
+            Parameter("damping", "Damping", 0, 5, 0.6, " 1/s"),
         ),
         _damped,
     ),

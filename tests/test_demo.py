@@ -7,12 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.test import RequestFactory
 
+from demo.views import healthz
 from tests.demo_process import CHECKOUT, running_demo
 from tests.servers import wait_for
+
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
 
 def only_the_environment_of_python() -> dict[str, str]:
@@ -40,6 +45,14 @@ def test_demo_played_once_sees_ten_pictures_come_and_go(place: list[str]) -> Non
     assert played.returncode == 0, played.stdout + played.stderr
     assert played.stdout.count("in Redis\n") == 10
     assert "All as promised." in played.stdout
+
+
+@pytest.mark.parametrize(("redis_url", "status"), [("memory://", 200), (NOBODY_LISTENS, 503)])
+def test_site_is_healthy_while_the_record_store_answers(
+    djfs: Callable[..., None], rf: RequestFactory, redis_url: str, status: int
+) -> None:
+    djfs(redis_url=redis_url)
+    assert healthz(rf.get("/healthz")).status_code == status
 
 
 def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
