@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 
@@ -95,6 +95,16 @@ class RedisServer(Server):
 
     def client(self) -> redis.Redis:
         return redis.Redis(host=HOST, port=self.port)
+
+    def commands(self) -> int:
+        """How many commands came from outside, this question included."""
+        stats: dict[str, Any] = self.client().info("commandstats")
+        inside = ("time", "z", "h")  # what the scripts call
+        return sum(
+            stat["calls"]
+            for name, stat in stats.items()
+            if not name.removeprefix("cmdstat_").startswith(inside)
+        )
 
 
 @contextlib.contextmanager

@@ -69,6 +69,16 @@ class DiskFileSystem(OSFS):
             return open_(path, mode, buffering, **options)
         return self._despite_pruning(path, lambda: open_(path, mode, buffering, **options))
 
+    # So that each way to write ends in `openbin`, or in `copy`.
+    open = FS.open  # type: ignore[assignment]  # without line_buffering, which nothing uses
+
+    def copy(
+        self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Copy a file into a directory that was there when the copy began."""
+        copy = super().copy
+        self._despite_pruning(dst_path, lambda: copy(src_path, dst_path, overwrite, preserve_time))
+
     def listdir(self, path: str) -> list[str]:
         """List a directory."""
         self._keep_root(path)
@@ -101,6 +111,8 @@ class DiskFileSystem(OSFS):
             try:
                 return write()
             except ResourceNotFound:
+                if self.isdir(parent):  # then something else is missing
+                    raise
                 os.makedirs(self._to_sys_path(parent), exist_ok=True)
         return write()
 

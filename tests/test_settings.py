@@ -1,0 +1,109 @@
+"""The DJFS setting: what is refused, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+
+from djpyfs import ConfigurationError, UnknownBackend, get_filesystem
+
+DISK = {"type": "osfs", "directory_root": "/nonexistent"}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({**DISK, "directory_rot": "x"}, "'directory_rot'.*did you mean 'directory_root'"),
+    ({**DISK, "sweep_intervall": 5}, "did you mean 'sweep_interval'"),
+    ({"type": "osfs"}, "directory_root"),
+    ({**DISK, "url_root": 5}, "url_root"),
+    ({**DISK, "shards": 0}, "shards.*1 to 1024"),
+    ({**DISK, "shards": 1.5}, "whole number"),
+    ({**DISK, "batch_size": "many"}, "give it a number"),
+    ({**DISK, "batch_size": True}, "give it a number"),
+    ({**DISK, "lease": 0}, "lease"),
+    ({**DISK, "one_shot": "yes"}, "True or False"),
+    ({**DISK, "default_ttl": -1}, "default_ttl"),
+    ({**DISK, "default_ttl": 10, "max_ttl": 5}, "longer than"),
+    ({**DISK, "key_prefix": "a{b}"}, "braces"),
+    ({**DISK, "redis_url": "http://127.0.0.1"}, "redis_url.*'http'"),
+    ({**DISK, "redis_url": "redis://127.0.0.1:port"}, "redis_url"),
+    ({**DISK, "redis_url": ""}, "redis_url"),
+    ({**DISK, "namespaces": []}, "dict of dicts"),
+    ({**DISK, "namespaces": {"a": 5}}, "must be a dict"),
+    ({**DISK, "namespaces": {"../a": {}}}, "leads out|segment"),
+    ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which holds for all"),
+    ({**DISK, "namespaces": {"a": {"bucket_": "x"}}}, "did you mean 'bucket'"),
+    ({"type": "s3fs"}, "bucket"),
+    ({"type": "s3fs", "bucket": "b", "lease": 10}, "lease"),
+    ({"type": "s3fs", "bucket": "b", "aws_access_key_id": "x"}, "aws_secret_access_key"),
+]
+
+
+@pytest.mark.parametrize(("djfs_", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_wrong_setting_is_told_with_its_key_and_the_cure(
+    settings: Any, djfs_: dict[str, Any], message: str
+) -> None:
+    settings.DJFS = djfs_
+    errors = run_checks()
+    assert [error.id for error in errors] == ["djpyfs.E001"]
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        get_filesystem("plots")
+    assert isinstance(raised.value, ImproperlyConfigured)
+    assert errors[0].msg == str(raised.value)
+
+
+def test_settings_that_are_no_dict_are_refused(settings: Any) -> None:
+    settings.DJFS = ["osfs"]
+    with pytest.raises(ConfigurationError, match="give it a dict"):
+        get_filesystem("plots")
+
+
+@pytest.mark.parametrize("type_", ["bogusfs", "no.such.module", "os.path", "pathlib.Path"])
+def test_an_unknown_type_is_an_attribute_error_too(settings: Any, type_: str) -> None:
+    settings.DJFS = {"type": type_}
+    with pytest.raises(UnknownBackend, match=type_) as raised:
+        get_filesystem("plots")
+    assert isinstance(raised.value, AttributeError)
+
+
+def test_one_shots_that_nobody_sends_are_warned_of(settings: Any, tmp_path: Path) -> None:
+    settings.DJFS = {"type": "memory", "one_shot": True}
+    assert run_checks() == []
+    settings.INSTALLED_APPS = ["djpyfs"]
+    assert [warning.id for warning in run_checks()] == ["djpyfs.W001"]
+
+
+def test_without_a_setting_the_defaults_of_the_ancestor_hold(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    del settings.DJFS
+    filesystem = get_filesystem("plots")
+    assert filesystem.get_url("a.png") == "/static/django-pyfs/plots/a.png"
+    assert (tmp_path / "django-pyfs/static/django-pyfs/plots").is_dir()
+
+
+def test_an_overridden_setting_starts_with_empty_memory(djfs: Callable[..., None]) -> None:
+    for _ in range(2):
+        djfs(type="memory")
+        filesystem = get_filesystem("plots")
+        assert filesystem.listdir("/") == []
+        assert filesystem.expiration("a") is None
+        filesystem.writebytes("a", b"")
+        filesystem.expire("a", 5)
+
+
+def test_no_secret_shows_where_settings_are_shown(settings: Any) -> None:
+    from djpyfs import conf
+
+    settings.DJFS = {
+        "type": "s3fs",
+        "bucket": "b",
+        "aws_access_key_id": "sesame",
+        "aws_secret_access_key": "sesame",
+        "redis_url": "redis://:sesame@127.0.0.1/0",
+    }
+    assert "sesame" not in repr(conf.current())
+    assert "sesame" not in repr(get_filesystem("plots"))

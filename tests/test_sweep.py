@@ -1,0 +1,242 @@
+"""The sweep: what it deletes, what it counts, and what it leaves in peace."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fs.base import FS
+from fs.memoryfs import MemoryFS
+
+from djpyfs import SweepReport, expire_objects, get_filesystem
+from djpyfs.backends.memory import MemoryBackend
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.sweeper import recent_sweeps, sweep
+from tests.servers import RedisServer
+
+
+class BrittleFS(MemoryFS):
+    """Refuses to remove files whose names begin with ``bad``."""
+
+    def remove(self, path: str) -> None:
+        if path.startswith("bad"):
+            raise PermissionError(13, "read-only", path)
+        super().remove(path)
+
+
+class BrittleBackend(MemoryBackend):
+    """A back-end of a project's own, with one method."""
+
+    def make_filesystem(self, namespace: str) -> FS:
+        return BrittleFS()
+
+
+def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
+    for name in names:
+        filesystem.writebytes(name, b"picture")
+    filesystem.expire_many(names, seconds)
+
+
+def test_the_report_counts_what_became_of_the_files(plots: ExpiringFS) -> None:
+    fill(plots, "a", "b")
+    fill(plots, "later", seconds=100)
+    report = expire_objects()
+    assert (report.deleted, report.failed, report.remaining) == (2, 0, 0)
+    assert 0 <= report.lag < 5
+    assert 0 < report.duration < 5
+    assert plots.listdir("/") == ["later"]
+
+
+def test_an_idle_sweep_reports_nothing(plots: ExpiringFS) -> None:
+    report = expire_objects()
+    assert report == SweepReport(duration=report.duration)
+    assert recent_sweeps() == []
+
+
+def test_files_that_are_gone_already_count_as_missing(disk: ExpiringFS) -> None:
+    fill(disk, "a")
+    disk.expire_many(["never/was", "b"], 0)
+    report = expire_objects()
+    assert (report.deleted, report.missing) == (1, 2)
+    assert disk.expiration("never/was") is None
+
+
+def test_one_sweep_serves_many_namespaces_and_back_ends(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(
+        type="osfs",
+        directory_root=tmp_path,
+        namespaces={"memos/*": {"type": "memory"}, "here": {"directory_root": tmp_path / "x"}},
+    )
+    filesystems = [get_filesystem(name) for name in ("plots", "memos/today", "here", "memos")]
+    for filesystem in filesystems:
+        fill(filesystem, "a")
+    assert (tmp_path / "memos" / "a").is_file()
+    assert (tmp_path / "x" / "here" / "a").is_file()
+    assert not (tmp_path / "memos" / "today").exists()
+    assert expire_objects().deleted == 4
+
+
+def test_a_limit_is_kept_and_what_remains_is_told(plots: ExpiringFS) -> None:
+    fill(plots, *"abcdef")
+    report = expire_objects(limit=4)
+    assert (report.deleted, report.remaining) == (4, 2)
+    assert expire_objects().deleted == 2
+
+
+def test_a_time_budget_ends_the_sweep_after_a_batch(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", batch_size=2, **records)
+    fill(get_filesystem("plots"), *"abcdef")
+    report = expire_objects(seconds=1e-9)
+    assert report.deleted in (0, 2)
+    assert report.deleted + report.remaining == 6
+
+
+@pytest.mark.parametrize("bounds", [{"limit": 0}, {"limit": -1}, {"seconds": 0}], ids=str)
+def test_a_bound_of_nothing_is_refused(plots: ExpiringFS, bounds: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        expire_objects(**bounds)
+
+
+def test_progress_is_told_batch_by_batch(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", batch_size=2, **records)
+    fill(get_filesystem("plots"), *"abcde")
+    told: list[int] = []
+    sweep(on_batch=lambda report: told.append(report.deleted))
+    assert told == [2, 4, 5]
+
+
+def test_sweeps_that_did_something_are_listed(plots: ExpiringFS) -> None:
+    for number in 1, 2:
+        fill(plots, *"ab"[:number])
+        expire_objects()
+        expire_objects()
+    assert [report["deleted"] for report in recent_sweeps()] == [2, 1]
+    assert recent_sweeps(1)[0]["finished"] > 0
+
+
+def test_a_deletion_that_fails_stops_nothing_and_is_set_aside(
+    djfs: Callable[..., None], records: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1, **records)
+    plots = get_filesystem("plots")
+    fill(plots, "good", "bad one", "better")
+    with caplog.at_level(logging.WARNING, "djpyfs"):
+        report = expire_objects()
+    assert (report.deleted, report.failed, report.retried, report.set_aside) == (2, 1, 0, 1)
+    assert "plots/bad one" in caplog.text
+    assert "read-only" in caplog.text
+    assert expire_objects().failed == 0
+    assert plots.exists("bad one")
+
+
+def test_a_deletion_that_fails_is_put_off_before_that(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_sweep.BrittleBackend", **records)
+    fill(get_filesystem("plots"), "bad one")
+    report = expire_objects()
+    assert (report.failed, report.retried, report.set_aside) == (1, 1, 0)
+
+
+def test_a_back_end_that_cannot_be_made_does_not_stop_the_others(
+    djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
+) -> None:
+    records = {"redis_url": redis_server.url, "key_prefix": "unmade", "max_attempts": 1}
+    djfs(type="memory", **records)
+    get_filesystem("exports").expire("a", 0)
+    get_filesystem("plots").expire("a", 0)
+    djfs(type="memory", **records, namespaces={"exports": {"type": "osfs"}})
+    report = expire_objects()
+    assert (report.missing, report.set_aside) == (1, 1)
+
+
+def test_directories_that_a_sweep_empties_are_pruned(disk: ExpiringFS, tmp_path: Path) -> None:
+    disk.makedirs("a/b/c")
+    disk.makedirs("a/kept")
+    disk.makedirs("untouched")
+    fill(disk, "a/b/c/x", "a/b/y")
+    disk.writebytes("a/kept/z", b"")
+    expire_objects()
+    assert sorted(disk.walk.dirs("/")) == ["/a", "/a/kept", "/untouched"]
+
+
+def test_the_root_of_a_namespace_is_not_pruned(disk: ExpiringFS, tmp_path: Path) -> None:
+    fill(disk, "x")
+    expire_objects()
+    assert (tmp_path / "files" / "plots").is_dir()
+
+
+def test_a_directory_that_was_pruned_is_there_for_the_next_write(disk: ExpiringFS) -> None:
+    disk.makedir("d")
+    fill(disk, "d/x")
+    expire_objects()
+    assert not disk.exists("d")
+    disk.writebytes("d/y", b"picture")
+    assert disk.exists("d/y")
+
+
+def test_a_namespace_that_somebody_cleared_away_works_on(disk: ExpiringFS, tmp_path: Path) -> None:
+    (tmp_path / "files" / "plots").rmdir()
+    assert disk.listdir("/") == []
+    (tmp_path / "files" / "plots").rmdir()
+    get_filesystem("plots").writebytes("x", b"picture")
+    assert disk.exists("x")
+
+
+def test_a_sweep_follows_no_link_out_of_the_namespace(disk: ExpiringFS, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(b"precious")
+    os.symlink(outside, tmp_path / "files" / "plots" / "link")
+    disk.expire("link/x", 0)
+    report = expire_objects()
+    assert (report.deleted, report.missing, report.failed) == (0, 0, 1)
+    assert (outside / "x").is_file()
+
+
+def test_a_link_is_deleted_and_not_what_it_points_to(disk: ExpiringFS, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"precious")
+    os.symlink(tmp_path / "outside", tmp_path / "files" / "plots" / "link")
+    disk.expire("link", 0)
+    assert expire_objects().deleted == 1
+    assert (tmp_path / "outside").is_file()
+
+
+def test_a_root_that_is_away_is_a_failure_and_not_a_missing_file(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
+    fill(disk, "x")
+    (tmp_path / "files").rename(tmp_path / "unmounted")
+    assert expire_objects().failed == 1
+
+
+def test_a_broken_record_fails_alone(
+    disk: ExpiringFS, redis_server: RedisServer, settings: Any
+) -> None:
+    fill(disk, "x")
+    broken = [b"no NUL", b"plots\0../x", b"plots\0/x", b"plots\0", b"\xff\xfe\0x", b"a\0b\0c"]
+    key = f"{settings.DJFS['key_prefix']}:{{00}}:due"
+    redis_server.client().zadd(key, dict.fromkeys(broken, 1))
+    report = expire_objects()
+    assert (report.deleted, report.failed) == (1, len(broken))
+
+
+def test_an_idle_sweep_is_one_round_trip_per_shard(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    for shards in 1, 4:
+        djfs(type="memory", redis_url=redis_server.url, key_prefix=f"idle{shards}", shards=shards)
+        expire_objects()
+        before = redis_server.commands()
+        expire_objects()
+        assert redis_server.commands() - before == shards + 1  # the count itself is one more
