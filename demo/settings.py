@@ -18,7 +18,13 @@ ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1
 ROOT_URLCONF = "demo.urls"
 WSGI_APPLICATION = "demo.wsgi.application"
 DATABASES: dict[str, Any] = {}
-INSTALLED_APPS = ["whitenoise.runserver_nostatic", "django.contrib.staticfiles", "djpyfs", "demo"]
+INSTALLED_APPS = [
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "djpyfs",
+    "djpyfs_tasks",
+    "demo",
+]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
