@@ -435,7 +435,7 @@ class _Write:
             yield
         except BaseException:
             if self._before:
-                self._fs._expirations.place(self._member, self._before)
+                self._fs._expirations.place(self._member, self._before, expected=self._deadline)
             elif self._deadline:
                 self._fs._expirations.cancel(self._member, self._deadline)
             raise

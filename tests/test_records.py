@@ -273,6 +273,17 @@ def test_a_record_is_not_put_back_under_a_token_that_is_not_its_own(store: Expir
     assert store.deadline(b"n\0a")[1] == renewed
 
 
+def test_a_record_is_not_put_back_over_a_deadline_that_is_not_the_one_expected(
+    store: ExpirationStore,
+) -> None:
+    store.place(b"n\0a", 1, expected=5)
+    assert store.deadline(b"n\0a")[1] == 0
+    store.place(b"n\0a", 1, expected=0)
+    renewed = store.schedule([b"n\0a"], 20 * SECOND)
+    store.place(b"n\0a", 1, expected=0)
+    assert store.deadline(b"n\0a")[1] == renewed
+
+
 def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 0)
     assert settle(store, b"n\0a", claim(store).token, "read-only") == (1, 0)

@@ -89,9 +89,16 @@ class ExpirationStore(ABC):
         """Forget ``member``; where ``expected`` is given, only if that is still its deadline."""
         _when_free(lambda: (self._cancel(member, expected), None))
 
-    def place(self, member: bytes, deadline: int, token: int = 0) -> None:
-        """Give ``member`` this ``deadline``; with a ``token``, only if it is claimed under it."""
-        _when_free(lambda: (self._place(member, deadline, token), None))
+    def place(
+        self, member: bytes, deadline: int, token: int = 0, expected: int | None = None
+    ) -> None:
+        """Give ``member`` this ``deadline``.
+
+        With a ``token``, only if it is claimed under it; where ``expected`` is given, only if
+        that is its deadline (0 for none).
+        """
+        only_if = -1 if expected is None else expected
+        _when_free(lambda: (self._place(member, deadline, token, only_if), None))
 
     def touch(
         self, member: bytes, grace: int, default_ttl: int | None = None, registered: int = 0
@@ -172,7 +179,7 @@ class ExpirationStore(ABC):
     def _cancel(self, member: bytes, expected: int) -> int: ...
 
     @abstractmethod
-    def _place(self, member: bytes, deadline: int, token: int) -> int: ...
+    def _place(self, member: bytes, deadline: int, token: int, expected: int) -> int: ...
 
     @abstractmethod
     def _touch(

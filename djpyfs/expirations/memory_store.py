@@ -76,11 +76,12 @@ class MemoryStore(ExpirationStore):
                 self._forget(member)
             return left
 
-    def _place(self, member: bytes, deadline: int, token: int) -> int:
+    def _place(self, member: bytes, deadline: int, token: int, expected: int) -> int:
         with self._lock:
             if not token and (left := self._busy(member)):
                 return left
-            if token in (0, self._claimed.get(member)):
+            held = token in (0, self._claimed.get(member))
+            if held and expected in (-1, self.deadline(member)[1]):
                 self._forget(member)
                 self._set_deadline(member, deadline)
             return 0

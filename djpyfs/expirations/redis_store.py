@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -17,7 +17,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     RedisError,
-    ResponseError,
 )
 from redis.retry import Retry
 
@@ -60,8 +59,10 @@ class RedisStore(ExpirationStore):
         self.shards = range(shards)
         self._prefix = key_prefix
         self._redis = _connect(url)
+        self._translation = _Translation(self._redis)
         self._keys = [
-            [f"{key_prefix}:{{{shard:02}}}:{name}" for name in KEYS] for shard in self.shards
+            [f"{key_prefix}:{{{shard:02}}}:{name}".encode() for name in KEYS]
+            for shard in self.shards
         ]
         self._digests: dict[str, str] = {}
 
@@ -72,25 +73,21 @@ class RedisStore(ExpirationStore):
 
     def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]:
         if len(members) == 1:
-            left, deadline, *busy = self._run("schedule", self.shard_of(members[0]), ttl, *members)
-            return left, deadline, busy
+            return _schedule(self._run("schedule", self.shard_of(members[0]), ttl, *members))
         calls = [
             _Call("schedule", shard, (ttl, *own[first : first + SLICE]))
             for shard, own in self._by_shard(members).items()
             for first in range(0, len(own), SLICE)
         ]
-        left, deadline, busy = 0, 0, []
-        for reply in self._run_all(calls):
-            left, deadline = max(left, reply[0]), max(deadline, reply[1])
-            busy += reply[2:]
-        return left, deadline, busy
+        lefts, deadlines, busy = zip(*map(_schedule, self._run_all(calls)), strict=True)
+        return max(lefts), max(deadlines), list(chain(*busy))
 
     def _cancel(self, member: bytes, expected: int) -> int:
         (left,) = self._run("cancel", self.shard_of(member), member, expected)
         return int(left)
 
-    def _place(self, member: bytes, deadline: int, token: int) -> int:
-        (left,) = self._run("place", self.shard_of(member), member, deadline, token)
+    def _place(self, member: bytes, deadline: int, token: int, expected: int) -> int:
+        (left,) = self._run("place", self.shard_of(member), member, deadline, token, expected)
         return int(left)
 
     def _touch(
@@ -117,7 +114,7 @@ class RedisStore(ExpirationStore):
         _, carried = self.deadline(source)
         _, replaced = self.deadline(destination)
         for member, deadline, seen in (destination, carried, 0), (source, remaining, carried):
-            left = self._place(member, deadline, 0) if deadline else self._cancel(member, seen)
+            left = self._place(member, deadline, 0, -1) if deadline else self._cancel(member, seen)
             if left:
                 return left, (0, 0)
         return 0, (carried, replaced)
@@ -157,7 +154,7 @@ class RedisStore(ExpirationStore):
         return Settled(retried, set_aside, claim)
 
     def record_sweep(self, report: Mapping[str, float]) -> None:
-        with _translated(self._redis):
+        with self._translation:
             self._redis.xadd(
                 f"{self._prefix}:sweeps",
                 {"report": json.dumps(report)},
@@ -166,7 +163,7 @@ class RedisStore(ExpirationStore):
             )
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
-        with _translated(self._redis):
+        with self._translation:
             entries: Any = self._redis.xrevrange(f"{self._prefix}:sweeps", count=limit)
         return [
             {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
@@ -186,7 +183,7 @@ class RedisStore(ExpirationStore):
         return groups
 
     def _run(self, verb: str, shard: int, *arguments: Any) -> Any:
-        with _translated(self._redis):
+        with self._translation:
             digest = self._digests.get(verb) or self._load()[verb]
             keys_and_arguments = *self._keys[shard], *arguments
             try:
@@ -199,7 +196,7 @@ class RedisStore(ExpirationStore):
         """Run several scripts in one round trip."""
         if not calls:
             return []
-        with _translated(self._redis):
+        with self._translation:
             if not self._digests:
                 self._load()
             replies = self._pipelined(calls)
@@ -263,25 +260,38 @@ def _connect(url: str) -> redis.Redis:
         raise ConfigurationError(f"DJFS['redis_url'] cannot be read: {error}") from error
 
 
+def _schedule(reply: list[Any] | int) -> tuple[int, int, list[bytes]]:
+    if isinstance(reply, int):
+        return 0, reply, []
+    left, deadline, *busy = reply
+    return left, deadline, busy
+
+
 def _claim(reply: list[Any]) -> Claim:
     token, overdue, late, *members = reply
     return Claim(int(token), members, struct.unpack(f"<{len(members)}d", late), overdue)
 
 
-@contextmanager
-def _translated(client: redis.Redis) -> Iterator[None]:
-    try:
-        yield
-    except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError) as error:
-        raise RecordStoreUnavailable(
-            f"Redis at {_address(client)} is away or does not answer: {error}"
-        ) from error
-    except OutOfMemoryError as error:
-        raise RecordStoreError(
-            f"Redis at {_address(client)} is full: give it more memory ({error})"
-        ) from error
-    except (ResponseError, RedisError) as error:
-        raise RecordStoreError(f"Redis at {_address(client)} refused: {error}") from error
+class _Translation:
+    """A block in which errors of Redis become ours; written out, for each call enters one."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RedisError):
+            raise _translated(error, _address(self._client)) from error
+
+
+def _translated(error: RedisError, address: str) -> RecordStoreError:
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | BusyLoadingError):
+        return RecordStoreUnavailable(f"Redis at {address} is away or does not answer: {error}")
+    if isinstance(error, OutOfMemoryError):
+        return RecordStoreError(f"Redis at {address} is full: give it more memory ({error})")
+    return RecordStoreError(f"Redis at {address} refused: {error}")
 
 
 def _address(client: redis.Redis) -> str:

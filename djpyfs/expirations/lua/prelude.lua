@@ -25,11 +25,15 @@ local function busy(member)
   return ends and ends > now and ends - now or 0
 end
 
-local function forget(member)
-  redis.call('ZREM', due, member)
+local function forget_all_but_deadline(member)
   redis.call('ZREM', claimed, member)
   redis.call('HDEL', attempts, member)
   redis.call('HDEL', failed, member)
+end
+
+local function forget(member)
+  redis.call('ZREM', due, member)
+  forget_all_but_deadline(member)
 end
 
 -- Of a claim that has lapsed and of a record set aside it is only known that it has passed.
