@@ -22,6 +22,10 @@ KEY_BYTES = 1024  # the longest key of an S3 object
 REFUSED_CHARACTERS = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0)))) + "\\"
 _refused_character = re.compile(f"[{re.escape(REFUSED_CHARACTERS)}]")
 
+# Most names are this plain, and need no second look.
+_plain_segment = "[A-Za-z0-9_][A-Za-z0-9_.-]{,254}"
+_is_plain = re.compile(f"{_plain_segment}(?:/{_plain_segment})*").fullmatch
+
 
 class Entry(NamedTuple):
     """One file of one namespace; both names are checked and normalised."""
@@ -54,6 +58,8 @@ def check_namespace(namespace: str) -> str:
     """
     if not isinstance(namespace, str):
         raise NameNotText(namespace, "is not a str: a namespace must be one")
+    if len(namespace) <= KEY_BYTES and _is_plain(namespace):
+        return namespace
     return _checked_namespace(namespace)
 
 
@@ -64,6 +70,8 @@ def check_path(path: str) -> str:
     """
     if not isinstance(path, str):
         raise NameNotText(path, "is not a str: a file name must be one")
+    if len(path) <= KEY_BYTES and _is_plain(path):
+        return path
     return _checked_path(path)
 
 
