@@ -28,6 +28,8 @@ if lapsed < limit then
   end
 end
 in_slices(claims, 'ZADD', claimed)
-reply[2] = redis.call('ZCOUNT', due, '-inf', exact(now)) + redis.call('ZCOUNT', claimed, '-inf', exact(now))
+if #late == limit then
+  reply[2] = redis.call('ZCOUNT', due, '-inf', exact(now)) + redis.call('ZCOUNT', claimed, '-inf', exact(now))
+end
 reply[3] = table.concat(late)
 return reply
