@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -29,6 +30,7 @@ REPLY_TIMEOUT = 4  # s
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 
 KEYS = "due claimed attempts failed".split()
+_FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = "schedule cancel place touch rename deadline claim claim_one acknowledge fail".split()
 
 
@@ -42,14 +44,20 @@ class _Call(NamedTuple):
 
 def _sources() -> dict[str, str]:
     lua = files(__package__) / "lua"
-    prelude = (lua / "prelude.lua").read_text(encoding="utf-8")
+    prelude = (lua / "prelude.lua").read_text(encoding="utf-8").split("\n\n")
+    return {
+        verb: _source((lua / f"{verb}.lua").read_text(encoding="utf-8"), prelude) for verb in VERBS
+    }
 
-    def source(verb: str) -> str:
-        # Redis wants the flags in the very first line.
-        flags, _, body = (lua / f"{verb}.lua").read_text(encoding="utf-8").partition("\n")
-        return f"{flags}\n{prelude}{body}"
 
-    return {verb: source(verb) for verb in VERBS}
+def _source(verb: str, prelude: Sequence[str]) -> str:
+    """Put what a verb needs of the prelude in front: each function costs time at every run."""
+    flags, _, source = verb.partition("\n")  # Redis wants the flags in the very first line
+    for part in reversed(prelude):
+        function = _FUNCTION.search(part)
+        if not function or f"{function[1]}(" in source:
+            source = f"{part}\n\n{source}"
+    return f"{flags}\n{source}"
 
 
 class RedisStore(ExpirationStore):

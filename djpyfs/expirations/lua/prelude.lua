@@ -1,4 +1,4 @@
--- Stands behind the first line of every verb.
+-- Stands behind the first line of every verb; of the functions, those that it calls.
 --
 -- KEYS, the same four for each verb, all in the slot of one shard:
 --   due       ZSET  member -> deadline
