@@ -193,6 +193,21 @@ class ExpiringFS(FS):
         self.check()
         return self._files.getinfo(self._path(path), namespaces)
 
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file or a directory."""
+        self.check()
+        return self._files.exists(self._path(path))
+
+    def isdir(self, path: str) -> bool:
+        """Tell whether there is a directory."""
+        self.check()
+        return self._files.isdir(self._path(path))
+
+    def isfile(self, path: str) -> bool:
+        """Tell whether there is a file."""
+        self.check()
+        return self._files.isfile(self._path(path))
+
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory."""
         self.check()

@@ -24,6 +24,7 @@ from fs.test import FSTestCases
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from djpyfs import get_filesystem
 from djpyfs.backends.s3 import LONGEST_DELETION, S3Backend
 from djpyfs.errors import ConfigurationError, InvalidLifetime
 from djpyfs.names import Entry
@@ -222,6 +223,33 @@ def test_an_action_costs_no_more_requests_than_it_must(
 ) -> None:
     files.writebytes("sub/a.png", b"picture")
     assert moto.requests_of(lambda: action(files)) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("expected", "action"),
+    [
+        ("PUT", lambda files: files.writebytes("sub/new.png", b"x")),
+        ("PUT", write_through_open),
+        ("GET", lambda files: files.readbytes("sub/a.png")),
+        ("HEAD", lambda files: files.exists("sub/a.png")),
+        ("LIST", lambda files: files.isdir("sub")),
+        ("DELETE", lambda files: files.remove("sub/a.png")),
+        ("", lambda files: files.get_url("sub/a.png")),
+    ],
+    ids="writebytes open readbytes exists isdir remove get_url".split(),
+)
+def test_an_action_costs_the_same_through_get_filesystem(
+    moto: Moto,
+    djfs: Callable[..., None],
+    bucket: str,
+    expected: str,
+    action: Callable[[Any], object],
+) -> None:
+    djfs(type="s3fs", bucket=bucket, endpoint_url=moto.url, **CREDENTIALS)
+    plots = get_filesystem("plots")
+    plots.writebytes("sub/a.png", b"picture")
+    plots.expire("sub/a.png", 100)
+    assert moto.requests_of(lambda: action(plots)) == expected.split()
 
 
 def test_opening_a_namespace_makes_no_request_and_no_client(
