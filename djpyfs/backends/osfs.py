@@ -76,6 +76,8 @@ class DiskFileSystem(OSFS):
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
         """Copy a file into a directory that was there when the copy began."""
+        if not self.exists(src_path):  # which must not look like a pruned directory
+            raise ResourceNotFound(src_path)
         copy = super().copy
         self._despite_pruning(dst_path, lambda: copy(src_path, dst_path, overwrite, preserve_time))
 
@@ -111,8 +113,7 @@ class DiskFileSystem(OSFS):
             try:
                 return write()
             except ResourceNotFound:
-                if self.isdir(parent):  # then something else is missing
-                    raise
+                # Another writer may have made it again by now: whether it is there tells nothing.
                 os.makedirs(self._to_sys_path(parent), exist_ok=True)
         return write()
 
