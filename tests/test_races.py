@@ -1,0 +1,555 @@
+"""Sweepers and writers that race, die and freeze: each of them a process, over a real Redis."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings as django_settings
+
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.backends import Lease, Outcome
+from djpyfs.backends.osfs import DiskBackend
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.names import Entry
+from tests.servers import RedisServer, wait_for
+
+# Forks of a process that has imported everything, and opened nothing.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload([__name__])
+
+PAUSE = 0.001  # s between two sweeps of a process: an idle one is a single round trip
+SECONDS = 4.0  # of sweeping while others write
+
+
+# -- the processes
+
+
+class Actor:
+    """A process that does one job under ``DJFS`` settings of its own."""
+
+    def __init__(self, djfs: dict[str, Any], job: Callable[..., object], *arguments: Any) -> None:
+        self._answer, theirs = processes.Pipe(duplex=False)
+        self._process = processes.Process(target=_perform, args=(theirs, djfs, job, arguments))
+        self._process.start()
+        theirs.close()
+
+    def result(self) -> Any:
+        """Wait for what the job returns, or fail with what it raised."""
+        assert self._answer.poll(60), "no answer"
+        error, result = self._answer.recv()
+        assert not error, error
+        return result
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process.pid
+        os.kill(self._process.pid, number)
+
+    def is_stopped(self) -> bool:
+        state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._answer.close()
+
+
+def _perform(
+    answer: Connection, djfs: dict[str, Any], job: Callable[..., object], arguments: tuple[Any, ...]
+) -> None:
+    django_settings.DJFS = djfs
+    try:
+        answer.send((None, job(*arguments)))
+    except Exception as error:
+        answer.send((f"{type(error).__name__}: {error}", None))
+        raise
+
+
+class Race:
+    """A namespace on disk, its records in Redis, and the processes that are at them."""
+
+    namespace = "plots"
+
+    def __init__(self, djfs: dict[str, Any], client: redis.Redis) -> None:
+        self._djfs = djfs
+        self._client: Any = client
+        self._actors: list[Actor] = []
+        self.directory = Path(djfs["directory_root"], self.namespace)
+        self.fs = get_filesystem(self.namespace)
+
+    def start(self, job: Callable[..., object], *arguments: Any, **djfs: Any) -> Actor:
+        self._actors.append(Actor({**self._djfs, **djfs}, job, *arguments))
+        return self._actors[-1]
+
+    def end(self) -> None:
+        for actor in self._actors:
+            actor.kill()
+
+    def fill(self, names: Iterable[str], contents: bytes = b"old") -> None:
+        """Put files there without telling anybody."""
+        for name in names:
+            path = self.directory / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(contents)
+
+    def files(self) -> set[str]:
+        found = (path for path in self.directory.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.directory)) for path in found}
+
+    def keys(self) -> set[str]:
+        """The names of what is kept in Redis, but for the settings and the reports."""
+        prefix = self._djfs["key_prefix"]
+        found = {key.decode().removeprefix(f"{prefix}:") for key in self._client.keys(f"{prefix}*")}
+        return found - {"shards", "sweeps"}
+
+    def claims(self) -> dict[str, float]:
+        """The files that are claimed, and until when in µs."""
+        found = self._client.zrange(self._key("claimed"), 0, -1, withscores=True)
+        return {Entry.of_member(member).path: ends for member, ends in found}
+
+    def live_claims(self) -> set[str]:
+        now = time.time() * 1e6
+        return {name for name, ends in self.claims().items() if ends > now}
+
+    def is_waiting(self, name: str) -> bool:
+        return self._client.zscore(self._key("due"), Entry(self.namespace, name).member) is not None
+
+    def set_aside(self) -> dict[str, dict[str, Any]]:
+        found = self._client.hgetall(self._key("failed"))
+        return {Entry.of_member(member).path: json.loads(why) for member, why in found.items()}
+
+    def _key(self, name: str) -> str:
+        return f"{self._djfs['key_prefix']}:{{00}}:{name}"
+
+
+@pytest.fixture
+def race_with(
+    djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
+) -> Iterator[Callable[..., Race]]:
+    begun: list[Race] = []
+    client = redis_server.client()
+
+    def begin(**djfs_here: Any) -> Race:
+        place = {"type": "osfs", "directory_root": str(tmp_path / "files")}
+        records = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
+        all_of_it = {**place, **records, **djfs_here}
+        djfs(**all_of_it)
+        begun.append(Race(all_of_it, client))
+        return begun[-1]
+
+    yield begin
+    for race in begun:
+        race.end()
+    client.close()
+
+
+def names(kind: str, count: int) -> list[str]:
+    return [f"{kind}-{number:05}" for number in range(count)]
+
+
+def sweep_through(gate: Barrier) -> tuple[int, int]:
+    gate.wait()
+    report = expire_objects()
+    return report.deleted, report.missing
+
+
+def sweep_until(stop: Event) -> int:
+    deleted = 0
+    while not stop.wait(PAUSE):
+        deleted += expire_objects().deleted
+    return deleted
+
+
+def sweep_for_ever() -> None:
+    while True:
+        expire_objects()
+        time.sleep(PAUSE)
+
+
+def groups(stop: Event, names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Go round the names in small groups: what is done to a file twice is done soon after."""
+    while True:
+        for first in range(0, len(names), 50):
+            if stop.is_set():
+                return
+            yield names[first : first + 50]
+
+
+def has_passed(deadline: datetime | None) -> bool:
+    return deadline is not None and deadline <= datetime.now(UTC)
+
+
+# -- sweeps against sweeps
+
+
+def test_four_sweeps_delete_each_of_twenty_thousand_files_once(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(batch_size=100)
+    due = [f"{n % 20:02}/{n:05}" for n in range(20_000)]
+    race.fill(due)
+    race.fs.expire_many(due)
+    gate = processes.Barrier(4)
+
+    sweepers = [race.start(sweep_through, gate) for _ in range(4)]
+    deleted, missing = zip(*(sweeper.result() for sweeper in sweepers), strict=True)
+
+    assert sum(deleted) == 20_000
+    assert min(deleted) > 0, "they did not run at the same time"
+    assert sum(missing) == 0
+    assert list(race.directory.iterdir()) == []
+    assert race.keys() == set()
+
+
+# -- sweeps against writers
+
+
+def keep_extending(stop: Event, names: Sequence[str]) -> tuple[set[str], int, int]:
+    """Give files short lives and extend them about when those end.
+
+    Returns the files that were there after their extension, and how often one was and was not.
+    """
+    fs, extended, kept, lost = get_filesystem(Race.namespace), set[str](), 0, 0
+    for group in groups(stop, names):
+        for name in group:
+            assert name not in extended or fs.exists(name), f"{name} was extended, and is gone"
+            fs.writebytes(name, b"short")
+            fs.expire(name, seconds=random.uniform(0, 0.05))
+        for name in group:
+            deadline = fs.expiration(name)
+            fs.expire(name, seconds=600)
+            if fs.exists(name):
+                extended.add(name)
+                kept += 1
+            else:
+                assert deadline is None or has_passed(deadline), f"{name} went too early"
+                extended.discard(name)
+                lost += 1
+    return extended, kept, lost
+
+
+def keep_rewriting(stop: Event, names: Sequence[str]) -> tuple[dict[str, bytes], int]:
+    """Write files anew about when their short lives end.
+
+    Returns what was written to those that have no deadline since, and how often one kept it.
+    """
+    fs, written, with_deadline = get_filesystem(Race.namespace), dict[str, Written](), 0
+    for generation, group in enumerate(groups(stop, names)):
+        for name in group:
+            if name in written:
+                written[name].check(fs, name)
+            fs.expire(name, seconds=random.uniform(0, 0.05))
+        for name in group:
+            written[name] = Written(fs, name, b"%d %a" % (generation, name))
+            with_deadline += bool(written[name].deadline)
+    return {name: it.contents for name, it in written.items() if not it.deadline}, with_deadline
+
+
+class Written:
+    """A write that has returned."""
+
+    def __init__(self, fs: ExpiringFS, name: str, contents: bytes) -> None:
+        if random.random() < 0.5:
+            fs.writebytes(name, contents)
+        else:
+            with fs.open(name, "wb") as file:
+                file.write(contents)
+        self.contents = contents
+        self.deadline = fs.expiration(name)
+
+    def check(self, fs: ExpiringFS, name: str) -> None:
+        if fs.exists(name):
+            assert fs.readbytes(name) == self.contents
+        else:
+            assert has_passed(self.deadline), f"{name} was written, and is gone"
+
+
+def test_no_file_is_lost_whose_extension_or_write_has_returned(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(grace=1, batch_size=50)
+    stop = processes.Event()
+    sweepers = [race.start(sweep_until, stop) for _ in range(4)]
+    extender = race.start(keep_extending, stop, names("extended", 1_000))
+    rewriter = race.start(keep_rewriting, stop, names("written", 1_000))
+
+    time.sleep(SECONDS)
+    stop.set()
+    extended, kept, lost = extender.result()
+    permanent, with_deadline = rewriter.result()
+    deleted = sum(sweeper.result() for sweeper in sweepers)
+
+    files = race.files()
+    assert extended <= files
+    assert {name: race.fs.readbytes(name) for name in permanent if name in files} == permanent
+    # They did meet, and each got there first now and then.
+    assert min(kept, lost, len(permanent), with_deadline, deleted) > 50
+
+
+def write_in_directory(stop: Event, name: str) -> int:
+    fs, rounds = get_filesystem(Race.namespace), 0
+    while not stop.is_set():
+        fs.makedirs("some/directory", recreate=True)
+        with fs.open(f"some/directory/{name}", "wb") as file:
+            file.write(b"contents")
+        fs.expire(f"some/directory/{name}")
+        rounds += 1
+    return rounds
+
+
+def test_empty_directories_are_never_pulled_from_under_a_writer(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with()
+    stop = processes.Event()
+    sweepers = [race.start(sweep_until, stop) for _ in range(2)]
+    writers = [race.start(write_in_directory, stop, f"file {n}") for n in range(2)]
+
+    time.sleep(SECONDS / 2)
+    stop.set()
+    rounds = sum(writer.result() for writer in writers)
+    deleted = sum(sweeper.result() for sweeper in sweepers)
+    expire_objects()
+
+    assert min(rounds, deleted) > 50
+    assert list(race.directory.iterdir()) == []
+
+
+# -- sweepers that are killed
+
+
+def killed_in_mid_batch(race: Race, due: Sequence[str]) -> bool:
+    """Kill a sweeper as soon as it has claimed new files; tell whether that was soon enough."""
+    race.fill(due)
+    race.fs.expire_many(due)
+    sweeper = race.start(sweep_for_ever)
+    wait_for(lambda: not race.is_waiting(due[-1]), what="a claim")
+    sweeper.kill()
+    return not race.claims().keys().isdisjoint(due)
+
+
+def test_twenty_sweepers_killed_in_mid_batch_lose_and_leave_nothing(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(lease=1)
+    alive, permanent = names("alive", 1_000), names("permanent", 1_000)
+    race.fill([*alive, *permanent])
+    race.fs.expire_many(alive, seconds=600)
+
+    killed = rounds = 0
+    while killed < 20:
+        killed += killed_in_mid_batch(race, names(f"due-{rounds}", 1_000))
+        rounds += 1
+    # These writes wait for the end of the last one's lease.
+    written = sorted(race.claims().keys() & race.files())[:10]
+    for name in written:
+        race.fs.writebytes(name, b"new")
+
+    wait_for(lambda: not race.live_claims(), what="the end of the lease")
+    expire_objects()
+
+    assert race.files() == {*alive, *permanent, *written}
+    assert all(race.fs.readbytes(name) == b"new" for name in written)
+    assert race.keys() == {"{00}:due"}
+    assert race.fs.expiration(alive[0])
+
+
+# -- sweepers that are frozen
+
+
+class StopsOnce(DiskBackend):
+    """Stops the process that deletes, until somebody lets it go on."""
+
+    _has_stopped = False
+
+    def _stop(self) -> None:
+        if not self._has_stopped:
+            self._has_stopped = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class StopsBeforeDeleting(StopsOnce):
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        self._stop()
+        return super().delete(entries, lease)
+
+
+class StopsAfterDeleting(StopsOnce):
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        outcome = super().delete(entries, lease)
+        self._stop()
+        return outcome
+
+
+def dotted(backend: type[DiskBackend]) -> str:
+    return f"{backend.__module__}.{backend.__qualname__}"
+
+
+def sweep_once() -> dict[str, float]:
+    return expire_objects().as_dict()
+
+
+def frozen(race: Race, backend: type[StopsOnce], **djfs: Any) -> Actor:
+    sweeper = race.start(sweep_once, type=dotted(backend), **djfs)
+    wait_for(sweeper.is_stopped, what="the stop")
+    return sweeper
+
+
+def test_what_is_written_while_a_sweeper_is_frozen_past_its_lease_stays(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(lease=1)
+    files = names("file", 100)
+    race.fill(files)
+    race.fs.expire_many(files)
+
+    sweeper = frozen(race, StopsBeforeDeleting)
+    for name in files:
+        race.fs.writebytes(name, b"new")
+    sweeper.send(signal.SIGCONT)
+
+    assert sweeper.result()["deleted"] == 0
+    assert {race.fs.readbytes(name) for name in files} == {b"new"}
+    assert race.keys() == set()
+
+
+def test_a_sweeper_frozen_past_its_lease_does_not_end_the_claim_of_the_next(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with()
+    race.fill(["file"])
+    race.fs.expire("file")
+    first = frozen(race, StopsAfterDeleting, lease=1)
+    race.fs.writebytes("file", b"second")
+    race.fs.expire("file")
+    second = frozen(race, StopsBeforeDeleting)
+
+    first.send(signal.SIGCONT)
+    first.result()
+
+    assert race.live_claims() == {"file"}
+    second.send(signal.SIGCONT)
+    assert second.result()["deleted"] == 1
+
+
+def test_a_failure_told_after_the_lease_gives_a_new_file_no_deadline(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(lease=1)
+    race.fill(["file/that is a directory"])
+    race.fs.expire("file")
+    sweeper = frozen(race, StopsAfterDeleting)
+    (race.directory / "file/that is a directory").unlink()
+    (race.directory / "file").rmdir()
+    race.fs.writebytes("file", b"new")
+
+    sweeper.send(signal.SIGCONT)
+
+    assert sweeper.result()["failed"] == 0
+    assert race.fs.expiration("file") is None
+    assert race.keys() == set()
+
+
+# -- files that cannot be deleted
+
+
+def thousand_with_one_directory(race: Race) -> str:
+    """A directory where a file was; return its name."""
+    files = names("file", 1_000)
+    race.fill(files[:500] + files[501:] + [f"{files[500]}/below"])
+    race.fs.expire_many(files)
+    return files[500]
+
+
+def test_one_file_that_cannot_be_deleted_is_set_aside_and_stops_no_other(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(max_attempts=1)
+    bad = thousand_with_one_directory(race)
+
+    report = expire_objects()
+
+    assert (report.deleted, report.failed, report.set_aside, report.retried) == (999, 1, 1, 0)
+    assert race.files() == {f"{bad}/below"}
+    why = race.set_aside()[bad]
+    assert "directory" in why["reason"]
+    assert why["attempts"] == 1
+    assert abs(why["at"] - time.time()) < 60
+    assert expire_objects().as_dict()["failed"] == 0
+
+
+def test_one_file_that_cannot_be_deleted_is_tried_again_while_nothing_waits_for_it(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with(max_attempts=2)
+    bad = thousand_with_one_directory(race)
+    assert (first := expire_objects()).deleted == 999
+    assert (first.failed, first.retried, first.set_aside) == (1, 1, 0)
+    others = 0
+
+    def sweep_with_others() -> bool:
+        nonlocal others
+        race.fs.writebytes("other", b"")
+        race.fs.expire("other")
+        report = expire_objects()
+        others += report.deleted
+        assert not race.fs.exists("other")
+        return bool(report.set_aside)
+
+    wait_for(sweep_with_others)
+
+    assert others > 50
+    assert race.set_aside()[bad]["attempts"] == 2
+
+
+# -- forks
+
+
+def use_on_both_sides_of_a_fork() -> int:
+    fs = get_filesystem(Race.namespace)
+    fs.writebytes("parent's", b"")
+    fs.expire("parent's", seconds=600)
+    child = os.fork()
+    if not child:
+        see_files_off("child")
+        os._exit(0)
+    see_files_off("parent")  # over its own connections, while the child uses others
+    assert fs.expiration("parent's")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def see_files_off(whose: str) -> None:
+    fs = get_filesystem(Race.namespace)
+    for name in names(whose, 100):
+        fs.writebytes(name, b"")
+        fs.expire(name)
+        wait_for(partial(swept_away, fs, name))
+
+
+def swept_away(fs: ExpiringFS, name: str) -> bool:
+    expire_objects()
+    return not fs.exists(name)  # another's sweep may be at it still
+
+
+def test_a_fork_can_expire_and_sweep_and_so_can_its_parent(
+    race_with: Callable[..., Race],
+) -> None:
+    race = race_with()
+
+    assert race.start(use_on_both_sides_of_a_fork).result() == 0
+    assert race.files() == {"parent's"}
