@@ -1,0 +1,348 @@
+"""Worker, beat and Flower as processes, over a real Redis, a real S3 endpoint and a real disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from ast import literal_eval
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from celery import Celery
+from celery.result import AsyncResult
+
+from demo.services import commands
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.sweeper import recent_sweeps
+from tests.conftest import BUCKET, KEYS
+from tests.servers import HOST, RedisServer, free_port, python, running_redis, wait_for
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SWEEP = "djpyfs_tasks.expire_objects"
+SWEEPS = "djpyfs.sweep"  # the queue
+
+
+@contextlib.contextmanager
+def running(command: list[str], environ: dict[str, str], log: Path) -> Iterator[None]:
+    """Run a process of the service for as long as the block lasts."""
+    program = Path(sys.executable).with_name(command[0])
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [str(program), *command[1:]],
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environ},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield
+            assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
+            process.terminate()
+            process.wait(15)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+class Service:
+    """What one service's processes share, and what a client sees of them."""
+
+    def __init__(self, directory: Path, redis: RedisServer, **djfs: Any) -> None:
+        self.directory = directory
+        self.redis = redis
+        self.djfs = {
+            "type": "osfs",
+            "directory_root": str(directory / "files"),
+            "url_root": "/files/",
+            "redis_url": redis.url,
+            "sweep_interval": 1,
+            **djfs,
+        }
+        self.flower_port = free_port()
+        self.celery = Celery("client", broker=redis.url, backend=redis.url, set_as_current=False)
+
+    def environ(self, **djfs: Any) -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": "tests.service_settings",
+            "SETTINGS": json.dumps({"DJFS": {**self.djfs, **djfs}}),
+            "FLOWER_ADDRESS": HOST,
+            "FLOWER_PORT": str(self.flower_port),
+            "FLOWER_UNAUTHENTICATED_API": "true",
+            "BEAT_SCHEDULE": str(self.directory / f"beat-{uuid.uuid4().hex}"),
+        }
+
+    def log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    @contextlib.contextmanager
+    def process(self, name: str) -> Iterator[None]:
+        environ = self.environ()
+        log = self.log(f"{name}-{uuid.uuid4().hex}" if name == "beat" else name)
+        with running(commands(environ)[name], environ, log):
+            yield
+
+    def flower(self, path: str) -> Any:
+        with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def sweep(self) -> AsyncResult[dict[str, float]]:
+        return self.celery.send_task(SWEEP, queue=SWEEPS)
+
+    def is_idle(self) -> bool:
+        tasks = self.flower(f"tasks?taskname={SWEEP}").values()
+        return {task["state"] for task in tasks} <= {"SUCCESS", "REVOKED"}
+
+    def close(self) -> None:
+        self.celery.close()
+
+
+def run_client(code: str, environ: dict[str, str]) -> str:
+    """Run code as a web process would, to its end; return what it prints."""
+    process = python(f"import django; django.setup()\n{code}", **environ)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return output.decode()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, redis: RedisServer, s3_endpoint: str
+) -> Iterator[Service]:
+    """A worker and Flower; each test starts the beats that it needs."""
+    on_s3 = {"type": "s3fs", "bucket": BUCKET, "prefix": "services", "endpoint_url": s3_endpoint}
+    made = Service(
+        tmp_path_factory.mktemp("service"),
+        redis,
+        batch_size=5,  # makes a sweep of some thousand files last for a while
+        namespaces={"s3": {**on_s3, **KEYS}},
+    )
+    with made.process("worker"), made.process("flower"):
+        wait_for(lambda: worker_answers(made), 60, "the worker in Flower")
+        yield made
+    made.close()
+
+
+def worker_answers(service: Service) -> bool:
+    with contextlib.suppress(OSError):
+        return any(service.flower("workers?status=true").values())
+    return False
+
+
+@pytest.fixture
+def files(service: Service, djfs: Callable[..., None]) -> ExpiringFS:
+    """The service's files on disk, as this process sees them; no sweep is under way."""
+    wait_for(service.is_idle, what="the end of all sweeps")
+    djfs(**service.djfs)
+    return get_filesystem("disk")
+
+
+def make_overdue(files: ExpiringFS, count: int) -> None:
+    names = [f"{n:05}" for n in range(count)]
+    for name in names:
+        files.touch(name)
+    files.expire_many(names)
+
+
+def swept_since(start: float) -> list[dict[str, float]]:
+    """The reports of the sweeps since then, the first one first."""
+    return [report for report in reversed(recent_sweeps(100)) if report["finished"] >= start]
+
+
+# -- beat
+
+
+def test_a_file_appears_is_served_and_is_deleted_by_the_sweep_of_a_beat_or_two(
+    service: Service, files: ExpiringFS
+) -> None:
+    on_s3 = get_filesystem("s3")
+    start = time.time()
+    with service.process("beat"), service.process("beat"):
+        for filesystem in files, on_s3:
+            filesystem.writebytes("sine.png", b"a plot")
+            filesystem.expire("sine.png", seconds=4)
+        assert files.get_url("sine.png") == "/files/disk/sine.png"
+        with urlopen(on_s3.get_url("sine.png", timeout=60), timeout=5) as answer:
+            assert answer.read() == b"a plot"
+        assert files.exists("sine.png")
+        wait_for(lambda: not files.exists("sine.png") and not on_s3.exists("sine.png"))
+        wait_for(lambda: sum(report["deleted"] for report in swept_since(start)) == 2)
+
+    reports = swept_since(start)
+    assert sum(report["missing"] + report["failed"] for report in reports) == 0
+    assert max(report["lag"] for report in reports) < 3
+
+
+# -- sweeps
+
+
+def test_flower_shows_the_task_with_its_result_and_its_worker(
+    service: Service, files: ExpiringFS
+) -> None:
+    make_overdue(files, 10)
+
+    sent = service.sweep()
+    report = sent.get(timeout=20)
+
+    assert (report["deleted"], report["remaining"]) == (10, 0)
+    shown = wait_for(
+        lambda: service.flower(f"tasks?taskname={SWEEP}&state=SUCCESS").get(sent.id),
+        what="the task in Flower",
+    )
+    assert literal_eval(shown["result"]) == report
+    assert shown["worker"] in service.flower("workers?status=true")
+
+
+def test_a_sweep_tells_its_progress_and_leaves_the_rest_to_a_follow_up(
+    service: Service, files: ExpiringFS
+) -> None:
+    make_overdue(files, 5_000)
+    start = time.time()
+
+    sent = service.sweep()
+    progress = wait_for(lambda: sent.info if str(sent.state) == "PROGRESS" else {}, what="progress")
+    report = sent.get(timeout=20)
+    wait_for(lambda: len(swept_since(start)) > 1, what="a follow-up")
+
+    assert 0 < progress["deleted"] <= report["deleted"] < 5_000
+    assert report["remaining"] > 0
+    assert report["duration"] < 2
+    assert swept_since(start)[1]["deleted"] > 0
+    expire_objects()  # the rest, faster
+
+
+class Harm:
+    """What does something as soon as somebody unpickles it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_the_worker_refuses_what_is_not_json(
+    service: Service, files: ExpiringFS, tmp_path: Path
+) -> None:
+    harm = Harm(tmp_path / "harm")
+    service.celery.send_task(SWEEP, args=[harm], queue=SWEEPS, serializer="pickle")
+
+    log = service.log("worker")
+    wait_for(lambda: "content of type pickle" in log.read_text(), what="the refusal")
+
+    assert service.sweep().get(timeout=20)["failed"] == 0, "the worker goes on"
+    assert not harm.path.exists()
+
+
+# -- one-shots
+
+ONE_SHOT = """
+from djpyfs import get_filesystem
+fs = get_filesystem("disk")
+fs.writebytes("one-shot", b"")
+fs.expire("one-shot", seconds=1)
+print(fs.expiration("one-shot").timestamp())
+"""
+
+
+def test_a_one_shot_deletes_within_two_seconds_of_the_deadline_and_without_a_beat(
+    service: Service, files: ExpiringFS
+) -> None:
+    deadline = float(run_client(ONE_SHOT, service.environ(one_shot=True)))
+
+    wait_for(lambda: not files.exists("one-shot"), what="the deletion")
+
+    assert time.time() < deadline + 2
+    wait_for(lambda: service.flower("tasks?taskname=djpyfs_tasks.delete_expired&state=SUCCESS"))
+
+
+TIMED = """
+import sys, time
+from djpyfs import get_filesystem
+fs = get_filesystem("plots")
+for name in "first", "second":
+    start = time.monotonic()
+    fs.expire(name, seconds=1)
+    print(time.monotonic() - start)
+    assert fs.expiration(name)
+"""
+
+
+@pytest.fixture(params=["refuses", "never answers"])
+def broker_away(request: pytest.FixtureRequest) -> Iterator[str]:
+    with socket.socket() as server:
+        server.bind((HOST, 0))
+        if request.param == "never answers":
+            server.listen()
+        yield f"redis://{HOST}:{server.getsockname()[1]}/0"
+
+
+def test_a_broker_that_is_away_neither_fails_nor_holds_up_what_sets_a_deadline(
+    redis: RedisServer, tmp_path: Path, broker_away: str
+) -> None:
+    djfs = {
+        "directory_root": str(tmp_path),
+        "redis_url": redis.url,
+        "key_prefix": uuid.uuid4().hex,
+        "one_shot": True,
+    }
+    settings = json.dumps({"DJFS": djfs, "CELERY_BROKER_URL": broker_away})
+    environ = {"DJANGO_SETTINGS_MODULE": "tests.service_settings", "SETTINGS": settings}
+
+    first, second = map(float, run_client(TIMED, environ).split())
+
+    assert first < 5
+    assert second < 0.5
+
+
+# -- a project with a Celery app of its own
+
+
+def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queue(
+    redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
+) -> None:
+    broker, records = (f"redis://{HOST}:{redis.port}/{database}" for database in (1, 2))
+    environ = {
+        "DJANGO_SETTINGS_MODULE": "tests.own_app.settings",
+        "BROKER_URL": broker,
+        "RECORDS_URL": records,
+        "FILES": str(tmp_path / "files"),
+    }
+    djfs(type="osfs", directory_root=environ["FILES"], redis_url=records)
+    files = get_filesystem("disk")
+    command = ["celery", "--app=tests.own_app"]
+    schedule = f"--schedule={tmp_path / 'beat'}"
+
+    with running([*command, "worker", "--concurrency=1"], environ, tmp_path / "worker.log"):
+        run_client(ONE_SHOT, {**environ, "ONE_SHOT": "1"})
+        wait_for(lambda: not files.exists("one-shot"), what="the one-shot")
+
+        files.writebytes("swept", b"")
+        files.expire("swept")
+        with running([*command, "beat", schedule], environ, tmp_path / "beat.log"):
+            wait_for(lambda: not files.exists("swept"), what="the sweep")
+
+        with redis.client() as client:
+            client.select(1)
+            keys = {key.decode() for key in client.keys("*")}
+    assert any("celery" in key for key in keys)
+    assert not [key for key in keys if "djpyfs." in key]
