@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from itertools import chain
 
 from . import conf
@@ -187,10 +188,11 @@ class _Sweep:
     ) -> tuple[Mapping[Backend, dict[Entry, bytes]], list[tuple[bytes, str]]]:
         groups: dict[Backend, dict[Entry, bytes]] = {}
         failures = []
+        backend_of = cache(partial(backend_for, self._settings))
         for member in members:
             try:
                 entry = Entry.of_member(member)
-                backend = backend_for(self._settings, entry.namespace)
+                backend = backend_of(entry.namespace)
             except DjpyfsError as error:
                 failures.append((member, reason(error)))
             else:
