@@ -22,7 +22,7 @@ NAMESPACES = [f"users/{number}" for number in range(10)]
 BATCH = 1_000
 ROUNDS = 3
 PICTURE = bytes(1024)
-ANCESTORS_FILES = 500
+ANCESTORS_FILES = 300
 
 
 def goals() -> Iterator[Goal]:
