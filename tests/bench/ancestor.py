@@ -24,8 +24,9 @@ def _python() -> Path:
     ready = place / "ready"
     if not ready.exists():
         tell(f"Installing {NAME} into {place.relative_to(ROOT)}; that takes a minute.")
-        Environment(place).install(*REQUIREMENTS)
+        place.parent.mkdir(exist_ok=True)
         (place.parent / ".gitignore").write_text("*\n")
+        Environment(place).install(*REQUIREMENTS)
         ready.touch()
     return place / "bin" / "python"
 

@@ -35,7 +35,7 @@ class Goal:
         return (
             self.what,
             self.against,
-            f"{self.measured:.3g} {self.unit}" if self.measured < 100 else f"{self.measured:.0f} ×",
+            f"{self.measured:{'.3g' if self.measured < 100 else '.0f'}} {self.unit}",
             f"{sign} {bound:g} {self.unit}{besides}",
             "ok" if self.met else "MISSED",
         )
