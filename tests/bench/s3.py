@@ -19,6 +19,7 @@ from tests.servers import running_moto, running_redis
 
 OBJECTS = 5_000
 BATCH = 1_000
+ROUNDS = 2
 BUCKET = "pictures"
 ANCESTORS_OBJECTS = 50
 KEYS = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench"}
@@ -34,7 +35,7 @@ def goals() -> Iterator[Goal]:
         djfs = {**place, "endpoint_url": endpoint, "redis_url": server.url}
         before = _ancestor(place, endpoint)
         with override_settings(DJFS=djfs):
-            turns = _sweep(client, endpoint)
+            turns = [turn for _ in range(ROUNDS) for turn in _sweep(client, endpoint)]
         after = _ancestor(place, endpoint)
     what = f"sweep of {OBJECTS:,} S3 objects"
     yield Goal(what, "bare delete_objects in thousands", times_the_rate(turns), least=0.8)
