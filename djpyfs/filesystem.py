@@ -156,10 +156,11 @@ class ExpiringFS(FS):
     def _schedule(self, entries: list[Entry], ttl: int) -> None:
         self.check()
         self._expirations.schedule([entry.member for entry in entries], ttl)
-        self._announce([entry.path for entry in entries], ttl)
+        self._announce(entries, ttl)
 
-    def _announce(self, paths: list[str], ttl: int) -> None:
+    def _announce(self, entries: list[Entry], ttl: int) -> None:
         if self._settings.one_shot:
+            paths = [entry.path for entry in entries]
             deadline_set.send_robust(
                 type(self), namespace=self.namespace, paths=paths, ttl=ttl / SECOND
             )
@@ -416,8 +417,8 @@ class _Write:
 
     def __init__(self, fs: ExpiringFS, path: str) -> None:
         self._fs = fs
-        self._path = path
-        self._member = fs._member(path)
+        self._entry = Entry(fs.namespace, path)
+        self._member = self._entry.member
         self._default_ttl = fs._policy.default_ttl
         self._deadline = 0
         first = self._touch()
@@ -441,7 +442,7 @@ class _Write:
         """Start the default life, where there is one, at the end of the write."""
         if self._default_ttl is not None:
             self._touch()
-            self._fs._announce([self._path], self._default_ttl)
+            self._fs._announce([self._entry], self._default_ttl)
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
@@ -536,9 +537,10 @@ class ExpiringSubFS(SubFS[FS]):
 
 
 def _seconds(name: str, value: Any) -> float:
-    number: Any = value
-    if isinstance(value, bool) or not isinstance(value, Real):
+    # Real alone would do, but to ask an abstract class costs a microsecond.
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise InvalidLifetime(f"{name} is {value!r}: give it a number")
+    number: Any = value
     if not 0 <= number <= LONGEST_LIFE:  # so is neither NaN nor infinite
         raise InvalidLifetime(f"{name} is {value!r}: use 0 to {LONGEST_LIFE}")
     return float(number)

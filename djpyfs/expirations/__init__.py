@@ -75,15 +75,18 @@ class ExpirationStore(ABC):
 
     def schedule(self, members: Sequence[bytes], ttl: int) -> int:
         """Set the deadline of ``members`` to now + ``ttl``; return it."""
-        deadline, pending = 0, members
+        left, deadline, busy = self._schedule(members, ttl)
+        return self._schedule_busy(busy, ttl) if left else deadline
 
-        def attempt() -> tuple[int, None]:
-            nonlocal deadline, pending
+    def _schedule_busy(self, members: Sequence[bytes], ttl: int) -> int:
+        pending = members
+
+        def attempt() -> tuple[int, int]:
+            nonlocal pending
             left, deadline, pending = self._schedule(pending, ttl)
-            return left, None
+            return left, deadline
 
-        _when_free(attempt)
-        return deadline
+        return _when_free(attempt)
 
     def cancel(self, member: bytes, expected: int = 0) -> None:
         """Forget ``member``; where ``expected`` is given, only if that is still its deadline."""
