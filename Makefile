@@ -40,7 +40,7 @@ pythons: .venv/dev.stamp
 	$(RUN) -m tests.pythons $(ARGS)
 
 clean:
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .bench .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/%.stamp: pyproject.toml .venv/pyvenv.cfg
