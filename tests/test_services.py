@@ -168,6 +168,13 @@ def swept_since(start: float) -> list[dict[str, float]]:
     return [report for report in reversed(recent_sweeps(100)) if report["finished"] >= start]
 
 
+def keys_of(redis: RedisServer, database: int) -> set[str]:
+    with redis.client() as client:
+        client.select(database)
+        found: Any = client.keys("*")
+        return {key.decode() for key in found}
+
+
 # -- beat
 
 
@@ -299,12 +306,8 @@ def broker_away(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_a_broker_that_is_away_neither_fails_nor_holds_up_what_sets_a_deadline(
     redis: RedisServer, tmp_path: Path, broker_away: str
 ) -> None:
-    djfs = {
-        "directory_root": str(tmp_path),
-        "redis_url": redis.url,
-        "key_prefix": uuid.uuid4().hex,
-        "one_shot": True,
-    }
+    records = f"redis://{HOST}:{redis.port}/3"
+    djfs = {"directory_root": str(tmp_path), "redis_url": records, "one_shot": True}
     settings = json.dumps({"DJFS": djfs, "CELERY_BROKER_URL": broker_away})
     environ = {"DJANGO_SETTINGS_MODULE": "tests.service_settings", "SETTINGS": settings}
 
@@ -312,6 +315,7 @@ def test_a_broker_that_is_away_neither_fails_nor_holds_up_what_sets_a_deadline(
 
     assert first < 5
     assert second < 0.5
+    assert all(key.startswith("djpyfs:") for key in keys_of(redis, 3)), "it went elsewhere"
 
 
 # -- a project with a Celery app of its own
@@ -341,8 +345,6 @@ def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queu
         with running([*command, "beat", schedule], environ, tmp_path / "beat.log"):
             wait_for(lambda: not files.exists("swept"), what="the sweep")
 
-        with redis.client() as client:
-            client.select(1)
-            keys = {key.decode() for key in client.keys("*")}
+        keys = keys_of(redis, 1)
     assert any("celery" in key for key in keys)
     assert not [key for key in keys if "djpyfs." in key]
