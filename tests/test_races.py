@@ -9,9 +9,11 @@ import random
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -32,8 +34,9 @@ from tests.servers import RedisServer, wait_for
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])
 
-PAUSE = 0.001  # s between two sweeps of a process: an idle one is a single round trip
-SECONDS = 4.0  # of sweeping while others write
+PAUSE = 0.005  # s between two sweeps of a process: an idle one is a single round trip
+SECONDS = 3.0  # of sweeping while others write, at the least
+ENCOUNTERS = 100  # of each kind, at the least
 
 
 # -- the processes
@@ -181,13 +184,26 @@ def sweep_for_ever() -> None:
         time.sleep(PAUSE)
 
 
-def groups(stop: Event, names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Go round the names in small groups: what is done to a file twice is done soon after."""
-    while True:
-        for first in range(0, len(names), 50):
-            if stop.is_set():
+class Rounds:
+    """Goes round some names in small groups, until what could happen has happened often."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._groups = [names[first : first + 50] for first in range(0, len(names), 50)]
+        self._end = time.monotonic() + SECONDS
+        self._pace = 0.1
+        self.seen: Counter[str] = Counter(dict.fromkeys(("sweeper first", "writer first"), 0))
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        for group in cycle(self._groups):
+            if time.monotonic() > self._end and min(self.seen.values()) > ENCOUNTERS:
                 return
-            yield names[first : first + 50]
+            start = time.monotonic()
+            yield group
+            self._pace = time.monotonic() - start
+
+    def short_life(self) -> float:
+        """Seconds until about the time when the same group is gone through again."""
+        return random.uniform(0, self._pace)
 
 
 def has_passed(deadline: datetime | None) -> bool:
@@ -219,45 +235,45 @@ def test_four_sweeps_delete_each_of_twenty_thousand_files_once(
 # -- sweeps against writers
 
 
-def keep_extending(stop: Event, names: Sequence[str]) -> tuple[set[str], int, int]:
+def keep_extending(names: Sequence[str]) -> set[str]:
     """Give files short lives and extend them about when those end.
 
-    Returns the files that were there after their extension, and how often one was and was not.
+    Returns the files that were there after their extension.
     """
-    fs, extended, kept, lost = get_filesystem(Race.namespace), set[str](), 0, 0
-    for group in groups(stop, names):
+    fs, extended, rounds = get_filesystem(Race.namespace), set[str](), Rounds(names)
+    for group in rounds:
         for name in group:
             assert name not in extended or fs.exists(name), f"{name} was extended, and is gone"
             fs.writebytes(name, b"short")
-            fs.expire(name, seconds=random.uniform(0, 0.05))
+            fs.expire(name, seconds=rounds.short_life())
         for name in group:
             deadline = fs.expiration(name)
             fs.expire(name, seconds=600)
             if fs.exists(name):
                 extended.add(name)
-                kept += 1
+                rounds.seen["writer first"] += 1
             else:
                 assert deadline is None or has_passed(deadline), f"{name} went too early"
                 extended.discard(name)
-                lost += 1
-    return extended, kept, lost
+                rounds.seen["sweeper first"] += 1
+    return extended
 
 
-def keep_rewriting(stop: Event, names: Sequence[str]) -> tuple[dict[str, bytes], int]:
+def keep_rewriting(names: Sequence[str]) -> dict[str, bytes]:
     """Write files anew about when their short lives end.
 
-    Returns what was written to those that have no deadline since, and how often one kept it.
+    Returns what was written to those that have no deadline since.
     """
-    fs, written, with_deadline = get_filesystem(Race.namespace), dict[str, Written](), 0
-    for generation, group in enumerate(groups(stop, names)):
+    fs, written, rounds = get_filesystem(Race.namespace), dict[str, Written](), Rounds(names)
+    for generation, group in enumerate(rounds):
         for name in group:
             if name in written:
                 written[name].check(fs, name)
-            fs.expire(name, seconds=random.uniform(0, 0.05))
+            fs.expire(name, seconds=rounds.short_life())
         for name in group:
-            written[name] = Written(fs, name, b"%d %a" % (generation, name))
-            with_deadline += bool(written[name].deadline)
-    return {name: it.contents for name, it in written.items() if not it.deadline}, with_deadline
+            written[name] = it = Written(fs, name, b"%d %a" % (generation, name))
+            rounds.seen["writer first" if it.deadline else "sweeper first"] += 1
+    return {name: it.contents for name, it in written.items() if not it.deadline}
 
 
 class Written:
@@ -285,20 +301,16 @@ def test_no_file_is_lost_whose_extension_or_write_has_returned(
     race = race_with(grace=1, batch_size=50)
     stop = processes.Event()
     sweepers = [race.start(sweep_until, stop) for _ in range(4)]
-    extender = race.start(keep_extending, stop, names("extended", 1_000))
-    rewriter = race.start(keep_rewriting, stop, names("written", 1_000))
+    extender = race.start(keep_extending, names("extended", 1_000))
+    rewriter = race.start(keep_rewriting, names("written", 1_000))
 
-    time.sleep(SECONDS)
+    extended, permanent = extender.result(), rewriter.result()
     stop.set()
-    extended, kept, lost = extender.result()
-    permanent, with_deadline = rewriter.result()
-    deleted = sum(sweeper.result() for sweeper in sweepers)
+    assert sum(sweeper.result() for sweeper in sweepers) > ENCOUNTERS
 
     files = race.files()
     assert extended <= files
-    assert {name: race.fs.readbytes(name) for name in permanent if name in files} == permanent
-    # They did meet, and each got there first now and then.
-    assert min(kept, lost, len(permanent), with_deadline, deleted) > 50
+    assert permanent == {name: race.fs.readbytes(name) for name in permanent.keys() & files}
 
 
 def write_in_directory(stop: Event, name: str) -> int:
@@ -326,7 +338,7 @@ def test_empty_directories_are_never_pulled_from_under_a_writer(
     deleted = sum(sweeper.result() for sweeper in sweepers)
     expire_objects()
 
-    assert min(rounds, deleted) > 50
+    assert min(rounds, deleted) > ENCOUNTERS / 2
     assert list(race.directory.iterdir()) == []
 
 
