@@ -52,7 +52,7 @@ def running(command: list[str], environ: dict[str, str], log: Path) -> Iterator[
             yield
             assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
             process.terminate()
-            process.wait(15)
+            process.wait(30)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -338,7 +338,7 @@ def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queu
 
     with running([*command, "worker", "--concurrency=1"], environ, tmp_path / "worker.log"):
         run_client(ONE_SHOT, {**environ, "ONE_SHOT": "1"})
-        wait_for(lambda: not files.exists("one-shot"), what="the one-shot")
+        wait_for(lambda: not files.exists("one-shot"), 60, "the one-shot")
 
         files.writebytes("swept", b"")
         files.expire("swept")
