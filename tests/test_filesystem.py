@@ -6,8 +6,10 @@ import io
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,29 @@ def test_odd_names_are_ordinary(plots: ExpiringFS, name: str) -> None:
     assert plots.listdir("/") == [name]
     expire_objects()
     assert plots.listdir("/") == []
+
+
+def test_a_namespace_may_be_opened_by_many_at_once(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    start = threading.Barrier(8)
+
+    def open_all() -> None:
+        start.wait(10)
+        for number in range(100):
+            get_filesystem(f"deep/down/{number}")
+
+    with ThreadPoolExecutor(8) as threads:
+        for opened in [threads.submit(open_all) for _ in range(8)]:
+            opened.result()
+
+
+def test_a_root_that_cannot_be_made_is_one_error(djfs: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    djfs(type="osfs", directory_root=tmp_path / "file" / "root")
+    with pytest.raises(errors.CreateFailed, match=r"Not a directory: .*file/root/plots"):
+        get_filesystem("plots")
 
 
 # -- rewrites

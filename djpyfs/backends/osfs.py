@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
 from fs.base import FS
-from fs.errors import NoURL, ResourceNotFound
+from fs.errors import CreateFailed, NoURL, ResourceNotFound
 from fs.info import Info
 from fs.osfs import OSFS
 from fs.path import abspath, dirname, normpath
@@ -34,7 +34,12 @@ class DiskFileSystem(OSFS):
     """
 
     def __init__(self, root: str) -> None:
-        super().__init__(root, create=True, expand_vars=False)
+        try:
+            # OSFS looks first and makes then, between which another process may have made it.
+            os.makedirs(root, exist_ok=True)
+        except OSError as error:
+            raise CreateFailed(exc=error) from error
+        super().__init__(root, expand_vars=False)
         self._made = {"/"}
 
     def makedir(
