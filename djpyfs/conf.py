@@ -53,7 +53,11 @@ class Policy:
 
     placement: Placement
     default_ttl: int | None = None  # µs
+    min_ttl: int | None = None  # µs
     max_ttl: int | None = None  # µs
+    clamp: bool = False
+    hide_expired: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +151,13 @@ SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
     "one_shot": (_flag, False),
     "one_shot_horizon": (_number(0, 3_600), 300),
 }
-LIFE_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
+POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "default_ttl": _optional(_microseconds(0.001)),
+    "min_ttl": _optional(_microseconds(0.001)),
     "max_ttl": _optional(_microseconds(0.001)),
+    "clamp": _flag,
+    "hide_expired": _flag,
+    "hold": _flag,
 }
 
 
@@ -164,15 +172,22 @@ def _policy(raw: Mapping[str, Any]) -> Policy:
     options = {
         key: value
         for key, value in raw.items()
-        if key not in SERVICE_KEYS and key not in LIFE_KEYS and key not in ("type", "namespaces")
+        if key not in SERVICE_KEYS and key not in POLICY_KEYS and key not in ("type", "namespaces")
     }
     if "." not in type_:  # a back-end of djpyfs, whose keys are all known
         for key in options.keys() - BACKEND_KEYS:
-            raise unknown_key(key, [*BACKEND_KEYS, *SERVICE_KEYS, *LIFE_KEYS, "namespaces"])
-    lives = {key: check(key, raw.get(key)) for key, check in LIFE_KEYS.items()}
-    if lives["max_ttl"] and (lives["default_ttl"] or 0) > lives["max_ttl"]:
-        raise ConfigurationError("DJFS['default_ttl'] is longer than DJFS['max_ttl']: shorten it")
-    return Policy(Placement(type_, options), **lives)
+            raise unknown_key(key, [*BACKEND_KEYS, *SERVICE_KEYS, *POLICY_KEYS, "namespaces"])
+    given = {key: check(key, raw[key]) for key, check in POLICY_KEYS.items() if key in raw}
+    policy = Policy(Placement(type_, options), **given)
+    _check_order("min_ttl", policy.min_ttl, "default_ttl", policy.default_ttl)
+    _check_order("default_ttl", policy.default_ttl, "max_ttl", policy.max_ttl)
+    _check_order("min_ttl", policy.min_ttl, "max_ttl", policy.max_ttl)
+    return policy
+
+
+def _check_order(shorter: str, low: int | None, longer: str, high: int | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ConfigurationError(f"DJFS[{shorter!r}] is longer than DJFS[{longer!r}]: shorten it")
 
 
 def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:

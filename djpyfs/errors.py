@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
-from fs.errors import InvalidCharsInPath
+from fs.errors import InvalidCharsInPath, PermissionDenied
 
 
 class DjpyfsError(Exception):
@@ -47,6 +47,12 @@ class NameNotText(InvalidName, TypeError):
 
 class InvalidLifetime(DjpyfsError, ValueError):
     """A life time that is negative, too long, or not a number."""
+
+
+class NamespaceHeld(DjpyfsError, PermissionDenied):
+    """Nothing in a namespace whose policy says ``hold`` may be removed."""
+
+    default_message = "'{path}' stays: its namespace is on hold, see DJFS['namespaces']"
 
 
 class FileBusy(DjpyfsError):

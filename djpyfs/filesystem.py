@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from numbers import Real
 from time import monotonic
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, BinaryIO, NoReturn, TypeVar, cast
 
 from fs import errors
 from fs.base import FS
 from fs.info import Info
 from fs.iotools import RawWrapper
 from fs.mode import Mode
-from fs.path import abspath, frombase, isparent, join
+from fs.path import abspath, combine, frombase, isparent, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.walk import Walker
@@ -26,7 +27,7 @@ from fs.walk import Walker
 from . import conf
 from .backends import Backend, backend_for
 from .conf import LONGEST_LIFE, SECOND
-from .errors import InvalidLifetime
+from .errors import InvalidLifetime, NamespaceHeld
 from .expirations import ExpirationStore, Touch, store_for
 from .names import KEY_BYTES, REFUSED_CHARACTERS, Entry, check_length, check_namespace, check_path
 from .signals import deadline_set
@@ -92,9 +93,9 @@ class ExpiringFS(FS):
         With ``expires=False`` the file is permanent. It need not exist yet. Raises
         `InvalidName`, `InvalidLifetime` and `RecordStoreUnavailable`, before anything is stored.
         """
-        ttl = self._ttl(seconds, days)
+        ttl = self._ttl(seconds, days) if expires else self._permanent(seconds, days)
         entry = self._entry(filename)
-        if not expires:
+        if ttl is None:
             self._expirations.cancel(entry.member)
         else:
             self._schedule([entry], ttl)
@@ -127,6 +128,7 @@ class ExpiringFS(FS):
         self.check()
         seconds = _seconds("timeout", timeout)
         entry = self._entry(filename)
+        self._check_seen(entry.path)
         lifetime = self._url_lifetime(entry, seconds) if self._backend.urls_expire else None
         return self._backend.url(entry.namespace, entry.path, lifetime)
 
@@ -145,13 +147,25 @@ class ExpiringFS(FS):
         total = _seconds("seconds", seconds) + _seconds("days", days) * 86_400
         if total > LONGEST_LIFE:
             raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
-        ttl = round(total * SECOND)
-        most = self._policy.max_ttl
-        if most is not None and ttl > most:
-            raise InvalidLifetime(
-                f"a life of {total:g} s is longer than DJFS['max_ttl'] of {most / SECOND:g} s"
-            )
+        ttl, policy = round(total * SECOND), self._policy
+        if policy.max_ttl is not None and ttl > policy.max_ttl:
+            return policy.max_ttl if policy.clamp else self._refuse(ttl, "max_ttl", policy.max_ttl)
+        if policy.min_ttl is not None and ttl < policy.min_ttl:
+            return policy.min_ttl if policy.clamp else self._refuse(ttl, "min_ttl", policy.min_ttl)
         return ttl
+
+    def _permanent(self, seconds: float, days: float) -> int | None:
+        """Return None for no deadline, or the longest life where a file must have one."""
+        _seconds("seconds", seconds), _seconds("days", days)
+        most = self._policy.max_ttl
+        return most if most is None or self._policy.clamp else self._refuse(None, "max_ttl", most)
+
+    def _refuse(self, ttl: int | None, key: str, bound: int) -> NoReturn:
+        life = "endless" if ttl is None else f"of {ttl / SECOND:g} s"
+        raise InvalidLifetime(
+            f"a life {life} is beyond DJFS[{key!r}] of {bound / SECOND:g} s "
+            f"in {self.namespace!r}: choose another, or set 'clamp'"
+        )
 
     def _schedule(self, entries: list[Entry], ttl: int) -> None:
         self.check()
@@ -187,17 +201,37 @@ class ExpiringFS(FS):
         self.check()
         return abspath(self._path(path))
 
+    # -- what is hidden
+
+    def _hidden(self, *paths: str) -> set[str]:
+        """Return those of ``paths`` whose time is up, where the namespace hides them."""
+        if not self._policy.hide_expired or not paths:
+            return set()
+        now, deadlines = self._expirations.deadlines([self._member(path) for path in paths])
+        return {path for path, due in zip(paths, deadlines, strict=True) if 0 < due <= now}
+
+    def _check_seen(self, path: str) -> None:
+        if self._hidden(path):
+            raise errors.ResourceNotFound(path)
+
+    def _seen(self, path: str) -> str:
+        """Return a checked path that may be read."""
+        self.check()
+        checked = self._path(path)
+        self._check_seen(checked)
+        return checked
+
     # -- reading
 
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
         """Return what is known of a file or directory."""
-        self.check()
-        return self._files.getinfo(self._path(path), namespaces)
+        return self._files.getinfo(self._seen(path), namespaces)
 
     def exists(self, path: str) -> bool:
         """Tell whether there is a file or a directory."""
         self.check()
-        return self._files.exists(self._path(path))
+        checked = self._path(path)
+        return not self._hidden(checked) and self._files.exists(checked)
 
     def isdir(self, path: str) -> bool:
         """Tell whether there is a directory."""
@@ -207,12 +241,16 @@ class ExpiringFS(FS):
     def isfile(self, path: str) -> bool:
         """Tell whether there is a file."""
         self.check()
-        return self._files.isfile(self._path(path))
+        checked = self._path(path)
+        return not self._hidden(checked) and self._files.isfile(checked)
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory."""
         self.check()
-        return self._files.listdir(self._path(path))
+        directory = self._path(path)
+        names = self._files.listdir(directory)
+        hidden = self._hidden(*(combine(directory, name) for name in names))
+        return [name for name in names if combine(directory, name) not in hidden]
 
     def scandir(
         self,
@@ -222,24 +260,27 @@ class ExpiringFS(FS):
     ) -> Iterator[Info]:
         """Iterate over what is known of the entries of a directory."""
         self.check()
-        return self._files.scandir(self._path(path), namespaces, page)
+        directory = self._path(path)
+        if not self._policy.hide_expired:
+            return self._files.scandir(directory, namespaces, page)
+        infos = list(self._files.scandir(directory, namespaces))
+        hidden = self._hidden(*(combine(directory, info.name) for info in infos))
+        seen = (info for info in infos if combine(directory, info.name) not in hidden)
+        return islice(seen, *page) if page else seen
 
     def islink(self, path: str) -> bool:
         """Tell whether ``path`` is a symbolic link."""
-        self.check()
-        return self._files.islink(self._path(path))
+        return self._files.islink(self._seen(path))
 
     def readbytes(self, path: str) -> bytes:
         """Return the contents of a file."""
-        self.check()
-        return self._files.readbytes(self._path(path))
+        return self._files.readbytes(self._seen(path))
 
     def download(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         """Copy the contents of a file into an open binary file."""
-        self.check()
-        self._files.download(self._path(path), file, chunk_size, **options)
+        self._files.download(self._seen(path), file, chunk_size, **options)
 
     def getmeta(self, namespace: str = "standard") -> dict[str, object]:
         """Return what is known of the filesystem as a whole."""
@@ -264,6 +305,10 @@ class ExpiringFS(FS):
         checked_mode = Mode(mode)
         checked_mode.validate_bin()
         relative = self._path(path)
+        if self._hidden(relative):
+            if not checked_mode.create:
+                raise errors.ResourceNotFound(path)
+            mode = mode.replace("a", "w").replace("x", "w")  # what is over is not added to
         if not (checked_mode.writing or checked_mode.appending):
             return self._files.openbin(relative, mode, buffering, **options)
         write = _Write(self, relative)
@@ -290,16 +335,18 @@ class ExpiringFS(FS):
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
         """Copy a file. The copy is a new file, without the deadline of the first."""
-        source = self._path(src_path)
-        with self._writing(dst_path) as (destination, _):
-            self._files.copy(source, destination, overwrite, preserve_time)
+        source = self._seen(src_path)
+        with self._writing(dst_path) as (destination, write):
+            # A file whose time was up did not stand in the way.
+            replaces = overwrite or (self._policy.hide_expired and write.began_anew)
+            self._files.copy(source, destination, replaces, preserve_time)
 
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
         """Move a file, and its deadline with it."""
-        self.check()
-        source, destination = self._path(src_path), self._path(dst_path)
+        source, destination = self._seen(src_path), self._path(dst_path)
+        self._check_removable(src_path)
         # For a moment the destination has the source's deadline, so it must be known to yield.
         if self.getinfo(source).is_dir:
             raise errors.FileExpected(src_path)
@@ -373,8 +420,10 @@ class ExpiringFS(FS):
     def removetree(self, dir_path: str) -> None:
         """Remove a directory with all that is in it; of the root, only the contents."""
         root = self.validatepath(dir_path)
+        self._check_removable(dir_path)
         with self._lock:
-            for path, info in Walker(search="depth").info(self, root):
+            # Not through our own listings: what is hidden must go as well.
+            for path, info in Walker(search="depth").info(self._files, root):
                 # A directory may end with its last file, on S3 or by a sweep.
                 with suppress(errors.ResourceNotFound):
                     self.removedir(path) if info.is_dir else self.remove(path)
@@ -400,6 +449,7 @@ class ExpiringFS(FS):
         """Hold the claim on a record while its file is removed, so that no write gets between."""
         self.check()
         relative = self._path(path)
+        self._check_removable(path)
         member = self._member(relative)
         claim = self._expirations.reserve(member, self._settings.lease)
         try:
@@ -410,6 +460,10 @@ class ExpiringFS(FS):
             raise
         if claim.token:
             self._expirations.acknowledge(member, claim.token)
+
+    def _check_removable(self, path: str) -> None:
+        if self._policy.hold:
+            raise NamespaceHeld(path)
 
 
 class _Write:
@@ -423,6 +477,7 @@ class _Write:
         self._deadline = 0
         first = self._touch()
         self._before = first.before
+        self.began_anew = bool(first.before and (first.by_default or not first.deadline))
         if not first.by_default:  # then the deadline is not ours to move
             self._default_ttl = None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import chain
 
 from . import conf
@@ -15,6 +15,7 @@ from .conf import SECOND
 from .errors import DjpyfsError, RecordStoreError
 from .expirations import Backoff, Claim, ExpirationStore, store_for
 from .names import Entry, check_namespace, check_path
+from .signals import files_expired, sweep_finished
 
 log = logging.getLogger("djpyfs")
 
@@ -34,6 +35,8 @@ class SweepReport:
     failed: int = 0
     retried: int = 0
     set_aside: int = 0
+    #: Files that stay, because their namespace is on hold.
+    held: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0
     #: Age of the oldest overdue record that the sweep met, in seconds.
@@ -100,6 +103,16 @@ class _HeldLease:
         return self._end - time.clock_gettime(_CLOCK)
 
 
+@dataclass
+class _Batch:
+    """What became of the members of one claim."""
+
+    deleted: list[Entry] = field(default_factory=list)
+    done: list[bytes] = field(default_factory=list)  # their records, and those of missing files
+    failures: list[tuple[bytes, str]] = field(default_factory=list)
+    held: list[bytes] = field(default_factory=list)
+
+
 class _Sweep:
     """One run over all shards, with what it has counted so far."""
 
@@ -117,7 +130,8 @@ class _Sweep:
         self._seconds = seconds
         self._on_batch = on_batch
         self._claimed = 0
-        self._deleted = self._missing = self._retried = self._set_aside = self._remaining = 0
+        self._deleted = self._missing = self._retried = self._set_aside = 0
+        self._held = self._remaining = 0
         self._late = 0.0
 
     def run(self) -> SweepReport:
@@ -127,6 +141,7 @@ class _Sweep:
         report = self._report()
         if self._claimed:
             self._note(report)
+            sweep_finished.send_robust(sweep, report=report)
         return report
 
     def run_one(self, entry: Entry) -> float:
@@ -142,11 +157,18 @@ class _Sweep:
         while claim and claim.members:
             self._claimed += len(claim.members)
             self._late = max(self._late, *claim.late)
-            done, failures = self._delete(claim.members, lease)
+            batch = self._delete(claim.members, lease)
             lease = self._new_lease()
             settled = self._store.settle(
-                shard, claim.token, done, failures, self._backoff, self._wanted()
+                shard,
+                claim.token,
+                batch.done,
+                batch.failures,
+                self._backoff,
+                batch.held,
+                self._wanted(),
             )
+            _tell_of(batch.deleted)
             self._retried += settled.retried
             self._set_aside += settled.set_aside
             claim = settled.claim
@@ -166,38 +188,45 @@ class _Sweep:
             size = 0
         return size, self._settings.lease
 
-    def _delete(
-        self, members: Sequence[bytes], lease: Lease
-    ) -> tuple[list[bytes], list[tuple[bytes, str]]]:
-        """Delete files; return the records to forget, and those that failed with the reason."""
-        groups, failures = self._by_backend(members)
-        done: list[bytes] = []
-        for backend, entries in groups.items():
+    def _delete(self, members: Sequence[bytes], lease: Lease) -> _Batch:
+        batch = _Batch()
+        for backend, entries in self._by_backend(members, batch).items():
             outcome = _attempt(backend, list(entries), lease)
-            self._deleted += len(outcome.deleted)
             self._missing += len(outcome.missing)
-            done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
-            failures += [(entries[entry], why) for entry, why in outcome.failed]
-        for member, why in failures:
+            batch.deleted += outcome.deleted
+            batch.done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
+            batch.failures += [(entries[entry], why) for entry, why in outcome.failed]
+        for member, why in batch.failures:
             name = member.replace(b"\0", b"/").decode(errors="replace")
             log.warning("%a was not deleted: %s", name, why)
-        return done, failures
+        self._deleted += len(batch.deleted)
+        self._held += len(batch.held)
+        return batch
 
     def _by_backend(
-        self, members: Sequence[bytes]
-    ) -> tuple[Mapping[Backend, dict[Entry, bytes]], list[tuple[bytes, str]]]:
+        self, members: Sequence[bytes], batch: _Batch
+    ) -> Mapping[Backend, dict[Entry, bytes]]:
+        """Group what may be deleted; what may not goes into ``batch``."""
         groups: dict[Backend, dict[Entry, bytes]] = {}
-        failures = []
-        backend_of = cache(partial(backend_for, self._settings))
+        backend_of = cache(self._backend_of)
         for member in members:
             try:
                 entry = Entry.of_member(member)
                 backend = backend_of(entry.namespace)
             except DjpyfsError as error:
-                failures.append((member, reason(error)))
+                batch.failures.append((member, reason(error)))
             else:
-                groups.setdefault(backend, {})[entry] = member
-        return groups, failures
+                if backend:
+                    groups.setdefault(backend, {})[entry] = member
+                else:
+                    batch.held.append(member)
+        return groups
+
+    def _backend_of(self, namespace: str) -> Backend | None:
+        """Return the back-end of a namespace, or None where it is on hold."""
+        if self._settings.policy_for(namespace).hold:
+            return None
+        return backend_for(self._settings, namespace)
 
     def _report(self) -> SweepReport:
         return SweepReport(
@@ -206,6 +235,7 @@ class _Sweep:
             failed=self._retried + self._set_aside,
             retried=self._retried,
             set_aside=self._set_aside,
+            held=self._held,
             remaining=self._remaining,
             lag=self._late / SECOND,
             duration=self._elapsed(),
@@ -219,6 +249,16 @@ class _Sweep:
             self._store.record_sweep(report.as_dict())
         except RecordStoreError as error:  # a full Redis must not keep a sweep from its work
             log.warning("the sweep's report was not kept: %s", error)
+
+
+def _tell_of(deleted: Sequence[Entry]) -> None:
+    if not files_expired.has_listeners():
+        return
+    namespaces: dict[str, list[str]] = {}
+    for entry in deleted:
+        namespaces.setdefault(entry.namespace, []).append(entry.path)
+    for namespace, paths in namespaces.items():
+        files_expired.send_robust(sweep, namespace=namespace, paths=paths)
 
 
 def _attempt(backend: Backend, entries: list[Entry], lease: Lease) -> Outcome:

@@ -19,6 +19,7 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.002  # s
 LONGEST_PAUSE = 0.1  # s
 SWEEPS_KEPT = 1_000
+HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
 
 
 class Claim(NamedTuple):
@@ -138,9 +139,17 @@ class ExpirationStore(ABC):
         """Return the shard that holds a member's record."""
         return 0
 
-    @abstractmethod
     def deadline(self, member: bytes) -> tuple[int, int]:
         """Return the time now, and the member's deadline or 0."""
+        now, (deadline,) = self.deadlines([member])
+        return now, deadline
+
+    @abstractmethod
+    def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
+        """Return the time now, and the deadline of each member or 0, in one round trip.
+
+        That of a deletion that is under way, has failed or was given up has passed.
+        """
 
     @abstractmethod
     def claim(self, shard: int, limit: int, lease: int) -> Claim:
@@ -158,10 +167,11 @@ class ExpirationStore(ABC):
         done: Sequence[bytes],
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
+        held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
     ) -> Settled:
-        """Forget what is ``done``, put ``failures`` off, and claim anew with ``then`` (limit,
-        lease), in one round trip."""
+        """Forget what is ``done``, put off ``failures`` and what is ``held``, and claim anew with
+        ``then`` (limit, lease), in one round trip."""
 
     @abstractmethod
     def record_sweep(self, report: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from threading import RLock
 from time import monotonic_ns, time, time_ns
 
 from ..conf import SECOND
-from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
+from . import HOLD_PAUSE, SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class MemoryStore(ExpirationStore):
             if not token and (left := self._busy(member)):
                 return left
             held = token in (0, self._claimed.get(member))
-            if held and expected in (-1, self.deadline(member)[1]):
+            if held and expected in (-1, self._known_deadline(member, self._now())):
                 self._forget(member)
                 self._set_deadline(member, deadline)
             return 0
@@ -92,7 +92,8 @@ class MemoryStore(ExpirationStore):
         with self._lock:
             if left := self._busy(member):
                 return left, Touch()
-            now, before = self.deadline(member)
+            now = self._now()
+            before = self._known_deadline(member, now)
             deadline, own = before, bool(before and before == registered)
             if deadline and not own and (deadline <= now or member in self._attempts):
                 self._forget(member)
@@ -110,8 +111,9 @@ class MemoryStore(ExpirationStore):
         with self._lock:
             if left := max(self._busy(source), self._busy(destination)):
                 return left, (0, 0)
-            _, carried = self.deadline(source)
-            _, replaced = self.deadline(destination)
+            now = self._now()
+            carried = self._known_deadline(source, now)
+            replaced = self._known_deadline(destination, now)
             self._forget(destination)
             self._forget(source)
             if carried:
@@ -120,11 +122,16 @@ class MemoryStore(ExpirationStore):
                 self._set_deadline(source, remaining)
             return 0, (carried, replaced)
 
-    def deadline(self, member: bytes) -> tuple[int, int]:
+    def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
             now = self._now()
-            passed = member in self._claimed or member in self._failed
-            return now, self._due.get(member, now if passed else 0)
+            known = {member: self._known_deadline(member, now) for member in members}
+            passed = self._attempts.keys() & known.keys()
+            return now, [min(now, known[m]) if m in passed else known[m] for m in members]
+
+    def _known_deadline(self, member: bytes, now: int) -> int:
+        passed = member in self._claimed or member in self._failed
+        return self._due.get(member, now if passed else 0)
 
     # -- the verbs of sweeps
 
@@ -156,7 +163,8 @@ class MemoryStore(ExpirationStore):
         with self._lock:
             if left := self._busy(member):
                 return ClaimOne(left)
-            now, deadline = self.deadline(member)
+            now = self._now()
+            deadline = self._known_deadline(member, now)
             if not early and member in self._failed:
                 deadline = 0
             wait = max(0, deadline - now) if deadline else 0
@@ -174,6 +182,7 @@ class MemoryStore(ExpirationStore):
         done: Sequence[bytes],
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
+        held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
     ) -> Settled:
         with self._lock:
@@ -181,10 +190,18 @@ class MemoryStore(ExpirationStore):
                 if self._claimed.get(member) == token:
                     del self._claimed[member]
                     self._attempts.pop(member, None)
-            held = [failure for failure in failures if self._claimed.get(failure[0]) == token]
-            set_aside = sum(self._fail(*failure, backoff) for failure in held if backoff)
+            for member in held:
+                if self._claimed.get(member) == token:
+                    self._postpone(member)
+            ours = [failure for failure in failures if self._claimed.get(failure[0]) == token]
+            set_aside = sum(self._fail(*failure, backoff) for failure in ours if backoff)
             claim = self.claim(shard, *then) if then else None
-            return Settled(len(held) - set_aside, set_aside, claim)
+            return Settled(len(ours) - set_aside, set_aside, claim)
+
+    def _postpone(self, member: bytes) -> None:
+        del self._claimed[member]
+        self._attempts.setdefault(member, 0)
+        self._set_deadline(member, self._now() + HOLD_PAUSE)
 
     def _fail(self, member: bytes, reason: str, backoff: Backoff) -> bool:
         del self._claimed[member]

@@ -22,7 +22,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
-from . import SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
+from . import HOLD_PAUSE, SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
 
 # Together below the 5 s after which a Redis that hangs must have become an error.
 CONNECT_TIMEOUT = 2  # s
@@ -31,7 +31,8 @@ SLICE = 5_000  # members that one script takes, so that Redis serves others in b
 
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
-VERBS = "schedule cancel place touch rename deadline claim claim_one acknowledge fail".split()
+VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
+postpone""".split()
 
 
 class _Call(NamedTuple):
@@ -127,9 +128,19 @@ class RedisStore(ExpirationStore):
                 return left, (0, 0)
         return 0, (carried, replaced)
 
-    def deadline(self, member: bytes) -> tuple[int, int]:
-        now, deadline = self._run("deadline", self.shard_of(member), member)
-        return now, deadline
+    def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
+        groups = self._by_shard(members)
+        calls = [
+            _Call("deadline", shard, own[first : first + SLICE])
+            for shard, own in groups.items()
+            for first in range(0, len(own), SLICE)
+        ]
+        now, found = 0, []
+        for reply in self._run_all(calls):
+            now = max(now, reply[0])
+            found += reply[1:]
+        known = dict(zip(chain(*groups.values()), found, strict=True))
+        return now, [known[member] for member in members]
 
     # -- the verbs of sweeps
 
@@ -146,11 +157,14 @@ class RedisStore(ExpirationStore):
         done: Sequence[bytes],
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
+        held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
     ) -> Settled:
         calls = []
         if done:
             calls.append(_Call("acknowledge", shard, (token, *done)))
+        if held:
+            calls.append(_Call("postpone", shard, (token, HOLD_PAUSE, *held)))
         if failures and backoff:
             pairs = [part for failure in failures for part in failure]
             calls.append(_Call("fail", shard, (token, *backoff, *pairs)))

@@ -1,6 +1,15 @@
 #!lua flags=no-writes
--- deadline: reads a member's deadline.
--- ARGV     member
--- Returns  {now, deadline, or 0 where there is none}
+-- deadline: reads members' deadlines. That of a deletion that failed has passed, whenever it is
+-- tried again.
+-- ARGV     member...
+-- Returns  {now, deadline or 0...}
 -- Touches  nothing
-return {now, known_deadline(ARGV[1]) or 0}
+local reply = {now}
+for i = 1, #ARGV do
+  local deadline = known_deadline(ARGV[i]) or 0
+  if deadline > now and redis.call('HEXISTS', attempts, ARGV[i]) == 1 then
+    deadline = now
+  end
+  reply[i + 1] = deadline
+end
+return reply

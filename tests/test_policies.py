@@ -1,0 +1,223 @@
+"""Policies of a namespace: bounds for lives, hidden files, holds; and what sweeps tell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.dispatch import Signal
+from fs import errors
+
+from djpyfs import DjpyfsError, InvalidLifetime, NamespaceHeld, expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.signals import files_expired, sweep_finished
+from tests.test_filesystem import left, overdue
+
+Make = Callable[..., ExpiringFS]
+
+
+@pytest.fixture
+def make(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> Make:
+    """Return a filesystem on every back-end whose namespace has a policy."""
+
+    def make(**policy: Any) -> ExpiringFS:
+        djfs(**place, **records, namespaces={"plots": policy})
+        return get_filesystem("plots")
+
+    return make
+
+
+@pytest.fixture
+def heard() -> Iterator[Callable[[Signal], list[dict[str, Any]]]]:
+    """Listen to a signal; return what it was sent with."""
+    connected: list[tuple[Signal, Any]] = []
+
+    def listen(signal: Signal) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
+
+        def receive(**sent: Any) -> None:
+            told.append(sent)
+
+        signal.connect(receive, weak=False)
+        connected.append((signal, receive))
+        return told
+
+    yield listen
+    for signal, receive in connected:
+        signal.disconnect(receive)
+
+
+# -- bounds
+
+
+def test_a_life_out_of_bounds_is_refused(make: Make) -> None:
+    plots = make(min_ttl=10, max_ttl=100)
+    for seconds in 9, 101:
+        with pytest.raises(InvalidLifetime, match=r"m.._ttl"):
+            plots.expire("a", seconds)
+    with pytest.raises(InvalidLifetime, match="endless"):
+        plots.expire("a", expires=False)
+    assert plots.expiration("a") is None
+    plots.expire("a", 50)
+    assert left(plots, "a") > 45
+
+
+def test_a_life_out_of_bounds_is_cut_where_the_policy_says_so(make: Make) -> None:
+    plots = make(min_ttl=50, max_ttl=100, clamp=True)
+    plots.expire("short", 1)
+    plots.expire("long", days=1)
+    plots.expire("endless", expires=False)
+    assert left(plots, "short") == pytest.approx(50, abs=5)
+    assert left(plots, "long") == pytest.approx(100, abs=5)
+    assert left(plots, "endless") == pytest.approx(100, abs=5)
+
+
+def test_a_file_becomes_permanent_whatever_its_shortest_life(make: Make) -> None:
+    plots = make(min_ttl=50)
+    plots.expire("a", 60)
+    plots.expire("a", 0, expires=False)
+    assert plots.expiration("a") is None
+
+
+# -- hidden files
+
+
+@pytest.fixture
+def hidden(make: Make) -> ExpiringFS:
+    """A filesystem with one file that is overdue, one that is not, and one without a deadline."""
+    plots = make(hide_expired=True)
+    plots.makedir("d")
+    overdue(plots, "d/over")
+    for name in "d/due", "d/permanent":
+        plots.writebytes(name, b"alive")
+    plots.expire("d/due", 100)
+    return plots
+
+
+READS: dict[str, Callable[[ExpiringFS], object]] = {
+    "open": lambda fs: fs.open("d/over"),
+    "open to change": lambda fs: fs.open("d/over", "r+b"),
+    "readbytes": lambda fs: fs.readbytes("d/over"),
+    "readtext": lambda fs: fs.readtext("d/over"),
+    "getinfo": lambda fs: fs.getinfo("d/over"),
+    "getsize": lambda fs: fs.getsize("d/over"),
+    "copy": lambda fs: fs.copy("d/over", "copy"),
+    "move": lambda fs: fs.move("d/over", "moved"),
+    "get_url": lambda fs: fs.get_url("d/over"),
+    "sub-filesystem": lambda fs: fs.opendir("d").readbytes("over"),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_file_whose_time_is_up_is_not_found(hidden: ExpiringFS, read: str) -> None:
+    with pytest.raises(errors.ResourceNotFound):
+        READS[read](hidden)
+
+
+def test_a_file_whose_time_is_up_is_in_no_listing(hidden: ExpiringFS) -> None:
+    assert not hidden.exists("d/over")
+    assert not hidden.isfile("d/over")
+    assert sorted(hidden.listdir("d")) == ["due", "permanent"]
+    assert sorted(info.name for info in hidden.scandir("d")) == ["due", "permanent"]
+    assert len(list(hidden.scandir("d", page=(0, 1)))) == 1
+    assert sorted(hidden.walk.files("/")) == ["/d/due", "/d/permanent"]
+    assert hidden.readbytes("d/due") == b"alive"
+
+
+@pytest.mark.parametrize("mode", ["ab", "xb", "wb"])
+def test_a_write_finds_nothing_where_a_file_is_hidden(hidden: ExpiringFS, mode: str) -> None:
+    with hidden.open("d/over", mode) as file:
+        file.write(b"new")
+    assert hidden.readbytes("d/over") == b"new"
+    assert expire_objects().deleted == 0
+
+
+def test_a_hidden_file_does_not_stand_in_the_way(hidden: ExpiringFS) -> None:
+    hidden.copy("d/permanent", "d/over")
+    assert hidden.readbytes("d/over") == b"alive"
+    overdue(hidden, "d/over")
+    hidden.move("d/permanent", "d/over")
+    assert hidden.readbytes("d/over") == b"alive"
+
+
+def test_a_tree_is_removed_with_what_is_hidden_in_it(hidden: ExpiringFS) -> None:
+    hidden.removetree("d")
+    assert expire_objects().deleted == 0
+    assert not hidden.exists("d")
+
+
+def test_a_deletion_that_failed_stays_hidden(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    for attempts in 1, 5:
+        policy = {"hide_expired": True, "type": "tests.test_sweep.BrittleBackend"}
+        djfs(type="memory", max_attempts=attempts, **records, namespaces={"plots": policy})
+        plots = get_filesystem("plots")
+        overdue(plots, "bad one")
+        assert expire_objects().failed == 1
+        assert not plots.exists("bad one")
+
+
+# -- holds
+
+
+def test_nothing_on_hold_is_deleted_until_the_hold_is_lifted(make: Make) -> None:
+    plots = make(hold=True)
+    overdue(plots, "a")
+    report = expire_objects()
+    assert (report.deleted, report.failed, report.held) == (0, 0, 1)
+    assert expire_objects().held == 0
+    for remove in plots.remove, plots.removetree, plots.removedir:
+        with pytest.raises(NamespaceHeld, match="hold") as raised:
+            remove("a")
+        assert isinstance(raised.value, errors.PermissionDenied)
+        assert isinstance(raised.value, DjpyfsError)
+    with pytest.raises(NamespaceHeld):
+        plots.move("a", "b")
+    assert plots.readbytes("a") == b"old"
+
+
+def test_what_was_on_hold_counts_as_overdue(make: Make) -> None:
+    plots = make(hold=True)
+    overdue(plots, "a")
+    expire_objects()
+    assert left(plots, "a") < 5
+    plots.writebytes("a", b"new")
+    assert plots.expiration("a") is None
+
+
+# -- signals
+
+
+def test_a_sweep_tells_which_files_it_deleted(
+    make: Make, heard: Callable[[Signal], list[dict[str, Any]]]
+) -> None:
+    plots, other = make(), get_filesystem("other")
+    expired, finished = heard(files_expired), heard(sweep_finished)
+    for filesystem, name in (plots, "a"), (plots, "b"), (other, "c"):
+        overdue(filesystem, name)
+    expire_objects()
+    told = {sent["namespace"]: sorted(sent["paths"]) for sent in expired}
+    assert told == {"plots": ["a", "b"], "other": ["c"]}
+    assert [sent["report"].deleted for sent in finished] == [3]
+    expire_objects()
+    assert len(finished) == 1
+
+
+def test_a_receiver_that_raises_is_logged_and_stops_nothing(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("receiver is broken")
+
+    plots = make()
+    overdue(plots, "a")
+    files_expired.connect(fail)
+    try:
+        with caplog.at_level(logging.ERROR):
+            assert expire_objects().deleted == 1
+    finally:
+        files_expired.disconnect(fail)
+    assert "receiver is broken" in caplog.text
