@@ -229,7 +229,7 @@ def test_a_namespace_may_be_opened_by_many_at_once(
 def test_a_root_that_cannot_be_made_is_one_error(djfs: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     djfs(type="osfs", directory_root=tmp_path / "file" / "root")
-    with pytest.raises(errors.CreateFailed, match=r"Not a directory: .*file/root/plots"):
+    with pytest.raises(errors.CreateFailed, match=r"Not a directory: .*file/root"):
         get_filesystem("plots")
 
 
