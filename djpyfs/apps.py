@@ -1,12 +1,10 @@
 """The Django application."""
 
 from django.apps import AppConfig
-from django.core.checks import register
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from . import backends, expirations
-from .checks import check_settings
 
 
 class DjpyfsConfig(AppConfig):
@@ -17,7 +15,7 @@ class DjpyfsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks."""
-        register(check_settings, "djpyfs")
+        from . import checks  # noqa: F401
 
 
 @receiver(setting_changed)

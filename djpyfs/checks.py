@@ -1,34 +1,100 @@
-"""Django's system checks: a configuration that cannot work is told at start."""
+"""Django's system checks: a configuration that cannot work is told at start.
+
+Each message has a stable id, so that a project can silence it with SILENCED_SYSTEM_CHECKS.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 from django.apps import apps
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from . import conf
-from .backends import backend_at
-from .errors import ConfigurationError
+from .backends import Backend, backend_at
+from .conf import Settings
+from .errors import ConfigurationError, RecordStoreError
 from .expirations import store_for
 
 
+@register("djpyfs")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Return an error where ``DJFS`` cannot be used. Nothing is connected to."""
+    """Tell where ``DJFS`` cannot be used. Nothing is connected to."""
     try:
         settings = conf.current()
         store_for(settings)
-        for policy in settings.policy, *settings.namespaces.values():
-            backend_at(settings, policy.placement)
+        backends = _backends(settings)
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
+    own = [message for backend in backends for message in backend.checks()]
+    return [*own, *_one_shots(settings), *_overlaps(backends)]
+
+
+@register(Tags.security, deploy=True)
+def check_record_store(**_: Any) -> list[CheckMessage]:
+    """Ask the record store whether it can be relied on, with ``check --deploy``."""
+    if any(isinstance(message, Error) for message in check_settings()):
+        return []  # there is nothing to ask
+    settings = conf.current()
+    store = store_for(settings)
+    try:
+        store.deadline(b"")
+        durable = store.keeps_records_on_disk()
+    except RecordStoreError as error:
+        hint = "Start it, or correct DJFS['redis_url']."
+        return [Error(str(error), hint=hint, obj="settings.DJFS", id="djpyfs.E003")]
+    except ConfigurationError as error:
+        return [Error(str(error), obj="settings.DJFS", id="djpyfs.E004")]
+    return [*_durability(durable), *_alone(settings, _backends(settings))]
+
+
+def _backends(settings: Settings) -> list[Backend]:
+    policies = [settings.policy, *settings.namespaces.values()]
+    return [backend_at(settings, place) for place in {policy.placement for policy in policies}]
+
+
+def _one_shots(settings: Settings) -> Iterator[CheckMessage]:
     if settings.one_shot and not apps.is_installed("djpyfs_tasks"):
-        return [
-            Warning(
-                "DJFS['one_shot'] is on, but nothing sends one-shots",
-                hint="Add 'djpyfs_tasks' to INSTALLED_APPS, or leave the files to the sweep.",
+        yield Warning(
+            "DJFS['one_shot'] is on, but nothing sends one-shots",
+            hint="Add 'djpyfs_tasks' to INSTALLED_APPS, or leave the files to the sweep.",
+            obj="settings.DJFS",
+            id="djpyfs.W001",
+        )
+
+
+def _overlaps(backends: list[Backend]) -> Iterator[CheckMessage]:
+    roots = sorted({root.rstrip("/") for backend in backends for root in backend.roots})
+    for outer, inner in combinations(roots, 2):
+        if inner.startswith(f"{outer}/"):
+            yield Warning(
+                f"{inner!r} lies within {outer!r}: two namespaces may write into the same place",
+                hint="Give them roots of which neither contains the other.",
                 obj="settings.DJFS",
-                id="djpyfs.W001",
+                id="djpyfs.W003",
             )
-        ]
-    return []
+
+
+def _durability(durable: bool) -> Iterator[CheckMessage]:
+    if not durable:
+        yield Warning(
+            "the record store keeps nothing on disk: after a restart files stay for ever",
+            hint="Switch on Redis' append-only file: appendonly yes.",
+            obj="settings.DJFS",
+            id="djpyfs.W004",
+        )
+
+
+def _alone(settings: Settings, backends: list[Backend]) -> Iterator[CheckMessage]:
+    in_process = [type(backend).__name__ for backend in backends if not backend.shared]
+    if settings.redis_url.startswith("memory://"):
+        in_process.append("redis_url")
+    if in_process:
+        yield Warning(
+            f"{', '.join(in_process)} keeps things in this process, where no worker finds them",
+            hint="Use osfs or s3fs and a Redis.",
+            obj="settings.DJFS",
+            id="djpyfs.W005",
+        )

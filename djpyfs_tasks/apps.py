@@ -10,7 +10,7 @@ class DjpyfsTasksConfig(AppConfig):
     verbose_name = "Files that expire: tasks"
 
     def ready(self) -> None:
-        """Listen to the filesystems."""
-        from . import one_shots
+        """Listen to the filesystems, and register the check."""
+        from . import checks, one_shots  # noqa: F401
 
         one_shots.listen()

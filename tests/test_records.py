@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from djpyfs import ConfigurationError, RecordStoreError, conf
+from djpyfs import ConfigurationError, RecordStoreError, conf, expirations
 from djpyfs.conf import SECOND
 from djpyfs.expirations import Backoff, Claim, ExpirationStore, store_for
 from tests.conftest import records_of
@@ -363,6 +363,9 @@ def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_through(
         server.client().config_set("maxmemory", "1")
         with pytest.raises(RecordStoreError, match="full"):
             store.schedule([b"n\0b"], 0)
+        server.client().delete("djpyfs:shards")
+        expirations.close_all()  # as a worker that has just started
+        store = store_for(conf.current())
         found = store.claim(0, 10, LEASE)
         store.settle(0, found.token, found.members)
         assert store.deadline(b"n\0a")[1] == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from djpyfs import ConfigurationError, UnknownBackend, get_filesystem
+from tests.servers import RedisServer, running_redis
 
 DISK = {"type": "osfs", "directory_root": "/nonexistent"}
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -68,7 +69,81 @@ def test_an_unknown_type_is_an_attribute_error_too(settings: Any, type_: str) ->
     assert isinstance(raised.value, AttributeError)
 
 
-def test_one_shots_that_nobody_sends_are_warned_of(settings: Any, tmp_path: Path) -> None:
+def ids(**how: Any) -> list[str]:
+    return sorted(str(message.id) for message in run_checks(**how) if "djpyfs" in str(message.id))
+
+
+@pytest.fixture
+def durable() -> Iterator[str]:
+    with running_redis(appendonly="yes") as server:
+        yield server.url
+
+
+def test_a_configuration_that_works_is_told_nothing(
+    djfs: Callable[..., None], tmp_path: Path, durable: str
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path / "new", url_root="/m/", redis_url=durable)
+    assert ids(include_deployment_checks=True) == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_root_that_cannot_be_written_is_told(djfs: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    djfs(type="osfs", directory_root=tmp_path / "file" / "root")
+    assert ids() == ["djpyfs.E002"]
+
+
+def test_an_address_that_is_a_path_is_told(djfs: Callable[..., None], tmp_path: Path) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root=str(tmp_path))
+    assert ids() == ["djpyfs.W002"]
+
+
+@pytest.mark.parametrize("inner", ["root/inner", "root"])
+def test_roots_that_overlap_are_told(djfs: Callable[..., None], tmp_path: Path, inner: str) -> None:
+    namespaces = {"exports": {"directory_root": tmp_path / inner, "url_root": "/exports/"}}
+    djfs(type="osfs", directory_root=tmp_path / "root", namespaces=namespaces)
+    assert ids() == (["djpyfs.W003"] if inner == "root/inner" else [])
+
+
+def test_a_redis_that_forgets_is_told_at_deployment(
+    djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, redis_url=redis_server.url, key_prefix="checks")
+    assert ids() == []
+    assert ids(include_deployment_checks=True) == ["djpyfs.W004"]
+
+
+def test_a_redis_that_is_away_is_told_at_deployment(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, redis_url="redis://127.0.0.1:1")
+    assert ids(include_deployment_checks=True) == ["djpyfs.E003"]
+
+
+def test_a_redis_that_evicts_is_told_at_deployment(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    with running_redis(**{"maxmemory-policy": "allkeys-lru"}) as server:
+        djfs(type="osfs", directory_root=tmp_path, redis_url=server.url)
+        assert ids(include_deployment_checks=True) == ["djpyfs.E004"]
+
+
+def test_what_no_worker_can_see_is_told_at_deployment(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W005"]
+
+
+def test_a_horizon_beyond_the_patience_of_the_broker_is_told(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    place: dict[str, Any] = {"type": "osfs", "directory_root": tmp_path, "one_shot": True}
+    djfs(**place, one_shot_horizon=3_599)
+    assert ids() == []
+    djfs(**place, one_shot_horizon=3_600)
+    assert ids() == ["djpyfs.W006"]
+
+
+def test_one_shots_that_nobody_sends_are_told_of(settings: Any, tmp_path: Path) -> None:
     settings.DJFS = {"type": "memory", "one_shot": True}
     assert run_checks() == []
     settings.INSTALLED_APPS = ["djpyfs"]

@@ -10,6 +10,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any, ClassVar, Protocol
 
+from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
 from fs.base import FS
 from fs.errors import ResourceNotFound
@@ -53,6 +54,10 @@ class Backend(ABC):
     #: True where `url` wants a life time, because what it returns stops working.
     urls_expire: ClassVar[bool] = False
 
+    #: The roots of what it writes to, as paths: for finding two that overlap.
+    roots: Sequence[str] = ()
+    #: False where another process finds other files.
+    shared: ClassVar[bool] = True
     #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
     longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
@@ -87,6 +92,10 @@ class Backend(ABC):
             else:
                 outcome.deleted.append(entry)
         return outcome
+
+    def checks(self) -> list[CheckMessage]:
+        """Return what Django's system checks shall tell; nothing is written or asked over a net."""
+        return []
 
     def close(self) -> None:
         """Give up what the back-end holds."""

@@ -14,6 +14,8 @@ from . import Backend
 class MemoryBackend(Backend):
     """Keeps each namespace in a `MemoryFS` that lives as long as the process."""
 
+    shared = False
+
     def __init__(self, options: object) -> None:
         super().__init__({})
         self._filesystems: dict[str, MemoryFS] = {}

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
+from django.core.checks import CheckMessage, Error, Warning
 from fs.base import FS
 from fs.errors import CreateFailed, NoURL, ResourceNotFound
 from fs.info import Info
@@ -140,6 +141,7 @@ class DiskBackend(Backend):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
         self.root = os.path.abspath(cast(str, os.fspath(root)))
         self.url_root = url_root
+        self.roots = [self.root]
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the filesystem of a namespace, whose directory is made if need be."""
@@ -150,6 +152,28 @@ class DiskBackend(Backend):
         if self.url_root is None:
             raise NoURL(path, "download", "there is no address: set DJFS['url_root']")
         return f"{self.url_root.rstrip('/')}/{quote(f'{namespace}/{path}')}"
+
+    def checks(self) -> list[CheckMessage]:
+        """Tell of a directory that cannot be written, and of a ``url_root`` that is a path."""
+        found: list[CheckMessage] = []
+        parent = _nearest_existing(self.root)
+        if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
+            found.append(
+                Error(
+                    f"DJFS['directory_root'] is {self.root!r}, which cannot be written",
+                    hint="Give the user of this process the right to write there.",
+                    id="djpyfs.E002",
+                )
+            )
+        if self.url_root and os.path.isdir(self.url_root):
+            found.append(
+                Warning(
+                    f"DJFS['url_root'] is {self.url_root!r}, which is a directory on this machine",
+                    hint="It is the address at which the web server serves directory_root.",
+                    id="djpyfs.W002",
+                )
+            )
+        return found
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files directory by directory, and prune those that become empty."""
@@ -179,6 +203,12 @@ class DiskBackend(Backend):
                 _prune(ways, below)
         except OSError as error:
             outcome.failed += [(entry, reason(error)) for entry in group]
+
+
+def _nearest_existing(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 @contextmanager

@@ -586,6 +586,7 @@ class S3Backend(Backend):
         super().__init__(options)
         self._bucket = _bucket(options)
         self.prefix = _prefix(options)
+        self.roots = [f"{options.get('endpoint_url') or 's3:'}/{self._bucket}/{self.prefix}"]
         self._upload_args = _upload_args(options)
         self._strict = _strict(options)
         _check_credentials(options)

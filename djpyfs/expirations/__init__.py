@@ -174,6 +174,10 @@ class ExpirationStore(ABC):
         ``then`` (limit, lease), in one round trip."""
 
     @abstractmethod
+    def keeps_records_on_disk(self) -> bool:
+        """Tell whether records survive a restart of the server."""
+
+    @abstractmethod
     def record_sweep(self, report: Mapping[str, float]) -> None:
         """Note what a sweep did, for `sweeps`."""
 

@@ -214,6 +214,9 @@ class MemoryStore(ExpirationStore):
         self._set_deadline(member, self._now() + int(wait * random.uniform(0.5, 1)))
         return False
 
+    def keeps_records_on_disk(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Keep everything: there is nothing to give up."""
 

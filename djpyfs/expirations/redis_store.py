@@ -175,6 +175,12 @@ class RedisStore(ExpirationStore):
         retried, set_aside = replies.get("fail", (0, 0))
         return Settled(retried, set_aside, claim)
 
+    def keeps_records_on_disk(self) -> bool:
+        with self._translation:
+            persistence: Any = self._redis.info("persistence")
+            intervals: Any = self._redis.config_get("save")
+        return bool(persistence.get("aof_enabled") or intervals.get("save"))
+
     def record_sweep(self, report: Mapping[str, float]) -> None:
         with self._translation:
             self._redis.xadd(
@@ -249,8 +255,14 @@ class RedisStore(ExpirationStore):
             pipeline.info("memory")
             for source in sources.values():
                 pipeline.script_load(source)
-            _, shards, memory, *digests = pipeline.execute()
-        self._check_server(int(shards), memory)
+            registered, *answers = pipeline.execute(raise_on_error=False)
+        # A full server takes no new key, and must still let sweeps through.
+        excused = isinstance(registered, OutOfMemoryError)
+        for answer in answers if excused else (registered, *answers):
+            if isinstance(answer, Exception):
+                raise answer
+        shards, memory, *digests = answers
+        self._check_server(int(shards or len(self.shards)), memory)
         self._digests = dict(zip(sources, digests, strict=True))
         return self._digests
 
