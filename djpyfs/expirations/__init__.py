@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from heapq import nsmallest
+from operator import attrgetter
 from threading import Lock
 from time import monotonic, sleep
 from typing import NamedTuple, TypeVar
@@ -46,6 +49,56 @@ class Touch(NamedTuple):
     deadline: int = 0
     before: int = 0
     by_default: bool = False  # the default ttl gave it
+
+
+class Counts(NamedTuple):
+    """How many records there are of which kind."""
+
+    now: int  # µs since the epoch, by the store's clock
+    tracked: int  # that wait for their deadline, or for a sweep
+    overdue: int  # of these: the deadline, or the lease of a sweep that died, has passed
+    claimed: int  # of these: a sweep is at them
+    set_aside: int  # beside these: given up
+    oldest: int  # µs since the oldest deadline that has passed, at the least
+
+
+class State(StrEnum):
+    """Where a record is."""
+
+    DUE = "due"
+    CLAIMED = "claimed"
+    SET_ASIDE = "set aside"
+
+
+class Record(NamedTuple):
+    """One record, as it was when it was read."""
+
+    member: bytes
+    deadline: int  # µs since the epoch; 0: it has passed, and nobody noted when it was
+    state: State = State.DUE
+
+
+class Found(NamedTuple):
+    """Records that were looked for; there are perhaps more where that is not ``complete``."""
+
+    records: Sequence[Record]
+    complete: bool
+
+
+class GivenUp(NamedTuple):
+    """A record that was set aside, and why."""
+
+    member: bytes
+    reason: str
+    attempts: int
+    at: int  # s since the epoch
+
+
+class Page(NamedTuple):
+    """Some of the records that were set aside; ``cursor`` leads to more, or is empty."""
+
+    records: Sequence[GivenUp]
+    cursor: str
 
 
 class Settled(NamedTuple):
@@ -177,6 +230,43 @@ class ExpirationStore(ABC):
     def keeps_records_on_disk(self) -> bool:
         """Tell whether records survive a restart of the server."""
 
+    def find(self, prefix: bytes, limit: int, looks: int) -> Found:
+        """Return up to ``limit`` records whose members begin with ``prefix``, soonest first.
+
+        Ends after about ``looks`` records of any name: nothing finds a name in the store but to
+        look at all. What changes its state meanwhile may be missing.
+        """
+        found: dict[bytes, Record] = {}
+        for looked, records in self._scan(prefix):
+            if looks <= 0 or len(found) > limit:
+                return Found(_soonest(found.values(), limit), False)
+            looks -= looked
+            found.update((record.member, record) for record in records)
+        return Found(_soonest(found.values(), limit), len(found) <= limit)
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """Count the records of all shards."""
+
+    @abstractmethod
+    def earliest(self, limit: int) -> Sequence[Record]:
+        """Return the records that wait and are due first, overdue ones included."""
+
+    @abstractmethod
+    def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
+        """Return records set aside whose members begin with ``prefix``.
+
+        They come in no order, and perhaps some more of them than ``limit``.
+        """
+
+    @abstractmethod
+    def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        """Have members that were set aside due now; return those that were set aside."""
+
+    @abstractmethod
+    def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        """Forget members that were set aside; return those that were set aside."""
+
     @abstractmethod
     def record_sweep(self, report: Mapping[str, float]) -> None:
         """Note what a sweep did, for `sweeps`."""
@@ -188,6 +278,10 @@ class ExpirationStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give up the connections."""
+
+    @abstractmethod
+    def _scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+        """Yield how many records were looked at, and those of them that match."""
 
     @abstractmethod
     def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]: ...
@@ -207,6 +301,10 @@ class ExpirationStore(ABC):
     def _rename(
         self, source: bytes, destination: bytes, remaining: int
     ) -> tuple[int, tuple[int, int]]: ...
+
+
+def _soonest(records: Iterable[Record], limit: int) -> list[Record]:
+    return nsmallest(limit, records, key=attrgetter("deadline", "member"))
 
 
 def _when_free(attempt: Callable[[], tuple[int, T]]) -> T:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from operator import attrgetter
 from threading import RLock
 from time import monotonic_ns, time, time_ns
 
 from ..conf import SECOND
-from . import HOLD_PAUSE, SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
+from . import (
+    HOLD_PAUSE,
+    SWEEPS_KEPT,
+    Backoff,
+    Claim,
+    ClaimOne,
+    Counts,
+    ExpirationStore,
+    GivenUp,
+    Page,
+    Record,
+    Settled,
+    State,
+    Touch,
+)
+
+SCANNED = 2_000  # records that are looked at in one step of a scan
 
 
 @dataclass(frozen=True)
@@ -216,6 +233,50 @@ class MemoryStore(ExpirationStore):
 
     def keeps_records_on_disk(self) -> bool:
         return False
+
+    # -- the verbs of onlookers
+
+    def counts(self) -> Counts:
+        with self._lock:
+            now = self._now()
+            live = sum(ends > now for ends in self._claimed.values())
+            tracked = len(self._due) + len(self._claimed)
+            first = min((*self._due.values(), *self._claimed.values()), default=now)
+            oldest = max(0, now - first)
+            return Counts(now, tracked, self._overdue(now), live, len(self._failed), oldest)
+
+    def earliest(self, limit: int) -> Sequence[Record]:
+        with self._lock:
+            records = [Record(member, deadline) for member, deadline in self._due.items()]
+        return heapq.nsmallest(limit, records, key=attrgetter("deadline"))
+
+    def _scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+        with self._lock:
+            records = [Record(member, deadline) for member, deadline in self._due.items()]
+            records += [Record(member, 0, State.CLAIMED) for member in self._claimed]
+            records += [Record(member, 0, State.SET_ASIDE) for member in self._failed]
+        for first in range(0, len(records), SCANNED):
+            step = records[first : first + SCANNED]
+            yield len(step), [record for record in step if record.member.startswith(prefix)]
+
+    def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
+        with self._lock:
+            after = bytes.fromhex(cursor)
+            members = sorted(m for m in self._failed if m.startswith(prefix) and m > after)
+            page = members[:limit]
+            records = [GivenUp(member, *astuple(self._failed[member])) for member in page]
+        return Page(records, page[-1].hex() if len(members) > limit else "")
+
+    def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        with self._lock:
+            released = self.forget(members)
+            for member in released:
+                self._set_deadline(member, self._now())
+            return released
+
+    def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        with self._lock:
+            return [member for member in members if self._failed.pop(member, None)]
 
     def close(self) -> None:
         """Keep everything: there is nothing to give up."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
 from importlib.resources import files
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import redis
 from redis.backoff import NoBackoff
+from redis.client import Pipeline
 from redis.exceptions import (
     BusyLoadingError,
     NoScriptError,
@@ -22,17 +25,33 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
-from . import HOLD_PAUSE, SWEEPS_KEPT, Backoff, Claim, ClaimOne, ExpirationStore, Settled, Touch
+from . import (
+    HOLD_PAUSE,
+    SWEEPS_KEPT,
+    Backoff,
+    Claim,
+    ClaimOne,
+    Counts,
+    ExpirationStore,
+    GivenUp,
+    Page,
+    Record,
+    Settled,
+    State,
+    Touch,
+)
 
 # Together below the 5 s after which a Redis that hangs must have become an error.
 CONNECT_TIMEOUT = 2  # s
 REPLY_TIMEOUT = 4  # s
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 
+SCANNED = 2_000  # records that Redis looks at in one step of a scan
+
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
-postpone""".split()
+    counts release postpone""".split()
 
 
 class _Call(NamedTuple):
@@ -181,6 +200,78 @@ class RedisStore(ExpirationStore):
             intervals: Any = self._redis.config_get("save")
         return bool(persistence.get("aof_enabled") or intervals.get("save"))
 
+    # -- the verbs of onlookers
+
+    def counts(self) -> Counts:
+        shards = self._run_all([_Call("counts", shard, ()) for shard in self.shards])
+        now, tracked, overdue, claimed, set_aside, oldest = zip(*shards, strict=True)
+        return Counts(
+            max(now), sum(tracked), sum(overdue), sum(claimed), sum(set_aside), max(oldest)
+        )
+
+    def earliest(self, limit: int) -> Sequence[Record]:
+        with self._translation, self._reading() as reading:
+            for due, *_ in self._keys:
+                reading.zrange(due, 0, limit - 1, withscores=True)
+            waiting = chain(*reading.execute())
+        records = (Record(member, int(score)) for member, score in waiting)
+        return nsmallest(limit, records, key=attrgetter("deadline"))
+
+    def _scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+        cursors = {
+            (key, state): 0
+            for due, claimed, _, failed in self._keys
+            for key, state in zip((due, claimed, failed), State, strict=True)
+        }
+        while cursors:
+            with self._translation, self._reading() as reading:
+                for (key, state), cursor in cursors.items():
+                    scan = reading.hscan if state is State.SET_ASIDE else reading.zscan
+                    scan(key, cursor, _beginning_with(prefix), SCANNED)
+                replies: list[Any] = reading.execute()
+            steps = list(zip(cursors, replies, strict=True))
+            yield (
+                SCANNED * len(steps),
+                [
+                    Record(member, int(value) if state is State.DUE else 0, state)
+                    for (_, state), (_, found) in steps
+                    for member, value in dict(found).items()
+                ],
+            )
+            cursors = {place: cursor for place, (cursor, _) in steps if cursor}
+
+    def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
+        shard, position = map(int, cursor.split(":")) if cursor else (0, 0)
+        found: dict[bytes, bytes] = {}
+        while len(found) < limit and shard < len(self.shards):
+            with self._translation, self._reading() as reading:
+                failed = self._keys[shard][KEYS.index("failed")]
+                reading.hscan(failed, position, _beginning_with(prefix), min(limit, SCANNED))
+                [(position, page)] = reading.execute()
+            found.update(page)
+            shard += not position
+        records = [GivenUp(member, **json.loads(why)) for member, why in found.items()]
+        return Page(records, f"{shard}:{position}" if shard < len(self.shards) else "")
+
+    def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        return self._release(members, due=True)
+
+    def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        return self._release(members, due=False)
+
+    def _release(self, members: Sequence[bytes], due: bool) -> Sequence[bytes]:
+        calls = [
+            _Call("release", shard, (int(due), *own))
+            for shard, own in self._by_shard(members).items()
+        ]
+        return list(chain(*self._run_all(calls)))
+
+    def _reading(self) -> Pipeline:
+        """Return what sends several reads in one round trip."""
+        if not self._digests:
+            self._load()
+        return self._redis.pipeline(transaction=False)
+
     def record_sweep(self, report: Mapping[str, float]) -> None:
         with self._translation:
             self._redis.xadd(
@@ -304,6 +395,11 @@ def _schedule(reply: list[Any] | int) -> tuple[int, int, list[bytes]]:
 def _claim(reply: list[Any]) -> Claim:
     token, overdue, late, *members = reply
     return Claim(int(token), members, struct.unpack(f"<{len(members)}d", late), overdue)
+
+
+def _beginning_with(prefix: bytes) -> bytes:
+    """Return the pattern of SCAN that takes ``prefix`` literally."""
+    return re.sub(rb"([*?\[\\])", rb"\\\1", prefix) + b"*"
 
 
 class _Translation:

@@ -1,0 +1,186 @@
+"""A look at the records: how many, which ones, and what was set aside. All reads are bounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from . import conf
+from .conf import SECOND
+from .expirations import ExpirationStore, GivenUp, Record, State, store_for
+from .names import Entry, check_namespace, check_path
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+PAGE = 1_000  # records set aside that are read at a time
+
+
+@dataclass(frozen=True)
+class TrackedFile:
+    """A file with a record."""
+
+    namespace: str
+    path: str
+    state: State
+    #: None where only that is known: it has passed.
+    deadline: datetime | None
+    #: Seconds until the deadline, negative once it has passed; None where that is not known.
+    remaining: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the record store is doing, at one moment."""
+
+    #: Records that wait for their deadline or for a sweep.
+    tracked: int
+    #: Of these: their deadline has passed.
+    overdue: int
+    #: Age of the oldest deadline that has passed, in seconds.
+    oldest_overdue: float
+    #: Of those tracked: a sweep is at them.
+    claimed: int
+    #: Beside those tracked: deletions that were given up.
+    set_aside: int
+    #: The deadlines that come next, overdue ones first.
+    next_deadlines: Sequence[TrackedFile]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Tracked files, soonest first; ``complete`` tells whether these are all there are."""
+
+    files: Sequence[TrackedFile]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a sweep would delete if it came now."""
+
+    #: How many files are overdue, up to the limit.
+    files: int
+    #: How many of them were looked at, the most overdue first.
+    sampled: int
+    #: How many of those looked at stay, because their namespace is on hold.
+    held: int
+    #: How many of the others are in which namespace, the most first.
+    by_namespace: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class SetAsideFile:
+    """A file whose deletion was given up."""
+
+    namespace: str
+    path: str
+    reason: str
+    attempts: int
+    at: datetime
+
+
+def status(upcoming: int = 10) -> Status:
+    """Return counts of all records, and the ``upcoming`` next deadlines."""
+    store = _store()
+    counts = store.counts()
+    return Status(
+        tracked=counts.tracked,
+        overdue=counts.overdue,
+        oldest_overdue=counts.oldest / SECOND,
+        claimed=counts.claimed,
+        set_aside=counts.set_aside,
+        next_deadlines=[_tracked(record, counts.now) for record in store.earliest(upcoming)],
+    )
+
+
+def tracked_files(where: str, limit: int = 1_000, looks: int = 1_000_000) -> Listing:
+    """Return the tracked files of a namespace, or of all below ``prefix/*``.
+
+    Up to ``limit`` files, after a look at about ``looks`` records of all namespaces. Raises
+    `InvalidName`.
+    """
+    store = _store()
+    found = store.find(_beginning(where), limit, looks)
+    now = store.counts().now
+    return Listing([_tracked(record, now) for record in found.records], found.complete)
+
+
+def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
+    """Return what a sweep of ``limit`` files would delete; ``looks`` of them are looked at."""
+    store = _store()
+    counts = store.counts()
+    files = counts.overdue if limit is None else min(limit, counts.overdue)
+    first = store.earliest(min(files, looks)) if files else []
+    overdue = [record.member for record in first if record.deadline <= counts.now]
+    namespaces = Counter(_names(member)[0] for member in overdue)
+    policy_for = conf.current().policy_for
+    held = sum(namespaces.pop(name) for name in list(namespaces) if policy_for(name).hold)
+    return Preview(files, len(overdue), held, dict(namespaces.most_common()))
+
+
+def files_set_aside(where: str | None = None) -> Iterator[SetAsideFile]:
+    """Yield the files whose deletion was given up, in no order; ``where`` as `tracked_files`."""
+    for page in _pages_set_aside(where):
+        for record in page:
+            namespace, path = _names(record.member)
+            at = datetime.fromtimestamp(record.at, UTC)
+            yield SetAsideFile(namespace, path, record.reason, record.attempts, at)
+
+
+def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Have files that were set aside due now: ``paths`` of a namespace, or all of `tracked_files`'
+    ``where``, or all there are. Returns namespace and path of those that were set aside.
+    """
+    return _release(_store().retry, where, paths)
+
+
+def forget(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Drop the records of files that were set aside, as `retry` chooses them. The files stay."""
+    return _release(_store().forget, where, paths)
+
+
+def _release(
+    verb: Callable[[Sequence[bytes]], Sequence[bytes]], where: str | None, paths: Sequence[str]
+) -> list[tuple[str, str]]:
+    if where is not None and paths:
+        check_namespace(where)
+        pages: Iterable[Sequence[bytes]] = [[Entry(where, check_path(p)).member for p in paths]]
+    else:
+        pages = ([record.member for record in page] for page in _pages_set_aside(where))
+    return [_names(member) for page in pages for member in verb(page)]
+
+
+def _pages_set_aside(where: str | None) -> Iterator[Sequence[GivenUp]]:
+    prefix = b"" if where is None else _beginning(where)
+    page, cursor = _store().set_aside(prefix, limit=PAGE)
+    yield page
+    while cursor:
+        page, cursor = _store().set_aside(prefix, cursor, PAGE)
+        yield page
+
+
+def _store() -> ExpirationStore:
+    return store_for(conf.current())
+
+
+def _beginning(where: str) -> bytes:
+    """Return what the members of a namespace, or of all below ``prefix/*``, begin with."""
+    if where.endswith("/*"):
+        return f"{check_namespace(where[:-2])}/".encode()
+    return f"{check_namespace(where)}\0".encode()
+
+
+def _names(member: bytes) -> tuple[str, str]:
+    """Return namespace and path of any record, of one that no file could have as well."""
+    namespace, _, path = member.decode(errors="backslashreplace").partition("\0")
+    return namespace, path
+
+
+def _tracked(record: Record, now: int) -> TrackedFile:
+    namespace, path = _names(record.member)
+    if not record.deadline:
+        return TrackedFile(namespace, path, record.state, None, None)
+    deadline = EPOCH + timedelta(microseconds=record.deadline)
+    remaining = (record.deadline - now) / SECOND
+    return TrackedFile(namespace, path, record.state, deadline, remaining)

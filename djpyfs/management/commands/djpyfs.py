@@ -1,0 +1,273 @@
+"""``manage.py djpyfs``: sweeps, and shows and mends the records, from a shell."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from fs.errors import FSError
+
+from ... import inspection
+from ...errors import DjpyfsError
+from ...filesystem import get_filesystem
+from ...inspection import SetAsideFile, Status, TrackedFile
+from ...sweeper import SweepReport, sweep
+from ..console import Console, duration, moment, table
+
+AMISS, REFUSED = 1, 2  # exit status
+WHERE = "a namespace, or 'prefix/*' for all the namespaces below one"
+
+Run = Callable[[Console, dict[str, Any]], None]
+
+
+class Command(BaseCommand):
+    """The command and its sub-commands."""
+
+    help = (
+        "Deletes files that have expired, and shows and mends the records of what expires when. "
+        "Exit status: 0 all is well; 1 it was done, but something is amiss, such as a deletion "
+        "that failed; 2 it was refused, and nothing was done."
+    )
+    # A sweep need not wait for the checks of the whole site; DJFS is checked as it is read.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add a parser for each sub-command."""
+        commands = parser.add_subparsers(title="sub-commands", metavar="COMMAND", required=True)
+        for name, (describe, run, summary) in SUB_COMMANDS.items():
+            own = commands.add_parser(name, help=summary.partition(":")[0], description=summary)
+            own.add_argument(
+                "--format", choices=("text", "json"), default="text", help="for people, or programs"
+            )
+            own.set_defaults(run=run)
+            describe(own)
+
+    def handle(self, *args: Any, run: Run, **options: Any) -> None:
+        """Run a sub-command; what djpyfs refuses is one line."""
+        try:
+            run(Console(self.stdout, self.stderr, options["format"]), options)
+        except (DjpyfsError, FSError) as error:
+            raise CommandError(str(error), returncode=REFUSED) from error
+
+
+# -- sweep
+
+
+def _describe_sweep(parser: ArgumentParser) -> None:
+    parser.add_argument("--limit", type=_above(int), metavar="N", help="stop after N files")
+    parser.add_argument("--seconds", type=_above(float), metavar="S", help="stop after S seconds")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="delete nothing; say what would go, by namespace"
+    )
+
+
+def _sweep(console: Console, options: dict[str, Any]) -> None:
+    if options["dry_run"]:
+        _preview(console, options["limit"])
+    else:
+        _sweep_now(console, options["limit"], options["seconds"])
+
+
+def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> None:
+    def tell(report: SweepReport) -> None:
+        console.progress(f"{report.deleted + report.missing:,} done, {report.failed:,} failed")
+
+    report = sweep(limit, seconds, tell)
+    console.show(report, _report_lines(report))
+    if report.failed:
+        raise CommandError(f"deletions that failed: {report.failed}", returncode=AMISS)
+
+
+def _report_lines(report: SweepReport) -> Iterator[str]:
+    yield (
+        f"{report.deleted} deleted, {report.missing} missing, {report.failed} failed "
+        f"({report.retried} to be tried again, {report.set_aside} set aside), "
+        f"{report.held} on hold, {report.remaining} still overdue"
+    )
+    yield f"The oldest was {report.lag:.1f} s late; the sweep took {report.duration:.1f} s"
+
+
+def _preview(console: Console, limit: int | None) -> None:
+    found = inspection.preview(limit)
+    rows = [(str(count), namespace) for namespace, count in found.by_namespace.items()]
+    held = f", {found.held} of them on hold" if found.held else ""
+    console.show(found, [f"{found.files} files are overdue{held}", *table(rows)])
+    if found.sampled < found.files:
+        console.note(f"Only {found.sampled} of these files were looked at.")
+
+
+# -- status
+
+
+def _describe_status(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--next", type=_above(int), default=10, metavar="N", help="deadlines to show (10)"
+    )
+
+
+def _status(console: Console, options: dict[str, Any]) -> None:
+    found = inspection.status(options["next"])
+    console.show(found, _status_lines(found))
+
+
+def _status_lines(found: Status) -> Iterator[str]:
+    oldest = f", the oldest for {duration(found.oldest_overdue)}" if found.overdue else ""
+    yield from table(
+        [
+            ("tracked", str(found.tracked)),
+            ("overdue", f"{found.overdue}{oldest}"),
+            ("claimed", str(found.claimed)),
+            ("set aside", str(found.set_aside)),
+        ]
+    )
+    if found.next_deadlines:
+        yield "next deadlines:"
+        yield from _file_lines(found.next_deadlines)
+
+
+def _file_lines(files: Sequence[TrackedFile]) -> Iterator[str]:
+    return table((_deadline(file), _remaining(file), file.namespace, file.path) for file in files)
+
+
+def _deadline(file: TrackedFile) -> str:
+    return moment(file.deadline) if file.deadline else "-"
+
+
+def _remaining(file: TrackedFile) -> str:
+    if file.remaining is None:
+        return file.state
+    words = "overdue {}" if file.remaining < 0 else "in {}"
+    return words.format(duration(file.remaining))
+
+
+# -- ls
+
+
+def _describe_ls(parser: ArgumentParser) -> None:
+    parser.add_argument("where", metavar="NAMESPACE", help=WHERE)
+    parser.add_argument(
+        "--limit", type=_above(int), default=1_000, metavar="N", help="files to show (1000)"
+    )
+    parser.add_argument(
+        "--looks",
+        type=_above(int),
+        default=1_000_000,
+        metavar="N",
+        help="records of any namespace to look at for them (1000000)",
+    )
+
+
+def _ls(console: Console, options: dict[str, Any]) -> None:
+    found = inspection.tracked_files(options["where"], options["limit"], options["looks"])
+    console.show(found, _file_lines(found.files))
+    if not found.complete:
+        console.note("There may be more: raise --limit or --looks.")
+
+
+# -- expire
+
+
+def _describe_expire(parser: ArgumentParser) -> None:
+    parser.add_argument("namespace", metavar="NAMESPACE")
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    parser.add_argument("--seconds", type=float, metavar="S", help="due S seconds from now")
+    parser.add_argument("--days", type=float, metavar="D", help="due D days from now, or D + S")
+    parser.add_argument("--never", action="store_true", help="make the files permanent")
+
+
+def _expire(console: Console, options: dict[str, Any]) -> None:
+    seconds, days, never = options["seconds"], options["days"], options["never"]
+    if never == (seconds is not None or days is not None):
+        raise CommandError("say either --seconds or --days, or --never", returncode=REFUSED)
+    filesystem, paths = get_filesystem(options["namespace"]), options["paths"]
+    if never:
+        for path in paths:
+            filesystem.expire(path, expires=False)
+    else:
+        filesystem.expire_many(paths, seconds or 0, days or 0)
+    deadlines = {path: filesystem.expiration(path) for path in paths}
+    rows = [(moment(due) if due else "permanent", path) for path, due in deadlines.items()]
+    console.show(deadlines, table(rows))
+
+
+# -- failed
+
+
+def _describe_failed(parser: ArgumentParser) -> None:
+    parser.add_argument("where", metavar="NAMESPACE", nargs="?", help=WHERE)
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="single files of the namespace")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--retry", action="store_true", help="have them due now")
+    action.add_argument(
+        "--forget", action="store_true", help="drop their records; the files stay for ever"
+    )
+
+
+def _failed(console: Console, options: dict[str, Any]) -> None:
+    where, paths = options["where"], options["paths"]
+    if options["retry"] or options["forget"]:
+        verb = inspection.retry if options["retry"] else inspection.forget
+        released = verb(where, paths)
+        console.show({"released": released}, [f"{len(released)} files", *table(released)])
+        if len(released) < len(set(paths)):
+            raise CommandError("the other files were not set aside", returncode=AMISS)
+    elif paths:
+        raise CommandError("say what to do with the files: --retry or --forget", returncode=REFUSED)
+    else:
+        files = list(inspection.files_set_aside(where))
+        console.show(files, _set_aside_lines(files))
+
+
+def _set_aside_lines(files: Sequence[SetAsideFile]) -> Iterator[str]:
+    return table(
+        (moment(file.at), f"{file.attempts} attempts", file.namespace, file.path, file.reason)
+        for file in files
+    )
+
+
+def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it where the text is no number
+    return read
+
+
+SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
+    "sweep": (
+        _describe_sweep,
+        _sweep,
+        "Delete what is overdue, in this process: for cron, where there is no Celery. Any number "
+        "of sweeps may run at once. Exit status 1 tells that deletions failed; they are tried "
+        "again by a later sweep, or set aside after too many attempts.",
+    ),
+    "status": (
+        _describe_status,
+        _status,
+        "Count the records: tracked, overdue, claimed by a sweep, set aside, and show what is "
+        "due next.",
+    ),
+    "ls": (
+        _describe_ls,
+        _ls,
+        "List the files of a namespace that have a deadline: soonest first, with the state of "
+        "each. Files without a deadline have no record and are not listed.",
+    ),
+    "expire": (
+        _describe_expire,
+        _expire,
+        "Set the deadline of files: from now, replacing an earlier one; or make them permanent. "
+        "The files need not exist.",
+    ),
+    "failed": (
+        _describe_failed,
+        _failed,
+        "List the files whose deletion was given up: with reason, attempts and time. With --retry "
+        "or --forget, end that for those of a namespace, for single files, or for all.",
+    ),
+}

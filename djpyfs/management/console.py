@@ -1,0 +1,78 @@
+"""How the sub-commands talk: to a person, to a program, and to whoever waits at a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.management.base import OutputWrapper
+from django.core.serializers.json import DjangoJSONEncoder
+
+
+class Console:
+    """Standard output in the ``format`` that was asked for, and notes beside it."""
+
+    def __init__(self, out: OutputWrapper, err: OutputWrapper, format_: str) -> None:
+        self._out = out
+        self._err = err
+        self._json = format_ == "json"
+        self._unfinished = False
+
+    def show(self, found: object, lines: Iterable[str]) -> None:
+        """Write what was ``found`` as JSON, or the ``lines`` that tell a person the same."""
+        self._finish_progress()
+        if self._json:
+            self._out.write(json.dumps(found, cls=_Encoder, indent=2))
+        else:
+            for line in lines:
+                self._out.write(printable(line))
+
+    def note(self, line: str) -> None:
+        """Say something that is not part of the output."""
+        self._finish_progress()
+        self._err.write(printable(line), style_func=str)
+
+    def progress(self, line: str) -> None:
+        """Tell how far long work has got, if somebody watches."""
+        if self._err.isatty():
+            self._err.write(f"\r\033[K{printable(line)}", style_func=str, ending="")
+            self._err.flush()
+            self._unfinished = True
+
+    def _finish_progress(self) -> None:
+        if self._unfinished:
+            self._err.write("", style_func=str)
+            self._unfinished = False
+
+
+class _Encoder(DjangoJSONEncoder):
+    def default(self, o: Any) -> Any:
+        if is_dataclass(o) and not isinstance(o, type):
+            return asdict(o)
+        return super().default(o)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without anything that could steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each of ``rows``, in columns."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(map(str.ljust, row, widths)).rstrip()
+
+
+def moment(when: datetime) -> str:
+    """Return a point in time, to the second."""
+    return when.isoformat(" ", "seconds")
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time, to the second."""
+    return str(timedelta(seconds=round(abs(seconds))))

@@ -1,0 +1,251 @@
+"""The management command, as a shell or a program meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from djpyfs import conf, expire_objects, get_filesystem
+from djpyfs.expirations import store_for
+from djpyfs.filesystem import ExpiringFS
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+def plots(djfs: Callable[..., None], records: dict[str, Any]) -> ExpiringFS:
+    """A filesystem in which names that begin with ``bad`` cannot be removed."""
+    djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1, **records)
+    return get_filesystem("plots")
+
+
+def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
+    for name in names:
+        filesystem.writebytes(name, b"picture")
+    filesystem.expire_many(names, seconds)
+
+
+def djpyfs(*arguments: str) -> str:
+    """Return what the command writes to standard output."""
+    out = StringIO()
+    call_command("djpyfs", *arguments, stdout=out, stderr=StringIO())
+    return out.getvalue()
+
+
+def read(*arguments: str) -> Any:
+    return json.loads(djpyfs(*arguments, "--format", "json"))
+
+
+def refused(*arguments: str) -> CommandError:
+    with pytest.raises(CommandError) as caught:
+        djpyfs(*arguments)
+    return caught.value
+
+
+def test_sweep_deletes_what_is_overdue_and_reports_it(plots: ExpiringFS) -> None:
+    fill(plots, "a", "b")
+    fill(plots, "later", seconds=100)
+    assert read("sweep")["deleted"] == 2
+    assert plots.listdir("/") == ["later"]
+    assert "0 deleted" in djpyfs("sweep")
+
+
+def test_sweep_keeps_to_its_limit(plots: ExpiringFS) -> None:
+    fill(plots, *"abcd")
+    report = read("sweep", "--limit", "3", "--seconds", "60")
+    assert (report["deleted"], report["remaining"]) == (3, 1)
+
+
+def test_sweep_ends_with_1_where_a_deletion_failed(plots: ExpiringFS) -> None:
+    fill(plots, "bad", "good")
+    assert refused("sweep").returncode == 1
+    assert plots.listdir("/") == ["bad"]
+
+
+def test_a_dry_run_tells_what_would_go_and_deletes_nothing(plots: ExpiringFS) -> None:
+    fill(plots, "a", "b")
+    fill(get_filesystem("memos"), "a")
+    fill(plots, "later", seconds=100)
+    assert read("sweep", "--dry-run") == {
+        "files": 3,
+        "sampled": 3,
+        "held": 0,
+        "by_namespace": {"plots": 2, "memos": 1},
+    }
+    assert read("sweep", "--dry-run", "--limit", "1")["files"] == 1
+    assert "3 files are overdue" in djpyfs("sweep", "--dry-run")
+    assert expire_objects().deleted == 3
+
+
+def test_a_dry_run_knows_what_is_on_hold(djfs: Callable[..., None]) -> None:
+    djfs(type="memory", namespaces={"kept": {"hold": True}})
+    for namespace in "kept", "plots":
+        fill(get_filesystem(namespace), "a")
+    found = read("sweep", "--dry-run")
+    assert (found["held"], found["by_namespace"]) == (1, {"plots": 1})
+
+
+def test_status_counts_and_shows_the_next_deadlines(plots: ExpiringFS) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, "late")
+    fill(plots, "soon", seconds=50)
+    fill(plots, "later", seconds=100)
+    found = read("status", "--next", "2")
+    assert [found[key] for key in ("tracked", "overdue", "claimed", "set_aside")] == [3, 1, 0, 1]
+    assert [file["path"] for file in found["next_deadlines"]] == ["late", "soon"]
+    assert 0 < found["oldest_overdue"] < 10
+    assert -10 < found["next_deadlines"][0]["remaining"] < 0
+    assert 40 < found["next_deadlines"][1]["remaining"] <= 50
+    text = djpyfs("status")
+    assert "overdue    1, the oldest for 0:00:00" in text
+    assert "later" in text
+
+
+def test_status_of_nothing(plots: ExpiringFS) -> None:
+    assert read("status")["next_deadlines"] == []
+    assert "next" not in djpyfs("status")
+
+
+def test_ls_lists_the_records_of_one_namespace(plots: ExpiringFS) -> None:
+    fill(plots, "later", seconds=100)
+    fill(plots, "soon", seconds=50)
+    fill(get_filesystem("plots/x"), "other", seconds=50)
+    found = read("ls", "plots")
+    assert [file["path"] for file in found["files"]] == ["soon", "later"]
+    assert found["complete"]
+    assert [file["path"] for file in read("ls", "plots/*")["files"]] == ["other"]
+    assert djpyfs("ls", "plots").splitlines()[0].endswith("plots  soon")
+
+
+def test_ls_says_that_there_may_be_more(plots: ExpiringFS) -> None:
+    fill(plots, *"abc", seconds=100)
+    err = StringIO()
+    call_command("djpyfs", "ls", "plots", "--limit", "2", stdout=StringIO(), stderr=err)
+    assert "may be more" in err.getvalue()
+
+
+def test_expire_sets_deadlines_and_takes_them_back(plots: ExpiringFS) -> None:
+    djpyfs("expire", "plots", "a", "b", "--seconds", "50", "--days", "1")
+    before = store_for(conf.current()).counts()
+    assert before.tracked == 2
+    assert read("expire", "plots", "a", "--never") == {"a": None}
+    assert plots.expiration("a") is None
+    assert plots.expiration("b")
+
+
+@pytest.mark.parametrize(
+    "choice", [(), ("--never", "--seconds", "0"), ("--never", "--days", "1")], ids=str
+)
+def test_expire_wants_to_know_when(plots: ExpiringFS, choice: tuple[str, ...]) -> None:
+    assert "--never" in str(refused("expire", "plots", "a", *choice))
+
+
+def test_failed_lists_what_was_set_aside(plots: ExpiringFS) -> None:
+    fill(plots, "bad", "bad too")
+    fill(get_filesystem("memos"), "bad")
+    expire_objects()
+    assert len(read("failed")) == 3
+    [file] = read("failed", "memos")
+    assert (file["namespace"], file["path"], file["attempts"]) == ("memos", "bad", 1)
+    assert "read-only" in file["reason"]
+    assert "read-only" in djpyfs("failed")
+
+
+@pytest.mark.parametrize(("action", "overdue"), [("--retry", 1), ("--forget", 0)])
+def test_failed_files_are_tried_again_or_forgotten(
+    plots: ExpiringFS, action: str, overdue: int
+) -> None:
+    fill(plots, "bad", "bad too", "bad as well")
+    expire_objects()
+    assert read("failed", action, "plots", "bad") == {"released": [["plots", "bad"]]}
+    found = read("status")
+    assert (found["overdue"], found["set_aside"]) == (overdue, 2)
+    djpyfs("failed", action)
+    assert read("status")["overdue"] == 3 * overdue
+    assert plots.exists("bad")
+
+
+def test_failed_tells_of_files_that_were_not_set_aside(plots: ExpiringFS) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    assert refused("failed", "--retry", "plots", "bad", "good").returncode == 1
+    assert read("failed") == []
+    assert refused("failed", "plots", "bad").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls", "../x"),
+        ("ls", "/*"),
+        ("expire", "", "a", "--never"),
+        ("expire", "plots", "../x", "--seconds", "1"),
+        ("expire", "plots", "/", "--seconds", "1"),
+        ("expire", "plots", "a", "--seconds", "nan"),
+        ("failed", "a//b"),
+        ("failed", "plots", "\n", "--forget"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_is_one_line(plots: ExpiringFS, arguments: tuple[str, ...]) -> None:
+    error = refused(*arguments)
+    assert error.returncode == 2
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("bound", ["--limit=0", "--seconds=-1", "--limit=x", "--seconds=nan"])
+def test_a_bound_of_nothing_is_refused(plots: ExpiringFS, bound: str) -> None:
+    assert "argument" in str(refused("sweep", bound))
+
+
+def test_a_record_that_no_file_could_have_is_shown_harmlessly(plots: ExpiringFS) -> None:
+    store = store_for(conf.current())
+    store.schedule([b"plots\0\x1b[2J\xff"], 0)
+    assert "plots  \\x1b[2J\\xff" in djpyfs("ls", "plots")
+    assert refused("sweep").returncode == 1
+    assert "\x1b" not in djpyfs("failed")
+    djpyfs("failed", "--forget")
+    assert read("failed") == []
+
+
+def manage(djfs: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "django", "djpyfs", *arguments],
+        env={
+            "DJANGO_SETTINGS_MODULE": "tests.service_settings",
+            "SETTINGS": json.dumps({"DJFS": djfs}),
+        },
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_shell_reads_output_notes_and_exit_status(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    own = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
+    djfs = {"type": "osfs", "directory_root": str(tmp_path), **own}
+    done = manage(djfs, "expire", "plots", "a", "--seconds", "0", "--format", "json")
+    assert (done.returncode, done.stderr, list(json.loads(done.stdout))) == (0, "", ["a"])
+    swept = manage(djfs, "sweep")
+    assert (swept.returncode, swept.stderr) == (0, "")
+    assert "1 missing" in swept.stdout
+    away = manage({**djfs, "redis_url": "redis://127.0.0.1:1/0"}, "status")
+    assert (away.returncode, away.stdout) == (2, "")
+    assert len(away.stderr.splitlines()) == 1
+    misspelt = manage({**djfs, "batch": 1}, "status")
+    assert (misspelt.returncode, len(misspelt.stderr.splitlines())) == (2, 1)
+    helped = manage(djfs, "sweep", "--help")
+    assert (helped.returncode, "Celery" in helped.stdout) == (0, True)
