@@ -24,15 +24,22 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.walk import Walker
 
-from . import conf
+from . import conf, links
 from .backends import Backend, backend_for
 from .conf import LONGEST_LIFE, SECOND
 from .errors import InvalidLifetime, NamespaceHeld
 from .expirations import ExpirationStore, Touch, store_for
-from .names import KEY_BYTES, REFUSED_CHARACTERS, Entry, check_length, check_namespace, check_path
+from .names import (
+    KEY_BYTES,
+    REFUSED_CHARACTERS,
+    Entry,
+    check_file_name,
+    check_length,
+    check_namespace,
+    check_path,
+)
 from .signals import deadline_set
 
-LONGEST_URL = 604_800  # s, the limit of S3's SigV4
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -116,32 +123,45 @@ class ExpiringFS(FS):
         _, deadline = self._expirations.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
-    def get_url(self, filename: str, timeout: float = 0) -> str:
+    def get_url(self, filename: str, timeout: float = 0, *, download_as: str | None = None) -> str:
         """Return an address of a file that a browser can use; the file need not exist.
 
-        ``timeout`` is in seconds. It counts where addresses stop working (S3: 1 to 604800), and
-        is cut at the file's own deadline; 0 means as long as the file lives, or an hour where
-        it has no deadline. Raises `InvalidName`, `InvalidLifetime`, `fs.errors.NoURL` where
-        the back-end has no address to give, and `fs.errors.ResourceNotFound` where it would
+        Where the back-end has no address of its own to give, it is a signed one of the view in
+        `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most 604800). It counts
+        where addresses stop working, and is cut at the file's own deadline; 0 means as long as
+        the file lives, or an hour where it has no deadline. With ``download_as``, a file name,
+        the browser saves the file under that name.
+
+        Raises `InvalidName`, `InvalidLifetime`, `fs.errors.NoURL` where `djpyfs.urls` would be
+        needed and is not included, and `fs.errors.ResourceNotFound` where the address would
         outlive a file that is overdue.
         """
         self.check()
         seconds = _seconds("timeout", timeout)
         entry = self._entry(filename)
+        if download_as is not None:
+            check_file_name(download_as)
         self._check_seen(entry.path)
-        lifetime = self._url_lifetime(entry, seconds) if self._backend.urls_expire else None
-        return self._backend.url(entry.namespace, entry.path, lifetime)
+        longest = self._backend.longest_url
+        if longest is not None:
+            now, end = self._life_of_url(entry, seconds, longest)
+            return self._backend.url(*entry, (end - now) // SECOND, download_as)
+        with suppress(errors.NoURL):
+            return self._backend.url(*entry, None, download_as)
+        _, end = self._life_of_url(entry, seconds, LONGEST_LIFE)
+        return links.address(links.Link(*entry, end, download_as))
 
-    def _url_lifetime(self, entry: Entry, timeout: float) -> int:
-        if timeout and not 1 <= timeout <= LONGEST_URL:
-            raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {LONGEST_URL}, or 0")
+    def _life_of_url(self, entry: Entry, timeout: float, longest: int) -> tuple[int, int]:
+        """Return the time now, and when an address of the file stops working."""
+        if timeout and not 1 <= timeout <= longest:
+            raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {longest}, or 0")
         now, deadline = self._expirations.deadline(entry.member)
+        end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
         if not deadline:
-            return int(timeout or DEFAULT_URL)
-        left = (deadline - now) // SECOND
-        if left < 1:
+            return now, end
+        if deadline < now + SECOND:
             raise errors.ResourceNotFound(entry.path)
-        return min(int(timeout or LONGEST_URL), left, LONGEST_URL)
+        return now, min(end, deadline)
 
     def _ttl(self, seconds: float, days: float) -> int:
         total = _seconds("seconds", seconds) + _seconds("days", days) * 86_400
@@ -581,10 +601,10 @@ class ExpiringSubFS(SubFS[FS]):
         fs, path = self.delegate_path(filename)
         return cast("datetime | None", fs.expiration(path))
 
-    def get_url(self, filename: str, timeout: float = 0) -> str:
+    def get_url(self, filename: str, timeout: float = 0, *, download_as: str | None = None) -> str:
         """See `ExpiringFS.get_url`."""
         fs, path = self.delegate_path(filename)
-        return cast(str, fs.get_url(path, timeout))
+        return cast(str, fs.get_url(path, timeout, download_as=download_as))
 
     def opendir(self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None) -> Any:
         """Return a directory of this directory."""

@@ -75,6 +75,13 @@ def check_path(path: str) -> str:
     return _checked_path(path)
 
 
+def check_file_name(name: str) -> str:
+    """Return ``name`` unchanged; raise `InvalidName` unless it is one segment of a path."""
+    if not check_path(name) or check_path(name) != name or "/" in name:
+        raise InvalidName(name, "is no name of a file, without directories")
+    return name
+
+
 def check_length(path: str, *parts: str) -> None:
     """Raise `InvalidName` where ``parts`` joined by slashes exceed 1,024 bytes in UTF-8."""
     length = len("/".join(filter(None, parts)).encode())

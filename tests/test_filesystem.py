@@ -578,12 +578,6 @@ def test_a_bad_timeout_is_one_error(bucket: ExpiringFS, timeout: Any) -> None:
         bucket.get_url("a.png", timeout)
 
 
-def test_memory_has_no_address_and_says_so(djfs: Callable[..., None]) -> None:
-    djfs(type="memory")
-    with pytest.raises(errors.NoURL, match="osfs or s3fs"):
-        get_filesystem("plots").get_url("a.png")
-
-
 # -- the record store is away
 
 

@@ -21,8 +21,13 @@ ROOMS = [
     "expirations",
     "backends",
     "signals",
+    # The filesystem hands signed links out, and a link is no more than names and a signature:
+    # so it comes before. The view that answers it reads files, and comes after.
+    "links",
     "filesystem",
     "sweeper",
+    "views",
+    "urls",
     "inspection",
     "djpyfs",
     "management",

@@ -51,8 +51,8 @@ class Backend(ABC):
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
-    #: True where `url` wants a life time, because what it returns stops working.
-    urls_expire: ClassVar[bool] = False
+    #: Seconds for which an address from `url` works at the most; None: for good.
+    longest_url: ClassVar[int | None] = None
 
     #: The roots of what it writes to, as paths: for finding two that overlap.
     roots: Sequence[str] = ()
@@ -71,10 +71,14 @@ class Backend(ABC):
         """Return a new PyFilesystem with the files of ``namespace``; `open` keeps it."""
 
     @abstractmethod
-    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
-        """Return an address that a browser can use; ``lifetime`` in seconds.
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
+        """Return an address that a browser can use.
 
-        Raises `fs.errors.NoURL` where there is none.
+        ``lifetime`` in whole seconds, 1 to `longest_url`, or None where that is None. Under
+        ``download_as``, a checked file name, the browser shall save what it gets. Raises
+        `fs.errors.NoURL` where there is no such address; a signed one takes its place then.
         """
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:

@@ -26,6 +26,8 @@ class MemoryBackend(Backend):
         with self._lock:
             return self._filesystems.setdefault(namespace, MemoryFS())
 
-    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
         """Raise `NoURL`: no browser can reach into this process."""
-        raise NoURL(path, "download", "files in memory have no address: use osfs or s3fs for that")
+        raise NoURL(path, "download")

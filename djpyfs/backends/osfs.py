@@ -127,7 +127,7 @@ class DiskFileSystem(OSFS):
 class DiskBackend(Backend):
     """Keeps each namespace in a directory of its own below ``directory_root``."""
 
-    options = frozenset({"directory_root", "url_root"})
+    options = frozenset({"directory_root", "url_root", "signed_urls"})
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -140,17 +140,22 @@ class DiskBackend(Backend):
         if url_root is not None and not isinstance(url_root, str):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
         self.root = os.path.abspath(cast(str, os.fspath(root)))
-        self.url_root = url_root
+        signed_urls = options.get("signed_urls", False)
+        if not isinstance(signed_urls, bool):
+            raise ConfigurationError(f"DJFS['signed_urls'] is {signed_urls!r}: use True or False")
+        self.url_root = None if signed_urls else url_root
         self.roots = [self.root]
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the filesystem of a namespace, whose directory is made if need be."""
         return DiskFileSystem(os.path.join(self.root, namespace))
 
-    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
-        """Return the permanent address below ``url_root``."""
-        if self.url_root is None:
-            raise NoURL(path, "download", "there is no address: set DJFS['url_root']")
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
+        """Return the permanent address below ``url_root``, which can carry no file name."""
+        if self.url_root is None or download_as is not None:
+            raise NoURL(path, "download")
         return f"{self.url_root.rstrip('/')}/{quote(f'{namespace}/{path}')}"
 
     def checks(self) -> list[CheckMessage]:

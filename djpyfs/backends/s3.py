@@ -18,6 +18,7 @@ from boto3.session import Session
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+from django.utils.http import content_disposition_header
 from fs import ResourceType, errors, tools
 from fs.info import Info
 from fs.mode import Mode
@@ -202,11 +203,20 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         """Look whether ``path`` exists: S3 lets nobody set the times of an object."""
         self.getinfo(path)
 
-    def geturl(self, path: str, purpose: str = "download", lifetime: int = 3600) -> str:
+    def geturl(
+        self,
+        path: str,
+        purpose: str = "download",
+        lifetime: int = 3600,
+        download_as: str | None = None,
+    ) -> str:
         """Return an address that is good for ``lifetime`` seconds. Raises `fs.errors.NoURL`."""
         if self.validatepath(path) == "/" or purpose != "download":
             raise errors.NoURL(path, purpose)
         params = {"Bucket": self._bucket_name, "Key": self._path_to_key(path)}
+        if download_as is not None:
+            disposition = content_disposition_header(as_attachment=True, filename=download_as)
+            params["ResponseContentDisposition"] = str(disposition)
         try:
             return self.client.generate_presigned_url("get_object", params, lifetime)
         except BotoCoreError as error:
@@ -579,7 +589,7 @@ class S3Backend(Backend):
         """bucket prefix region endpoint_url addressing_style upload_args strict
         aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
-    urls_expire: ClassVar[bool] = True
+    longest_url: ClassVar[int] = LONGEST_URL_LIFE
     longest_deletion: ClassVar[float] = LONGEST_DELETION
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -599,7 +609,9 @@ class S3Backend(Backend):
         root = self._key(namespace)
         return S3FileSystem(self._bucket, root, self._for_files, self._upload_args, self._strict)
 
-    def url(self, namespace: str, path: str, lifetime: int | None) -> str:
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
         """Return a presigned address (Signature Version 4), good for 1 to 604,800 seconds.
 
         Raises `InvalidLifetime`, and `fs.errors.NoURL` where there are no credentials to sign
@@ -609,7 +621,7 @@ class S3Backend(Backend):
             raise InvalidLifetime(
                 f"an address on S3 lives for 1 to {LONGEST_URL_LIFE} seconds, not {lifetime!r}"
             )
-        return self.make_filesystem(namespace).geturl(path, lifetime=lifetime)
+        return self.make_filesystem(namespace).geturl(path, "download", lifetime, download_as)
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.

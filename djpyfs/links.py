@@ -1,0 +1,60 @@
+"""Signed links: the addresses of files that have none of their own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from django.conf import settings
+from django.core.signing import Signer
+from django.urls import NoReverseMatch, get_urlconf, reverse
+from fs.errors import NoURL
+
+from .names import Entry
+
+
+class Link(NamedTuple):
+    """What a signed link says; nobody else can say it in our name, or read more into it."""
+
+    namespace: str
+    path: str
+    end: int  # µs since the epoch, by the clock of the record store
+    download_as: str | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The file that the link leads to."""
+        return Entry(self.namespace, self.path)
+
+
+def _signer() -> Signer:
+    # Made for each use, so that a change of SECRET_KEY counts at once.
+    return Signer(salt="djpyfs.links")
+
+
+def sign(link: Link) -> str:
+    """Return the token for a link, which needs no quoting in an address."""
+    return _signer().sign_object(list(link), compress=True)
+
+
+def read(token: str) -> Link:
+    """Return the link that a token stands for, whatever has become of its file.
+
+    Raises `django.core.signing.BadSignature` for everything that neither ``SECRET_KEY`` nor one
+    of ``SECRET_KEY_FALLBACKS`` has signed.
+    """
+    return Link(*_signer().unsign_object(token))
+
+
+def address(link: Link) -> str:
+    """Return the path of a link's address. Raises `NoURL` where `djpyfs.urls` is not included."""
+    if get_urlconf() or getattr(settings, "ROOT_URLCONF", None):
+        try:
+            return reverse("djpyfs:file", args=[sign(link)])
+        except NoReverseMatch:
+            pass
+    raise NoURL(
+        link.path,
+        "download",
+        "its back-end has no address for it: include djpyfs.urls in the project's URLs, "
+        "for a signed one",
+    )

@@ -1,0 +1,216 @@
+"""The view behind signed links, with byte ranges and conditional requests (RFC 9110)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import AsyncIterator
+from mimetypes import guess_type
+from time import time
+from typing import Any, BinaryIO, NamedTuple
+
+from asgiref.sync import sync_to_async
+from django.core.signing import BadSignature
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
+from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
+from django.views.decorators.http import require_safe
+from fs.base import FS
+from fs.errors import FileExpected, ResourceNotFound
+
+from . import conf
+from .conf import SECOND
+from .errors import RecordStoreUnavailable
+from .expirations import store_for
+from .filesystem import get_filesystem
+from .links import Link, read
+
+CHUNK = 64 * 1024
+RETRY_AFTER = 5  # s
+
+# What a browser shows without running any of it; the "+" leaves out what is XML in disguise.
+_shown_inline = re.compile(
+    r"(?:image|audio|video|font)/[^+]+|text/(?:plain|csv|markdown|calendar)"
+    r"|application/(?:pdf|json|zip)"
+).fullmatch
+_byte_range = re.compile(
+    r"bytes=\s*(?:(\d{1,18})-(\d{,18})|-(\d{1,18}))\s*", re.ASCII | re.IGNORECASE
+).fullmatch
+
+# Let a browser show a picture or a film by itself, and do nothing else.
+_POLICY = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
+_SAFEGUARDS = {
+    "Content-Security-Policy": _POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@require_safe
+def serve(request: HttpRequest, token: str) -> HttpResponseBase:
+    """Answer GET and HEAD for a link that `get_url` has signed.
+
+    Whatever is wrong with the link or has become of the file, the answer is the same 404. It is
+    503 while the record store is away, for then nobody knows whether the file's time is up.
+    """
+    try:
+        link = read(token)
+        left = _seconds_left(link)
+        response = _answer(request, link)
+    except (BadSignature, FileExpected, ResourceNotFound):
+        return _refusal(404, "Not found\n")
+    except RecordStoreUnavailable:
+        return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
+    response["Cache-Control"] = f"private, max-age={left}"
+    for name, value in _SAFEGUARDS.items():
+        response[name] = value
+    return response
+
+
+def _refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpResponse:
+    headers = {**_SAFEGUARDS, "Cache-Control": "no-store", **(more or {})}
+    return HttpResponse(text, "text/plain; charset=utf-8", status, headers=headers)
+
+
+def _seconds_left(link: Link) -> int:
+    """Return for how long the link and its file live. Raises `ResourceNotFound`."""
+    now, deadline = store_for(conf.current()).deadline(link.entry.member)
+    end = min(link.end, deadline or link.end)
+    if end <= now:
+        raise ResourceNotFound(link.path)
+    return (end - now) // SECOND
+
+
+class _Version(NamedTuple):
+    """What is known of a file before it is opened, and tells one state of it from the next."""
+
+    size: int
+    modified: float | None  # s since the epoch
+
+    @classmethod
+    def of(cls, files: FS, path: str) -> _Version:
+        info = files.getinfo(path, ["details"])
+        if info.is_dir:
+            raise FileExpected(path)
+        return cls(info.size, info.get("details", "modified"))
+
+    @property
+    def etag(self) -> str | None:
+        if self.modified is None:
+            return None
+        return f'"{round(self.modified * SECOND):x}-{self.size:x}"'
+
+    @property
+    def last_modified(self) -> int | None:
+        return None if self.modified is None else int(self.modified)
+
+    def is_in(self, if_range: str) -> bool:
+        """Tell whether an ``If-Range`` names this version by a validator that is strong."""
+        if self.modified is None:
+            return False
+        if if_range.startswith('"'):
+            return if_range == self.etag
+        # Within the second that it names, a date cannot tell a file from what it was before.
+        return parse_http_date_safe(if_range) == int(self.modified) < int(time()) - 1
+
+
+def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
+    files = get_filesystem(link.namespace)
+    # Before the file is opened: should it be replaced just then, the new bytes go out under the
+    # old version, and are fetched once more; the other way about they would never be.
+    version = _Version.of(files, link.path)
+    unchanged = get_conditional_response(request, version.etag, version.last_modified)
+    response = unchanged or _content(request, files, link, version)
+    response["Accept-Ranges"] = "bytes"
+    if version.etag and version.last_modified is not None:
+        response["ETag"] = version.etag
+        response["Last-Modified"] = http_date(version.last_modified)
+    return response
+
+
+def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> HttpResponseBase:
+    headers = _description(link)
+    if request.method == "HEAD":
+        return HttpResponse(headers={**headers, "Content-Length": str(version.size)})
+    file = files.openbin(link.path)
+    size = file.seek(0, io.SEEK_END)
+    wanted = _wanted(request, size, version)
+    if wanted is None:
+        part, status = range(size), 200
+    elif wanted:
+        part, status = wanted, 206
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+        headers["Content-Encoding"] = "identity"  # keeps middleware from compressing a part
+    else:
+        file.close()
+        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
+    headers["Content-Length"] = str(len(part))
+    return _Stream(_Part(file, part), status=status, headers=headers)
+
+
+def _description(link: Link) -> dict[str, str]:
+    # The slash keeps a file name that looks like the address of a scheme from being read as one.
+    type_, encoding = guess_type(f"/{link.path}")
+    if encoding:
+        type_ = None
+    attached = link.download_as is not None or not (type_ and _shown_inline(type_))
+    name = link.download_as or link.path.rpartition("/")[2]
+    return {
+        "Content-Type": type_ or "application/octet-stream",
+        "Content-Disposition": str(content_disposition_header(attached, name)),
+    }
+
+
+def _wanted(request: HttpRequest, size: int, version: _Version) -> range | None:
+    """Return the one range of bytes that is asked for, empty where there is no such.
+
+    None stands for the whole file: it answers a request for several ranges too, one that cannot
+    be read, and one that is meant for another version.
+    """
+    asked = _byte_range(request.headers.get("Range", ""))
+    if_range = request.headers.get("If-Range")
+    if not asked or (if_range is not None and not version.is_in(if_range)):
+        return None
+    first, last, suffix = asked.groups()
+    if suffix:
+        return range(max(0, size - int(suffix)), size)
+    if last and int(last) < int(first):
+        return None
+    return range(int(first), min(int(last) + 1, size) if last else size)
+
+
+class _Part:
+    """Some bytes of an open file, chunk by chunk."""
+
+    def __init__(self, file: BinaryIO, part: range) -> None:
+        self._file = file
+        self._left = len(part)
+        file.seek(part.start)
+
+    def __iter__(self) -> _Part:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = self._file.read(min(CHUNK, self._left))
+        if not chunk:
+            raise StopIteration
+        self._left -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Stream(StreamingHttpResponse):
+    """A response that reads as it goes under ASGI as well: Django would read all of it first."""
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        content = self.streaming_content
+        if isinstance(content, AsyncIterator):  # some middleware has wrapped it
+            async for chunk in content:
+                yield chunk
+            return
+        advance = sync_to_async(lambda: next(content, None))
+        while (read_chunk := await advance()) is not None:
+            yield read_chunk

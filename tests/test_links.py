@@ -1,0 +1,432 @@
+"""Signed links: what they carry, what the view answers, and what goes over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import AsyncClient, Client
+from django.urls import include, path
+from fs import errors
+
+from djpyfs import InvalidLifetime, InvalidName, expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from tests.conftest import BUCKET, KEYS
+from tests.servers import HOST, wait_for
+
+urlpatterns = [path("f/", include("djpyfs.urls"))]
+
+CONTENT = bytes(range(256)) * 4
+SIZE = len(CONTENT)
+
+
+@pytest.fixture(autouse=True)
+def _included(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+
+
+@pytest.fixture(params=["memory", "osfs", "signed_urls"])
+def linked(request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path) -> ExpiringFS:
+    """A filesystem on each back-end whose files have no address of their own."""
+    disk = {"type": "osfs", "directory_root": tmp_path / "files"}
+    places: dict[str, dict[str, Any]] = {
+        "memory": {"type": "memory"},
+        "osfs": disk,
+        "signed_urls": {**disk, "url_root": "/files/", "signed_urls": True},
+    }
+    djfs(**places[request.param])
+    return _with_picture()
+
+
+@pytest.fixture
+def memory(djfs: Callable[..., None]) -> ExpiringFS:
+    djfs(type="memory")
+    return _with_picture()
+
+
+def _with_picture() -> ExpiringFS:
+    files = get_filesystem("plots/today")
+    files.writebytes("a.png", CONTENT)
+    return files
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def ask(method: str, url: str, **headers: str) -> Answer:
+    """Request ``url`` with headers whose names have underscores here, and read to the end."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    response: Any = Client().generic(method, url, headers=fields)
+    with closing(response):
+        body = b"".join(response.streaming_content) if response.streaming else response.content
+        return Answer(response.status_code, dict(response.items()), body)
+
+
+def get(url: str, **headers: str) -> Answer:
+    return ask("GET", url, **headers)
+
+
+# -- the address
+
+
+def test_a_file_without_an_address_of_its_own_gets_a_signed_one(linked: ExpiringFS) -> None:
+    response = get(linked.get_url("a.png"))
+    assert response.status == 200
+    assert response.body == CONTENT
+    assert response.headers["Content-Type"] == "image/png"
+    assert response.headers["Content-Disposition"] == 'inline; filename="a.png"'
+
+
+def test_without_the_urls_the_error_says_what_to_include(memory: ExpiringFS, settings: Any) -> None:
+    del settings.ROOT_URLCONF
+    with pytest.raises(errors.NoURL, match=r"include djpyfs\.urls"):
+        memory.get_url("a.png")
+    assert not memory.hasurl("a.png")
+
+
+@pytest.mark.parametrize(
+    "name", ["ä b.png", "100%.png", "a?b#c.png", "'\".png", "文" * 80 + ".png"]
+)
+def test_any_name_comes_back_through_its_link(memory: ExpiringFS, name: str) -> None:
+    memory.writebytes(name, b"odd")
+    assert get(memory.get_url(name)).body == b"odd"
+
+
+def test_a_sub_filesystem_gives_the_same_links(memory: ExpiringFS) -> None:
+    below = memory.makedir("below")
+    below.writebytes("b.txt", b"below")
+    response = get(below.get_url("b.txt", 60, download_as="c.txt"))
+    assert response.body == b"below"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="c.txt"'
+
+
+@pytest.mark.parametrize("timeout", [-1, 0.5, "60", True], ids=str)
+def test_a_bad_timeout_of_a_signed_link_is_refused(memory: ExpiringFS, timeout: Any) -> None:
+    with pytest.raises(InvalidLifetime):
+        memory.get_url("a.png", timeout)
+
+
+def test_a_key_that_was_rotated_still_opens_its_links(memory: ExpiringFS, settings: Any) -> None:
+    url = memory.get_url("a.png")
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "the next one", [settings.SECRET_KEY]
+    assert get(url).status == 200
+    settings.SECRET_KEY_FALLBACKS = []
+    assert get(url).status == 404
+
+
+# -- whom it lets in
+
+
+def test_a_link_ends_with_its_time_and_never_after_its_file(
+    memory: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = memory.get_url("a.png", 1), memory.get_url("a.png", 60)
+    memory.expire("a.png", 30)
+    for url, most in (short, 1), (long, 30), (memory.get_url("a.png", 999), 30):
+        kind, _, seconds = get(url).headers["Cache-Control"].rpartition("=")
+        assert kind == "private, max-age"
+        assert most - 3 < int(seconds) <= most
+    wait_for(lambda: get(short).status == 404, what="the end of the link")
+    assert get(long).status == 200
+
+
+def test_whatever_is_wrong_the_answer_is_the_same_404(linked: ExpiringFS) -> None:
+    names = "overdue swept removed directory".split()
+    urls = {name: linked.get_url(name) for name in [*names, "missing"]}
+    linked.makedir("directory")
+    for name in names[:3]:
+        linked.writebytes(name, b"x")
+    linked.remove("removed")
+    linked.expire("swept")
+    expire_objects()
+    linked.expire("overdue")
+    ended = linked.get_url("a.png", 1)
+    wait_for(lambda: get(ended).status == 404)
+    forged = [urls["missing"] + "x", "/f/x", "/f/a:b", "/f/a/b", "/f/%00", "/f/.a:b"]
+    answers = [get(url) for url in [*urls.values(), ended, *forged]]
+    assert answers == [answers[0]] * len(answers)
+    assert answers[0].status == 404
+    assert linked.exists("overdue")
+
+
+def test_an_overdue_file_gets_no_link(memory: ExpiringFS) -> None:
+    memory.expire("a.png")
+    with pytest.raises(errors.ResourceNotFound):
+        memory.get_url("a.png")
+
+
+def test_no_single_character_of_a_token_can_be_another(memory: ExpiringFS) -> None:
+    url = memory.get_url("a.png", download_as="b.png")
+    head, token = url[:3], url[3:]
+    for at in range(len(token)):
+        for other in "A", "b", "0", "_", ":", "/", token[at].swapcase():
+            if other != token[at]:
+                assert get(f"{head}{token[:at]}{other}{token[at + 1 :]}").status == 404
+    assert get(url).status == 200
+
+
+def test_a_redis_that_is_away_is_503(memory: ExpiringFS, djfs: Callable[..., None]) -> None:
+    url = memory.get_url("a.png")
+    djfs(type="memory", redis_url=f"redis://{HOST}:1/0")
+    response = get(url)
+    assert response.status == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+def test_nothing_but_get_and_head_is_allowed(memory: ExpiringFS) -> None:
+    response = ask("POST", memory.get_url("a.png"))
+    assert response.status == 405
+    assert response.headers["Allow"] == "GET, HEAD"
+
+
+# -- what a browser may do with it
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        *((name, "inline") for name in "a.png a.jpg a.txt a.csv a.pdf a.json a.mp4".split()),
+        *((name, "attachment") for name in "a.html a.xhtml a.svg a.svgz a.xml a.js a".split()),
+        *((name, "attachment") for name in "a.rss a.unknown a.png.gz data:image/png,x".split()),
+    ],
+)
+def test_what_a_browser_would_run_is_downloaded(memory: ExpiringFS, name: str, shown: str) -> None:
+    memory.makedirs("data:image", recreate=True)
+    memory.writebytes(name, b"x")
+    response = get(memory.get_url(name))
+    assert response.headers["Content-Disposition"].startswith(f"{shown}; ")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("report.png", 'attachment; filename="report.png"'),
+        ('a "b".png', 'attachment; filename="a \\"b\\".png"'),
+        ("größe.png", "attachment; filename*=utf-8''gr%C3%B6%C3%9Fe.png"),
+    ],
+)
+def test_a_download_is_saved_under_the_name_that_is_asked_for(
+    linked: ExpiringFS, name: str, header: str
+) -> None:
+    response = get(linked.get_url("a.png", download_as=name))
+    assert response.headers["Content-Disposition"] == header
+    assert response.headers["Content-Type"] == "image/png"
+
+
+def test_a_static_address_carries_no_name_so_a_signed_one_does(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root="/files/")
+    files = _with_picture()
+    assert files.get_url("a.png") == "/files/plots/today/a.png"
+    assert get(files.get_url("a.png", download_as="b.png")).body == CONTENT
+
+
+def test_s3_itself_sends_the_name(djfs: Callable[..., None], s3_endpoint: str) -> None:
+    djfs(type="s3fs", bucket=BUCKET, endpoint_url=s3_endpoint, prefix="links", **KEYS)
+    url = _with_picture().get_url("a.png", 60, download_as="größe.png")
+    wanted = "attachment; filename*=utf-8''gr%C3%B6%C3%9Fe.png"
+    assert parse_qs(urlsplit(url).query)["response-content-disposition"] == [wanted]
+    with urlopen(url) as response:
+        assert response.headers["Content-Disposition"] == wanted
+        assert response.read() == CONTENT
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", ".", "a\nb", "a\\b", "x" * 256, 5], ids=ascii)
+def test_a_bad_name_for_a_download_is_refused(memory: ExpiringFS, name: Any) -> None:
+    with pytest.raises(InvalidName):
+        memory.get_url("a.png", download_as=name)
+
+
+# -- ranges and conditions
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "stop"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=10-19", 10, 20),
+        ("Bytes=1000-", 1000, SIZE),
+        ("bytes=-24", 1000, SIZE),
+        ("bytes=0-99999", 0, SIZE),
+        ("bytes=-99999", 0, SIZE),
+    ],
+)
+def test_a_range_is_answered_with_206(
+    linked: ExpiringFS, asked: str, first: int, stop: int
+) -> None:
+    response = get(linked.get_url("a.png"), Range=asked)
+    assert response.status == 206
+    assert response.headers["Content-Range"] == f"bytes {first}-{stop - 1}/{SIZE}"
+    assert response.headers["Content-Length"] == str(stop - first)
+    assert response.body == CONTENT[first:stop]
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=5000-6000"])
+def test_a_range_behind_the_end_is_416(linked: ExpiringFS, asked: str) -> None:
+    response = get(linked.get_url("a.png"), Range=asked)
+    assert response.status == 416
+    assert response.headers["Content-Range"] == f"bytes */{SIZE}"
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=9-1", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=0-1,3-4"]
+)
+def test_what_is_no_single_range_brings_the_whole_file(memory: ExpiringFS, asked: str) -> None:
+    response = get(memory.get_url("a.png"), Range=asked)
+    assert response.status == 200
+    assert response.headers["Accept-Ranges"] == "bytes"
+    assert response.body == CONTENT
+
+
+def test_if_range_asks_for_the_same_version(memory: ExpiringFS) -> None:
+    url = memory.get_url("a.png")
+    etag = get(url).headers["ETag"]
+    assert get(url, Range="bytes=0-1", If_Range=etag).status == 206
+    for other in '"other"', f"W/{etag}", "yesterday", get(url).headers["Last-Modified"]:
+        assert get(url, Range="bytes=0-1", If_Range=other).status == 200
+    memory.setinfo("a.png", {"details": {"modified": 1_000_000_000}})
+    date = get(url).headers["Last-Modified"]
+    assert date == "Sun, 09 Sep 2001 01:46:40 GMT"
+    assert get(url, Range="bytes=0-1", If_Range=date).status == 206
+
+
+def test_what_the_client_has_is_not_sent_again(linked: ExpiringFS) -> None:
+    url = linked.get_url("a.png", 60)
+    first = get(url)
+    for condition in (
+        {"If_None_Match": first.headers["ETag"]},
+        {"If_Modified_Since": first.headers["Last-Modified"]},
+    ):
+        response = get(url, **condition, Range="bytes=0-1")
+        assert response.status == 304
+        assert response.headers["ETag"] == first.headers["ETag"]
+        assert response.headers["Cache-Control"].startswith("private, max-age=")
+        assert response.body == b""
+    linked.writebytes("a.png", CONTENT + b"more")
+    assert get(url, If_None_Match=first.headers["ETag"]).status == 200
+    assert get(url, If_Match=first.headers["ETag"]).status == 412
+
+
+def test_head_tells_what_get_would_without_the_body(linked: ExpiringFS) -> None:
+    url = linked.get_url("a.png", 60)
+    head, whole = ask("HEAD", url, Range="bytes=0-1"), get(url)
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers.keys() == whole.headers.keys()
+    for name in "Content-Length", "Content-Type", "Content-Disposition", "ETag", "Last-Modified":
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_an_empty_file_is_sent(linked: ExpiringFS) -> None:
+    linked.writebytes("empty.txt", b"")
+    assert get(linked.get_url("empty.txt"))[::2] == (200, b"")
+    assert get(linked.get_url("empty.txt"), Range="bytes=0-").status == 416
+
+
+def test_a_part_is_not_compressed(memory: ExpiringFS, settings: Any) -> None:
+    settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware"]
+    response = get(memory.get_url("a.png"), Range="bytes=0-499", Accept_Encoding="gzip")
+    assert response.body == CONTENT[:500]
+
+
+# -- the wire
+
+
+@pytest.fixture
+def large(djfs: Callable[..., None], tmp_path: Path) -> Iterator[str]:
+    """The address of a file of 32 MiB, while memory is watched."""
+    djfs(type="osfs", directory_root=tmp_path)
+    files = get_filesystem("plots")
+    with files.openbin("large.bin", "w") as file:
+        file.truncate(32 << 20)
+    tracemalloc.start()
+    yield files.get_url("large.bin")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_a_large_file_goes_out_in_constant_memory(large: str) -> None:
+    response: Any = Client().get(large)
+    assert sum(map(len, response.streaming_content)) == 32 << 20
+    response.close()
+
+
+def test_a_large_file_goes_out_in_constant_memory_under_asgi(large: str) -> None:
+    async def received() -> int:
+        response: Any = await AsyncClient().get(large)
+        try:
+            return sum([len(chunk) async for chunk in aiter(response)])
+        finally:
+            response.close()
+
+    assert asyncio.run(received()) == 32 << 20
+
+
+def test_a_response_that_nobody_reads_leaves_no_file_open(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    url = _with_picture().get_url("a.png")
+    before = os.listdir("/dev/fd")
+    response = Client().get(url)
+    assert len(os.listdir("/dev/fd")) == len(before) + 1
+    response.close()
+    assert os.listdir("/dev/fd") == before
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[http.client.HTTPConnection]:
+    with make_server(HOST, 0, WSGIHandler(), handler_class=QuietHandler) as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield http.client.HTTPConnection(HOST, served.server_port, timeout=10)
+        served.shutdown()
+        thread.join()
+
+
+def test_a_download_can_be_resumed_over_http(
+    linked: ExpiringFS, server: http.client.HTTPConnection, settings: Any
+) -> None:
+    settings.ALLOWED_HOSTS = [HOST]
+    url = linked.get_url("a.png")
+
+    def fetch(method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+        server.request(method, url, headers=headers)
+        response = server.getresponse()
+        body = response.read()
+        server.close()
+        return response, body
+
+    head, nothing = fetch("HEAD")
+    assert (head.status, head.headers["Content-Length"], nothing) == (200, str(SIZE), b"")
+    _, first = fetch(Range="bytes=0-511")
+    response, rest = fetch(Range="bytes=512-", **{"If-Range": head.headers["ETag"]})
+    assert response.status == 206
+    assert first + rest == CONTENT
+    response, nothing = fetch(**{"If-None-Match": head.headers["ETag"]})
+    assert (response.status, nothing) == (304, b"")
