@@ -59,6 +59,10 @@ class FileBusy(DjpyfsError):
     """A sweep holds the file for longer than any lease may last."""
 
 
+class TableUnreadable(DjpyfsError):
+    """The table of openedx-django-pyfs is not there, or cannot be read."""
+
+
 class RecordStoreError(DjpyfsError):
     """The record store refused a command."""
 

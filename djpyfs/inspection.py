@@ -160,6 +160,11 @@ def _pages_set_aside(where: str | None) -> Iterator[Sequence[GivenUp]]:
         yield page
 
 
+def microseconds(moment: datetime) -> int:
+    """Return an aware point in time as the record store counts."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
 def _store() -> ExpirationStore:
     return store_for(conf.current())
 

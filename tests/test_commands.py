@@ -217,13 +217,15 @@ def test_a_record_that_no_file_could_have_is_shown_harmlessly(plots: ExpiringFS)
     assert read("failed") == []
 
 
-def manage(djfs: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+def manage(
+    djfs: dict[str, Any], *arguments: str, **settings: Any
+) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "django", "djpyfs", *arguments],
         env={
             "DJANGO_SETTINGS_MODULE": "tests.service_settings",
-            "SETTINGS": json.dumps({"DJFS": djfs}),
+            "SETTINGS": json.dumps({"DJFS": djfs, **settings}),
         },
         cwd=Path(__file__).parent.parent,
         capture_output=True,

@@ -29,6 +29,7 @@ ROOMS = [
     "views",
     "urls",
     "inspection",
+    "takeover",
     "djpyfs",
     "management",
     "checks",

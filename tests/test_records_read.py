@@ -157,6 +157,17 @@ def test_only_what_was_set_aside_is_tried_again_or_forgotten(store: ExpirationSt
     assert store.deadline(b"n\0a")[1] == deadline
 
 
+def test_deadlines_are_adopted_where_there_is_no_record(store: ExpirationStore) -> None:
+    known = store.schedule([b"n\0known"], 100 * SECOND)
+    _claimed(store, b"n\0claimed")
+    set_aside(store, b"n\0failed")
+    members = [b"n\0known", b"n\0claimed", b"n\0failed", b"n\0new", b"n\0old"]
+    assert sorted(store.adopt(dict.fromkeys(members, known + 1))) == [b"n\0new", b"n\0old"]
+    assert store.deadline(b"n\0known")[1] == known
+    assert store.deadline(b"n\0new")[1] == known + 1
+    assert store.adopt({}) == []
+
+
 def test_a_redis_that_is_away_is_one_error(djfs: Callable[..., None]) -> None:
     with running_redis() as server:
         djfs(type="memory", redis_url=server.url)

@@ -245,6 +245,13 @@ class ExpirationStore(ABC):
         return Found(_soonest(found.values(), limit), len(found) <= limit)
 
     @abstractmethod
+    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
+        """Give members the ``deadlines`` that are known already; return those that had no record.
+
+        The others keep what they have.
+        """
+
+    @abstractmethod
     def counts(self) -> Counts:
         """Count the records of all shards."""
 

@@ -234,6 +234,13 @@ class MemoryStore(ExpirationStore):
     def keeps_records_on_disk(self) -> bool:
         return False
 
+    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
+        with self._lock:
+            new = [m for m in deadlines if not self._known_deadline(m, self._now())]
+            for member in new:
+                self._set_deadline(member, deadlines[member])
+            return new
+
     # -- the verbs of onlookers
 
     def counts(self) -> Counts:

@@ -51,7 +51,7 @@ SCANNED = 2_000  # records that Redis looks at in one step of a scan
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
-    counts release postpone""".split()
+    counts release postpone adopt""".split()
 
 
 class _Call(NamedTuple):
@@ -199,6 +199,16 @@ class RedisStore(ExpirationStore):
             persistence: Any = self._redis.info("persistence")
             intervals: Any = self._redis.config_get("save")
         return bool(persistence.get("aof_enabled") or intervals.get("save"))
+
+    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
+        calls = [
+            _Call(
+                "adopt", shard, [x for m in own[first : first + SLICE] for x in (m, deadlines[m])]
+            )
+            for shard, own in self._by_shard(list(deadlines)).items()
+            for first in range(0, len(own), SLICE)
+        ]
+        return list(chain(*self._run_all(calls)))
 
     # -- the verbs of onlookers
 

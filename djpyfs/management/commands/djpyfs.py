@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 from fs.errors import FSError
 
 from ... import inspection
@@ -14,6 +15,7 @@ from ...errors import DjpyfsError
 from ...filesystem import get_filesystem
 from ...inspection import SetAsideFile, Status, TrackedFile
 from ...sweeper import SweepReport, sweep
+from ...takeover import TakeOver, take_over
 from ..console import Console, duration, moment, table
 
 AMISS, REFUSED = 1, 2  # exit status
@@ -227,6 +229,33 @@ def _set_aside_lines(files: Sequence[SetAsideFile]) -> Iterator[str]:
     )
 
 
+# -- import
+
+
+def _describe_import(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--database", choices=tuple(connections), default="default", help="its alias (default)"
+    )
+
+
+def _import(console: Console, options: dict[str, Any]) -> None:
+    def tell(report: TakeOver) -> None:
+        console.progress(f"{report.rows:,} rows read, {report.taken:,} deadlines taken over")
+
+    report = take_over(connections[options["database"]], tell)
+    console.show(report, _import_lines(report))
+    if report.refused:
+        raise CommandError(f"rows that were skipped: {len(report.refused)}", returncode=AMISS)
+
+
+def _import_lines(report: TakeOver) -> Iterator[str]:
+    yield (
+        f"{report.rows} rows: {report.taken} deadlines taken over, {report.known} known already, "
+        f"{report.permanent} permanent, {len(report.refused)} skipped"
+    )
+    yield from table((row.namespace, row.path, row.reason) for row in report.refused)
+
+
 def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = kind(text)
@@ -269,5 +298,12 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _failed,
         "List the files whose deletion was given up: with reason, attempts and time. With --retry "
         "or --forget, end that for those of a namespace, for single files, or for all.",
+    ),
+    "import": (
+        _describe_import,
+        _import,
+        "Take over the deadlines that openedx-django-pyfs has in its table: what has passed is "
+        "due at once, what has a record already keeps it. The table is only read, and this can "
+        "be repeated. Exit status 1 tells that rows were skipped, because of their names.",
     ),
 }

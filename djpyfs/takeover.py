@@ -1,0 +1,123 @@
+"""The deadlines that openedx-django-pyfs has left in a database, taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import get_default_timezone
+
+from . import conf
+from .errors import InvalidName, TableUnreadable
+from .expirations import ExpirationStore, store_for
+from .inspection import microseconds
+from .names import Entry, check_length, check_namespace, check_path
+
+TABLE = "djpyfs_fsexpirations"
+COLUMNS = "module filename expires expiration".split()
+BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class RefusedName:
+    """A row whose namespace or file name is none of ours."""
+
+    namespace: str
+    path: str
+    reason: str
+
+
+@dataclass
+class TakeOver:
+    """What became of the rows of the table."""
+
+    rows: int = 0
+    #: Files that have got a deadline.
+    taken: int = 0
+    #: Files that had a record already, which was left as it is.
+    known: int = 0
+    #: Rows that say that the file does not expire.
+    permanent: int = 0
+    refused: list[RefusedName] = field(default_factory=list)
+
+
+def take_over(
+    connection: BaseDatabaseWrapper, on_batch: Callable[[TakeOver], object] | None = None
+) -> TakeOver:
+    """Give the files in openedx-django-pyfs' table the deadlines that it says.
+
+    A file that has a record already keeps it, so that this can be repeated at any time; the
+    table is only read. Calls ``on_batch`` with the report so far. Raises `TableUnreadable`.
+    """
+    store, report = store_for(conf.current()), TakeOver()
+    for rows in _batches(connection):
+        _take(store, rows, connection, report)
+        if on_batch:
+            on_batch(report)
+    return report
+
+
+def _batches(connection: BaseDatabaseWrapper) -> Iterator[list[tuple[Any, ...]]]:
+    # Behind some poolers a cursor on the server is lost between two reads.
+    on_server = not connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+    try:
+        with connection.chunked_cursor() if on_server else connection.cursor() as cursor:
+            cursor.execute(_query(connection.ops.quote_name))
+            while rows := cursor.fetchmany(BATCH):
+                yield rows
+    except (DatabaseError, ImproperlyConfigured) as error:
+        why = str(error).partition("\n")[0]
+        raise TableUnreadable(
+            f"{TABLE} in the database {connection.alias!r} cannot be read: {why}"
+        ) from error
+
+
+def _query(quote: Callable[[str], str]) -> str:
+    return f"SELECT {', '.join(map(quote, COLUMNS))} FROM {quote(TABLE)}"  # noqa: S608  constants
+
+
+def _take(
+    store: ExpirationStore,
+    rows: list[tuple[Any, ...]],
+    connection: BaseDatabaseWrapper,
+    report: TakeOver,
+) -> None:
+    deadlines: dict[bytes, int] = {}
+    for namespace, path, expires, expiration in rows:
+        if not expires:
+            report.permanent += 1
+            continue
+        try:
+            member = _member(namespace, path)
+        except InvalidName as error:
+            report.refused.append(RefusedName(namespace, path, str(error)))
+        else:
+            deadlines[member] = microseconds(_aware(expiration, connection))
+    taken = len(store.adopt(deadlines))
+    report.rows += len(rows)
+    report.taken += taken
+    report.known += len(deadlines) - taken
+
+
+def _member(namespace: str, path: str) -> bytes:
+    entry = Entry(check_namespace(namespace), check_path(path))
+    if not entry.path:
+        raise InvalidName(path, "is no file")
+    check_length(path, *entry)
+    return entry.member
+
+
+def _aware(expiration: datetime | str, connection: BaseDatabaseWrapper) -> datetime:
+    """Return a moment as the ORM would: the driver may not know about time zones, nor types."""
+    moment = parse_datetime(expiration) if isinstance(expiration, str) else expiration
+    if moment is None:
+        raise TableUnreadable(f"{TABLE} has an expiration that is none: {expiration!r}")
+    if moment.tzinfo:
+        return moment.astimezone(UTC)
+    return moment.replace(tzinfo=connection.timezone or get_default_timezone())

@@ -1,0 +1,149 @@
+"""What openedx-django-pyfs has in its table, taken over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
+from pytest_django import DjangoDbBlocker
+
+from djpyfs import conf, expire_objects, get_filesystem
+from djpyfs.errors import TableUnreadable
+from djpyfs.expirations import store_for
+from djpyfs.takeover import TakeOver, take_over
+from tests.servers import RedisServer
+from tests.test_commands import manage
+
+LATER = datetime(2199, 1, 2, 3, 4, 5, 678901, UTC)
+EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
+
+# As Django's migrations write it for SQLite.
+TABLE = """CREATE TABLE "djpyfs_fsexpirations" (
+    "id" integer NOT NULL PRIMARY KEY AUTOINCREMENT, "module" varchar(382) NOT NULL,
+    "filename" varchar(382) NOT NULL, "expires" bool NOT NULL, "expiration" datetime NOT NULL)"""
+
+Row = tuple[str, str, bool, datetime]
+
+
+@pytest.fixture
+def database(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[BaseDatabaseWrapper]:
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "old.sqlite3"}
+    connection = ConnectionHandler({"default": {}, "old": engine})["old"]
+    with django_db_blocker.unblock():
+        yield connection
+        connection.close()
+
+
+@pytest.fixture
+def table(
+    database: BaseDatabaseWrapper, djfs: Callable[..., None], records: dict[str, Any]
+) -> Callable[..., BaseDatabaseWrapper]:
+    """Fill the table."""
+    djfs(type="memory", **records)
+    return lambda *rows: filled(database, *rows)
+
+
+def filled(database: BaseDatabaseWrapper, *rows: Row) -> BaseDatabaseWrapper:
+    with database.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(TABLE)
+        cursor.executemany(
+            'INSERT INTO djpyfs_fsexpirations ("module", "filename", "expires", "expiration")'
+            " VALUES (%s, %s, %s, %s)",
+            [(*row[:3], str(row[3].replace(tzinfo=None))) for row in rows],
+        )
+        cursor.execute("COMMIT")
+    return database
+
+
+Table = Callable[..., BaseDatabaseWrapper]
+
+
+def test_deadlines_are_taken_over_to_the_microsecond(table: Table) -> None:
+    report = take_over(table(("plots", "a", True, LATER), ("usage/x", "/d/b", True, LATER)))
+    assert report == TakeOver(rows=2, taken=2)
+    assert get_filesystem("plots").expiration("a") == LATER
+    assert get_filesystem("usage/x").expiration("d/b") == LATER
+
+
+def test_what_is_overdue_there_goes_with_the_next_sweep(table: Table) -> None:
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    take_over(table(("plots", "a", True, EARLIER)))
+    assert expire_objects().deleted == 1
+    assert not plots.exists("a")
+
+
+def test_it_can_be_repeated_and_keeps_newer_deadlines(table: Table) -> None:
+    database = table(("plots", "a", True, LATER), ("plots", "b", True, LATER))
+    take_over(database)
+    plots = get_filesystem("plots")
+    plots.expire("a", seconds=50)
+    newer = plots.expiration("a")
+    assert take_over(database) == TakeOver(rows=2, known=2)
+    assert plots.expiration("a") == newer
+
+
+def test_permanent_files_stay_permanent(table: Table) -> None:
+    assert take_over(table(("plots", "a", False, EARLIER))) == TakeOver(rows=1, permanent=1)
+    assert get_filesystem("plots").expiration("a") is None
+
+
+@pytest.mark.parametrize(
+    "name", [("../x", "a"), ("plots", "../../a"), ("plots", ""), ("", "a"), ("x" * 382, "a")]
+)
+def test_names_that_are_refused_are_listed_and_skipped(table: Table, name: tuple[str, str]) -> None:
+    report = take_over(table((*name, True, EARLIER), ("plots", "good", True, LATER)))
+    assert report.taken == 1
+    [refused] = report.refused
+    assert (refused.namespace, refused.path) == name
+    assert refused.reason
+    assert store_for(conf.current()).counts().tracked == 1
+
+
+def test_many_rows_come_in_batches(table: Table) -> None:
+    told: list[int] = []
+    rows = [("plots", str(number), True, LATER) for number in range(2_500)]
+    report = take_over(table(*rows), lambda report: told.append(report.taken))
+    assert told == [1_000, 2_000, 2_500]
+    assert report.taken == 2_500
+
+
+def test_a_table_that_is_not_there_is_one_error(
+    database: BaseDatabaseWrapper, djfs: Callable[..., None]
+) -> None:
+    djfs(type="memory")
+    with pytest.raises(TableUnreadable, match="'old'"):
+        take_over(database)
+
+
+def test_moments_without_a_time_zone_are_those_of_the_database(
+    table: Table, database: BaseDatabaseWrapper
+) -> None:
+    database.settings_dict["TIME_ZONE"] = "Etc/GMT-2"
+    take_over(table(("plots", "a", True, LATER)))
+    there = LATER.replace(tzinfo=timezone(timedelta(hours=2)))
+    assert get_filesystem("plots").expiration("a") == there
+
+
+def test_the_command_takes_over_any_database(
+    database: BaseDatabaseWrapper, redis_server: RedisServer
+) -> None:
+    filled(database, ("plots", "a", True, LATER), ("..", "a\x1b", True, LATER))
+    old = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(database.settings_dict["NAME"])}
+    djfs = {"type": "memory", "redis_url": redis_server.url, "key_prefix": "takeover"}
+    databases = {"default": {}, "old": old}
+    done = manage(djfs, "import", "--database", "old", "--format", "json", DATABASES=databases)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["taken"] == 1
+    again = manage(djfs, "import", "--database", "old", DATABASES=databases)
+    assert "1 known already" in again.stdout
+    assert "\x1b" not in again.stdout
+    missing = manage(djfs, "import", DATABASES=databases)
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
