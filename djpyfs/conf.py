@@ -57,6 +57,7 @@ class Policy:
     max_ttl: int | None = None  # µs
     clamp: bool = False
     hide_expired: bool = False
+    renew_on_read: bool = False
     hold: bool = False
 
 
@@ -157,6 +158,7 @@ POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "max_ttl": _optional(_microseconds(0.001)),
     "clamp": _flag,
     "hide_expired": _flag,
+    "renew_on_read": _flag,
     "hold": _flag,
 }
 
@@ -182,6 +184,8 @@ def _policy(raw: Mapping[str, Any]) -> Policy:
     _check_order("min_ttl", policy.min_ttl, "default_ttl", policy.default_ttl)
     _check_order("default_ttl", policy.default_ttl, "max_ttl", policy.max_ttl)
     _check_order("min_ttl", policy.min_ttl, "max_ttl", policy.max_ttl)
+    if policy.renew_on_read and policy.default_ttl is None:
+        raise ConfigurationError("DJFS['renew_on_read'] needs DJFS['default_ttl']: set it too")
     return policy
 
 

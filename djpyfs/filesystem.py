@@ -241,6 +241,19 @@ class ExpiringFS(FS):
         self._check_seen(checked)
         return checked
 
+    def _read(self, path: str) -> str:
+        """Return a checked path that is about to be read, and renew its deadline."""
+        checked, policy = self._seen(path), self._policy
+        if policy.renew_on_read and policy.default_ttl is not None:
+            latest = self._latest(checked, policy.max_ttl) if policy.max_ttl else 0
+            self._expirations.renew(self._member(checked), policy.default_ttl, latest)
+        return checked
+
+    def _latest(self, path: str, longest: int) -> int:
+        """Return when a file that lives for ``longest`` since it was written must go."""
+        modified = self._files.getinfo(path, ["details"]).raw["details"]["modified"]
+        return round(cast(float, modified) * SECOND) + longest
+
     # -- reading
 
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
@@ -294,13 +307,13 @@ class ExpiringFS(FS):
 
     def readbytes(self, path: str) -> bytes:
         """Return the contents of a file."""
-        return self._files.readbytes(self._seen(path))
+        return self._files.readbytes(self._read(path))
 
     def download(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         """Copy the contents of a file into an open binary file."""
-        self._files.download(self._seen(path), file, chunk_size, **options)
+        self._files.download(self._read(path), file, chunk_size, **options)
 
     def getmeta(self, namespace: str = "standard") -> dict[str, object]:
         """Return what is known of the filesystem as a whole."""
@@ -330,7 +343,7 @@ class ExpiringFS(FS):
                 raise errors.ResourceNotFound(path)
             mode = mode.replace("a", "w").replace("x", "w")  # what is over is not added to
         if not (checked_mode.writing or checked_mode.appending):
-            return self._files.openbin(relative, mode, buffering, **options)
+            return self._files.openbin(self._read(path), mode, buffering, **options)
         write = _Write(self, relative)
         with write.undone_on_error():
             file = self._files.openbin(relative, mode, buffering, **options)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.dispatch import Signal
 from fs import errors
 
-from djpyfs import DjpyfsError, InvalidLifetime, NamespaceHeld, expire_objects, get_filesystem
+from djpyfs import (
+    ConfigurationError,
+    DjpyfsError,
+    InvalidLifetime,
+    NamespaceHeld,
+    expire_objects,
+    get_filesystem,
+)
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.signals import files_expired, sweep_finished
 from tests.test_filesystem import left, overdue
@@ -158,6 +168,66 @@ def test_a_deletion_that_failed_stays_hidden(
         overdue(plots, "bad one")
         assert expire_objects().failed == 1
         assert not plots.exists("bad one")
+
+
+# -- sliding lives
+
+SLIDING = {"default_ttl": 100, "renew_on_read": True}
+CONTENTS: dict[str, Callable[[ExpiringFS], object]] = {
+    "open": lambda fs: fs.open("a").close(),
+    "readbytes": lambda fs: fs.readbytes("a"),
+    "readtext": lambda fs: fs.readtext("a"),
+    "download": lambda fs: fs.download("a", io.BytesIO()),
+}
+
+
+@pytest.mark.parametrize("read", CONTENTS)
+def test_reading_a_file_starts_its_life_anew(make: Make, read: str) -> None:
+    plots = make(**SLIDING)
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 10)
+    CONTENTS[read](plots)
+    assert left(plots, "a") == pytest.approx(100, abs=5)
+
+
+def test_reading_a_file_does_not_shorten_its_life(make: Make) -> None:
+    plots = make(**SLIDING)
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 500)
+    plots.readbytes("a")
+    assert left(plots, "a") > 400
+
+
+def test_a_file_is_not_renewed_beyond_its_longest_life(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, **SLIDING, max_ttl=100)
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    plots.settimes("a", modified=datetime.now(UTC) - timedelta(seconds=60))
+    plots.expire("a", 1)
+    plots.readbytes("a")
+    assert left(plots, "a") == pytest.approx(40, abs=5)
+
+
+def test_a_file_that_is_overdue_is_not_renewed(make: Make) -> None:
+    plots = make(**SLIDING)
+    overdue(plots, "a")
+    plots.readbytes("a")
+    assert expire_objects().deleted == 1
+
+
+def test_a_permanent_file_stays_so_when_it_is_read(make: Make) -> None:
+    plots = make(**SLIDING)
+    plots.writebytes("a", b"picture")
+    plots.expire("a", expires=False)
+    plots.readbytes("a")
+    assert plots.expiration("a") is None
+
+
+def test_sliding_lives_need_a_length(make: Make) -> None:
+    with pytest.raises(ConfigurationError, match="default_ttl"):
+        make(renew_on_read=True)
 
 
 # -- holds

@@ -223,6 +223,22 @@ def test_touch_renews_what_the_same_write_has_registered_even_overdue(
     assert deadline - registered > 59 * SECOND
 
 
+def test_renew_moves_a_deadline_on_but_not_beyond_the_latest(store: ExpirationStore) -> None:
+    scheduled = store.schedule([b"n\0a"], 10 * SECOND)
+    assert store.renew(b"n\0a", 5 * SECOND) == scheduled
+    assert store.renew(b"n\0a", 20 * SECOND) > scheduled + 9 * SECOND
+    assert store.renew(b"n\0a", 60 * SECOND, scheduled + 15 * SECOND) == scheduled + 15 * SECOND
+    assert store.deadline(b"n\0a")[1] == scheduled + 15 * SECOND
+
+
+def test_renew_leaves_what_is_over_or_has_no_deadline(store: ExpirationStore) -> None:
+    assert store.renew(b"n\0a", SECOND) == 0
+    store.schedule([b"n\0a"], 0)
+    assert store.renew(b"n\0a", SECOND) == 0
+    settle(store, b"n\0a", claim(store).token, "it failed")
+    assert store.renew(b"n\0a", 60 * SECOND) == 0
+
+
 def test_rename_carries_the_deadline(store: ExpirationStore) -> None:
     source = store.schedule([b"n\0a"], 50 * SECOND)
     target = store.schedule([b"n\0b"], 10 * SECOND)

@@ -205,6 +205,13 @@ class ExpirationStore(ABC):
         """
 
     @abstractmethod
+    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+        """Move a deadline that has not passed to now + ``ttl``, at the most to ``latest``.
+
+        It never comes nearer. Returns it, or 0 where there is none that could be moved.
+        """
+
+    @abstractmethod
     def claim(self, shard: int, limit: int, lease: int) -> Claim:
         """Claim up to ``limit`` overdue members of a shard, for ``lease``."""
 

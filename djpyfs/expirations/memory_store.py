@@ -150,6 +150,16 @@ class MemoryStore(ExpirationStore):
         passed = member in self._claimed or member in self._failed
         return self._due.get(member, now if passed else 0)
 
+    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+        with self._lock:
+            now, deadline = self._now(), self._due.get(member, 0)
+            if deadline <= now or member in self._attempts:
+                return 0
+            renewed = min(now + ttl, latest or now + ttl)
+            if renewed > deadline:
+                self._set_deadline(member, renewed)
+            return self._due[member]
+
     # -- the verbs of sweeps
 
     def claim(self, shard: int, limit: int, lease: int) -> Claim:

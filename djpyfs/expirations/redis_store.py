@@ -51,7 +51,7 @@ SCANNED = 2_000  # records that Redis looks at in one step of a scan
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
-    counts release postpone adopt""".split()
+    counts release postpone renew adopt""".split()
 
 
 class _Call(NamedTuple):
@@ -160,6 +160,9 @@ class RedisStore(ExpirationStore):
             found += reply[1:]
         known = dict(zip(chain(*groups.values()), found, strict=True))
         return now, [known[member] for member in members]
+
+    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+        return int(self._run("renew", self.shard_of(member), member, ttl, latest))
 
     # -- the verbs of sweeps
 
