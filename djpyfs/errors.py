@@ -55,6 +55,10 @@ class NamespaceHeld(DjpyfsError, PermissionDenied):
     default_message = "'{path}' stays: its namespace is on hold, see DJFS['namespaces']"
 
 
+class InvalidLimit(DjpyfsError, ValueError):
+    """A number of downloads that is not a whole number of at least 1."""
+
+
 class FileBusy(DjpyfsError):
     """A sweep holds the file for longer than any lease may last."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from numbers import Real
+from secrets import token_urlsafe
 from time import monotonic
 from typing import IO, Any, BinaryIO, NoReturn, TypeVar, cast
 
@@ -27,7 +28,7 @@ from fs.walk import Walker
 from . import conf, links
 from .backends import Backend, backend_for
 from .conf import LONGEST_LIFE, SECOND
-from .errors import InvalidLifetime, NamespaceHeld
+from .errors import InvalidLifetime, InvalidLimit, NamespaceHeld
 from .expirations import ExpirationStore, Touch, store_for
 from .names import (
     KEY_BYTES,
@@ -41,6 +42,7 @@ from .names import (
 from .signals import deadline_set
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
+MOST_DOWNLOADS = 1_000_000_000
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 _F = TypeVar("_F", bound=FS)
@@ -123,18 +125,26 @@ class ExpiringFS(FS):
         _, deadline = self._expirations.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
-    def get_url(self, filename: str, timeout: float = 0, *, download_as: str | None = None) -> str:
+    def get_url(
+        self,
+        filename: str,
+        timeout: float = 0,
+        *,
+        download_as: str | None = None,
+        max_downloads: int | None = None,
+    ) -> str:
         """Return an address of a file that a browser can use; the file need not exist.
 
         Where the back-end has no address of its own to give, it is a signed one of the view in
         `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most 604800). It counts
         where addresses stop working, and is cut at the file's own deadline; 0 means as long as
         the file lives, or an hour where it has no deadline. With ``download_as``, a file name,
-        the browser saves the file under that name.
+        the browser saves the file under that name. With ``max_downloads`` it is a signed address
+        on every back-end, and works for so many GET requests.
 
-        Raises `InvalidName`, `InvalidLifetime`, `fs.errors.NoURL` where `djpyfs.urls` would be
-        needed and is not included, and `fs.errors.ResourceNotFound` where the address would
-        outlive a file that is overdue.
+        Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
+        `djpyfs.urls` would be needed and is not included, and `fs.errors.ResourceNotFound` where
+        the address would outlive a file that is overdue.
         """
         self.check()
         seconds = _seconds("timeout", timeout)
@@ -142,6 +152,8 @@ class ExpiringFS(FS):
         if download_as is not None:
             check_file_name(download_as)
         self._check_seen(entry.path)
+        if max_downloads is not None:
+            return self._limited_url(entry, seconds, download_as, max_downloads)
         longest = self._backend.longest_url
         if longest is not None:
             now, end = self._life_of_url(entry, seconds, longest)
@@ -150,6 +162,19 @@ class ExpiringFS(FS):
             return self._backend.url(*entry, None, download_as)
         _, end = self._life_of_url(entry, seconds, LONGEST_LIFE)
         return links.address(links.Link(*entry, end, download_as))
+
+    def _limited_url(
+        self, entry: Entry, timeout: float, download_as: str | None, downloads: int
+    ) -> str:
+        if isinstance(downloads, bool) or not isinstance(downloads, int):
+            raise InvalidLimit(f"max_downloads is {downloads!r}: give it a whole number")
+        if not 1 <= downloads <= MOST_DOWNLOADS:
+            raise InvalidLimit(f"max_downloads is {downloads!r}: use 1 to {MOST_DOWNLOADS}")
+        _, end = self._life_of_url(entry, timeout, LONGEST_LIFE)
+        ticket = token_urlsafe(12)
+        address = links.address(links.Link(*entry, end, download_as, ticket))
+        self._expirations.issue_ticket(entry.member, ticket, downloads, end)
+        return address
 
     def _life_of_url(self, entry: Entry, timeout: float, longest: int) -> tuple[int, int]:
         """Return the time now, and when an address of the file stops working."""
@@ -614,10 +639,18 @@ class ExpiringSubFS(SubFS[FS]):
         fs, path = self.delegate_path(filename)
         return cast("datetime | None", fs.expiration(path))
 
-    def get_url(self, filename: str, timeout: float = 0, *, download_as: str | None = None) -> str:
+    def get_url(
+        self,
+        filename: str,
+        timeout: float = 0,
+        *,
+        download_as: str | None = None,
+        max_downloads: int | None = None,
+    ) -> str:
         """See `ExpiringFS.get_url`."""
         fs, path = self.delegate_path(filename)
-        return cast(str, fs.get_url(path, timeout, download_as=download_as))
+        url = fs.get_url(path, timeout, download_as=download_as, max_downloads=max_downloads)
+        return cast(str, url)
 
     def opendir(self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None) -> Any:
         """Return a directory of this directory."""

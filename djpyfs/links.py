@@ -19,6 +19,7 @@ class Link(NamedTuple):
     path: str
     end: int  # µs since the epoch, by the clock of the record store
     download_as: str | None = None
+    ticket: str = ""  # of the record store, where the number of downloads is limited
 
     @property
     def entry(self) -> Entry:

@@ -53,16 +53,20 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
 
     Whatever is wrong with the link or has become of the file, the answer is the same 404. It is
     503 while the record store is away, for then nobody knows whether the file's time is up.
+
+    Where the number of downloads is limited, each GET that is answered with the file counts as
+    one, also if it breaks off. HEAD counts nothing, and a range is answered with the whole file.
     """
     try:
         link = read(token)
         left = _seconds_left(link)
+        _use_ticket(link, 0)
         response = _answer(request, link)
     except (BadSignature, FileExpected, ResourceNotFound):
         return _refusal(404, "Not found\n")
     except RecordStoreUnavailable:
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
-    response["Cache-Control"] = f"private, max-age={left}"
+    response["Cache-Control"] = "no-store" if link.ticket else f"private, max-age={left}"
     for name, value in _SAFEGUARDS.items():
         response[name] = value
     return response
@@ -80,6 +84,13 @@ def _seconds_left(link: Link) -> int:
     if end <= now:
         raise ResourceNotFound(link.path)
     return (end - now) // SECOND
+
+
+def _use_ticket(link: Link, uses: int) -> None:
+    """Count a download of a limited link. Raises `ResourceNotFound` where none was left."""
+    store = store_for(conf.current())
+    if link.ticket and not store.use_ticket(link.entry.member, link.ticket, uses):
+        raise ResourceNotFound(link.path)
 
 
 class _Version(NamedTuple):
@@ -120,9 +131,11 @@ def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
     # Before the file is opened: should it be replaced just then, the new bytes go out under the
     # old version, and are fetched once more; the other way about they would never be.
     version = _Version.of(files, link.path)
+    if link.ticket:  # there is no second time, so nothing to compare a version with
+        version = version._replace(modified=None)
     unchanged = get_conditional_response(request, version.etag, version.last_modified)
     response = unchanged or _content(request, files, link, version)
-    response["Accept-Ranges"] = "bytes"
+    response["Accept-Ranges"] = "none" if link.ticket else "bytes"
     if version.etag and version.last_modified is not None:
         response["ETag"] = version.etag
         response["Last-Modified"] = http_date(version.last_modified)
@@ -133,9 +146,10 @@ def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> 
     headers = _description(link)
     if request.method == "HEAD":
         return HttpResponse(headers={**headers, "Content-Length": str(version.size)})
+    _use_ticket(link, 1)
     file = files.openbin(link.path)
     size = file.seek(0, io.SEEK_END)
-    wanted = _wanted(request, size, version)
+    wanted = None if link.ticket else _wanted(request, size, version)
     if wanted is None:
         part, status = range(size), 200
     elif wanted:

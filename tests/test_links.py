@@ -8,6 +8,7 @@ import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +20,13 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import AsyncClient, Client
 from django.urls import include, path
+from django.utils.http import http_date
 from fs import errors
 
-from djpyfs import InvalidLifetime, InvalidName, expire_objects, get_filesystem
+from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, wait_for
+from tests.servers import HOST, RedisServer, wait_for
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -346,6 +348,81 @@ def test_a_part_is_not_compressed(memory: ExpiringFS, settings: Any) -> None:
     settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware"]
     response = get(memory.get_url("a.png"), Range="bytes=0-499", Accept_Encoding="gzip")
     assert response.body == CONTENT[:500]
+
+
+# -- a limited number of downloads
+
+
+@pytest.fixture
+def limited(djfs: Callable[..., None], records: dict[str, Any]) -> ExpiringFS:
+    djfs(type="memory", **records)
+    return _with_picture()
+
+
+def test_a_limited_link_works_so_many_times(limited: ExpiringFS) -> None:
+    url = limited.get_url("a.png", 60, max_downloads=2)
+    other = limited.get_url("a.png", 60, max_downloads=1)
+    first = get(url)
+    assert (first.body, first.headers["Cache-Control"]) == (CONTENT, "no-store")
+    assert [get(url).status for _ in range(3)] == [200, 404, 404]
+    assert get(url) == get("/f/forged")
+    assert get(other).body == CONTENT
+
+
+def test_of_fifty_at_a_time_exactly_one_gets_the_file(limited: ExpiringFS) -> None:
+    url = limited.get_url("a.png", 60, max_downloads=1)
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(get, [url] * 50))
+    assert [answer.body for answer in answers if answer.status == 200] == [CONTENT]
+    assert {answer.status for answer in answers} == {200, 404}
+
+
+def test_only_get_counts_and_always_brings_the_whole_file(limited: ExpiringFS) -> None:
+    url = limited.get_url("a.png", 60, max_downloads=1)
+    assert [ask("HEAD", url).status for _ in range(3)] == [200] * 3
+    assert get(url, If_Match='"x"').status == 412
+    answer = get(url, Range="bytes=0-1", If_None_Match='"x"', If_Modified_Since=http_date())
+    assert (answer.status, answer.body) == (200, CONTENT)
+    assert answer.headers["Accept-Ranges"] == "none"
+    assert "ETag" not in answer.headers
+    assert ask("HEAD", url).status == get(url, If_Match='"x"').status == 404
+
+
+def test_a_limited_link_ends_with_its_time_and_its_file(limited: ExpiringFS) -> None:
+    short = limited.get_url("a.png", 1, max_downloads=1_000_000)
+    wait_for(lambda: get(short).status == 404, what="the end of the link")
+    overdue = limited.get_url("a.png", max_downloads=5)
+    limited.expire("a.png")
+    assert get(overdue).status == 404
+
+
+def test_a_redis_that_lost_the_count_opens_nothing(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="lost")
+    files = _with_picture()
+    url = files.makedir("below").get_url("x", 60, max_downloads=1)
+    files.writebytes("below/x", b"x")
+    client = redis_server.client()
+    (key,) = client.scan_iter("lost:{00}:ticket:*")
+    assert 0 < client.ttl(key) <= 60
+    client.delete(key)
+    assert get(url).status == 404
+    assert not client.exists(key)
+
+
+def test_a_limited_link_is_signed_on_every_back_end(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", CONTENT)
+    url = plots.get_url("a.png", 60, max_downloads=1, download_as="b.png")
+    assert url.startswith("/f/")
+    assert get(url).headers["Content-Disposition"] == 'attachment; filename="b.png"'
+    assert get(url).status == 404
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.0, True, "1", 10**10], ids=ascii)
+def test_a_bad_limit_is_refused(memory: ExpiringFS, limit: Any) -> None:
+    with pytest.raises(InvalidLimit):
+        memory.get_url("a.png", max_downloads=limit)
 
 
 # -- the wire

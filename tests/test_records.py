@@ -70,6 +70,19 @@ def test_schedule_replaces_the_deadline(store: ExpirationStore) -> None:
     assert store.deadline(b"n\0a")[1] == deadline
 
 
+def test_a_ticket_is_good_for_its_uses_and_its_time(store: ExpirationStore) -> None:
+    now, _ = store.deadline(b"n\0a")
+    store.issue_ticket(b"n\0a", "two", 2, now + 60 * SECOND)
+    store.issue_ticket(b"n\0a", "late", 2, now + SECOND // 5)
+    assert store.use_ticket(b"n\0a", "late")
+    assert [store.use_ticket(b"n\0a", "two", uses) for uses in (0, 1, 1, 0, 1)] == [
+        *(True, True, True),
+        *(False, False),
+    ]
+    assert not store.use_ticket(b"n\0a", "never issued")
+    wait_for(lambda: not store.use_ticket(b"n\0a", "late", 0))
+
+
 def test_schedule_takes_many_members_of_all_shards(store: ExpirationStore) -> None:
     members = [b"n\0%d" % number for number in range(12_000)]
     store.schedule(members, 0)

@@ -212,6 +212,17 @@ class ExpirationStore(ABC):
         """
 
     @abstractmethod
+    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
+        """Make a ticket to ``member`` that `use_ticket` takes ``uses`` times, until ``end``."""
+
+    @abstractmethod
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+        """Take one use of a ticket and return True, or return False where none was left.
+
+        With 0 ``uses``, only tell. However many ask at a time, no use is taken twice.
+        """
+
+    @abstractmethod
     def claim(self, shard: int, limit: int, lease: int) -> Claim:
         """Claim up to ``limit`` overdue members of a shard, for ``lease``."""
 

@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from operator import attrgetter
 from threading import RLock
 from time import monotonic_ns, time, time_ns
+from typing import NamedTuple
 
 from ..conf import SECOND
 from . import (
@@ -40,6 +41,13 @@ class SetAside:
     at: int  # s since the epoch
 
 
+class Ticket(NamedTuple):
+    """How often a ticket can be used, and until when."""
+
+    left: int
+    end: int  # µs since the epoch
+
+
 class MemoryStore(ExpirationStore):
     """Records that live and die with this process; the verbs do what the scripts do.
 
@@ -54,6 +62,7 @@ class MemoryStore(ExpirationStore):
         self._claimed: dict[bytes, int] = {}
         self._attempts: dict[bytes, int] = {}
         self._failed: dict[bytes, SetAside] = {}
+        self._tickets: dict[tuple[bytes, str], Ticket] = {}
         self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
         # The wall clock may be set; from here on only the monotonic one is asked.
         self._epoch = time_ns() - monotonic_ns()
@@ -159,6 +168,22 @@ class MemoryStore(ExpirationStore):
             if renewed > deadline:
                 self._set_deadline(member, renewed)
             return self._due[member]
+
+    # -- tickets
+
+    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
+        with self._lock:
+            now = self._now()
+            self._tickets = {key: kept for key, kept in self._tickets.items() if kept.end > now}
+            self._tickets[member, ticket] = Ticket(uses, end)
+
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+        with self._lock:
+            left, end = self._tickets.get((member, ticket), (0, 0))
+            if left < 1 or end <= self._now():
+                return False
+            self._tickets[member, ticket] = Ticket(left - uses, end)
+            return True
 
     # -- the verbs of sweeps
 

@@ -51,7 +51,7 @@ SCANNED = 2_000  # records that Redis looks at in one step of a scan
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
-    counts release postpone renew adopt""".split()
+    counts release postpone renew adopt use_ticket""".split()
 
 
 class _Call(NamedTuple):
@@ -163,6 +163,20 @@ class RedisStore(ExpirationStore):
 
     def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
         return int(self._run("renew", self.shard_of(member), member, ttl, latest))
+
+    # -- tickets
+
+    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
+        with self._translation:
+            self._redis.set(self._ticket_key(member, ticket), uses, pxat=end // 1_000)
+
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+        key = self._ticket_key(member, ticket)
+        return bool(self._run("use_ticket", self.shard_of(member), uses, more_keys=[key]) > 0)
+
+    def _ticket_key(self, member: bytes, ticket: str) -> str:
+        # In the shard of its file, for the sake of a Redis Cluster.
+        return f"{self._prefix}:{{{self.shard_of(member):02}}}:ticket:{ticket}"
 
     # -- the verbs of sweeps
 
@@ -314,15 +328,16 @@ class RedisStore(ExpirationStore):
             groups.setdefault(self.shard_of(member), []).append(member)
         return groups
 
-    def _run(self, verb: str, shard: int, *arguments: Any) -> Any:
+    def _run(self, verb: str, shard: int, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
         with self._translation:
             digest = self._digests.get(verb) or self._load()[verb]
-            keys_and_arguments = *self._keys[shard], *arguments
+            keys_and_arguments = *self._keys[shard], *more_keys, *arguments
+            keys = len(KEYS) + len(more_keys)
             try:
-                return self._redis.evalsha(digest, len(KEYS), *keys_and_arguments)
+                return self._redis.evalsha(digest, keys, *keys_and_arguments)
             except NoScriptError:  # a server that was restarted, or has failed over
                 self._load()
-                return self._redis.evalsha(digest, len(KEYS), *keys_and_arguments)
+                return self._redis.evalsha(digest, keys, *keys_and_arguments)
 
     def _run_all(self, calls: Sequence[_Call]) -> list[Any]:
         """Run several scripts in one round trip."""
