@@ -30,6 +30,7 @@ ROOMS = [
     "urls",
     "inspection",
     "takeover",
+    "audit",
     "djpyfs",
     "management",
     "checks",

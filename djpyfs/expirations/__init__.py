@@ -255,7 +255,7 @@ class ExpirationStore(ABC):
         look at all. What changes its state meanwhile may be missing.
         """
         found: dict[bytes, Record] = {}
-        for looked, records in self._scan(prefix):
+        for looked, records in self.scan(prefix):
             if looks <= 0 or len(found) > limit:
                 return Found(_soonest(found.values(), limit), False)
             looks -= looked
@@ -305,7 +305,7 @@ class ExpirationStore(ABC):
         """Give up the connections."""
 
     @abstractmethod
-    def _scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+    def scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
         """Yield how many records were looked at, and those of them that match."""
 
     @abstractmethod

@@ -292,7 +292,7 @@ class MemoryStore(ExpirationStore):
             records = [Record(member, deadline) for member, deadline in self._due.items()]
         return heapq.nsmallest(limit, records, key=attrgetter("deadline"))
 
-    def _scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+    def scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
         with self._lock:
             records = [Record(member, deadline) for member, deadline in self._due.items()]
             records += [Record(member, 0, State.CLAIMED) for member in self._claimed]

@@ -244,7 +244,7 @@ class RedisStore(ExpirationStore):
         records = (Record(member, int(score)) for member, score in waiting)
         return nsmallest(limit, records, key=attrgetter("deadline"))
 
-    def _scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+    def scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
         cursors = {
             (key, state): 0
             for due, claimed, _, failed in self._keys

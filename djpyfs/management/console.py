@@ -30,6 +30,11 @@ class Console:
             for line in lines:
                 self._out.write(printable(line))
 
+    def stream(self, found: object, line: str) -> None:
+        """Write one of many things that were ``found``: as a line of JSON, or as ``line``."""
+        self._finish_progress()
+        self._out.write(json.dumps(found, cls=_Encoder) if self._json else printable(line))
+
     def note(self, line: str) -> None:
         """Say something that is not part of the output."""
         self._finish_progress()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -11,6 +12,7 @@ from django.db import connections
 from fs.errors import FSError
 
 from ... import inspection
+from ...audit import Audit, Finding
 from ...errors import DjpyfsError
 from ...filesystem import get_filesystem
 from ...inspection import SetAsideFile, Status, TrackedFile
@@ -256,6 +258,40 @@ def _import_lines(report: TakeOver) -> Iterator[str]:
     yield from table((row.namespace, row.path, row.reason) for row in report.refused)
 
 
+# -- audit
+
+
+def _describe_audit(parser: ArgumentParser) -> None:
+    parser.add_argument("namespaces", metavar="NAMESPACE", nargs="+")
+    parser.add_argument(
+        "--adopt",
+        type=float,
+        metavar="TTL",
+        help="give each file without a record a deadline, TTL seconds after it was last modified",
+    )
+
+
+def _audit(console: Console, options: dict[str, Any]) -> None:
+    audit = Audit(options["adopt"])
+    totals = audit.totals
+    for finding in chain.from_iterable(map(audit.run, options["namespaces"])):
+        console.stream(finding, _finding_line(finding))
+        console.progress(f"{totals.files:,} files and {totals.records:,} records looked at")
+    console.stream(
+        totals,
+        f"{totals.files} files, {totals.no_record} of them without a record, {totals.adopted} "
+        f"adopted; {totals.records} records, {totals.no_file} of them without a file; "
+        f"{totals.refused} names refused",
+    )
+    if left := totals.no_record - totals.adopted + totals.no_file + totals.refused:
+        raise CommandError(f"differences that are left: {left}", returncode=AMISS)
+
+
+def _finding_line(finding: Finding) -> str:
+    due = f"  due {moment(finding.deadline)}" if finding.deadline else ""
+    return f"{finding.kind:12}  {finding.namespace}  {finding.path}{due}"
+
+
 def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = kind(text)
@@ -305,5 +341,13 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         "Take over the deadlines that openedx-django-pyfs has in its table: what has passed is "
         "due at once, what has a record already keeps it. The table is only read, and this can "
         "be repeated. Exit status 1 tells that rows were skipped, because of their names.",
+    ),
+    "audit": (
+        _describe_audit,
+        _audit,
+        "Walk through namespaces and compare: list files without a record, which stay for ever, "
+        "and records without a file, which the sweep drops when they are due. Directories below "
+        "belong to it. Nothing is changed without --adopt. JSON comes as one object per line, "
+        "the totals last. Exit status 1 tells that differences are left.",
     ),
 }

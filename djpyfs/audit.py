@@ -1,0 +1,187 @@
+"""The files of a namespace held against its records: which have none, and which are none's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import chain, islice
+
+from fs.base import FS
+from fs.errors import ResourceNotFound
+from fs.info import Info
+from fs.walk import Walker
+
+from . import conf
+from .backends import backend_for
+from .conf import LONGEST_LIFE, SECOND
+from .errors import InvalidLifetime, InvalidName
+from .expirations import store_for
+from .inspection import EPOCH, microseconds
+from .names import Entry, check_namespace, check_path
+
+BATCH = 500
+
+
+class Kind(StrEnum):
+    """What an audit has found."""
+
+    NO_RECORD = "no record"
+    NO_FILE = "no file"
+    REFUSED = "name refused"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file without a record, a record without a file, or a file that can have no record."""
+
+    kind: Kind
+    namespace: str
+    path: str
+    #: The deadline that the file has got, where it was adopted.
+    deadline: datetime | None = None
+
+
+@dataclass
+class Totals:
+    """What an audit has looked at, and found, so far."""
+
+    files: int = 0
+    records: int = 0
+    no_record: int = 0
+    no_file: int = 0
+    refused: int = 0
+    adopted: int = 0
+
+
+class Audit:
+    """One walk through namespaces; it only reads, unless it shall ``adopt``.
+
+    With ``adopt``, a file without a record gets a deadline that many seconds after it was last
+    modified, but `grace` from now at the earliest. Raises `InvalidLifetime`.
+    """
+
+    def __init__(self, adopt: float | None = None) -> None:
+        if adopt is not None and not 0 <= adopt <= LONGEST_LIFE:
+            raise InvalidLifetime(f"a life of {adopt!r} s: use 0 to {LONGEST_LIFE}")
+        self.totals = Totals()
+        self._ttl = None if adopt is None else round(adopt * SECOND)
+        self._settings = conf.current()
+        self._store = store_for(self._settings)
+
+    def run(self, namespace: str) -> Iterator[Finding]:
+        """Yield what is found in ``namespace``, while it is walked through.
+
+        A file that another namespace tracks, such as ``b/x`` of ``a`` as ``x`` of ``a/b``, has a
+        record. Raises `InvalidName`.
+        """
+        files = backend_for(self._settings, check_namespace(namespace)).open(namespace)
+        yield from self._without_record(namespace, files)
+        yield from self._without_file(namespace, files)
+
+    # -- files without a record
+
+    def _without_record(self, namespace: str, files: FS) -> Iterator[Finding]:
+        for paths in _batches(_walk(files)):
+            self.totals.files += len(paths)
+            entries = []
+            for path in paths:
+                try:
+                    entries.append(Entry(namespace, check_path(path)))
+                except InvalidName:
+                    self.totals.refused += 1
+                    yield Finding(Kind.REFUSED, namespace, path)
+            untracked = [entry for entry in self._untracked(entries) if files.exists(entry.path)]
+            self.totals.no_record += len(untracked)
+            deadlines = self._adopt(untracked, files)
+            for entry in untracked:
+                yield Finding(Kind.NO_RECORD, *entry, deadlines.get(entry))
+
+    def _untracked(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        names = {entry: [name.member for name in self._names_of(entry)] for entry in entries}
+        members = list(chain(*names.values()))
+        _, deadlines = self._store.deadlines(members)
+        tracked = {member for member, due in zip(members, deadlines, strict=True) if due}
+        return (entry for entry, own in names.items() if tracked.isdisjoint(own))
+
+    def _names_of(self, entry: Entry) -> Iterator[Entry]:
+        """Yield each way to split one and the same place into namespace and path."""
+        placement = self._settings.policy_for(entry.namespace).placement
+        parts = "/".join(entry).split("/")
+        for cut in range(1, len(parts)):
+            namespace = "/".join(parts[:cut])
+            if self._settings.policy_for(namespace).placement == placement:
+                yield Entry(namespace, "/".join(parts[cut:]))
+
+    # -- adoption
+
+    def _adopt(self, entries: Sequence[Entry], files: FS) -> Mapping[Entry, datetime]:
+        if self._ttl is None or not entries:
+            return {}
+        # First the latest deadline that may come of it: from then on the record tells of every
+        # write, and a time of modification that is read now is not outdated when it is used.
+        now = self._store.counts().now
+        latest = now + max(self._ttl, self._settings.grace)
+        new = set(self._store.adopt({entry.member: latest for entry in entries}))
+        adopted = {}
+        for entry in entries:
+            if entry.member in new and (deadline := self._settle(entry, files, now, latest)):
+                adopted[entry] = EPOCH + timedelta(microseconds=deadline)
+        self.totals.adopted += len(adopted)
+        return adopted
+
+    def _settle(self, entry: Entry, files: FS, now: int, latest: int) -> int:
+        """Bring an adopted file's deadline forward; return it, or 0 where the file is gone."""
+        try:
+            modified = files.getinfo(entry.path, ["details"]).modified
+        except ResourceNotFound:
+            self._store.cancel(entry.member, expected=latest)
+            return 0
+        if modified is None or self._ttl is None:
+            return latest
+        wanted = microseconds(modified) + self._ttl
+        deadline = min(latest, max(wanted, now + self._settings.grace))
+        self._store.place(entry.member, deadline, expected=latest)
+        return deadline
+
+    # -- records without a file
+
+    def _without_file(self, namespace: str, files: FS) -> Iterator[Finding]:
+        for _, records in self._store.scan(f"{namespace}\0".encode()):
+            members = [record.member for record in records]
+            self.totals.records += len(members)
+            missing = [member for member in members if not _has_file(member, files)]
+            # A sweep may have taken both since.
+            _, deadlines = self._store.deadlines(missing) if missing else (0, [])
+            for member, deadline in zip(missing, deadlines, strict=True):
+                if deadline:
+                    self.totals.no_file += 1
+                    path = member.partition(b"\0")[2].decode(errors="backslashreplace")
+                    yield Finding(Kind.NO_FILE, namespace, path)
+
+
+class _WithinWalker(Walker):
+    """Stays within the namespace: a link to a directory may lead anywhere."""
+
+    def check_open_dir(self, fs: FS, path: str, info: Info) -> bool:
+        return info.get("link", "target") is None
+
+
+def _walk(files: FS) -> Iterator[str]:
+    # A sweep prunes what has become empty.
+    walker = _WithinWalker(on_error=lambda _, error: isinstance(error, ResourceNotFound))
+    entries: Iterable[tuple[str, Info]] = walker.info(files, namespaces=["basic", "link"])
+    return (path.lstrip("/") for path, info in entries if not info.is_dir)
+
+
+def _batches(paths: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(islice(paths, BATCH)):
+        yield batch
+
+
+def _has_file(member: bytes, files: FS) -> bool:
+    try:
+        return bool(files.isfile(Entry.of_member(member).path))
+    except InvalidName:
+        return False
