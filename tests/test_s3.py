@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import unittest
 import urllib.request
@@ -433,6 +436,8 @@ class Store:
         self.requests: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # keeps connections open, as S3 does
+
             def handle_any(handler) -> None:  # noqa: N805
                 body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
                 self.requests.append(handler.command)
@@ -692,6 +697,35 @@ def test_without_credentials_there_is_no_address(
     backend = make_backend(bucket="b", aws_access_key_id="", aws_secret_access_key="")
     with pytest.raises(errors.NoURL, match="NoCredentialsError"):
         backend.url("plots", "a.png", 60)
+
+
+FORK = """
+import json, os, sys
+import django
+from django.conf import settings
+settings.configure(DJFS=json.loads(sys.argv[1]))
+django.setup()
+from djpyfs import get_filesystem
+plots = get_filesystem("plots")
+plots.readbytes("start")
+child = os.fork()
+name = "parent" if child else "child"
+for number in range(200):
+    path = f"{name}/{number}"
+    assert plots.readbytes(path).decode().endswith(f"plots/{path}")
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+
+
+def test_a_filesystem_that_was_opened_before_a_fork_serves_parent_and_child(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    store, _ = start_store(lambda command, path, body: (200, path))
+    place = {"type": "s3fs", "bucket": "bucket", "endpoint_url": store.url, **CREDENTIALS}
+    command = [sys.executable, "-c", FORK, json.dumps({"redis_url": "memory://", **place})]
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_all_threads_share_one_client(make_backend: Callable[..., S3Backend], bucket: str) -> None:

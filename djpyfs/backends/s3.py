@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mimetypes
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -12,6 +13,7 @@ from tempfile import SpooledTemporaryFile
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from boto3.s3.transfer import S3Transfer, TransferConfig
 from boto3.session import Session
@@ -75,6 +77,10 @@ class SharedClient:
     def __init__(self, options: Mapping[str, Any], manners: Mapping[str, Any]) -> None:
         self._options = options
         self._manners = manners
+        self._forget()
+        _clients.add(self)
+
+    def _forget(self) -> None:
         self._lock = Lock()
         self._client: S3Client | None = None
 
@@ -116,6 +122,18 @@ class SharedClient:
             if self._client is not None:
                 self._client.close()
             self._client = None
+
+
+# A child of fork() must not write to the connections of its parent, whoever holds the client.
+_clients: WeakSet[SharedClient] = WeakSet()
+
+
+def _forget_all() -> None:
+    for client in _clients:
+        client._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
