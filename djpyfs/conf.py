@@ -18,8 +18,9 @@ DEFAULTS: Mapping[str, Any] = {
     "url_root": "/static/django-pyfs",
 }
 BACKEND_KEYS = frozenset(
-    """directory_root url_root signed_urls bucket prefix region endpoint_url addressing_style
-    upload_args strict aws_access_key_id aws_secret_access_key aws_session_token""".split()
+    """directory_root url_root signed_urls accel_redirect x_sendfile bucket prefix region
+    endpoint_url addressing_style upload_args strict
+    aws_access_key_id aws_secret_access_key aws_session_token""".split()
 )
 SECOND = 1_000_000  # the record store counts in microseconds
 LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a double

@@ -20,6 +20,7 @@ from fs.base import FS
 from fs.errors import FileExpected, ResourceNotFound
 
 from . import conf
+from .backends import backend_for
 from .conf import SECOND
 from .errors import RecordStoreUnavailable
 from .expirations import store_for
@@ -131,6 +132,9 @@ def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
     # Before the file is opened: should it be replaced just then, the new bytes go out under the
     # old version, and are fetched once more; the other way about they would never be.
     version = _Version.of(files, link.path)
+    handover = backend_for(conf.current(), link.namespace).handover(*link.entry)
+    if handover:
+        return _handed_over(request, files, link, handover)
     if link.ticket:  # there is no second time, so nothing to compare a version with
         version = version._replace(modified=None)
     unchanged = get_conditional_response(request, version.etag, version.last_modified)
@@ -140,6 +144,16 @@ def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
         response["ETag"] = version.etag
         response["Last-Modified"] = http_date(version.last_modified)
     return response
+
+
+def _handed_over(
+    request: HttpRequest, files: FS, link: Link, headers: dict[str, str]
+) -> HttpResponse:
+    """Leave the bytes, and with them ranges and conditions, to the web server in front."""
+    if request.method == "GET":
+        _use_ticket(link, 1)
+        files.openbin(link.path).close()  # for it is being read, which may renew its life
+    return HttpResponse(headers={**_description(link), **headers})
 
 
 def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> HttpResponseBase:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import re
+import shutil
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -12,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
@@ -26,7 +29,7 @@ from fs import errors
 from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, wait_for
+from tests.servers import HOST, RedisServer, Server, free_port, wait_for
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -507,3 +510,84 @@ def test_a_download_can_be_resumed_over_http(
     assert first + rest == CONTENT
     response, nothing = fetch(**{"If-None-Match": head.headers["ETag"]})
     assert (response.status, nothing) == (304, b"")
+
+
+# -- a web server in front that sends the bytes
+
+
+@pytest.mark.parametrize(
+    ("option", "header", "value"),
+    [
+        ({"accel_redirect": "/protected/"}, "X-Accel-Redirect", "/protected/plots/100%25%20%C3%A4"),
+        ({"x_sendfile": True}, "X-Sendfile", "{root}/plots/100%25%20%C3%A4"),
+    ],
+)
+def test_the_bytes_are_left_to_the_web_server(
+    djfs: Callable[..., None], tmp_path: Path, option: dict[str, Any], header: str, value: str
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, **option)
+    files = get_filesystem("plots")
+    files.writebytes("100% ä", CONTENT)
+    url = files.get_url("100% ä", 60, max_downloads=1)
+    for method in "HEAD", "GET":
+        answer = ask(method, url)
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers[header] == value.format(root=tmp_path)
+        assert answer.headers["Content-Disposition"].startswith("attachment")
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert get(url) == get("/f/forged")
+    assert get(files.get_url("missing")).status == 404
+
+
+NGINX = """
+daemon off; master_process off; pid {here}/pid; error_log {here}/error.log;
+events {{}}
+http {{
+    access_log off; default_type application/octet-stream;
+    client_body_temp_path {here}/1; proxy_temp_path {here}/2; fastcgi_temp_path {here}/3;
+    uwsgi_temp_path {here}/4; scgi_temp_path {here}/5;
+    server {{
+        listen {host}:{port};
+        location / {{ proxy_pass http://{host}:{app}; }}
+        {location}
+    }}
+}}
+"""
+
+
+def location_in_the_readme(root: Path) -> str:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    location: str
+    (location,) = re.findall(r"^location /protected/ \{.*?^\}", readme, re.MULTILINE | re.DOTALL)
+    assert "/srv/files/" in location
+    return location.replace("/srv/files/", f"{root}/")
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="there is no nginx")
+def test_nginx_sends_the_bytes(
+    djfs: Callable[..., None],
+    tmp_path: Path,
+    server: http.client.HTTPConnection,
+    settings: Any,
+) -> None:
+    settings.ALLOWED_HOSTS = [HOST]
+    here, files, port = tmp_path / "nginx", tmp_path / "files", free_port()
+    here.mkdir()
+    location = location_in_the_readme(files)
+    conf = NGINX.format(here=here, host=HOST, port=port, app=server.port, location=location)
+    (here / "nginx.conf").write_text(conf)
+    djfs(type="osfs", directory_root=files, accel_redirect="/protected/")
+    url = _with_picture().get_url("a.png", 60)
+    nginx = Server(["nginx", "-p", str(here), "-c", str(here / "nginx.conf")], port)
+    nginx.start()
+    try:
+        request = Request(f"http://{HOST}:{port}{url}", headers={"Range": "bytes=10-19"})
+        with urlopen(request) as answer:
+            assert (answer.status, answer.read()) == (206, CONTENT[10:20])
+        for name, value in get(url).headers.items():
+            if name not in ("Content-Length", "X-Accel-Redirect"):
+                assert answer.headers[name] == value
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://{HOST}:{port}/protected/plots/today/a.png")
+    finally:
+        nginx.stop()

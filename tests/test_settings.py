@@ -19,6 +19,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "sweep_intervall": 5}, "did you mean 'sweep_interval'"),
     ({"type": "osfs"}, "directory_root"),
     ({**DISK, "url_root": 5}, "url_root"),
+    ({**DISK, "accel_redirect": "protected"}, "accel_redirect.*internal location"),
+    ({**DISK, "x_sendfile": 1}, "x_sendfile.*True or False"),
     ({**DISK, "signed_urls": "yes"}, "signed_urls.*True or False"),
     ({**DISK, "shards": 0}, "shards.*1 to 1024"),
     ({**DISK, "shards": 1.5}, "whole number"),

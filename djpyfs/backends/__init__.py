@@ -81,6 +81,10 @@ class Backend(ABC):
         `fs.errors.NoURL` where there is no such address; a signed one takes its place then.
         """
 
+    def handover(self, namespace: str, path: str) -> dict[str, str]:
+        """Return the headers that make the web server in front send a file; {}: it cannot."""
+        return {}
+
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces while ``lease`` lasts."""
         outcome = Outcome()

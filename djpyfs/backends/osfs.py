@@ -127,7 +127,7 @@ class DiskFileSystem(OSFS):
 class DiskBackend(Backend):
     """Keeps each namespace in a directory of its own below ``directory_root``."""
 
-    options = frozenset({"directory_root", "url_root", "signed_urls"})
+    options = frozenset("directory_root url_root signed_urls accel_redirect x_sendfile".split())
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -140,10 +140,9 @@ class DiskBackend(Backend):
         if url_root is not None and not isinstance(url_root, str):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
         self.root = os.path.abspath(cast(str, os.fspath(root)))
-        signed_urls = options.get("signed_urls", False)
-        if not isinstance(signed_urls, bool):
-            raise ConfigurationError(f"DJFS['signed_urls'] is {signed_urls!r}: use True or False")
-        self.url_root = None if signed_urls else url_root
+        self.url_root = None if _flag(options, "signed_urls") else url_root
+        self._x_sendfile = _flag(options, "x_sendfile")
+        self._accel_redirect = _location(options)
         self.roots = [self.root]
 
     def make_filesystem(self, namespace: str) -> FS:
@@ -157,6 +156,13 @@ class DiskBackend(Backend):
         if self.url_root is None or download_as is not None:
             raise NoURL(path, "download")
         return f"{self.url_root.rstrip('/')}/{quote(f'{namespace}/{path}')}"
+
+    def handover(self, namespace: str, path: str) -> dict[str, str]:
+        """Name the file to nginx, by its location, or to Apache and lighttpd, by its path."""
+        name = quote(f"/{namespace}/{path}")
+        if self._accel_redirect is not None:
+            return {"X-Accel-Redirect": self._accel_redirect + name}
+        return {"X-Sendfile": quote(self.root) + name} if self._x_sendfile else {}
 
     def checks(self) -> list[CheckMessage]:
         """Tell of a directory that cannot be written, and of a ``url_root`` that is a path."""
@@ -214,6 +220,25 @@ def _nearest_existing(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
+
+
+def _flag(options: Mapping[str, Any], key: str) -> bool:
+    value = options.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: use True or False")
+    return value
+
+
+def _location(options: Mapping[str, Any]) -> str | None:
+    location = options.get("accel_redirect")
+    if location is None:
+        return None
+    if not isinstance(location, str) or not location.startswith("/"):
+        raise ConfigurationError(
+            f"DJFS['accel_redirect'] is {location!r}: give it an internal location of nginx, "
+            "such as '/protected/'"
+        )
+    return location.rstrip("/")
 
 
 @contextmanager
