@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -59,13 +59,17 @@ class Audit:
     """One walk through namespaces; it only reads, unless it shall ``adopt``.
 
     With ``adopt``, a file without a record gets a deadline that many seconds after it was last
-    modified, but `grace` from now at the earliest. Raises `InvalidLifetime`.
+    modified, but `grace` from now at the earliest. Calls ``on_batch`` with the totals so far.
+    Raises `InvalidLifetime`.
     """
 
-    def __init__(self, adopt: float | None = None) -> None:
+    def __init__(
+        self, adopt: float | None = None, on_batch: Callable[[Totals], object] | None = None
+    ) -> None:
         if adopt is not None and not 0 <= adopt <= LONGEST_LIFE:
             raise InvalidLifetime(f"a life of {adopt!r} s: use 0 to {LONGEST_LIFE}")
         self.totals = Totals()
+        self._on_batch = on_batch or (lambda totals: None)
         self._ttl = None if adopt is None else round(adopt * SECOND)
         self._settings = conf.current()
         self._store = store_for(self._settings)
@@ -97,6 +101,7 @@ class Audit:
             deadlines = self._adopt(untracked, files)
             for entry in untracked:
                 yield Finding(Kind.NO_RECORD, *entry, deadlines.get(entry))
+            self._on_batch(self.totals)
 
     def _untracked(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         names = {entry: [name.member for name in self._names_of(entry)] for entry in entries}
@@ -159,6 +164,7 @@ class Audit:
                     self.totals.no_file += 1
                     path = member.partition(b"\0")[2].decode(errors="backslashreplace")
                     yield Finding(Kind.NO_FILE, namespace, path)
+            self._on_batch(self.totals)
 
 
 class _WithinWalker(Walker):

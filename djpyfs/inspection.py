@@ -56,6 +56,18 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """In which namespaces the records are."""
+
+    #: How many records were looked at.
+    records: int
+    #: Whether these are all there are.
+    complete: bool
+    #: How many of them are in which namespace, or below which first segment (``usage/*``).
+    by_prefix: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a sweep would delete if it came now."""
 
@@ -119,6 +131,19 @@ def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
     return Preview(files, len(overdue), held, dict(namespaces.most_common()))
 
 
+def sample(looks: int = 20_000, most: int = 20) -> Sample:
+    """Look at about ``looks`` records; return the ``most`` frequent beginnings of namespaces."""
+    prefixes: Counter[str] = Counter()
+    complete = True
+    for looked, records in _store().scan(b""):
+        complete = looks > 0
+        if not complete:
+            break
+        looks -= looked
+        prefixes.update(_prefix(record.member) for record in records)
+    return Sample(prefixes.total(), complete, dict(prefixes.most_common(most)))
+
+
 def files_set_aside(where: str | None = None) -> Iterator[SetAsideFile]:
     """Yield the files whose deletion was given up, in no order; ``where`` as `tracked_files`."""
     for page in _pages_set_aside(where):
@@ -180,6 +205,11 @@ def _names(member: bytes) -> tuple[str, str]:
     """Return namespace and path of any record, of one that no file could have as well."""
     namespace, _, path = member.decode(errors="backslashreplace").partition("\0")
     return namespace, path
+
+
+def _prefix(member: bytes) -> str:
+    first, below, _ = _names(member)[0].partition("/")
+    return f"{first}/*" if below else first
 
 
 def _tracked(record: Record, now: int) -> TrackedFile:

@@ -110,6 +110,29 @@ def test_status_counts_and_shows_the_next_deadlines(plots: ExpiringFS) -> None:
     assert "later" in text
 
 
+def test_status_shows_in_which_namespaces_the_records_are(plots: ExpiringFS) -> None:
+    fill(plots, "a", "b", seconds=100)
+    for namespace in "usage/x", "usage/y", "usage/y/z":
+        fill(get_filesystem(namespace), "a", seconds=100)
+    assert read("status")["namespaces"] == {
+        "records": 5,
+        "complete": True,
+        "by_prefix": {"usage/*": 3, "plots": 2},
+    }
+    assert "3  usage/*" in djpyfs("status")
+
+
+def test_status_samples_where_there_are_very_many(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records)
+    get_filesystem("plots").expire_many([str(number) for number in range(30_000)], 100)
+    found = read("status")["namespaces"]
+    assert not found["complete"]
+    assert 10_000 < found["records"] < 30_000
+    assert "namespaces, of " in djpyfs("status")
+
+
 def test_status_of_nothing(plots: ExpiringFS) -> None:
     assert read("status")["next_deadlines"] == []
     assert "next" not in djpyfs("status")

@@ -11,6 +11,8 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 
+ERASE = "\r\033[K"  # what the terminal's line holds
+
 
 class Console:
     """Standard output in the ``format`` that was asked for, and notes beside it."""
@@ -19,11 +21,11 @@ class Console:
         self._out = out
         self._err = err
         self._json = format_ == "json"
-        self._unfinished = False
+        self._told = False
 
     def show(self, found: object, lines: Iterable[str]) -> None:
         """Write what was ``found`` as JSON, or the ``lines`` that tell a person the same."""
-        self._finish_progress()
+        self._erase_progress()
         if self._json:
             self._out.write(json.dumps(found, cls=_Encoder, indent=2))
         else:
@@ -32,25 +34,26 @@ class Console:
 
     def stream(self, found: object, line: str) -> None:
         """Write one of many things that were ``found``: as a line of JSON, or as ``line``."""
-        self._finish_progress()
+        self._erase_progress()
         self._out.write(json.dumps(found, cls=_Encoder) if self._json else printable(line))
 
     def note(self, line: str) -> None:
         """Say something that is not part of the output."""
-        self._finish_progress()
+        self._erase_progress()
         self._err.write(printable(line), style_func=str)
 
     def progress(self, line: str) -> None:
         """Tell how far long work has got, if somebody watches."""
         if self._err.isatty():
-            self._err.write(f"\r\033[K{printable(line)}", style_func=str, ending="")
+            self._err.write(f"{ERASE}{printable(line)}", style_func=str, ending="")
             self._err.flush()
-            self._unfinished = True
+            self._told = True
 
-    def _finish_progress(self) -> None:
-        if self._unfinished:
-            self._err.write("", style_func=str)
-            self._unfinished = False
+    def _erase_progress(self) -> None:
+        if self._told:
+            self._err.write(ERASE, style_func=str, ending="")
+            self._err.flush()
+            self._told = False
 
 
 class _Encoder(DjangoJSONEncoder):

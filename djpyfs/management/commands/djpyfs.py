@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -12,10 +13,10 @@ from django.db import connections
 from fs.errors import FSError
 
 from ... import inspection
-from ...audit import Audit, Finding
+from ...audit import Audit, Finding, Totals
 from ...errors import DjpyfsError
 from ...filesystem import get_filesystem
-from ...inspection import SetAsideFile, Status, TrackedFile
+from ...inspection import Sample, SetAsideFile, Status, TrackedFile
 from ...sweeper import SweepReport, sweep
 from ...takeover import TakeOver, take_over
 from ..console import Console, duration, moment, table
@@ -112,8 +113,9 @@ def _describe_status(parser: ArgumentParser) -> None:
 
 
 def _status(console: Console, options: dict[str, Any]) -> None:
-    found = inspection.status(options["next"])
-    console.show(found, _status_lines(found))
+    found, sample = inspection.status(options["next"]), inspection.sample()
+    lines = chain(_status_lines(found), _sample_lines(sample))
+    console.show({**asdict(found), "namespaces": sample}, lines)
 
 
 def _status_lines(found: Status) -> Iterator[str]:
@@ -129,6 +131,12 @@ def _status_lines(found: Status) -> Iterator[str]:
     if found.next_deadlines:
         yield "next deadlines:"
         yield from _file_lines(found.next_deadlines)
+
+
+def _sample_lines(sample: Sample) -> Iterator[str]:
+    if sample.records:
+        yield "namespaces:" if sample.complete else f"namespaces, of {sample.records} records:"
+        yield from table((str(count), prefix) for prefix, count in sample.by_prefix.items())
 
 
 def _file_lines(files: Sequence[TrackedFile]) -> Iterator[str]:
@@ -272,19 +280,25 @@ def _describe_audit(parser: ArgumentParser) -> None:
 
 
 def _audit(console: Console, options: dict[str, Any]) -> None:
-    audit = Audit(options["adopt"])
-    totals = audit.totals
+
+    def tell(totals: Totals) -> None:
+        console.progress(f"{totals.files:,} files and {totals.records:,} records looked at")
+
+    audit = Audit(options["adopt"], tell)
     for finding in chain.from_iterable(map(audit.run, options["namespaces"])):
         console.stream(finding, _finding_line(finding))
-        console.progress(f"{totals.files:,} files and {totals.records:,} records looked at")
-    console.stream(
-        totals,
-        f"{totals.files} files, {totals.no_record} of them without a record, {totals.adopted} "
-        f"adopted; {totals.records} records, {totals.no_file} of them without a file; "
-        f"{totals.refused} names refused",
-    )
+    totals = audit.totals
+    console.stream(totals, _totals_line(totals))
     if left := totals.no_record - totals.adopted + totals.no_file + totals.refused:
         raise CommandError(f"differences that are left: {left}", returncode=AMISS)
+
+
+def _totals_line(totals: Totals) -> str:
+    return (
+        f"{totals.files} files, {totals.no_record} of them without a record, {totals.adopted} "
+        f"adopted; {totals.records} records, {totals.no_file} of them without a file; "
+        f"{totals.refused} names refused"
+    )
 
 
 def _finding_line(finding: Finding) -> str:
@@ -315,7 +329,7 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _describe_status,
         _status,
         "Count the records: tracked, overdue, claimed by a sweep, set aside, and show what is "
-        "due next.",
+        "due next, and in which namespaces they are, by a sample where there are very many.",
     ),
     "ls": (
         _describe_ls,
