@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import redis
 
 from demo.stack import redis_server
@@ -21,6 +23,15 @@ from demo.stack import redis_server
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
+
+
+def installed(*names: str) -> str:
+    """Return the path of a program; without it the test is skipped, and fails where CI is set."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        missing = pytest.fail if "CI" in os.environ else pytest.skip
+        missing(f"no {names[0]} here: install it (Debian: apt-get install {names[0]})")
+    return str(found)
 
 
 def free_port() -> int:

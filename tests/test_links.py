@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import os
 import re
-import shutil
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from fs import errors
 from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, Server, free_port, wait_for
+from tests.servers import HOST, RedisServer, Server, free_port, installed, wait_for
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -563,7 +562,6 @@ def location_in_the_readme(root: Path) -> str:
     return location.replace("/srv/files/", f"{root}/")
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="there is no nginx")
 def test_nginx_sends_the_bytes(
     djfs: Callable[..., None],
     tmp_path: Path,
@@ -578,7 +576,10 @@ def test_nginx_sends_the_bytes(
     (here / "nginx.conf").write_text(conf)
     djfs(type="osfs", directory_root=files, accel_redirect="/protected/")
     url = _with_picture().get_url("a.png", 60)
-    nginx = Server(["nginx", "-p", str(here), "-c", str(here / "nginx.conf")], port)
+    nginx = Server(
+        [installed("nginx", "/usr/sbin/nginx"), "-p", str(here), "-c", str(here / "nginx.conf")],
+        port,
+    )
     nginx.start()
     try:
         request = Request(f"http://{HOST}:{port}{url}", headers={"Range": "bytes=10-19"})
