@@ -23,6 +23,7 @@ BUILT_IN = {
     "osfs": "djpyfs.backends.osfs.DiskBackend",
     "s3fs": "djpyfs.backends.s3.S3Backend",
     "memory": "djpyfs.backends.memory.MemoryBackend",
+    "opener": "djpyfs.backends.opener.OpenerBackend",
 }
 OPEN_FILESYSTEMS = 1024
 
@@ -130,6 +131,7 @@ def backend_class(type_: str) -> type[Backend]:
 
 
 _backends: dict[Placement, Backend] = {}
+_inherited: list[Backend] = []
 _lock = Lock()
 
 
@@ -175,6 +177,7 @@ def _forget_all() -> None:
     # A child of fork() must not use, nor close, the connections of its parent.
     global _lock
     _lock = Lock()
+    _inherited.extend(_backends.values())  # what is forgotten altogether closes itself
     _backends.clear()
 
 

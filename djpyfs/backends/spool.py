@@ -1,0 +1,129 @@
+"""Files that are kept whole somewhere else: fetched when opened, put back when closed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, cast
+
+from fs import errors
+from fs.base import FS
+from fs.mode import Mode
+from fs.path import abspath, dirname, normpath
+
+IN_MEMORY = 1 << 20  # bytes, beyond which a file waits on disk
+
+
+def open_spooled(files: FS, path: str, mode: str) -> BinaryIO:
+    """Open a file of a filesystem that can only `download` and `upload` whole files.
+
+    A new one appears when it is closed. Raises what PyFilesystem's ``openbin`` raises.
+    """
+    checked = Mode(mode)
+    checked.validate_bin()
+    there = _is_there(files, path, checked)
+
+    def fetch(copy: BinaryIO) -> None:
+        if there:
+            files.download(path, copy)
+
+    return cast(BinaryIO, SpooledFile(checked, fetch, lambda copy: files.upload(path, copy)))
+
+
+def _is_there(files: FS, path: str, mode: Mode) -> bool:
+    try:
+        info = files.getinfo(path)
+    except errors.ResourceNotFound:
+        if not mode.create or not files.isdir(dirname(abspath(normpath(path)))):
+            raise errors.ResourceNotFound(path) from None
+        return False
+    if info.is_dir:
+        raise errors.FileExpected(path)
+    if mode.exclusive:
+        raise errors.FileExists(path)
+    return True
+
+
+class SpooledFile(io.RawIOBase):
+    """A binary file with a copy of its own of the contents, on disk where they are long.
+
+    ``fetch`` writes what is there so far into the file that it is given, ``store`` reads from
+    the beginning of one; it is called at close, where there was anything to store.
+    """
+
+    def __init__(
+        self, mode: Mode, fetch: Callable[[BinaryIO], Any], store: Callable[[BinaryIO], Any]
+    ) -> None:
+        super().__init__()
+        # What is closed without having been filled must not be stored.
+        self._changed = False
+        self._mode = mode
+        self._store = store
+        self._file = cast(BinaryIO, SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115
+        if not mode.truncate:
+            fetch(self._file)
+            self._file.seek(0, io.SEEK_END if mode.appending else io.SEEK_SET)
+        self._changed = mode.create
+
+    @property
+    def mode(self) -> str:
+        """The mode in which the file was opened."""
+        return self._mode.to_platform_bin()
+
+    def readable(self) -> bool:
+        return self._mode.reading
+
+    def writable(self) -> bool:
+        return self._mode.writing
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._need(self._mode.reading, "read")
+        return cast(int, self._file.readinto(buffer))  # type: ignore[attr-defined]
+
+    def write(self, data: Any) -> int:
+        self._need(self._mode.writing, "write")
+        self._changed = True
+        if self._mode.appending:
+            self._file.seek(0, io.SEEK_END)
+        return self._file.write(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._need(True, "seek")
+        self._file.seek(offset, whence)
+        return self._file.tell()
+
+    def tell(self) -> int:
+        self._need(True, "tell")
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        self._need(self._mode.writing, "truncate")
+        self._changed = True
+        here = self._file.tell()
+        size = here if size is None else size
+        missing = size - self._file.seek(0, io.SEEK_END)
+        self._file.write(bytes(max(missing, 0)))
+        self._file.truncate(size)
+        self._file.seek(here)
+        return size
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            if self._changed:
+                self._file.seek(0)
+                self._store(self._file)
+        finally:
+            super().close()
+            self._file.close()
+
+    def _need(self, allowed: bool, act: str) -> None:
+        if self.closed:
+            raise ValueError(f"{act} of a closed file")
+        if not allowed:
+            raise io.UnsupportedOperation(f"{act} of a file opened with {self.mode!r}")

@@ -1,0 +1,256 @@
+"""Any PyFilesystem by its address: what works over memory, FTP and archives."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tarfile
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import TestCase
+
+import pytest
+from fs import errors
+from fs.base import FS
+from fs.memoryfs import MemoryFS
+from fs.opener import Opener, registry
+from fs.test import FSTestCases
+
+from djpyfs import ConfigurationError, expire_objects, get_filesystem
+from djpyfs.backends import close_all
+from tests.servers import HOST, Server, free_port
+
+SERVE = """
+import sys
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import FTPServer
+authorizer = DummyAuthorizer()
+authorizer.add_user("ann", "sesame", sys.argv[2], perm="elradfmwMT")
+FTPHandler.authorizer = authorizer
+FTPServer((sys.argv[1], int(sys.argv[3])), FTPHandler).serve_forever()
+"""
+
+
+class Ftp(Server):
+    """An FTP server for the files in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        port = free_port()
+        super().__init__([sys.executable, "-c", SERVE, HOST, str(directory), str(port)], port)
+
+    @property
+    def url(self) -> str:
+        return f"ftp://ann:sesame@{HOST}:{self.port}"
+
+
+@pytest.fixture(scope="module")
+def ftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftp]:
+    server = Ftp(tmp_path_factory.mktemp("ftp"))
+    server.start()
+    try:
+        yield server
+    finally:
+        close_all()  # while there is somebody to say good-bye to
+        server.stop()
+
+
+class Cases(FSTestCases):
+    def make_fs(self) -> FS:
+        return get_filesystem(f"cases/{uuid.uuid4().hex}")
+
+
+class TestMemory(Cases, TestCase):
+    @pytest.fixture(autouse=True)
+    def _place(self, djfs: Callable[..., None]) -> None:
+        djfs(type="opener", url="mem://")
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp")  # in PyFilesystem
+class TestFtp(Cases, TestCase):
+    @pytest.fixture(autouse=True)
+    def _place(self, djfs: Callable[..., None], ftp: Ftp) -> None:
+        djfs(type="opener", url=ftp.url)
+
+
+class _Careless(Opener):
+    """What says that it is not made for threads."""
+
+    protocols = ["careless"]  # noqa: RUF012
+
+    def open_fs(self, *_: Any) -> FS:
+        files = MemoryFS()
+        files._meta = {**files._meta, "thread_safe": False}
+        return files
+
+
+class TestOneThreadAtATime(Cases, TestCase):
+    @pytest.fixture(autouse=True)
+    def _place(self, djfs: Callable[..., None]) -> None:
+        registry.install(_Careless)
+        djfs(type="opener", url="careless://")
+
+
+def archive(path: Path, **files: bytes) -> Path:
+    """Put files into ``plots`` of a new archive, a zip or a tar by its name."""
+    names = {name: path.with_name(name) for name in files}
+    for name, file in names.items():
+        file.write_bytes(files[name])
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as zipped:
+            for name, file in names.items():
+                zipped.write(file, f"plots/{name}")
+    else:
+        with tarfile.open(path, "w") as tarred:
+            for name, file in names.items():
+                tarred.add(file, f"plots/{name}")
+    return path
+
+
+def test_what_has_expired_is_deleted_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
+    djfs(type="opener", url=ftp.url)
+    plots = get_filesystem(f"plots/{uuid.uuid4().hex}")
+    for name in "ab":
+        plots.writebytes(name, b"picture")
+        plots.expire(name, 0 if name == "a" else 100)
+    assert expire_objects().deleted == 1
+    assert plots.listdir("/") == ["b"]
+
+
+def test_a_directory_of_an_ftp_server_may_be_the_root(djfs: Callable[..., None], ftp: Ftp) -> None:
+    (ftp.directory / "some/files").mkdir(parents=True)
+    djfs(type="opener", url=f"{ftp.url}/some/files")
+    get_filesystem("plots").writebytes("a", b"picture")
+    assert (ftp.directory / "some/files/plots/a").read_bytes() == b"picture"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")  # which PyFilesystem leaves to the collector
+def test_a_connection_that_broke_is_made_anew(
+    djfs: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("djpyfs.backends.opener.CONNECTION_LIFE", 0)
+    server = Ftp(tmp_path)
+    server.start()
+    try:
+        djfs(type="opener", url=server.url)
+        plots = get_filesystem("plots")
+        plots.writebytes("a", b"picture")
+        server.stop()
+        server.start()
+        assert plots.readbytes("a") == b"picture"
+        close_all()
+    finally:
+        server.stop()
+        gc.collect()  # while what is left unclosed is ignored
+
+
+def test_a_server_that_is_away_is_an_error_without_its_password(djfs: Callable[..., None]) -> None:
+    djfs(type="opener", url=f"ftp://ann:sesame@{HOST}:{free_port()}")
+    with pytest.raises(errors.CreateFailed) as raised:
+        get_filesystem("plots")
+    assert "sesame" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_is_read_and_never_written(
+    djfs: Callable[..., None], tmp_path: Path, kind: str
+) -> None:
+    path = archive(tmp_path / f"old.{kind}", a=b"picture")
+    before = path.read_bytes()
+    djfs(type="opener", url=f"{kind}://{path}", max_attempts=1)
+    plots = get_filesystem("plots")
+    assert plots.listdir("/") == ["a"]
+    assert plots.readbytes("a") == b"picture"
+    with pytest.raises(errors.ResourceReadOnly):
+        plots.writebytes("b", b"")
+    with pytest.raises(errors.CreateFailed, match="read only"):
+        get_filesystem("others")
+    plots.expire("a", 0)
+    assert expire_objects().set_aside == 1
+    assert path.read_bytes() == before
+
+
+def test_an_archive_that_is_not_there_is_not_made(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="opener", url=f"zip://{tmp_path}/old.zip")
+    with pytest.raises(errors.CreateFailed):
+        get_filesystem("plots")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_threads_read_one_archive_at_the_same_time(
+    djfs: Callable[..., None], tmp_path: Path, kind: str
+) -> None:
+    contents = {name: name.encode() * 300_000 for name in "abcdefgh"}
+    djfs(type="opener", url=f"{kind}://{archive(tmp_path / f'old.{kind}', **contents)}")
+    plots = get_filesystem("plots")
+
+    def read(name: str) -> bytes:
+        with plots.openbin(name) as file:
+            return b"".join(iter(lambda: file.read(1_000), b""))
+
+    with ThreadPoolExecutor(8) as threads:
+        for name, found in zip(contents, threads.map(read, contents), strict=True):
+            assert found == contents[name]
+
+
+def test_memory_is_shared_in_a_process_and_made_anew_after_a_fork(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="opener", url="mem://")
+    get_filesystem("plots").writebytes("a", b"picture")
+    assert get_filesystem("plots").readbytes("a") == b"picture"
+    assert get_filesystem("others").listdir("/") == []
+    child = os.fork()
+    if not child:
+        os._exit(get_filesystem("plots").listdir("/") != [])
+    assert os.waitpid(child, 0)[1] == 0
+    assert get_filesystem("plots").exists("a")
+
+
+def test_a_child_leaves_the_connection_of_its_parent_alone(
+    djfs: Callable[..., None], ftp: Ftp
+) -> None:
+    djfs(type="opener", url=ftp.url)
+    name = uuid.uuid4().hex
+    get_filesystem("plots").writebytes(name, b"picture")
+    child = os.fork()
+    if not child:
+        os._exit(get_filesystem("plots").readbytes(name) != b"picture")
+    assert os.waitpid(child, 0)[1] == 0
+    assert get_filesystem("plots").readbytes(name) == b"picture"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ({}, r"DJFS\['url'\] is a NoneType"),
+        ({"url": 5}, "is a int"),
+        ({"url": "ann:sesame@host"}, "names no protocol"),
+        ({"url": "ftpx://ann:sesame@host"}, "'ftpx://'.*use one of.*ftp.*zip"),
+        ({"url": "mem://", "urls": "mem://"}, "did you mean 'url'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_address_is_told_without_its_password(
+    djfs: Callable[..., None], url: dict[str, Any], message: str
+) -> None:
+    djfs(type="opener", **url)
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        get_filesystem("plots")
+    assert "sesame" not in str(raised.value)
+
+
+def test_there_is_no_address_without_our_own_view(djfs: Callable[..., None], settings: Any) -> None:
+    settings.ROOT_URLCONF = None
+    djfs(type="opener", url="mem://")
+    with pytest.raises(errors.NoURL, match=r"include djpyfs\.urls"):
+        get_filesystem("plots").get_url("a")
