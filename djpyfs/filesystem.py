@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from numbers import Real
@@ -124,6 +125,13 @@ class ExpiringFS(FS):
         """
         _, deadline = self._expirations.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
+
+    def set_default_life(self, seconds: float) -> None:
+        """Let new files written through this object live so long, as ``default_ttl`` would.
+
+        Raises `InvalidLifetime`.
+        """
+        self._policy = replace(self._policy, default_ttl=self._ttl(seconds, 0))
 
     def get_url(
         self,

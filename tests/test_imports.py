@@ -25,6 +25,7 @@ ROOMS = [
     # so it comes before. The view that answers it reads files, and comes after.
     "links",
     "filesystem",
+    "storage",
     "sweeper",
     "views",
     "urls",

@@ -1,0 +1,222 @@
+"""djpyfs as a Django storage, on every back-end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import SuspiciousFileOperation
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.core.management import call_command
+from django.db.migrations.writer import MigrationWriter
+
+from djpyfs import InvalidLifetime, expire_objects, get_filesystem
+from djpyfs.storage import ExpiringStorage
+from tests.servers import python
+
+
+@pytest.fixture
+def storage(djfs: Callable[..., None], place: dict[str, Any]) -> ExpiringStorage:
+    djfs(**place)
+    return ExpiringStorage("uploads")
+
+
+def test_what_is_saved_can_be_read_and_deleted(storage: ExpiringStorage) -> None:
+    assert storage.save("a.txt", ContentFile(b"content")) == "a.txt"
+    assert storage.exists("a.txt")
+    assert storage.size("a.txt") == 7
+    with storage.open("a.txt") as file:
+        assert file.size == 7
+        assert file.read() == b"content"
+    storage.delete("a.txt")
+    storage.delete("a.txt")
+    assert not storage.exists("a.txt")
+
+
+def test_directories_are_made_as_they_are_needed(storage: ExpiringStorage) -> None:
+    assert storage.save("2026/11/ä.txt", ContentFile("täxt")) == "2026/11/ä.txt"
+    storage.save("2026/b.txt", ContentFile(b""))
+    assert storage.listdir("2026") == (["11"], ["b.txt"])
+    assert storage.listdir("") == (["2026"], [])
+    with storage.open("2026/11/ä.txt", "r") as file:
+        assert file.read() == "täxt"
+
+
+def test_a_name_that_is_taken_gets_an_addition(storage: ExpiringStorage) -> None:
+    first, second = (storage.save("d/a.tar.gz", ContentFile(text)) for text in (b"1", b"2"))
+    assert first == "d/a.tar.gz"
+    assert re.fullmatch(r"d/a_\w{7}\.tar\.gz|d/a\.tar_\w{7}\.gz", second)
+    assert storage.open(first).read() == b"1"
+    assert storage.open(second).read() == b"2"
+
+
+def test_who_saves_at_the_same_time_gets_a_name_of_his_own(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    storage = ExpiringStorage("uploads")
+    with ThreadPoolExecutor(8) as threads:
+        names = list(threads.map(lambda n: storage.save("a", ContentFile(b"%d" % n)), range(40)))
+    assert sorted(int(storage.open(name).read()) for name in names) == list(range(40))
+
+
+def test_a_name_that_leads_out_is_a_suspicious_operation(storage: ExpiringStorage) -> None:
+    for name in "../a", "d/../../a", "..\\a":
+        for act in storage.open, storage.exists, storage.size, storage.delete, storage.url:
+            with pytest.raises(SuspiciousFileOperation):
+                act(name)
+    for name in "../a", "/a", "..\\a", "d/", "":
+        with pytest.raises(SuspiciousFileOperation):
+            storage.save(name, ContentFile(b""))
+    with pytest.raises(ValueError, match="must be given"):
+        storage.delete("")
+
+
+def test_a_file_that_is_not_there_is_not_found(storage: ExpiringStorage) -> None:
+    acts: list[Callable[[str], Any]] = [storage.open, storage.size, storage.get_modified_time]
+    for act in acts:
+        with pytest.raises(FileNotFoundError):
+            act("a")
+
+
+@pytest.mark.parametrize("aware", [True, False])
+def test_the_time_of_the_last_change_is_told(
+    storage: ExpiringStorage, settings: Any, aware: bool
+) -> None:
+    settings.USE_TZ = aware
+    settings.TIME_ZONE = "Africa/Nairobi"  # UTC + 3 h
+    storage.save("a", ContentFile(b""))
+    expected = datetime.now(UTC)
+    if not aware:
+        expected = expected.replace(tzinfo=None) + timedelta(hours=3)
+    assert abs(storage.get_modified_time("a") - expected) < timedelta(seconds=5)
+
+
+def test_a_file_has_the_address_of_its_namespace(
+    djfs: Callable[..., None], tmp_path: Path, settings: Any
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root="/files/")
+    assert ExpiringStorage("uploads").url("a b.txt") == "/files/uploads/a%20b.txt"
+    settings.ROOT_URLCONF = None
+    djfs(type="memory")
+    with pytest.raises(ValueError, match="no address"):
+        ExpiringStorage("uploads").url("a")
+
+
+def test_an_upload_lives_as_long_as_the_storage_says(
+    djfs: Callable[..., None], place: dict[str, Any]
+) -> None:
+    djfs(**place, namespaces={"uploads": {"default_ttl": 1_000, "max_ttl": 2_000}})
+    uploads = get_filesystem("uploads")
+    for ttl, expected in (None, 1_000), (100, 100):
+        name = ExpiringStorage("uploads", default_ttl=ttl).save("d/a", ContentFile(b""))
+        deadline = uploads.expiration(name)
+        assert deadline is not None
+        assert (deadline - datetime.now(UTC)).total_seconds() == pytest.approx(expected, abs=5)
+    with pytest.raises(InvalidLifetime, match="max_ttl"):
+        ExpiringStorage("uploads", default_ttl=3_000).save("d/b", ContentFile(b""))
+    uploads.expire(name, 0)
+    expire_objects()
+    assert not ExpiringStorage("uploads").exists(name)
+
+
+def test_a_save_that_fails_leaves_at_most_a_file_that_expires(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+
+    class Broken(ContentFile):  # type: ignore[type-arg]
+        def chunks(self, chunk_size: int | None = None) -> Any:
+            yield b"half"
+            raise OSError("the client has gone")
+
+    storage = ExpiringStorage("uploads", default_ttl=100)
+    with pytest.raises(OSError, match="gone"):
+        storage.save("a", Broken(b""))
+    assert storage.exists("a") <= bool(get_filesystem("uploads").expiration("a"))
+
+
+def test_django_makes_it_from_its_settings_and_writes_it_into_migrations(
+    djfs: Callable[..., None], settings: Any
+) -> None:
+    djfs(type="memory")
+    options = {"namespace": "uploads", "default_ttl": 60}
+    settings.STORAGES = {
+        "default": {"BACKEND": "djpyfs.storage.ExpiringStorage", "OPTIONS": options}
+    }
+    made = storages["default"]
+    assert isinstance(made, ExpiringStorage)
+    text, imports = MigrationWriter.serialize(made)
+    assert text == "djpyfs.storage.ExpiringStorage(default_ttl=60, namespace='uploads')"
+    assert imports == {"import djpyfs.storage"}
+
+
+def test_static_files_are_collected_into_it(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "css").mkdir()
+    (tmp_path / "css/page.css").write_text("a {}")
+    djfs(type="memory")
+    settings.INSTALLED_APPS = ["django.contrib.staticfiles"]
+    settings.STATIC_URL = "/static/"
+    settings.STATICFILES_DIRS = [tmp_path]
+    settings.STORAGES = {
+        "staticfiles": {
+            "BACKEND": "djpyfs.storage.ExpiringStorage",
+            "OPTIONS": {"namespace": "static"},
+        }
+    }
+    call_command("collectstatic", interactive=False, verbosity=0)
+    call_command("collectstatic", interactive=False, verbosity=0, clear=True)
+    assert get_filesystem("static").readtext("css/page.css") == "a {}"
+
+
+MODEL = """
+import io, django
+from django.conf import settings
+settings.configure(
+    DJFS={"type": "memory", "redis_url": "memory://"}, INSTALLED_APPS=["djpyfs"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    USE_TZ=True,
+)
+django.setup()
+from django.core.files.base import ContentFile
+from django.db import connection, models
+from PIL import Image
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.storage import ExpiringStorage
+
+class Upload(models.Model):
+    file = models.FileField(storage=ExpiringStorage("uploads", 60), upload_to="files/%Y")
+    image = models.ImageField(storage=ExpiringStorage("uploads"))
+    class Meta:
+        app_label = "tests"
+
+with connection.schema_editor() as editor:
+    editor.create_model(Upload)
+picture = io.BytesIO()
+Image.new("RGB", (3, 2)).save(picture, "PNG")
+upload = Upload(file=ContentFile(b"content", "a.txt"))
+upload.image.save("a.png", ContentFile(picture.getvalue()))
+upload = Upload.objects.get()
+assert upload.image.width == 3
+assert upload.file.read() == b"content" and upload.file.size == 7
+uploads = get_filesystem("uploads")
+assert uploads.expiration(upload.file.name) and not uploads.expiration("a.png")
+uploads.expire(upload.file.name, 0)
+assert expire_objects().deleted == 1
+assert not upload.file.storage.exists(upload.file.name)
+upload.image.delete()
+assert not uploads.exists("a.png")
+print("done")
+"""
+
+
+def test_fields_of_a_model_keep_their_files_in_it() -> None:
+    assert python(MODEL).communicate(timeout=60)[0] == b"done\n"
