@@ -14,6 +14,7 @@ from .backends import Backend, Lease, Outcome, backend_for, reason, usable_lease
 from .conf import SECOND
 from .errors import DjpyfsError, RecordStoreError
 from .expirations import Backoff, Claim, ExpirationStore, store_for
+from .expirations.totals import LATENESS, SWEEP_DURATION
 from .names import Entry, check_namespace, check_path
 from .signals import files_expired, sweep_finished
 
@@ -108,9 +109,18 @@ class _Batch:
     """What became of the members of one claim."""
 
     deleted: list[Entry] = field(default_factory=list)
+    missing: list[Entry] = field(default_factory=list)
     done: list[bytes] = field(default_factory=list)  # their records, and those of missing files
     failures: list[tuple[bytes, str]] = field(default_factory=list)
     held: list[bytes] = field(default_factory=list)
+
+    def tally(self) -> dict[str, int]:
+        tally = {
+            "deleted": len(self.deleted),
+            "missing": len(self.missing),
+            "held": len(self.held),
+        }
+        return {outcome: count for outcome, count in tally.items() if count}
 
 
 class _Sweep:
@@ -150,7 +160,8 @@ class _Sweep:
         if not claim.token:
             return claim.wait / SECOND
         shard = self._store.shard_of(entry.member)
-        self._drain(shard, Claim(claim.token, [entry.member], [0.0], 0), lease)
+        late = max(0, claim.token - self._settings.lease - claim.deadline)
+        self._drain(shard, Claim(claim.token, [entry.member], [late], 0), lease)
         return 0.0
 
     def _drain(self, shard: int, claim: Claim | None, lease: Lease) -> None:
@@ -167,6 +178,7 @@ class _Sweep:
                 self._backoff,
                 batch.held,
                 self._wanted(),
+                {**batch.tally(), **LATENESS.tally(claim.late, SECOND)},
             )
             _tell_of(batch.deleted)
             self._retried += settled.retried
@@ -192,14 +204,15 @@ class _Sweep:
         batch = _Batch()
         for backend, entries in self._by_backend(members, batch).items():
             outcome = _attempt(backend, list(entries), lease)
-            self._missing += len(outcome.missing)
             batch.deleted += outcome.deleted
+            batch.missing += outcome.missing
             batch.done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
             batch.failures += [(entries[entry], why) for entry, why in outcome.failed]
         for member, why in batch.failures:
             name = member.replace(b"\0", b"/").decode(errors="replace")
             log.warning("%a was not deleted: %s", name, why)
         self._deleted += len(batch.deleted)
+        self._missing += len(batch.missing)
         self._held += len(batch.held)
         return batch
 
@@ -246,7 +259,7 @@ class _Sweep:
 
     def _note(self, report: SweepReport) -> None:
         try:
-            self._store.record_sweep(report.as_dict())
+            self._store.record_sweep(report.as_dict(), SWEEP_DURATION.tally([report.duration]))
         except RecordStoreError as error:  # a full Redis must not keep a sweep from its work
             log.warning("the sweep's report was not kept: %s", error)
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.002  # s
 LONGEST_PAUSE = 0.1  # s
 SWEEPS_KEPT = 1_000
+NOTHING: Mapping[str, float] = {}
 HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
 
 
@@ -240,9 +241,11 @@ class ExpirationStore(ABC):
         backoff: Backoff | None = None,
         held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
+        tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
-        """Forget what is ``done``, put off ``failures`` and what is ``held``, and claim anew with
-        ``then`` (limit, lease), in one round trip."""
+        """Forget what is ``done``, put off ``failures`` and what is ``held``, add ``tally`` and
+        what became of the failures to the totals, and claim anew with ``then`` (limit, lease), in
+        one round trip."""
 
     @abstractmethod
     def keeps_records_on_disk(self) -> bool:
@@ -293,12 +296,18 @@ class ExpirationStore(ABC):
         """Forget members that were set aside; return those that were set aside."""
 
     @abstractmethod
-    def record_sweep(self, report: Mapping[str, float]) -> None:
-        """Note what a sweep did, for `sweeps`."""
+    def record_sweep(
+        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> None:
+        """Note what a sweep did, for `sweeps`, and add ``tally`` to the totals."""
 
     @abstractmethod
     def sweeps(self, limit: int) -> list[dict[str, float]]:
         """Return the last reports, newest first, each with the time it was noted at."""
+
+    @abstractmethod
+    def totals(self) -> dict[str, float]:
+        """Return what sweeps and one-shots have done so far; the names are those of a tally."""
 
     @abstractmethod
     def close(self) -> None:

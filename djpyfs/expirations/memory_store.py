@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from operator import attrgetter
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..conf import SECOND
 from . import (
     HOLD_PAUSE,
+    NOTHING,
     SWEEPS_KEPT,
     Backoff,
     Claim,
@@ -64,6 +65,7 @@ class MemoryStore(ExpirationStore):
         self._failed: dict[bytes, SetAside] = {}
         self._tickets: dict[tuple[bytes, str], Ticket] = {}
         self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
+        self._totals: defaultdict[str, float] = defaultdict(float)
         # The wall clock may be set; from here on only the monotonic one is asked.
         self._epoch = time_ns() - monotonic_ns()
 
@@ -236,6 +238,7 @@ class MemoryStore(ExpirationStore):
         backoff: Backoff | None = None,
         held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
+        tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
         with self._lock:
             for member in done:
@@ -247,8 +250,10 @@ class MemoryStore(ExpirationStore):
                     self._postpone(member)
             ours = [failure for failure in failures if self._claimed.get(failure[0]) == token]
             set_aside = sum(self._fail(*failure, backoff) for failure in ours if backoff)
+            retried = len(ours) - set_aside
+            self._add_to_totals({**tally, "retried": retried, "set_aside": set_aside})
             claim = self.claim(shard, *then) if then else None
-            return Settled(len(ours) - set_aside, set_aside, claim)
+            return Settled(retried, set_aside, claim)
 
     def _postpone(self, member: bytes) -> None:
         del self._claimed[member]
@@ -323,8 +328,20 @@ class MemoryStore(ExpirationStore):
     def close(self) -> None:
         """Keep everything: there is nothing to give up."""
 
-    def record_sweep(self, report: Mapping[str, float]) -> None:
+    def record_sweep(
+        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> None:
         self._sweeps.appendleft({**report, "finished": time()})
+        self._add_to_totals(tally)
+
+    def totals(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._totals)
+
+    def _add_to_totals(self, tally: Mapping[str, float]) -> None:
+        with self._lock:
+            for number, growth in tally.items():
+                self._totals[number] += growth
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
         return [dict(report) for report in list(self._sweeps)[:limit]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from importlib.resources import files
@@ -27,6 +28,7 @@ from redis.retry import Retry
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
 from . import (
     HOLD_PAUSE,
+    NOTHING,
     SWEEPS_KEPT,
     Backoff,
     Claim,
@@ -51,7 +53,7 @@ SCANNED = 2_000  # records that Redis looks at in one step of a scan
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
-    counts release postpone renew adopt use_ticket""".split()
+    counts release postpone renew adopt use_ticket tally""".split()
 
 
 class _Call(NamedTuple):
@@ -60,6 +62,7 @@ class _Call(NamedTuple):
     verb: str
     shard: int
     arguments: Sequence[Any]
+    more_keys: Sequence[str] = ()
 
 
 def _sources() -> dict[str, str]:
@@ -195,6 +198,7 @@ class RedisStore(ExpirationStore):
         backoff: Backoff | None = None,
         held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
+        tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
         calls = []
         if done:
@@ -203,13 +207,20 @@ class RedisStore(ExpirationStore):
             calls.append(_Call("postpone", shard, (token, HOLD_PAUSE, *held)))
         if failures and backoff:
             pairs = [part for failure in failures for part in failure]
-            calls.append(_Call("fail", shard, (token, *backoff, *pairs)))
+            totals = [self._totals_key(shard)]
+            calls.append(_Call("fail", shard, (token, *backoff, *pairs), totals))
+        if tally:
+            growths = list(chain(*tally.items()))
+            calls.append(_Call("tally", shard, growths, [self._totals_key(shard)]))
         if then:
             calls.append(_Call("claim", shard, then))
         replies = dict(zip((call.verb for call in calls), self._run_all(calls), strict=True))
         claim = _claim(replies["claim"]) if then else None
         retried, set_aside = replies.get("fail", (0, 0))
         return Settled(retried, set_aside, claim)
+
+    def _totals_key(self, shard: int) -> str:
+        return f"{self._prefix}:{{{shard:02}}}:totals"
 
     def keeps_records_on_disk(self) -> bool:
         with self._translation:
@@ -299,14 +310,19 @@ class RedisStore(ExpirationStore):
             self._load()
         return self._redis.pipeline(transaction=False)
 
-    def record_sweep(self, report: Mapping[str, float]) -> None:
-        with self._translation:
-            self._redis.xadd(
+    def record_sweep(
+        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> None:
+        with self._translation, self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xadd(
                 f"{self._prefix}:sweeps",
                 {"report": json.dumps(report)},
                 maxlen=SWEEPS_KEPT,
                 approximate=True,
             )
+            for number, growth in tally.items():
+                pipeline.hincrbyfloat(self._totals_key(0), number, growth)
+            pipeline.execute()
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
         with self._translation:
@@ -315,6 +331,16 @@ class RedisStore(ExpirationStore):
             {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
             for id_, fields in entries
         ]
+
+    def totals(self) -> dict[str, float]:
+        with self._translation, self._reading() as reading:
+            for shard in self.shards:
+                reading.hgetall(self._totals_key(shard))
+            shards: list[dict[bytes, bytes]] = reading.execute()
+        totals: defaultdict[str, float] = defaultdict(float)
+        for number, value in chain(*(own.items() for own in shards)):
+            totals[number.decode()] += float(value)
+        return dict(totals)
 
     # -- running scripts
 
@@ -360,9 +386,9 @@ class RedisStore(ExpirationStore):
 
     def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
         with self._redis.pipeline(transaction=False) as pipeline:
-            for verb, shard, arguments in calls:
-                keys = self._keys[shard]
-                pipeline.evalsha(self._digests[verb], len(KEYS), *keys, *arguments)
+            for verb, shard, arguments, more_keys in calls:
+                keys: list[Any] = [*self._keys[shard], *more_keys]
+                pipeline.evalsha(self._digests[verb], len(keys), *keys, *arguments)
             return pipeline.execute(raise_on_error=False)
 
     def _load(self) -> dict[str, str]:

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- fail: puts members whose deletion has failed back into `due` after a back-off that doubles with
 -- each attempt, or sets them aside after the last. Only those still claimed under this token.
+-- KEYS[5]  totals, a HASH: name of a number -> its value
 -- ARGV     token, attempts at the most, shortest back-off, longest back-off, (member, reason)...
 -- Returns  {put back, set aside}
--- Touches  due, claimed, attempts, failed
+-- Touches  due, claimed, attempts, failed, totals
 local token, most = tonumber(ARGV[1]), tonumber(ARGV[2])
 local shortest, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
 local retried, set_aside = 0, 0
@@ -26,4 +27,6 @@ for i = 5, #ARGV, 2 do
     end
   end
 end
+redis.pcall('HINCRBYFLOAT', KEYS[5], 'retried', retried)
+redis.pcall('HINCRBYFLOAT', KEYS[5], 'set_aside', set_aside)
 return {retried, set_aside}
