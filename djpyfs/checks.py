@@ -6,6 +6,7 @@ Each message has a stable id, so that a project can silence it with SILENCED_SYS
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
@@ -29,7 +30,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
     own = [message for backend in backends for message in backend.checks()]
-    return [*own, *_one_shots(settings), *_overlaps(backends)]
+    return [*own, *_one_shots(settings), *_overlaps(backends), *_metrics(settings)]
 
 
 @register(Tags.security, deploy=True)
@@ -75,6 +76,16 @@ def _overlaps(backends: list[Backend]) -> Iterator[CheckMessage]:
                 obj="settings.DJFS",
                 id="djpyfs.W003",
             )
+
+
+def _metrics(settings: Settings) -> Iterator[CheckMessage]:
+    if settings.metrics and not find_spec("prometheus_client"):
+        yield Warning(
+            "DJFS['metrics'] is on, but prometheus_client is not installed",
+            hint="pip install djpyfs[metrics]",
+            obj="settings.DJFS",
+            id="djpyfs.W007",
+        )
 
 
 def _durability(durable: bool) -> Iterator[CheckMessage]:

@@ -78,6 +78,7 @@ class Settings:
     grace: int  # µs
     one_shot: bool
     one_shot_horizon: float  # s
+    metrics: bool
 
     def policy_for(self, namespace: str) -> Policy:
         """Return the policy under the namespace's own name, else under its nearest ``/*``."""
@@ -152,6 +153,7 @@ SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
     "grace": (_microseconds(1, 86_400), 60),
     "one_shot": (_flag, False),
     "one_shot_horizon": (_number(0, 3_600), 300),
+    "metrics": (_flag, False),
 }
 POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "default_ttl": _optional(_microseconds(0.001)),

@@ -27,6 +27,8 @@ ROOMS = [
     "filesystem",
     "storage",
     "sweeper",
+    "metrics",
+    "metrics_urls",
     "views",
     "urls",
     "inspection",
@@ -39,6 +41,7 @@ ROOMS = [
     "__init__",
 ]
 DRIVERS = {
+    "prometheus_client": "djpyfs/metrics.py",
     "redis": "djpyfs/expirations/",
     "boto3": "djpyfs/backends/s3.py",
     "botocore": "djpyfs/backends/s3.py",

@@ -1,0 +1,129 @@
+"""The numbers of the record store for Prometheus, read whenever they are asked for.
+
+Works where ``prometheus_client`` is installed (the extra ``metrics``), and is harmless elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from . import conf
+from .conf import SECOND
+from .errors import ConfigurationError, RecordStoreError
+from .expirations import Counts, store_for
+from .expirations.totals import LATENESS, OUTCOMES, SWEEP_DURATION, Histogram
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import HistogramMetricFamily, Metric
+
+
+class RecordStoreCollector:
+    """Tells how the record store is doing, to a registry of ``prometheus_client``.
+
+    Every process that registers one tells the same numbers, for they come from the store: have
+    one of them scraped.
+    """
+
+    def describe(self) -> list[Metric]:
+        """Return nothing, so that registering asks nothing of the record store."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the numbers. Raises `RecordStoreUnavailable`."""
+        store = store_for(conf.current())
+        counts, totals = store.counts(), store.totals()
+        yield from _gauges(counts)
+        yield _deletions(totals)
+        yield _histogram(
+            "djpyfs_lateness_seconds",
+            "How long after its deadline a file was taken up for deletion",
+            LATENESS,
+            totals,
+        )
+        yield _histogram(
+            "djpyfs_sweep_duration_seconds",
+            "How long the sweeps took that had something to do",
+            SWEEP_DURATION,
+            totals,
+        )
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Answer a scrape of Prometheus, where ``DJFS["metrics"]`` is on; else 404.
+
+    While the record store is away the answer is 503, so that Prometheus takes the target for
+    down. Raises `ConfigurationError` where ``prometheus_client`` is not installed.
+    """
+    if not conf.current().metrics:
+        raise Http404('DJFS["metrics"] is off')
+    registry = _registry()
+    from prometheus_client.exposition import choose_encoder
+
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    try:
+        return HttpResponse(encode(registry), content_type)
+    except RecordStoreError:
+        return HttpResponse("The record store is away\n", "text/plain; charset=utf-8", 503)
+
+
+def _registry() -> CollectorRegistry:
+    try:
+        from prometheus_client import CollectorRegistry
+    except ImportError as error:
+        raise ConfigurationError(
+            'DJFS["metrics"] is on, but prometheus_client is not installed: '
+            "pip install djpyfs[metrics]"
+        ) from error
+    registry = CollectorRegistry()
+    registry.register(RecordStoreCollector())
+    return registry
+
+
+def _gauges(counts: Counts) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    yield GaugeMetricFamily(
+        "djpyfs_files_tracked", "Files that wait for their deadline or a sweep", counts.tracked
+    )
+    yield GaugeMetricFamily(
+        "djpyfs_files_overdue", "Of those tracked: their deadline has passed", counts.overdue
+    )
+    yield GaugeMetricFamily(
+        "djpyfs_files_claimed", "Of those tracked: a sweep is at them", counts.claimed
+    )
+    yield GaugeMetricFamily(
+        "djpyfs_files_set_aside", "Files whose deletion was given up", counts.set_aside
+    )
+    yield GaugeMetricFamily(
+        "djpyfs_oldest_overdue_seconds",
+        "Time since the oldest deadline that has passed",
+        counts.oldest / SECOND,
+    )
+
+
+def _deletions(totals: dict[str, float]) -> Metric:
+    from prometheus_client.core import CounterMetricFamily
+
+    deletions = CounterMetricFamily(
+        "djpyfs_deletions", "Files that were taken up for deletion", labels=["outcome"]
+    )
+    for outcome in OUTCOMES:
+        deletions.add_metric([outcome], totals.get(outcome, 0))
+    return deletions
+
+
+def _histogram(
+    name: str, meaning: str, histogram: Histogram, totals: dict[str, float]
+) -> HistogramMetricFamily:
+    from prometheus_client.core import HistogramMetricFamily
+
+    buckets, total = histogram.read(totals)
+    return HistogramMetricFamily(name, meaning, buckets, total)

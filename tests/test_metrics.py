@@ -1,0 +1,285 @@
+"""Numbers for Prometheus: what is counted, by whom, and what a scrape is answered with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.test import Client
+from django.urls import include, path
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from djpyfs import ConfigurationError, conf, expire_objects, get_filesystem
+from djpyfs.conf import SECOND
+from djpyfs.expirations import store_for
+from djpyfs.expirations.totals import LATENESS, OUTCOMES
+from djpyfs.metrics import RecordStoreCollector
+from djpyfs.sweeper import delete_if_due, sweep
+from tests.conftest import records_of
+from tests.servers import RedisServer, python, running_redis
+
+urlpatterns = [path("metrics", include("djpyfs.metrics_urls"))]
+
+
+@pytest.fixture(autouse=True)
+def _included(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+
+
+@pytest.fixture(params=["memory", "redis", "redis-sharded"])
+def measured(request: pytest.FixtureRequest, djfs: Callable[..., None]) -> Callable[..., None]:
+    """Set ``DJFS`` with metrics on, on each record store; "bad" files cannot be deleted."""
+    records = records_of(request)
+
+    def set_(**values: Any) -> None:
+        brittle = "tests.test_sweep.BrittleBackend"
+        djfs(**{"type": brittle, "metrics": True, **records, **values})
+
+    set_()
+    return set_
+
+
+def overdue(*names: str, seconds: float = 0, namespace: str = "plots") -> None:
+    """Make files that have been due for so many seconds."""
+    files, store = get_filesystem(namespace), store_for(conf.current())
+    for name in names:
+        files.writebytes(name, b"picture")
+        member = f"{namespace}\0{name}".encode()
+        store.place(member, store.deadline(member)[0] - round(seconds * SECOND))
+
+
+def numbers(**headers: str) -> dict[str, float]:
+    """Scrape, and return every sample under its name with labels."""
+    response = Client().get("/metrics", headers=headers)
+    assert response.status_code == 200
+    openmetrics = response["Content-Type"].startswith("application/openmetrics-text")
+    parse = read_openmetrics if openmetrics else text_string_to_metric_families
+    return {
+        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        for family in parse(response.content.decode())
+        for sample in family.samples
+    }
+
+
+def deletions() -> dict[str, float]:
+    found = numbers()
+    return {outcome: found[f"djpyfs_deletions_total{{{outcome}}}"] for outcome in OUTCOMES}
+
+
+# -- what is counted
+
+
+def test_before_anything_happened_every_number_is_there_and_zero(
+    measured: Callable[..., None],
+) -> None:
+    found = numbers()
+    assert set(found.values()) == {0}
+    assert {f"djpyfs_deletions_total{{{outcome}}}" for outcome in OUTCOMES} <= found.keys()
+    assert {"djpyfs_lateness_seconds_count", "djpyfs_sweep_duration_seconds_sum"} <= found.keys()
+
+
+def test_the_gauges_show_what_the_records_are_now(measured: Callable[..., None]) -> None:
+    measured(max_attempts=1)
+    overdue("bad one")
+    expire_objects()
+    overdue("a", "b", seconds=50)
+    get_filesystem("plots").expire_many(["c", "d", "e"], 100)
+    found = numbers()
+    assert (found["djpyfs_files_tracked"], found["djpyfs_files_overdue"]) == (5, 2)
+    assert (found["djpyfs_files_claimed"], found["djpyfs_files_set_aside"]) == (0, 1)
+    assert 50 <= found["djpyfs_oldest_overdue_seconds"] < 60
+
+
+def test_deletions_are_counted_by_what_became_of_the_files(measured: Callable[..., None]) -> None:
+    measured(namespaces={"held": {"hold": True}})
+    overdue("a", "b", "bad one")
+    get_filesystem("plots").expire_many(["never", "was", "there"], 0)
+    overdue("evidence", namespace="held")
+    expire_objects()
+    assert deletions() == {"deleted": 2, "missing": 3, "retried": 1, "set_aside": 0, "held": 1}
+
+
+def test_deletions_that_were_given_up_are_counted(measured: Callable[..., None]) -> None:
+    measured(max_attempts=1)
+    overdue("bad one", "bad two", "c")
+    expire_objects()
+    assert (deletions()["set_aside"], deletions()["retried"], deletions()["deleted"]) == (2, 0, 1)
+
+
+def test_every_batch_counts_as_soon_as_it_is_done(measured: Callable[..., None]) -> None:
+    measured(batch_size=2)
+    overdue(*"abcde")
+    seen: list[float] = []
+    sweep(on_batch=lambda report: seen.append(deletions()["deleted"] - report.deleted))
+    assert set(seen) == {0}
+    assert len(seen) >= 3
+
+
+def test_one_shots_count_too(measured: Callable[..., None]) -> None:
+    overdue("a", "bad one", seconds=7)
+    for name in "a", "bad one":
+        delete_if_due("plots", name)
+    found = numbers()
+    assert (deletions()["deleted"], deletions()["retried"]) == (1, 1)
+    assert 14 <= found["djpyfs_lateness_seconds_sum"] < 24
+    assert found["djpyfs_sweep_duration_seconds_count"] == 0
+
+
+def test_lateness_is_counted_by_its_length(measured: Callable[..., None]) -> None:
+    overdue("a")
+    overdue("b", "c", seconds=20)
+    overdue("d", seconds=10**6)
+    expire_objects()
+    found = numbers()
+    buckets = {
+        le: found[f"djpyfs_lateness_seconds_bucket{{{le}}}"] for le in ("10.0", "30.0", "86400.0")
+    }
+    assert buckets == {"10.0": 1, "30.0": 3, "86400.0": 3}
+    assert found["djpyfs_lateness_seconds_bucket{+Inf}"] == 4
+    assert found["djpyfs_lateness_seconds_count"] == 4
+    assert 10**6 + 40 <= found["djpyfs_lateness_seconds_sum"] < 10**6 + 80
+
+
+def test_a_duration_that_meets_a_bound_counts_as_no_longer() -> None:
+    tally = LATENESS.tally([2 * SECOND, 1 * SECOND, 5 * SECOND + 1], SECOND)
+    buckets, total = LATENESS.read(tally)
+    counts = dict(buckets)
+    assert [counts[le] for le in ("0.5", "1.0", "2.0", "5.0", "10.0")] == [0, 1, 2, 2, 3]
+    assert total == pytest.approx(8.000001)
+
+
+def test_sweeps_that_did_something_are_counted_with_their_durations(
+    measured: Callable[..., None],
+) -> None:
+    for name in "a", "b":
+        overdue(name)
+        report = expire_objects()
+        expire_objects()  # finds nothing
+    found = numbers()
+    assert found["djpyfs_sweep_duration_seconds_count"] == 2
+    assert report.duration < found["djpyfs_sweep_duration_seconds_sum"] < 10
+
+
+SWEEP_ONCE = """
+import sys, json
+import django
+from django.conf import settings
+settings.DJFS = json.loads(sys.argv[1])
+django.setup()
+from djpyfs import expire_objects, get_filesystem
+get_filesystem("plots").expire_many([f"{sys.argv[2]}-{n}" for n in range(100)], 0)
+expire_objects()
+"""
+
+
+def test_the_totals_of_processes_that_are_gone_add_up(
+    djfs: Callable[..., None], settings: Any, redis_server: RedisServer
+) -> None:
+    own = {"redis_url": redis_server.url, "key_prefix": "metrics-together", "batch_size": 30}
+    djfs(type="memory", metrics=True, **own)
+    sweepers = [python(SWEEP_ONCE, json.dumps(settings.DJFS), name) for name in "ab"]
+    for sweeper in sweepers:
+        sweeper.communicate()
+        assert sweeper.returncode == 0
+    assert deletions()["missing"] == numbers()["djpyfs_lateness_seconds_count"] == 200
+
+
+def test_a_total_that_cannot_be_added_to_stops_no_sweep(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="metrics-broken")
+    redis_server.client().hset("metrics-broken:{00}:totals", "missing", "a word")
+    get_filesystem("plots").expire("a", 0)
+    assert expire_objects().missing == 1
+
+
+def test_a_full_redis_keeps_no_sweep_from_its_work(djfs: Callable[..., None]) -> None:
+    with running_redis() as server:
+        djfs(type="tests.test_sweep.BrittleBackend", redis_url=server.url)
+        overdue("a", "bad one")
+        server.client().config_set("maxmemory", "1")
+        report = expire_objects()
+        assert (report.deleted, report.retried) == (1, 1)
+        assert store_for(conf.current()).totals()["deleted"] == 1
+
+
+# -- the endpoint
+
+
+def test_the_endpoint_is_off_by_default(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    assert Client().get("/metrics").status_code == 404
+
+
+def test_what_prometheus_asks_for_is_what_it_gets(measured: Callable[..., None]) -> None:
+    overdue("a")
+    expire_objects()
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    assert numbers(accept=accept) == numbers(accept="text/plain;version=0.0.4") == numbers()
+
+
+def test_nobody_may_cache_the_numbers_or_send_any(measured: Callable[..., None]) -> None:
+    assert "no-store" in Client().get("/metrics")["Cache-Control"]
+    assert Client().head("/metrics").status_code == 200
+    assert Client().post("/metrics").status_code == 405
+
+
+def test_while_redis_is_away_the_answer_is_503(djfs: Callable[..., None]) -> None:
+    with running_redis() as server:
+        djfs(type="memory", metrics=True, redis_url=server.url)
+        assert Client().get("/metrics").status_code == 200
+    answer = Client().get("/metrics")
+    assert answer.status_code == 503
+    assert str(server.port) not in answer.content.decode()
+
+
+def test_a_registry_of_the_project_can_take_the_numbers_in(measured: Callable[..., None]) -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(RecordStoreCollector())
+    get_filesystem("plots").expire("a", 100)
+    assert registry.get_sample_value("djpyfs_files_tracked") == 1
+
+
+def test_registering_asks_nothing_of_a_record_store_that_is_away(
+    djfs: Callable[..., None],
+) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url)
+    CollectorRegistry(auto_describe=True).register(RecordStoreCollector())
+
+
+# -- without prometheus_client
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for an environment in which prometheus_client is not installed."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_prometheus_client_the_endpoint_names_the_cure(djfs: Callable[..., None]) -> None:
+    djfs(type="memory", metrics=True)
+    with pytest.raises(ConfigurationError, match=r"pip install djpyfs\[metrics\]"):
+        Client().get("/metrics")
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_prometheus_client_the_endpoint_can_be_off(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    assert Client().get("/metrics").status_code == 404
+
+
+def test_the_checks_tell_that_prometheus_client_is_missing(
+    djfs: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
+    djfs(type="memory", metrics=True)
+    assert "djpyfs.W007" not in [message.id for message in run_checks()]
+    request.getfixturevalue("bare")
+    assert "djpyfs.W007" in [message.id for message in run_checks()]
