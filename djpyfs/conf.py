@@ -20,7 +20,7 @@ DEFAULTS: Mapping[str, Any] = {
 BACKEND_KEYS = frozenset(
     """directory_root url_root signed_urls accel_redirect x_sendfile bucket prefix region
     endpoint_url addressing_style upload_args strict
-    aws_access_key_id aws_secret_access_key aws_session_token url""".split()
+    aws_access_key_id aws_secret_access_key aws_session_token url alias""".split()
 )
 SECOND = 1_000_000  # the record store counts in microseconds
 LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a double

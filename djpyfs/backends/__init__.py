@@ -24,6 +24,7 @@ BUILT_IN = {
     "s3fs": "djpyfs.backends.s3.S3Backend",
     "memory": "djpyfs.backends.memory.MemoryBackend",
     "opener": "djpyfs.backends.opener.OpenerBackend",
+    "storage": "djpyfs.backends.storage.StorageBackend",
 }
 OPEN_FILESYSTEMS = 1024
 
