@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
-import os
 import socket
 import threading
 import time
@@ -32,7 +32,12 @@ from djpyfs import (
 from djpyfs.filesystem import ExpiringFS
 from tests.servers import HOST, wait_for
 
-UNREADABLE: Any = io.FileIO(os.devnull, "w")
+
+class Unreadable(io.BytesIO):
+    """An upload that breaks off."""
+
+    def read(self, *_: Any) -> bytes:
+        raise OSError(errno.EIO, "the client hung up")
 
 
 def left(filesystem: ExpiringFS, path: str) -> float:
@@ -295,7 +300,7 @@ def test_writing_shortly_before_the_deadline_leaves_the_grace(
         lambda fs: fs.copy("other", "a.png"),
         lambda fs: fs.move("other", "a.png"),
         lambda fs: fs.move("missing", "a.png", overwrite=True),
-        lambda fs: fs.upload("a.png", UNREADABLE),
+        lambda fs: fs.upload("a.png", Unreadable()),
     ],
     ids="exclusive copy_missing copy_existing move_existing move_missing upload".split(),
 )
@@ -498,7 +503,7 @@ def test_a_record_is_there_before_the_first_byte(memos: ExpiringFS) -> None:
 
 def test_a_write_that_comes_to_nothing_leaves_no_record(memos: ExpiringFS) -> None:
     with pytest.raises((errors.FSError, OSError)):
-        memos.upload("a.png", UNREADABLE)
+        memos.upload("a.png", Unreadable())
     assert memos.expiration("a.png") is None
 
 
