@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from django.core.checks import run_checks
 from django.test import Client
 from django.urls import include, path
@@ -283,3 +286,49 @@ def test_the_checks_tell_that_prometheus_client_is_missing(
     assert "djpyfs.W007" not in [message.id for message in run_checks()]
     request.getfixturevalue("bare")
     assert "djpyfs.W007" in [message.id for message in run_checks()]
+
+
+# -- the files in deploy/
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+RULES = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+DASHBOARD = json.loads((DEPLOY / "grafana" / "djpyfs.json").read_text())
+QUERIES = [rule["expr"] for rule in RULES] + [
+    target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]
+]
+
+
+def test_alerts_and_dashboard_ask_for_numbers_that_exist(measured: Callable[..., None]) -> None:
+    told = {name.partition("{")[0] for name in numbers()}
+    asked = {name for query in QUERIES for name in re.findall(r"\bdjpyfs_\w+", query)}
+    assert asked <= told
+
+
+def test_the_dashboard_shows_every_family_of_numbers(measured: Callable[..., None]) -> None:
+    families = text_string_to_metric_families(Client().get("/metrics").content.decode())
+    shown = " ".join(target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"])
+    assert [family.name for family in families if family.name not in shown] == []
+
+
+def test_alerts_name_outcomes_that_exist() -> None:
+    named = re.findall(r'outcome[!=~]+"([^"]+)"', " ".join(QUERIES))
+    assert named
+    assert {outcome for names in named for outcome in names.split("|")} <= set(OUTCOMES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_every_alert_says_how_grave_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["description"]
+
+
+def test_no_two_panels_of_the_dashboard_overlap() -> None:
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in DASHBOARD["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
