@@ -62,4 +62,5 @@ DJFS: dict[str, Any] = {
     # Should the site die between writing a picture and giving it its deadline.
     "default_ttl": 600,
     "one_shot": os.environ.get("DJFS_ONE_SHOT", "") == "1",
+    "metrics": os.environ.get("DJFS_METRICS", "") == "1",
 }

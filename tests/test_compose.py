@@ -101,3 +101,17 @@ def test_the_site_takes_the_settings_that_its_container_has() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_prometheus_reads_its_rules_and_finds_a_site_that_answers() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    assert "./deploy/prometheus:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
+    assert all((ROOT / "deploy" / "prometheus" / rules).is_file() for rules in config["rule_files"])
+    [scrape] = config["scrape_configs"]
+    [target] = scrape["static_configs"][0]["targets"]
+    host, _, port = target.partition(":")
+    assert SERVICES[host]["command"] == commands(IN_CONTAINERS)["web"]
+    assert IN_CONTAINERS["WEB_ADDRESS"].endswith(f":{port}")
+    environment = SERVICES[host]["environment"]
+    assert environment["DJFS_METRICS"] == "1"
+    assert host in filled_in(environment["DJANGO_ALLOWED_HOSTS"]).split(",")
