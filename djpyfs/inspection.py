@@ -13,6 +13,7 @@ from .expirations import ExpirationStore, GivenUp, Record, State, store_for
 from .names import Entry, check_namespace, check_path
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+MICROSECOND = timedelta(microseconds=1)
 PAGE = 1_000  # records set aside that are read at a time
 
 
@@ -82,6 +83,14 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Horizon:
+    """A stretch of time from now on, in ``parts`` of the same length."""
+
+    part: timedelta
+    parts: int
+
+
+@dataclass(frozen=True)
 class SetAsideFile:
     """A file whose deletion was given up."""
 
@@ -106,16 +115,37 @@ def status(upcoming: int = 10) -> Status:
     )
 
 
-def tracked_files(where: str, limit: int = 1_000, looks: int = 1_000_000) -> Listing:
-    """Return the tracked files of a namespace, or of all below ``prefix/*``.
+def deadlines_ahead(*horizons: Horizon) -> list[list[int]]:
+    """Count, for each of the ``horizons``, the deadlines in each of its parts."""
+    store = _store()
+    now, _ = store.deadline(b"")
+    return [
+        list(
+            store.due_between([now + part * (h.part // MICROSECOND) for part in range(h.parts + 1)])
+        )
+        for h in horizons
+    ]
 
-    Up to ``limit`` files, after a look at about ``looks`` records of all namespaces. Raises
-    `InvalidName`.
+
+def tracked_files(
+    where: str | None, limit: int = 1_000, looks: int = 1_000_000, text: str = ""
+) -> Listing:
+    """Return the tracked files of a namespace, of all below ``prefix/*``, or of all namespaces.
+
+    Up to ``limit`` files whose paths contain ``text``, after a look at about ``looks`` records of
+    all namespaces. Raises `InvalidName`.
     """
     store = _store()
-    found = store.find(_beginning(where), limit, looks)
+    found = store.find(_beginning(where), limit, looks, text.encode())
     now = store.counts().now
     return Listing([_tracked(record, now) for record in found.records], found.complete)
+
+
+def tracked_file(namespace: str, path: str) -> TrackedFile | None:
+    """Return one file, or None where it has no record. Raises `InvalidName`."""
+    store = _store()
+    record = store.record(Entry(check_namespace(namespace), check_path(path)).member)
+    return _tracked(record, store.counts().now) if record else None
 
 
 def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
@@ -177,7 +207,7 @@ def _release(
 
 
 def _pages_set_aside(where: str | None) -> Iterator[Sequence[GivenUp]]:
-    prefix = b"" if where is None else _beginning(where)
+    prefix = _beginning(where)
     page, cursor = _store().set_aside(prefix, limit=PAGE)
     yield page
     while cursor:
@@ -187,15 +217,17 @@ def _pages_set_aside(where: str | None) -> Iterator[Sequence[GivenUp]]:
 
 def microseconds(moment: datetime) -> int:
     """Return an aware point in time as the record store counts."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // MICROSECOND
 
 
 def _store() -> ExpirationStore:
     return store_for(conf.current())
 
 
-def _beginning(where: str) -> bytes:
-    """Return what the members of a namespace, or of all below ``prefix/*``, begin with."""
+def _beginning(where: str | None) -> bytes:
+    """Return what the members of a namespace, or of all below ``prefix/*``, or all begin with."""
+    if where is None:
+        return b""
     if where.endswith("/*"):
         return f"{check_namespace(where[:-2])}/".encode()
     return f"{check_namespace(where)}\0".encode()

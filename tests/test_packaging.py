@@ -16,11 +16,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_the_two_packages_with_scripts_and_type_markers(wheel: Path) -> None:
+def test_the_wheel_holds_the_two_packages_with_all_that_they_read(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
-    scripts = [path.relative_to(ROOT) for path in ROOT.glob("djpyfs/expirations/lua/*.lua")]
-    assert scripts
-    assert {"djpyfs/py.typed", "djpyfs_tasks/py.typed", *map(str, scripts)} <= set(names)
+    data = [
+        path.relative_to(ROOT)
+        for path in ROOT.glob("djpyfs/**/*.*")
+        if path.suffix in {".lua", ".html", ".css"}
+    ]
+    assert {path.suffix for path in data} == {".lua", ".html", ".css"}
+    assert {"djpyfs/py.typed", "djpyfs_tasks/py.typed", *map(str, data)} <= set(names)
     rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert rooms == {"djpyfs", "djpyfs_tasks"}
 

@@ -138,6 +138,32 @@ def test_records_set_aside_are_listed_page_by_page(store: ExpirationStore) -> No
     assert set(found) == members
 
 
+def test_deadlines_are_counted_between_edges_each_of_which_begins_a_part(
+    store: ExpirationStore,
+) -> None:
+    for number in range(10):
+        store.place(b"n\0%d" % number, 2_000_000_000_000_000 + number)
+    edges = [2_000_000_000_000_000 + offset for offset in (1, 2, 2, 6, 100)]
+    assert list(store.due_between(edges)) == [1, 0, 4, 4]
+
+
+def test_a_text_is_looked_for_in_the_path_alone_and_taken_literally(store: ExpirationStore) -> None:
+    store.schedule([b"a*b\0x", b"n\0a*b/c", b"n\0aXb", b"m/n\0a*b"], 100 * SECOND)
+    for prefix, found in (b"", [b"m/n\0a*b", b"n\0a*b/c"]), (b"n\0", [b"n\0a*b/c"]):
+        assert sorted(names(store.find(prefix, 10, 1_000, b"a*b").records)) == found
+    assert names(store.find(b"m/", 10, 1_000, b"*").records) == [b"m/n\0a*b"]
+
+
+def test_one_record_is_told_with_where_it_is(store: ExpirationStore) -> None:
+    deadline = store.schedule([b"n\0due"], 100 * SECOND)
+    _claimed(store, b"n\0claimed")
+    set_aside(store, b"n\0failed")
+    assert store.record(b"n\0due") == Record(b"n\0due", deadline)
+    assert store.record(b"n\0claimed") == Record(b"n\0claimed", 0, State.CLAIMED)
+    assert store.record(b"n\0failed") == Record(b"n\0failed", 0, State.SET_ASIDE)
+    assert store.record(b"n\0never") is None
+
+
 def test_what_was_set_aside_can_be_tried_again(store: ExpirationStore) -> None:
     set_aside(store, b"n\0a", b"n\0b")
     assert store.retry([b"n\0a", b"n\0never"]) == [b"n\0a"]

@@ -251,14 +251,14 @@ class ExpirationStore(ABC):
     def keeps_records_on_disk(self) -> bool:
         """Tell whether records survive a restart of the server."""
 
-    def find(self, prefix: bytes, limit: int, looks: int) -> Found:
-        """Return up to ``limit`` records whose members begin with ``prefix``, soonest first.
+    def find(self, prefix: bytes, limit: int, looks: int, text: bytes = b"") -> Found:
+        """Return up to ``limit`` records that `scan` finds, soonest first.
 
         Ends after about ``looks`` records of any name: nothing finds a name in the store but to
         look at all. What changes its state meanwhile may be missing.
         """
         found: dict[bytes, Record] = {}
-        for looked, records in self.scan(prefix):
+        for looked, records in self.scan(prefix, text):
             if looks <= 0 or len(found) > limit:
                 return Found(_soonest(found.values(), limit), False)
             looks -= looked
@@ -279,6 +279,14 @@ class ExpirationStore(ABC):
     @abstractmethod
     def earliest(self, limit: int) -> Sequence[Record]:
         """Return the records that wait and are due first, overdue ones included."""
+
+    @abstractmethod
+    def due_between(self, edges: Sequence[int]) -> Sequence[int]:
+        """Count, for each edge but the last, the deadlines from it to before the next one."""
+
+    @abstractmethod
+    def record(self, member: bytes) -> Record | None:
+        """Return the record of one member, or None where it has none."""
 
     @abstractmethod
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
@@ -314,8 +322,11 @@ class ExpirationStore(ABC):
         """Give up the connections."""
 
     @abstractmethod
-    def scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
-        """Yield how many records were looked at, and those of them that match."""
+    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
+        """Yield how many records were looked at, and those of them that match.
+
+        Their members begin with ``prefix``, and their paths contain ``text``.
+        """
 
     @abstractmethod
     def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]: ...

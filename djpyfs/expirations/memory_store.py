@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import random
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 from operator import attrgetter
 from threading import RLock
 from time import monotonic_ns, time, time_ns
@@ -297,14 +299,36 @@ class MemoryStore(ExpirationStore):
             records = [Record(member, deadline) for member, deadline in self._due.items()]
         return heapq.nsmallest(limit, records, key=attrgetter("deadline"))
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+    def due_between(self, edges: Sequence[int]) -> Sequence[int]:
+        with self._lock:
+            deadlines = sorted(self._due.values())
+        before = [bisect_left(deadlines, edge) for edge in edges]
+        return [end - first for first, end in pairwise(before)]
+
+    def record(self, member: bytes) -> Record | None:
+        with self._lock:
+            if member in self._due:
+                return Record(member, self._due[member])
+            if member in self._claimed:
+                return Record(member, 0, State.CLAIMED)
+            return Record(member, 0, State.SET_ASIDE) if member in self._failed else None
+
+    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
         with self._lock:
             records = [Record(member, deadline) for member, deadline in self._due.items()]
             records += [Record(member, 0, State.CLAIMED) for member in self._claimed]
             records += [Record(member, 0, State.SET_ASIDE) for member in self._failed]
         for first in range(0, len(records), SCANNED):
             step = records[first : first + SCANNED]
-            yield len(step), [record for record in step if record.member.startswith(prefix)]
+            yield (
+                len(step),
+                [
+                    record
+                    for record in step
+                    if record.member.startswith(prefix)
+                    and text in record.member.partition(b"\0")[2]
+                ],
+            )
 
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
         with self._lock:

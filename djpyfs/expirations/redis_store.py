@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from importlib.resources import files
-from itertools import chain
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -255,7 +255,33 @@ class RedisStore(ExpirationStore):
         records = (Record(member, int(score)) for member, score in waiting)
         return nsmallest(limit, records, key=attrgetter("deadline"))
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[int, Iterable[Record]]]:
+    def due_between(self, edges: Sequence[int]) -> Sequence[int]:
+        with self._translation, self._reading() as reading:
+            for due, *_ in self._keys:
+                for first, end in pairwise(edges):
+                    reading.zcount(due, first, f"({end}")
+            counts: list[int] = reading.execute()
+        bars = len(edges) - 1
+        return [sum(counts[bar::bars]) for bar in range(bars)]
+
+    def record(self, member: bytes) -> Record | None:
+        due, claimed, _, failed = self._keys[self.shard_of(member)]
+        with self._translation, self._reading() as reading:
+            reading.zscore(due, member)
+            reading.zscore(claimed, member)
+            reading.hexists(failed, member)
+            found = reading.execute()
+        return next(
+            (
+                Record(member, int(value) if state is State.DUE else 0, state)
+                for value, state in zip(found, State, strict=True)
+                if value
+            ),
+            None,
+        )
+
+    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
+        pattern = _pattern(prefix, text)
         cursors = {
             (key, state): 0
             for due, claimed, _, failed in self._keys
@@ -265,7 +291,7 @@ class RedisStore(ExpirationStore):
             with self._translation, self._reading() as reading:
                 for (key, state), cursor in cursors.items():
                     scan = reading.hscan if state is State.SET_ASIDE else reading.zscan
-                    scan(key, cursor, _beginning_with(prefix), SCANNED)
+                    scan(key, cursor, pattern, SCANNED)
                 replies: list[Any] = reading.execute()
             steps = list(zip(cursors, replies, strict=True))
             yield (
@@ -284,7 +310,7 @@ class RedisStore(ExpirationStore):
         while len(found) < limit and shard < len(self.shards):
             with self._translation, self._reading() as reading:
                 failed = self._keys[shard][KEYS.index("failed")]
-                reading.hscan(failed, position, _beginning_with(prefix), min(limit, SCANNED))
+                reading.hscan(failed, position, _pattern(prefix), min(limit, SCANNED))
                 [(position, page)] = reading.execute()
             found.update(page)
             shard += not position
@@ -451,9 +477,17 @@ def _claim(reply: list[Any]) -> Claim:
     return Claim(int(token), members, struct.unpack(f"<{len(members)}d", late), overdue)
 
 
-def _beginning_with(prefix: bytes) -> bytes:
-    """Return the pattern of SCAN that takes ``prefix`` literally."""
-    return re.sub(rb"([*?\[\\])", rb"\\\1", prefix) + b"*"
+def _pattern(prefix: bytes, text: bytes = b"") -> bytes:
+    """Return the pattern of SCAN for a ``prefix``, and for a ``text`` somewhere in the path."""
+    beginning = _literally(prefix) + b"*"
+    if not text:
+        return beginning
+    path = b"" if prefix.endswith(b"\0") else b"\0*"
+    return beginning + path + _literally(text) + b"*"
+
+
+def _literally(name: bytes) -> bytes:
+    return re.sub(rb"([*?\[\\])", rb"\\\1", name)
 
 
 class _Translation:

@@ -1,0 +1,33 @@
+"""A model without a table: for Django's permissions, and a place in the admin's index.
+
+Nothing here is migrated. The records are in the record store, and never pass through this model.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class _NoRows(models.Manager["ExpiringFile"]):
+    """Keeps commands that walk all models, such as dumpdata, from asking for the table."""
+
+    def get_queryset(self) -> models.QuerySet[ExpiringFile]:
+        return super().get_queryset().none()
+
+
+class ExpiringFile(models.Model):
+    """A file with a record, as the log of the admin's actions refers to it."""
+
+    name: models.TextField[str, str] = models.TextField(primary_key=True)
+
+    objects = _NoRows()
+
+    class Meta:
+        managed = False
+        base_manager_name = "objects"
+        default_permissions = ("view", "change")
+        verbose_name = "expiring file"
+        verbose_name_plural = "deadlines and sweeps"
+
+    def __str__(self) -> str:
+        return str(self.name)

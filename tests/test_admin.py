@@ -1,0 +1,373 @@
+"""The page in the Django admin: who may see it, what it shows, and what its buttons do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from html import unescape
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from django.contrib import admin
+from django.core.checks.registry import registry
+from django.core.management import call_command
+from django.db import connections, transaction
+from django.db.utils import ConnectionHandler
+from django.test import Client, override_settings
+from django.urls import path
+from pytest_django import DjangoDbBlocker
+
+from djpyfs import conf, expire_objects, get_filesystem, inspection
+from djpyfs.charts import Bar, Chart
+from djpyfs.expirations import store_for
+from djpyfs.filesystem import ExpiringFS
+from tests.servers import RedisServer, running_redis
+
+PAGE = "/admin/djpyfs/expiringfile/"
+RELEASE = f"{PAGE}release/"
+APPS = "admin auth contenttypes messages sessions staticfiles"
+BAD = {"namespace": "plots", "path": "bad"}
+
+OPTIONS = {
+    "context_processors": [
+        "django.template.context_processors.request",
+        "django.contrib.auth.context_processors.auth",
+        "django.contrib.messages.context_processors.messages",
+    ]
+}
+SITE: dict[str, Any] = {
+    "INSTALLED_APPS": [
+        *(f"django.contrib.{app}" for app in APPS.split()),
+        "djpyfs",
+        "djpyfs_tasks",
+    ],
+    "MIDDLEWARE": [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+    ],
+    "TEMPLATES": [
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": OPTIONS,
+        }
+    ],
+    "STATIC_URL": "/static/",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _site(
+    django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A site with an admin and a database; the other tests do without."""
+    file = tmp_path_factory.mktemp("admin") / "site.sqlite3"
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
+    before, checks = connections["default"], set(registry.registered_checks)
+    with django_db_blocker.unblock(), override_settings(**SITE):
+        connections["default"] = ConnectionHandler({"default": engine})["default"]
+        call_command("migrate", verbosity=0)
+        with override_settings(ROOT_URLCONF=(path("admin/", admin.site.urls),)):
+            yield
+        connections["default"].close()
+        connections["default"] = before
+    registry.registered_checks = checks  # those of apps that are gone again would fail
+
+
+@pytest.fixture(autouse=True)
+def _rolled_back(_site: None) -> Iterator[None]:
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+@pytest.fixture
+def plots(djfs: Callable[..., None], records: dict[str, Any]) -> ExpiringFS:
+    """A filesystem in which names that begin with ``bad`` cannot be removed."""
+    djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1, **records)
+    return get_filesystem("plots")
+
+
+@pytest.fixture
+def given_up(plots: ExpiringFS) -> None:
+    """The file ``bad`` and another one are set aside."""
+    fill(plots, "bad", "bad <b>too")
+    expire_objects()
+
+
+def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
+    for name in names:
+        filesystem.writebytes(name, b"picture")
+    filesystem.expire_many(names, seconds)
+
+
+def logged_in(*permissions: str, staff: bool = True, **options: Any) -> Client:
+    from django.contrib.auth.models import Permission, User  # there is an app for them by now
+
+    user = User.objects.create_user("someone", is_staff=staff)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client(**options)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def viewer() -> Client:
+    return logged_in("view_expiringfile")
+
+
+@pytest.fixture
+def changer() -> Client:
+    return logged_in("change_expiringfile")
+
+
+def shown(client: Client, **search: str) -> str:
+    answer = client.get(PAGE, search)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def number(page: str, name: str) -> str:
+    [found] = re.findall(rf"<dt>{name}</dt><dd><strong>(.*?)</strong>", page)
+    return str(found)
+
+
+def said(page: str) -> str:
+    """What the last message says."""
+    [*_, found] = re.findall(r'<li class="(?:success|warning|error)">(.*?)</li>', page)
+    return str(found)
+
+
+def waiting() -> tuple[int, int]:
+    """How many records are overdue, and how many are set aside."""
+    counts = store_for(conf.current()).counts()
+    return counts.overdue, counts.set_aside
+
+
+@pytest.mark.usefixtures("given_up")
+class TestWhoMay:
+    def test_strangers_are_asked_to_log_in(self) -> None:
+        for client in Client(), logged_in("change_expiringfile", staff=False):
+            assert client.get(PAGE).status_code == 302
+            assert client.post(RELEASE, {**BAD, "action": "forget"}).status_code == 302
+        assert waiting() == (0, 2)
+
+    def test_staff_without_permission_see_neither_the_page_nor_its_link(self) -> None:
+        client = logged_in()
+        assert client.get(PAGE).status_code == 403
+        assert PAGE not in client.get("/admin/").content.decode()
+
+    def test_who_may_view_has_a_link_and_no_buttons(self, viewer: Client) -> None:
+        assert PAGE in viewer.get("/admin/").content.decode()
+        assert RELEASE not in shown(viewer)
+        assert viewer.post(RELEASE, {**BAD, "action": "forget"}).status_code == 403
+        assert waiting() == (0, 2)
+
+    def test_nothing_changes_by_get_or_without_a_token(self) -> None:
+        client = logged_in("change_expiringfile", enforce_csrf_checks=True)
+        assert client.get(RELEASE, {**BAD, "action": "forget"}).status_code == 405
+        assert client.post(RELEASE, {**BAD, "action": "forget"}).status_code == 403
+        assert waiting() == (0, 2)
+
+    def test_the_forms_of_the_page_carry_a_token(self) -> None:
+        client = logged_in("change_expiringfile", enforce_csrf_checks=True)
+        page = shown(client)
+        [form, *_] = re.findall(rf'action="{RELEASE}">(.*?)</form>', page, re.DOTALL)
+        fields = dict(re.findall(r'name="(\w+)" value="(.*?)"', unescape(form)))
+        assert client.post(RELEASE, {**fields, "action": "retry"}).status_code == 302
+        assert waiting() == (1, 1)
+
+
+@pytest.mark.usefixtures("given_up")
+class TestFilesSetAside:
+    def test_they_are_listed_with_the_reason_and_no_name_is_taken_for_html(
+        self, viewer: Client
+    ) -> None:
+        page = shown(viewer)
+        assert "read-only" in page
+        assert "bad &lt;b&gt;too" in page
+        assert "<b>too" not in page
+
+    @pytest.mark.parametrize(
+        ("action", "overdue", "says"), [("retry", 1, "Due again"), ("forget", 0, "Forgotten")]
+    )
+    def test_one_is_tried_again_or_forgotten(
+        self, changer: Client, plots: ExpiringFS, action: str, overdue: int, says: str
+    ) -> None:
+        from django.contrib.admin.models import LogEntry
+
+        answer = changer.post(RELEASE, {**BAD, "action": action}, follow=True)
+        assert waiting() == (overdue, 1)
+        assert plots.exists("bad")
+        assert said(answer.content.decode()).startswith(says)
+        [entry] = LogEntry.objects.all()
+        assert (entry.object_id, entry.user.get_username()) == ("plots/bad", "someone")
+
+    def test_all_are_tried_again(self, changer: Client) -> None:
+        answer = changer.post(RELEASE, {"action": "retry-all"}, follow=True)
+        assert waiting() == (2, 0)
+        assert said(answer.content.decode()).endswith("2 files")
+
+    def test_a_second_click_does_nothing_and_says_so(self, changer: Client) -> None:
+        for _ in range(2):
+            answer = changer.post(RELEASE, {**BAD, "action": "forget"})
+        assert "nothing was done" in said(changer.get(answer["Location"]).content.decode())
+        assert waiting() == (0, 1)
+
+    def test_what_no_file_could_be_called_is_an_error_message(self, changer: Client) -> None:
+        chosen = {"namespace": "../x", "path": "a", "action": "retry"}
+        assert "../x" in said(changer.post(RELEASE, chosen, follow=True).content.decode())
+
+    @pytest.mark.parametrize("action", ["", "drop", "forget-all"])
+    def test_what_no_button_says_is_refused(self, changer: Client, action: str) -> None:
+        assert changer.post(RELEASE, {"action": action}).status_code == 403
+        assert waiting() == (0, 2)
+
+
+def test_the_page_counts_records_by_what_is_to_come_of_them(
+    viewer: Client, plots: ExpiringFS
+) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, *(f"later {n}" for n in range(1_000)), seconds=5_000)
+    fill(plots, "late")
+    page = shown(viewer)
+    assert number(page, "Tracked") == "1,001"
+    assert [number(page, name) for name in ("Overdue", "Claimed", "Set aside")] == ["1", "0", "1"]
+    assert "overdue for" in page
+
+
+def test_deadlines_to_come_are_drawn_where_they_fall(viewer: Client, plots: ExpiringFS) -> None:
+    fill(plots, "a", "b", seconds=300)
+    fill(plots, "c", seconds=5 * 3_600)
+    fill(plots, "d", seconds=40 * 86_400)
+    page = shown(viewer)
+    assert "in 4 to 6 min: 2 files" in page
+    assert "in 4 to 5 h: 1 files" in page
+    assert "in 0 to 1 d: 3 files" in page
+    assert "Deadlines in the next month: 3 files" in page
+
+
+def test_every_chart_is_well_formed_and_says_what_it_shows(
+    viewer: Client, plots: ExpiringFS
+) -> None:
+    fill(plots, "a", "b", "bad")
+    expire_objects()
+    charts = re.findall(r'<svg class="djpyfs.*?</svg>', shown(viewer), re.DOTALL)
+    assert len(charts) == 5
+    labels = [ElementTree.fromstring(chart).attrib["aria-label"] for chart in charts]
+    assert "Deletions of the last sweeps: 2 files deleted, 1 deletions failed" in labels
+    assert 'class="djpyfs-alarm"' in "".join(charts)
+
+
+def test_a_site_without_files_has_a_page(viewer: Client, plots: ExpiringFS) -> None:
+    page = shown(viewer)
+    assert "Nothing has a deadline" in page
+    assert "No sweep has had anything to do" in page
+
+
+@pytest.mark.parametrize("values", [[], [0], [1], [0.03], [1_000_000, 1], [3, 7, 19, 20, 21, 99.5]])
+def test_bars_stay_inside_their_chart(values: list[float]) -> None:
+    bars = [Bar(str(value), value, value / 2) for value in values]
+    drawn = ElementTree.fromstring(Chart("a <title>", 'and "more"', bars, ("now", "then")).svg())
+    _, _, width, height = map(float, drawn.attrib["viewBox"].split())
+    for rectangle in drawn.iter("rect"):
+        x, y, wide, tall = (float(rectangle.attrib[key]) for key in ("x", "y", "width", "height"))
+        assert 0 <= x < x + wide <= width
+        assert 0 <= y < y + tall <= height
+
+
+@pytest.fixture
+def several(plots: ExpiringFS) -> None:
+    fill(plots, "sine.png", "cosine.png", "100%*.txt", seconds=100)
+    fill(get_filesystem("usage/block"), "sine.svg", "bad", seconds=100)
+
+
+@pytest.mark.usefixtures("several")
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ({"namespace": "plots"}, {"sine.png", "cosine.png", "100%*.txt"}),
+        ({"namespace": "usage/*"}, {"sine.svg", "bad"}),
+        ({"file": "sine"}, {"sine.png", "cosine.png", "sine.svg"}),
+        ({"file": "plots"}, set()),
+        ({"file": "%*."}, {"100%*.txt"}),
+        ({"namespace": "plots", "file": "sine"}, {"sine.png", "cosine.png"}),
+        ({"namespace": "usage/*", "file": "sine"}, {"sine.svg"}),
+        ({"namespace": "plots", "file": "sine.svg"}, set()),
+    ],
+    ids=str,
+)
+def test_files_are_found_by_namespace_and_part_of_their_name(
+    viewer: Client, search: dict[str, str], found: set[str]
+) -> None:
+    page = shown(viewer, **search)
+    assert set(re.findall(r'<th scope="row" data-label="File">(.*?)</th>', page)) == found
+    assert page.count("1 min 40 s") + page.count("1 min 39 s") == len(found)
+    assert "There may be more" not in page
+
+
+def test_a_search_that_ends_early_says_so_and_still_finds_a_whole_name(
+    viewer: Client, plots: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("djpyfs.admin.FILES_SHOWN", 2)
+    fill(plots, *(f"{n}.png" for n in range(9)), seconds=100)
+    fill(plots, "9.png", seconds=200)
+    page = shown(viewer, namespace="plots", file="png")
+    assert page.count('data-label="File"') == 2
+    assert "There may be more" in page
+    assert ">9.png</th>" in shown(viewer, namespace="plots", file="9.png")
+
+
+def test_a_name_that_no_file_could_have_is_told(viewer: Client, plots: ExpiringFS) -> None:
+    assert "leads out" in shown(viewer, namespace="plots", file="../x")
+    assert "has the segment" in shown(viewer, namespace="../x")
+
+
+def test_one_file_is_told_with_its_state(plots: ExpiringFS) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, "a", seconds=100)
+    found = [inspection.tracked_file("plots", name) for name in ("bad", "a", "never")]
+    assert [file and str(file.state) for file in found] == ["set aside", "due", None]
+
+
+@pytest.fixture
+def away(djfs: Callable[..., None]) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url)
+
+
+@pytest.mark.usefixtures("away")
+def test_the_page_says_that_the_record_store_is_away(changer: Client) -> None:
+    answer = changer.get(PAGE)
+    assert answer.status_code == 503
+    assert "is away" in answer.content.decode()
+    answer = changer.post(RELEASE, {**BAD, "action": "retry"}, follow=True)
+    assert "is away" in said(answer.content.decode())
+
+
+def test_the_page_takes_few_round_trips_whatever_there_is(
+    viewer: Client, djfs: Callable[..., None], own_redis: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=own_redis.url)
+    get_filesystem("plots").expire_many([f"{n}.png" for n in range(5_000)], seconds=100)
+    shown(viewer)
+    before = own_redis.commands()
+    shown(viewer)
+    assert own_redis.commands() - before < 120  # 84 of them count the bars
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+def test_the_model_needs_neither_migrations_nor_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("makemigrations", "--check", "--dry-run")
+    capsys.readouterr()
+    call_command("dumpdata", "djpyfs", "--all")
+    assert capsys.readouterr().out.strip() == "[]"
