@@ -115,10 +115,10 @@ class Race:
         return {str(path.relative_to(self.directory)) for path in found}
 
     def keys(self) -> set[str]:
-        """The names of what is kept in Redis, but for the settings and the reports."""
+        """The names of what is kept in Redis, but for the settings, the reports and the totals."""
         prefix = self._djfs["key_prefix"]
         found = {key.decode().removeprefix(f"{prefix}:") for key in self._client.keys(f"{prefix}*")}
-        return found - {"shards", "sweeps"}
+        return found - {"shards", "sweeps", "{00}:totals"}
 
     def claims(self) -> dict[str, float]:
         """The files that are claimed, and until when in µs."""
