@@ -173,7 +173,7 @@ class _Sweep:
             settled = self._store.settle(
                 shard,
                 claim.token,
-                batch.done,
+                batch.done if len(batch.done) < len(claim.members) else None,
                 batch.failures,
                 self._backoff,
                 batch.held,

@@ -331,6 +331,24 @@ def test_a_record_set_aside_starts_anew_with_a_deadline(store: ExpirationStore) 
     assert claim(store).members == [b"n\0a"]
 
 
+def test_a_whole_claim_is_forgotten_without_naming_its_members(store: ExpirationStore) -> None:
+    members = [b"n\0%d" % number for number in range(9)]
+    store.schedule(members, 0)
+    shard = max(store.shards, key=lambda shard: store.claim(shard, 0, LEASE).overdue)
+    first, second = (store.claim(shard, 2, LEASE) for _ in range(2))
+    assert len(second.members) == min(2, sum(store.shard_of(m) == shard for m in members) - 2)
+    store.settle(shard, first.token, None)
+    assert [store.deadline(member)[1] for member in first.members] == [0, 0]
+    assert all(store.deadline(member)[1] for member in second.members)
+
+
+def test_no_two_claims_share_a_token(store: ExpirationStore) -> None:
+    members = [b"n\0%d" % number for number in range(200)]
+    store.schedule(members, 0)
+    tokens = [store.claim_one(member, LEASE).token for member in members]
+    assert len(set(tokens)) == 200
+
+
 def test_settling_claims_the_next_batch_at_once(store: ExpirationStore) -> None:
     store.schedule([b"n\0%d" % number for number in range(9)], 0)
     shard = next(shard for shard in store.shards if store.claim(shard, 0, LEASE).overdue > 1)

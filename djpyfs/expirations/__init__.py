@@ -236,16 +236,16 @@ class ExpirationStore(ABC):
         self,
         shard: int,
         token: int,
-        done: Sequence[bytes],
+        done: Sequence[bytes] | None,
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
         held: Sequence[bytes] = (),
         then: tuple[int, int] | None = None,
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
-        """Forget what is ``done``, put off ``failures`` and what is ``held``, add ``tally`` and
-        what became of the failures to the totals, and claim anew with ``then`` (limit, lease), in
-        one round trip."""
+        """Forget what is ``done`` (None: all that is claimed under ``token``), put off
+        ``failures`` and what is ``held``, add ``tally`` and what became of the failures to the
+        totals, and claim anew with ``then`` (limit, lease), in one round trip."""
 
     @abstractmethod
     def keeps_records_on_disk(self) -> bool:

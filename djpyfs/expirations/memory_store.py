@@ -59,6 +59,7 @@ class MemoryStore(ExpirationStore):
 
     def __init__(self, url: str = "", key_prefix: str = "", shards: int = 1) -> None:
         self._lock = RLock()
+        self._last_token = 0
         self._due: dict[bytes, int] = {}
         # May hold outdated pairs too: a pair counts while `_due` says the same.
         self._queue: list[tuple[int, bytes]] = []
@@ -194,7 +195,7 @@ class MemoryStore(ExpirationStore):
     def claim(self, shard: int, limit: int, lease: int) -> Claim:
         with self._lock:
             now = self._now()
-            token = now + lease
+            token = self._new_token(now + lease)
             lapsed = [member for member, ends in self._claimed.items() if ends <= now]
             taken = [(member, self._claimed[member]) for member in lapsed[:limit]]
             while len(taken) < limit and (member := self._next_due(now)):
@@ -228,14 +229,19 @@ class MemoryStore(ExpirationStore):
                 return ClaimOne(0, 0, wait, deadline)
             self._due.pop(member, None)
             self._failed.pop(member, None)
-            self._claimed[member] = now + lease
-            return ClaimOne(0, now + lease, wait, deadline)
+            token = self._claimed[member] = self._new_token(now + lease)
+            return ClaimOne(0, token, wait, deadline)
+
+    def _new_token(self, ends: int) -> int:
+        """Return the end of a lease that no other claim has."""
+        self._last_token = max(self._last_token + 1, ends)
+        return self._last_token
 
     def settle(
         self,
         shard: int,
         token: int,
-        done: Sequence[bytes],
+        done: Sequence[bytes] | None,
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
         held: Sequence[bytes] = (),
@@ -243,7 +249,8 @@ class MemoryStore(ExpirationStore):
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
         with self._lock:
-            for member in done:
+            whole = [member for member, ends in self._claimed.items() if ends == token]
+            for member in whole if done is None else done:
                 if self._claimed.get(member) == token:
                     del self._claimed[member]
                     self._attempts.pop(member, None)

@@ -193,7 +193,7 @@ class RedisStore(ExpirationStore):
         self,
         shard: int,
         token: int,
-        done: Sequence[bytes],
+        done: Sequence[bytes] | None,
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
         held: Sequence[bytes] = (),
@@ -201,8 +201,8 @@ class RedisStore(ExpirationStore):
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
         calls = []
-        if done:
-            calls.append(_Call("acknowledge", shard, (token, *done)))
+        if done is None or done:
+            calls.append(_Call("acknowledge", shard, (token, *(done or ()))))
         if held:
             calls.append(_Call("postpone", shard, (token, HOLD_PAUSE, *held)))
         if failures and backoff:

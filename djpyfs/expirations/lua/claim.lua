@@ -3,7 +3,7 @@
 -- ARGV     limit, lease
 -- Returns  {token, members still overdue, how late each is (doubles, little-endian), member...}
 -- Touches  due, claimed
-local limit, token = tonumber(ARGV[1]), exact(now + ARGV[2])
+local limit, token = tonumber(ARGV[1]), exact(new_token(ARGV[2]))
 local reply, late, claims = {token, 0, ''}, {}, {}
 
 local function take(found)

@@ -17,7 +17,7 @@ local wait = math.max(0, (deadline or now) - now)
 if not deadline or (wait > 0 and not early) then
   return {0, 0, wait, deadline or 0}
 end
-local token = now + lease
+local token = new_token(lease)
 redis.call('ZREM', due, member)
 redis.call('HDEL', failed, member)
 redis.call('ZADD', claimed, exact(token), member)

@@ -45,6 +45,15 @@ local function known_deadline(member)
   return deadline
 end
 
+-- The end of a lease that no other claim has, even where the clock was set back.
+local function new_token(lease)
+  local token = now + lease
+  while redis.call('ZCOUNT', claimed, exact(token), exact(token)) > 0 do
+    token = token + 1
+  end
+  return token
+end
+
 local function set_deadline(member, deadline)
   redis.call('ZADD', due, exact(deadline), member)
 end
