@@ -131,8 +131,23 @@ def test_a_redis_that_evicts_is_told_at_deployment(
         assert ids(include_deployment_checks=True) == ["djpyfs.E004"]
 
 
-def test_what_no_worker_can_see_is_told_at_deployment(djfs: Callable[..., None]) -> None:
-    djfs(type="memory")
+@pytest.mark.parametrize(
+    "place",
+    [{"type": "memory"}, {"type": "opener", "url": "mem://"}, {"type": "storage"}],
+    ids=str,
+)
+def test_what_no_worker_can_see_is_told_at_deployment(
+    djfs: Callable[..., None], settings: Any, redis_server: RedisServer, place: dict[str, str]
+) -> None:
+    settings.STORAGES = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
+    djfs(**place, redis_url=redis_server.url, key_prefix="unseen")
+    assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W005"]
+
+
+def test_records_that_no_worker_can_see_are_told_at_deployment(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
     assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W005"]
 
 

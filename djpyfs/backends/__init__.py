@@ -59,7 +59,7 @@ class Backend(ABC):
     #: The roots of what it writes to, as paths: for finding two that overlap.
     roots: Sequence[str] = ()
     #: False where another process finds other files.
-    shared: ClassVar[bool] = True
+    shared: bool = True
     #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
     longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.

@@ -39,6 +39,7 @@ class OpenerBackend(Backend):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._address = _checked_address(options.get("url"))
+        self.shared = not self._address.startswith(("mem://", "temp://"))
         self._lock = RLock()
         self._opened: FS | None = None
         self._stale_at = math.inf

@@ -33,11 +33,15 @@ class StorageBackend(Backend):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._alias = options.get("alias", "default")
-        if self._alias not in storages.backends:
-            known = ", ".join(map(repr, storages.backends))
+        configured: Any = storages.backends  # which the stubs take for storages
+        if self._alias not in configured:
+            known = ", ".join(map(repr, configured))
             raise ConfigurationError(
                 f"DJFS['alias'] is {self._alias!r}, which STORAGES does not have: use {known}"
             )
+
+        # By its name: Django makes a storage, and imports it, at the first use.
+        self.shared = not configured[self._alias]["BACKEND"].endswith("InMemoryStorage")
 
     def storage(self) -> Storage:
         """Return the storage; Django makes it at the first use."""

@@ -144,10 +144,15 @@ class RedisStore(ExpirationStore):
         # The new record first: a crash in between leaves one record too many, never too few.
         _, carried = self.deadline(source)
         _, replaced = self.deadline(destination)
-        for member, deadline, seen in (destination, carried, 0), (source, remaining, carried):
-            left = self._place(member, deadline, 0, -1) if deadline else self._cancel(member, seen)
-            if left:
-                return left, (0, 0)
+        place, cancel = self._place, self._cancel
+        left = place(destination, carried, 0, -1) if carried else cancel(destination, 0)
+        if left:
+            return left, (0, 0)
+        # From here on `replaced` is known to nobody else: this waits instead of starting anew.
+        if remaining:
+            self.place(source, remaining)
+        else:
+            self.cancel(source, carried)
         return 0, (carried, replaced)
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
