@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import redis
 from django.conf import settings as django_settings
+from fs.errors import ResourceNotFound
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import Lease, Outcome
@@ -289,9 +290,9 @@ class Written:
         self.deadline = fs.expiration(name)
 
     def check(self, fs: ExpiringFS, name: str) -> None:
-        if fs.exists(name):
+        try:
             assert fs.readbytes(name) == self.contents
-        else:
+        except ResourceNotFound:
             assert has_passed(self.deadline), f"{name} was written, and is gone"
 
 
