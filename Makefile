@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 asked = $(filter-out 0 no false,$(1))
 
-.PHONY: help demo test lint bench pythons clean
+.PHONY: help demo test test-faults lint bench pythons clean
 .DELETE_ON_ERROR:
 # Two targets share one environment, which pip must not change twice at a time.
 .NOTPARALLEL:
@@ -17,6 +17,7 @@ help:
 	@echo "make demo           the whole service on this machine, until Ctrl-C"
 	@echo "make demo ONCE=1    plays the demo's scenario by itself; S3=1: on an S3 endpoint"
 	@echo "make test           style, types, tests"
+	@echo "make test-faults    the fault suite in its full form, and the table of what it measured"
 	@echo "make lint           style and types alone"
 	@echo "make bench          speed, against the bare calls and against openedx-django-pyfs"
 	@echo "make pythons        the wheel on every Python on PATH, with each Django"
@@ -27,6 +28,9 @@ demo: .venv/demo.stamp
 
 test: lint
 	$(RUN) -m pytest $(ARGS)
+
+test-faults: .venv/dev.stamp
+	$(RUN) -m pytest tests/faults --full $(ARGS)
 
 lint: .venv/dev.stamp
 	$(RUN) -m ruff check

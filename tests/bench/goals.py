@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.tables import laid_out
+
 HEADINGS = ("what", "against", "measured", "to reach", "")
 
 
@@ -43,11 +45,7 @@ class Goal:
 
 def table(goals: Sequence[Goal]) -> str:
     """Return the goals as one table for people."""
-    rows = [HEADINGS, *(goal.cells() for goal in goals)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return laid_out([HEADINGS, *(goal.cells() for goal in goals)])
 
 
 def tell(progress: str) -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
 import random
 import signal
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
-from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier, Event
-from pathlib import Path
 from typing import Any
 
-import pytest
-import redis
-from django.conf import settings as django_settings
 from fs.errors import ResourceNotFound
 
 from djpyfs import expire_objects, get_filesystem
@@ -29,141 +21,12 @@ from djpyfs.backends import Lease, Outcome
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
-from tests.servers import RedisServer, wait_for
-
-# Forks of a process that has imported everything, and opened nothing.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([__name__])
+from tests.faults.processes import Actor, Race, names, processes
+from tests.servers import wait_for
 
 PAUSE = 0.005  # s between two sweeps of a process: an idle one is a single round trip
 SECONDS = 3.0  # of sweeping while others write, at the least
 ENCOUNTERS = 100  # of each kind, at the least
-
-
-# -- the processes
-
-
-class Actor:
-    """A process that does one job under ``DJFS`` settings of its own."""
-
-    def __init__(self, djfs: dict[str, Any], job: Callable[..., object], *arguments: Any) -> None:
-        self._answer, theirs = processes.Pipe(duplex=False)
-        self._process = processes.Process(target=_perform, args=(theirs, djfs, job, arguments))
-        self._process.start()
-        theirs.close()
-
-    def result(self) -> Any:
-        """Wait for what the job returns, or fail with what it raised."""
-        assert self._answer.poll(60), "no answer"
-        error, result = self._answer.recv()
-        assert not error, error
-        return result
-
-    def send(self, number: signal.Signals) -> None:
-        assert self._process.pid
-        os.kill(self._process.pid, number)
-
-    def is_stopped(self) -> bool:
-        state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state == "T"
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._answer.close()
-
-
-def _perform(
-    answer: Connection, djfs: dict[str, Any], job: Callable[..., object], arguments: tuple[Any, ...]
-) -> None:
-    django_settings.DJFS = djfs
-    try:
-        answer.send((None, job(*arguments)))
-    except Exception as error:
-        answer.send((f"{type(error).__name__}: {error}", None))
-        raise
-
-
-class Race:
-    """A namespace on disk, its records in Redis, and the processes that are at them."""
-
-    namespace = "plots"
-
-    def __init__(self, djfs: dict[str, Any], client: redis.Redis) -> None:
-        self._djfs = djfs
-        self._client: Any = client
-        self._actors: list[Actor] = []
-        self.directory = Path(djfs["directory_root"], self.namespace)
-        self.fs = get_filesystem(self.namespace)
-
-    def start(self, job: Callable[..., object], *arguments: Any, **djfs: Any) -> Actor:
-        self._actors.append(Actor({**self._djfs, **djfs}, job, *arguments))
-        return self._actors[-1]
-
-    def end(self) -> None:
-        for actor in self._actors:
-            actor.kill()
-
-    def fill(self, names: Iterable[str], contents: bytes = b"old") -> None:
-        """Put files there without telling anybody."""
-        for name in names:
-            path = self.directory / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(contents)
-
-    def files(self) -> set[str]:
-        found = (path for path in self.directory.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.directory)) for path in found}
-
-    def keys(self) -> set[str]:
-        """The names of what is kept in Redis, but for the settings, the reports and the totals."""
-        prefix = self._djfs["key_prefix"]
-        found = {key.decode().removeprefix(f"{prefix}:") for key in self._client.keys(f"{prefix}*")}
-        return found - {"shards", "sweeps", "{00}:totals"}
-
-    def claims(self) -> dict[str, float]:
-        """The files that are claimed, and until when in µs."""
-        found = self._client.zrange(self._key("claimed"), 0, -1, withscores=True)
-        return {Entry.of_member(member).path: ends for member, ends in found}
-
-    def live_claims(self) -> set[str]:
-        now = time.time() * 1e6
-        return {name for name, ends in self.claims().items() if ends > now}
-
-    def is_waiting(self, name: str) -> bool:
-        return self._client.zscore(self._key("due"), Entry(self.namespace, name).member) is not None
-
-    def set_aside(self) -> dict[str, dict[str, Any]]:
-        found = self._client.hgetall(self._key("failed"))
-        return {Entry.of_member(member).path: json.loads(why) for member, why in found.items()}
-
-    def _key(self, name: str) -> str:
-        return f"{self._djfs['key_prefix']}:{{00}}:{name}"
-
-
-@pytest.fixture
-def race_with(
-    djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
-) -> Iterator[Callable[..., Race]]:
-    begun: list[Race] = []
-    client = redis_server.client()
-
-    def begin(**djfs_here: Any) -> Race:
-        place = {"type": "osfs", "directory_root": str(tmp_path / "files")}
-        records = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
-        all_of_it = {**place, **records, **djfs_here}
-        djfs(**all_of_it)
-        begun.append(Race(all_of_it, client))
-        return begun[-1]
-
-    yield begin
-    for race in begun:
-        race.end()
-    client.close()
-
-
-def names(kind: str, count: int) -> list[str]:
-    return [f"{kind}-{number:05}" for number in range(count)]
 
 
 def sweep_through(gate: Barrier) -> tuple[int, int]:

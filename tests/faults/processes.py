@@ -1,0 +1,125 @@
+"""Processes that race, die and freeze, and the namespace that they are at."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import redis
+from django.conf import settings as django_settings
+
+from djpyfs import get_filesystem
+from djpyfs.names import Entry
+
+# Forks of a process that has imported everything, and opened nothing.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload([__name__, "djpyfs.sweeper", "djpyfs.backends.osfs"])
+
+
+class Actor:
+    """A process that does one job under ``DJFS`` settings of its own."""
+
+    def __init__(self, djfs: dict[str, Any], job: Callable[..., object], *arguments: Any) -> None:
+        self._answer, theirs = processes.Pipe(duplex=False)
+        self._process = processes.Process(target=_perform, args=(theirs, djfs, job, arguments))
+        self._process.start()
+        theirs.close()
+
+    def result(self, timeout: float = 60) -> Any:
+        """Wait so many seconds for what the job returns, or fail with what it raised."""
+        assert self._answer.poll(timeout), "no answer"
+        error, result = self._answer.recv()
+        assert not error, error
+        return result
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process.pid
+        os.kill(self._process.pid, number)
+
+    def is_stopped(self) -> bool:
+        state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._answer.close()
+
+
+def _perform(
+    answer: Connection, djfs: dict[str, Any], job: Callable[..., object], arguments: tuple[Any, ...]
+) -> None:
+    django_settings.DJFS = djfs
+    try:
+        answer.send((None, job(*arguments)))
+    except Exception as error:
+        answer.send((f"{type(error).__name__}: {error}", None))
+        raise
+
+
+class Race:
+    """A namespace on disk, its records in Redis, and the processes that are at them."""
+
+    namespace = "plots"
+
+    def __init__(self, djfs: dict[str, Any], client: redis.Redis) -> None:
+        self._djfs = djfs
+        self._client: Any = client
+        self._actors: list[Actor] = []
+        self.directory = Path(djfs["directory_root"], self.namespace)
+        self.fs = get_filesystem(self.namespace)
+
+    def start(self, job: Callable[..., object], *arguments: Any, **djfs: Any) -> Actor:
+        self._actors.append(Actor({**self._djfs, **djfs}, job, *arguments))
+        return self._actors[-1]
+
+    def end(self) -> None:
+        for actor in self._actors:
+            actor.kill()
+
+    def fill(self, names: Iterable[str], contents: bytes = b"old") -> None:
+        """Put files there without telling anybody."""
+        for name in names:
+            path = self.directory / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(contents)
+
+    def files(self) -> set[str]:
+        found = (path for path in self.directory.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.directory)) for path in found}
+
+    def keys(self) -> set[str]:
+        """The names of what is kept in Redis, but for the settings, the reports and the totals."""
+        prefix = self._djfs["key_prefix"]
+        found = {key.decode().removeprefix(f"{prefix}:") for key in self._client.keys(f"{prefix}*")}
+        return found - {"shards", "sweeps", "{00}:totals"}
+
+    def claims(self) -> dict[str, float]:
+        """The files that are claimed, and until when in µs."""
+        found = self._client.zrange(self._key("claimed"), 0, -1, withscores=True)
+        return {Entry.of_member(member).path: ends for member, ends in found}
+
+    def live_claims(self) -> set[str]:
+        now = time.time() * 1e6
+        return {name for name, ends in self.claims().items() if ends > now}
+
+    def is_waiting(self, name: str) -> bool:
+        return self._client.zscore(self._key("due"), Entry(self.namespace, name).member) is not None
+
+    def set_aside(self) -> dict[str, dict[str, Any]]:
+        found = self._client.hgetall(self._key("failed"))
+        return {Entry.of_member(member).path: json.loads(why) for member, why in found.items()}
+
+    def _key(self, name: str) -> str:
+        return f"{self._djfs['key_prefix']}:{{00}}:{name}"
+
+
+def names(kind: str, count: int) -> list[str]:
+    return [f"{kind}-{number:05}" for number in range(count)]
