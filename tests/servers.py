@@ -10,13 +10,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 import redis
+from django.core.handlers.wsgi import WSGIHandler
 
 from demo.stack import redis_server
 
@@ -142,6 +145,24 @@ def running_moto() -> Iterator[str]:
         yield f"http://{HOST}:{port}"
     finally:
         server.stop()
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def running_site() -> Iterator[int]:
+    """Serve the Django site of this process over HTTP, on the port that is returned."""
+    with make_server(HOST, 0, WSGIHandler(), handler_class=QuietHandler) as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield served.server_port
+        finally:
+            served.shutdown()
+            thread.join()
 
 
 def python(code: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import os
 import re
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,8 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
-from django.core.handlers.wsgi import WSGIHandler
 from django.test import AsyncClient, Client
 from django.urls import include, path
 from django.utils.http import http_date
@@ -28,7 +25,7 @@ from fs import errors
 from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, Server, free_port, installed, wait_for
+from tests.servers import HOST, RedisServer, Server, free_port, installed, running_site, wait_for
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -473,19 +470,10 @@ def test_a_response_that_nobody_reads_leaves_no_file_open(
     assert os.listdir("/dev/fd") == before
 
 
-class QuietHandler(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[http.client.HTTPConnection]:
-    with make_server(HOST, 0, WSGIHandler(), handler_class=QuietHandler) as served:
-        thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield http.client.HTTPConnection(HOST, served.server_port, timeout=10)
-        served.shutdown()
-        thread.join()
+    with running_site() as port:
+        yield http.client.HTTPConnection(HOST, port, timeout=10)
 
 
 def test_a_download_can_be_resumed_over_http(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -25,7 +27,17 @@ from djpyfs.expirations.totals import LATENESS, OUTCOMES
 from djpyfs.metrics import RecordStoreCollector
 from djpyfs.sweeper import delete_if_due, sweep
 from tests.conftest import records_of
-from tests.servers import RedisServer, python, running_redis
+from tests.servers import (
+    HOST,
+    RedisServer,
+    Server,
+    free_port,
+    installed,
+    python,
+    running_redis,
+    running_site,
+    wait_for,
+)
 
 urlpatterns = [path("metrics", include("djpyfs.metrics_urls"))]
 
@@ -314,6 +326,51 @@ def test_alerts_name_outcomes_that_exist() -> None:
     named = re.findall(r'outcome[!=~]+"([^"]+)"', " ".join(QUERIES))
     assert named
     assert {outcome for names in named for outcome in names.split("|")} <= set(OUTCOMES)
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[int]:
+    """A Prometheus with the rules of deploy/ that scrapes this process; its port."""
+    with running_site() as port:
+        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "200ms", "evaluation_interval": "200ms"}
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [f"{HOST}:{port}"]}]
+        config["rule_files"] = [str(DEPLOY / "prometheus" / "alerts.yml")]
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        own = free_port()
+        arguments = [
+            f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address={HOST}:{own}",
+        ]
+        server = Server([installed("prometheus"), *arguments], own)
+        server.start()
+        try:
+            yield own
+        finally:
+            server.stop()
+
+
+def test_prometheus_itself_scrapes_takes_every_query_and_raises_an_alert(
+    djfs: Callable[..., None], settings: Any, prometheus: int
+) -> None:
+    settings.ALLOWED_HOSTS = [HOST]
+    djfs(type="tests.test_sweep.BrittleBackend", metrics=True, max_attempts=1)
+    overdue("bad one")
+    expire_objects()
+
+    def ask(what: str, **query: str) -> Any:
+        address = f"http://{HOST}:{prometheus}/api/v1/{what}?{urlencode(query)}"
+        with urlopen(address, timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def alerts() -> set[tuple[str, str]]:
+        return {(it["labels"]["alertname"], it["state"]) for it in ask("alerts")["alerts"]}
+
+    wait_for(lambda: ("DjpyfsFilesSetAside", "firing") in alerts(), what="the alert")
+    assert "DjpyfsDown" not in {name for name, _ in alerts()}
+    for query in QUERIES:
+        ask("query", query=query.replace("$__rate_interval", "1m"))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
