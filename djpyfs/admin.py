@@ -77,21 +77,24 @@ class ExpiringFileAdmin(_ModelAdmin):
             shown = page.context()
         except (RecordStoreError, ConfigurationError) as error:
             status, shown = 503, {"away": str(error)}
-        request.current_app = self.admin_site.name
         context = {
-            **self.admin_site.each_context(request),
             "title": "Deadlines and sweeps",
-            "opts": self.opts,
             "may_change": self.has_change_permission(request),
             **shown,
             **(extra_context or {}),
         }
-        return TemplateResponse(request, "admin/djpyfs/page.html", context, status=status)
+        return self._rendered(request, "page", context, status)
 
     def release_view(self, request: HttpRequest) -> HttpResponse:
-        """Retry or forget one file that was set aside, or retry all of them."""
+        """Retry or forget one file that was set aside, or retry all of them.
+
+        Before a file is forgotten a page asks whether that is meant.
+        """
         if not self.has_change_permission(request):
             raise PermissionDenied
+        if _is_to_be_confirmed(request.POST):
+            asked = {name: request.POST[name] for name in ("namespace", "path")}
+            return self._rendered(request, "forget", {"title": "Are you sure?", **asked})
         try:
             released, done = _release(request.POST)
         except (RecordStoreError, ConfigurationError, InvalidName) as error:
@@ -101,6 +104,12 @@ class ExpiringFileAdmin(_ModelAdmin):
         page = reverse("admin:djpyfs_expiringfile_changelist", current_app=self.admin_site.name)
         return redirect(page)
 
+    def _rendered(
+        self, request: HttpRequest, template: str, context: Mapping[str, Any], status: int = 200
+    ) -> HttpResponse:
+        context = {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        return TemplateResponse(request, f"admin/djpyfs/{template}.html", context, status=status)
+
     def _tell(self, request: HttpRequest, released: Sequence[str], done: str) -> None:
         if not released:
             messages.warning(request, "This is not set aside any more; nothing was done.")
@@ -108,6 +117,11 @@ class ExpiringFileAdmin(_ModelAdmin):
         what = released[0] if len(released) == 1 else f"{len(released):,} files"
         self.log_change(request, ExpiringFile(name=what), done)
         messages.success(request, f"{done}: {what}")
+
+
+def _is_to_be_confirmed(chosen: Mapping[str, str]) -> bool:
+    names = chosen.get("namespace") and chosen.get("path")
+    return bool(names) and chosen.get("action") == "forget" and "sure" not in chosen
 
 
 def _release(chosen: Mapping[str, str]) -> tuple[list[str], str]:

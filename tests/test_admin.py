@@ -22,12 +22,14 @@ from djpyfs import conf, expire_objects, get_filesystem, inspection
 from djpyfs.charts import Bar, Chart
 from djpyfs.expirations import store_for
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.models import ExpiringFile
 from tests.servers import RedisServer, running_redis
 
 PAGE = "/admin/djpyfs/expiringfile/"
 RELEASE = f"{PAGE}release/"
 APPS = "admin auth contenttypes messages sessions staticfiles"
 BAD = {"namespace": "plots", "path": "bad"}
+FORGET = {**BAD, "action": "forget", "sure": "Yes"}
 
 OPTIONS = {
     "context_processors": [
@@ -129,6 +131,12 @@ def shown(client: Client, **search: str) -> str:
     return answer.content.decode()
 
 
+def forms(page: str) -> list[dict[str, str]]:
+    """What the forms of a page would send."""
+    bodies = re.findall(rf'<form[^>]*action="{RELEASE}">(.*?)</form>', page, re.DOTALL)
+    return [dict(re.findall(r'name="(\w+)" value="(.*?)"', body)) for body in map(unescape, bodies)]
+
+
 def number(page: str, name: str) -> str:
     [found] = re.findall(rf"<dt>{name}</dt><dd><strong>(.*?)</strong>", page)
     return str(found)
@@ -151,7 +159,7 @@ class TestWhoMay:
     def test_strangers_are_asked_to_log_in(self) -> None:
         for client in Client(), logged_in("change_expiringfile", staff=False):
             assert client.get(PAGE).status_code == 302
-            assert client.post(RELEASE, {**BAD, "action": "forget"}).status_code == 302
+            assert client.post(RELEASE, FORGET).status_code == 302
         assert waiting() == (0, 2)
 
     def test_staff_without_permission_see_neither_the_page_nor_its_link(self) -> None:
@@ -162,21 +170,19 @@ class TestWhoMay:
     def test_who_may_view_has_a_link_and_no_buttons(self, viewer: Client) -> None:
         assert PAGE in viewer.get("/admin/").content.decode()
         assert RELEASE not in shown(viewer)
-        assert viewer.post(RELEASE, {**BAD, "action": "forget"}).status_code == 403
+        assert viewer.post(RELEASE, FORGET).status_code == 403
         assert waiting() == (0, 2)
 
     def test_nothing_changes_by_get_or_without_a_token(self) -> None:
         client = logged_in("change_expiringfile", enforce_csrf_checks=True)
-        assert client.get(RELEASE, {**BAD, "action": "forget"}).status_code == 405
-        assert client.post(RELEASE, {**BAD, "action": "forget"}).status_code == 403
+        assert client.get(RELEASE, FORGET).status_code == 405
+        assert client.post(RELEASE, FORGET).status_code == 403
         assert waiting() == (0, 2)
 
     def test_the_forms_of_the_page_carry_a_token(self) -> None:
         client = logged_in("change_expiringfile", enforce_csrf_checks=True)
-        page = shown(client)
-        [form, *_] = re.findall(rf'action="{RELEASE}">(.*?)</form>', page, re.DOTALL)
-        fields = dict(re.findall(r'name="(\w+)" value="(.*?)"', unescape(form)))
-        assert client.post(RELEASE, {**fields, "action": "retry"}).status_code == 302
+        form, *_ = forms(shown(client))
+        assert client.post(RELEASE, {**form, "action": "retry"}).status_code == 302
         assert waiting() == (1, 1)
 
 
@@ -198,12 +204,24 @@ class TestFilesSetAside:
     ) -> None:
         from django.contrib.admin.models import LogEntry
 
-        answer = changer.post(RELEASE, {**BAD, "action": action}, follow=True)
+        answer = changer.post(RELEASE, {**FORGET, "action": action}, follow=True)
         assert waiting() == (overdue, 1)
         assert plots.exists("bad")
         assert said(answer.content.decode()).startswith(says)
         [entry] = LogEntry.objects.all()
         assert (entry.object_id, entry.user.get_username()) == ("plots/bad", "someone")
+
+    def test_nothing_is_forgotten_before_somebody_has_said_twice_that_it_is_meant(self) -> None:
+        client = logged_in("change_expiringfile", enforce_csrf_checks=True)
+        page = shown(client)
+        for waits in (0, 2), (0, 1):
+            # Each page has a form that ends in "forget"; a browser sends what it holds.
+            form = next(form for form in forms(page) if form.get("path") == "bad <b>too")
+            answer = client.post(RELEASE, {**form, "action": "forget"}, follow=True)
+            page = answer.content.decode()
+            assert "<b>too" not in page
+            assert waiting() == waits
+        assert said(page).startswith("Forgotten")
 
     def test_all_are_tried_again(self, changer: Client) -> None:
         answer = changer.post(RELEASE, {"action": "retry-all"}, follow=True)
@@ -212,7 +230,7 @@ class TestFilesSetAside:
 
     def test_a_second_click_does_nothing_and_says_so(self, changer: Client) -> None:
         for _ in range(2):
-            answer = changer.post(RELEASE, {**BAD, "action": "forget"})
+            answer = changer.post(RELEASE, FORGET)
         assert "nothing was done" in said(changer.get(answer["Location"]).content.decode())
         assert waiting() == (0, 1)
 
@@ -224,6 +242,29 @@ class TestFilesSetAside:
     def test_what_no_button_says_is_refused(self, changer: Client, action: str) -> None:
         assert changer.post(RELEASE, {"action": action}).status_code == 403
         assert waiting() == (0, 2)
+
+
+@pytest.mark.usefixtures("given_up")
+def test_a_site_of_its_own_leads_to_nothing_of_the_other_one() -> None:
+    from django.contrib.auth.models import User  # there are apps for them by now
+
+    from djpyfs.admin import ExpiringFileAdmin
+
+    ops = admin.AdminSite(name="ops")
+    ops.register(ExpiringFile, ExpiringFileAdmin)
+    urls = (path("admin/", admin.site.urls), path("ops/", ops.urls))
+    client = Client()
+    client.force_login(User.objects.create_superuser("someone"))
+    with override_settings(ROOT_URLCONF=urls):
+        pages = [client.get(PAGE.replace("admin", "ops")).content.decode()]
+        for data in {**BAD, "action": "forget"}, FORGET, {"action": "retry-all"}:
+            answer = client.post(RELEASE.replace("admin", "ops"), data, follow=True)
+            pages.append(answer.content.decode())
+    assert waiting() == (1, 0)
+    for page in pages:
+        leads_to = re.findall(r'(?:href|action)="(/.*?)"', page)
+        assert PAGE.replace("admin", "ops") in leads_to
+        assert not [address for address in leads_to if address.startswith("/admin/")]
 
 
 def test_the_page_counts_records_by_what_is_to_come_of_them(
