@@ -18,7 +18,7 @@ DEFAULTS: Mapping[str, Any] = {
     "url_root": "/static/django-pyfs",
 }
 BACKEND_KEYS = frozenset(
-    """directory_root url_root signed_urls accel_redirect x_sendfile bucket prefix region
+    """directory_root url_root accel_redirect x_sendfile bucket prefix region
     endpoint_url addressing_style upload_args strict
     aws_access_key_id aws_secret_access_key aws_session_token url alias""".split()
 )
@@ -50,13 +50,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Policy:
-    """What holds in one namespace: where its files are, and how long they live by default."""
+    """What holds in one namespace: where its files are, how long they live, who hands them out."""
 
     placement: Placement
     default_ttl: int | None = None  # µs
     min_ttl: int | None = None  # µs
     max_ttl: int | None = None  # µs
     clamp: bool = False
+    signed_urls: bool = False
     hide_expired: bool = False
     renew_on_read: bool = False
     hold: bool = False
@@ -160,6 +161,7 @@ POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "min_ttl": _optional(_microseconds(0.001)),
     "max_ttl": _optional(_microseconds(0.001)),
     "clamp": _flag,
+    "signed_urls": _flag,
     "hide_expired": _flag,
     "renew_on_read": _flag,
     "hold": _flag,

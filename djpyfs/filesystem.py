@@ -143,12 +143,12 @@ class ExpiringFS(FS):
     ) -> str:
         """Return an address of a file that a browser can use; the file need not exist.
 
-        Where the back-end has no address of its own to give, it is a signed one of the view in
-        `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most 604800). It counts
-        where addresses stop working, and is cut at the file's own deadline; 0 means as long as
-        the file lives, or an hour where it has no deadline. With ``download_as``, a file name,
-        the browser saves the file under that name. With ``max_downloads`` it is a signed address
-        on every back-end, and works for so many GET requests.
+        Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
+        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most
+        604800). It counts where addresses stop working, and is cut at the file's own deadline; 0
+        means as long as the file lives, or an hour where it has no deadline. With ``download_as``,
+        a file name, the browser saves the file under that name. With ``max_downloads`` it is a
+        signed address on every back-end, and works for so many GET requests.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
         `djpyfs.urls` would be needed and is not included, and `fs.errors.ResourceNotFound` where
@@ -162,12 +162,13 @@ class ExpiringFS(FS):
         self._check_seen(entry.path)
         if max_downloads is not None:
             return self._limited_url(entry, seconds, download_as, max_downloads)
-        longest = self._backend.longest_url
-        if longest is not None:
-            now, end = self._life_of_url(entry, seconds, longest)
-            return self._backend.url(*entry, (end - now) // SECOND, download_as)
-        with suppress(errors.NoURL):
-            return self._backend.url(*entry, None, download_as)
+        if not self._policy.signed_urls:
+            longest = self._backend.longest_url
+            if longest is not None:
+                now, end = self._life_of_url(entry, seconds, longest)
+                return self._backend.url(*entry, (end - now) // SECOND, download_as)
+            with suppress(errors.NoURL):
+                return self._backend.url(*entry, None, download_as)
         _, end = self._life_of_url(entry, seconds, LONGEST_LIFE)
         return links.address(links.Link(*entry, end, download_as))
 

@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 import tracemalloc
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -38,15 +39,18 @@ def _included(settings: Any) -> None:
     settings.ROOT_URLCONF = __name__
 
 
-@pytest.fixture(params=["memory", "osfs", "signed_urls"])
+@pytest.fixture(params=["memory", "osfs", "signed_urls", "s3fs"])
 def linked(request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path) -> ExpiringFS:
-    """A filesystem on each back-end whose files have no address of their own."""
+    """A filesystem on each back-end whose files have no address of their own, or shall not."""
     disk = {"type": "osfs", "directory_root": tmp_path / "files"}
     places: dict[str, dict[str, Any]] = {
         "memory": {"type": "memory"},
         "osfs": disk,
         "signed_urls": {**disk, "url_root": "/files/", "signed_urls": True},
     }
+    if request.param == "s3fs":
+        own = {"prefix": uuid.uuid4().hex, "endpoint_url": request.getfixturevalue("s3_endpoint")}
+        places["s3fs"] = {"type": "s3fs", "bucket": BUCKET, "signed_urls": True, **own, **KEYS}
     djfs(**places[request.param])
     return _with_picture()
 

@@ -127,7 +127,7 @@ class DiskFileSystem(OSFS):
 class DiskBackend(Backend):
     """Keeps each namespace in a directory of its own below ``directory_root``."""
 
-    options = frozenset("directory_root url_root signed_urls accel_redirect x_sendfile".split())
+    options = frozenset("directory_root url_root accel_redirect x_sendfile".split())
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -140,7 +140,7 @@ class DiskBackend(Backend):
         if url_root is not None and not isinstance(url_root, str):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
         self.root = os.path.abspath(cast(str, os.fspath(root)))
-        self.url_root = None if _flag(options, "signed_urls") else url_root
+        self.url_root = url_root
         self._x_sendfile = _flag(options, "x_sendfile")
         self._accel_redirect = _location(options)
         self.roots = [self.root]
