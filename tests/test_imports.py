@@ -37,6 +37,7 @@ ROOMS = [
     "admin",
     "takeover",
     "audit",
+    "lifecycle",
     "djpyfs",
     "management",
     "checks",

@@ -29,6 +29,22 @@ BUILT_IN = {
 OPEN_FILESYSTEMS = 1024
 
 
+class Bucket(Protocol):
+    """What can delete by itself, by rules on how the keys in it begin and how old they are."""
+
+    #: The same for all back-ends that share its rules.
+    address: str
+
+    def lifecycle(self) -> Mapping[str, Any]:
+        """Return its ``Rules``, as S3 has them, and what else is set with them.
+
+        Raises `fs.errors.FSError`.
+        """
+
+    def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Replace what `lifecycle` returns, all of it. Raises `fs.errors.FSError`."""
+
+
 class Lease(Protocol):
     """The time for which a sweep alone may delete what it has claimed."""
 
@@ -102,6 +118,10 @@ class Backend(ABC):
             else:
                 outcome.deleted.append(entry)
         return outcome
+
+    def bucket(self) -> Bucket | None:
+        """Return the bucket that holds the files, where there is one."""
+        return None
 
     def checks(self) -> list[CheckMessage]:
         """Return what Django's system checks shall tell; nothing is written or asked over a net."""

@@ -596,6 +596,38 @@ class S3File(io.BufferedIOBase):
         return self._spool
 
 
+class S3Bucket:
+    """The bucket as a whole, and its lifecycle configuration."""
+
+    def __init__(self, name: str, endpoint_url: str | None, client: SharedClient) -> None:
+        self.address = f"{(endpoint_url or 's3:').rstrip('/')}/{name}"
+        self._name = name
+        self._client = client
+
+    def lifecycle(self) -> dict[str, Any]:
+        """Return its rules: 1 GET."""
+        with _translated(self._name):
+            try:
+                answer = self._client().get_bucket_lifecycle_configuration(Bucket=self._name)
+            except ClientError as error:
+                if _code(error) == "NoSuchLifecycleConfiguration":
+                    return {"Rules": []}
+                raise
+        return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+
+    def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Replace its rules: 1 PUT, or 1 DELETE where none is left."""
+        others: dict[str, Any] = dict(configuration)
+        rules = others.pop("Rules")
+        with _translated(self._name):
+            if rules:
+                self._client().put_bucket_lifecycle_configuration(
+                    Bucket=self._name, LifecycleConfiguration={"Rules": rules}, **others
+                )
+            else:
+                self._client().delete_bucket_lifecycle(Bucket=self._name)
+
+
 class S3Backend(Backend):
     """Keeps files in one bucket of S3 or of a store that speaks its protocol.
 
@@ -613,8 +645,9 @@ class S3Backend(Backend):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._bucket = _bucket(options)
+        self._endpoint_url = options.get("endpoint_url")
         self.prefix = _prefix(options)
-        self.roots = [f"{options.get('endpoint_url') or 's3:'}/{self._bucket}/{self.prefix}"]
+        self.roots = [f"{self._endpoint_url or 's3:'}/{self._bucket}/{self.prefix}"]
         self._upload_args = _upload_args(options)
         self._strict = _strict(options)
         _check_credentials(options)
@@ -653,6 +686,10 @@ class S3Backend(Backend):
             chunk = entries[start : start + KEYS_PER_REQUEST]
             self._delete_chunk({self._key(*entry): entry for entry in chunk}, lease, outcome)
         return outcome
+
+    def bucket(self) -> S3Bucket:
+        """Return the bucket, which may hold more than the files of this back-end."""
+        return S3Bucket(self._bucket, self._endpoint_url, self._for_files)
 
     def close(self) -> None:
         """Close the connections."""

@@ -12,11 +12,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from fs.errors import FSError
 
-from ... import inspection
+from ... import inspection, lifecycle
 from ...audit import Audit, Finding, Totals
 from ...errors import DjpyfsError
 from ...filesystem import get_filesystem
 from ...inspection import Sample, SetAsideFile, Status, TrackedFile
+from ...lifecycle import Change, Comparison
 from ...sweeper import SweepReport, sweep
 from ...takeover import TakeOver, take_over
 from ..console import Console, duration, moment, table
@@ -306,6 +307,51 @@ def _finding_line(finding: Finding) -> str:
     return f"{finding.kind:12}  {finding.namespace}  {finding.path}{due}"
 
 
+# -- lifecycle
+
+
+def _describe_lifecycle(parser: ArgumentParser) -> None:
+    parser.add_argument("--apply", action="store_true", help="set the rules; without it, only show")
+    parser.add_argument(
+        "--whole-bucket",
+        action="store_true",
+        help="also make the rule of a max_ttl of all namespaces where DJFS has no 'prefix': it "
+        "takes all that is in the bucket, whoever put it there",
+    )
+
+
+def _lifecycle(console: Console, options: dict[str, Any]) -> None:
+    buckets = lifecycle.plan(options["whole_bucket"])
+    found = [rules.apply() if options["apply"] else rules.compare() for rules in buckets]
+    console.show(found, chain.from_iterable(map(_bucket_lines, found)))
+    if not found:
+        console.note("No namespace keeps its files on S3.")
+    if failed := sum(bool(each.problem) for each in found):
+        raise CommandError(f"buckets that could not be reached: {failed}", returncode=AMISS)
+    if not options["apply"] and (behind := sum(each.differs for each in found)):
+        raise CommandError(f"buckets to be brought up to date: {behind}", returncode=AMISS)
+
+
+def _bucket_lines(found: Comparison) -> Iterator[str]:
+    yield f"{found.bucket}: {found.problem or f'{found.others} rules of others stay'}"
+    yield from table(map(_change_cells, found.changes))
+    if found.problem:
+        yield from table(
+            ("wanted", rule["Filter"]["Prefix"], f"{rule['Expiration']['Days']} days")
+            for rule in found.rules
+        )
+    yield from table(("left out", each.prefix, each.reason) for each in found.left_out)
+
+
+def _change_cells(change: Change) -> Sequence[str]:
+    days = f"{change.days or change.days_before} days"
+    if change.action is lifecycle.Action.CHANGE:
+        days += f", was {change.days_before}"
+    besides = f"; also takes {', '.join(change.besides)}" if change.besides else ""
+    whose = f"for {', '.join(change.namespaces)}{besides}" if change.namespaces else ""
+    return change.action, change.prefix, days, whose
+
+
 def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = kind(text)
@@ -363,5 +409,17 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         "and records without a file, which the sweep drops when they are due. Directories below "
         "belong to it. Nothing is changed without --adopt. JSON comes as one object per line, "
         "the totals last. Exit status 1 tells that differences are left.",
+    ),
+    "lifecycle": (
+        _describe_lifecycle,
+        _lifecycle,
+        "Show, or set, lifecycle rules of S3: for each namespace with a max_ttl one that takes "
+        "what is a day older than that, in whole days. S3 counts from the last write: a file "
+        "whose deadline is moved again and again, beyond max_ttl after it was written, goes "
+        "early. A rule takes all keys below its prefix, also those of namespaces that DJFS does "
+        "not name. It is as long as the longest max_ttl there, and is left out where a namespace "
+        "below the prefix is on hold, or has no max_ttl. Rules of others stay as they are. Exit "
+        "status 1 tells that, without --apply, a bucket does not have these rules, or that one "
+        "could not be reached.",
     ),
 }

@@ -1,0 +1,270 @@
+"""Lifecycle rules, by which S3 itself deletes what we have left: the net under the net.
+
+S3 knows no exceptions: a rule takes every object whose key begins like its prefix, and where
+two apply, the sooner one wins. It counts in days from the last write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+from fs.errors import FSError
+
+from . import conf
+from .backends import Bucket, backend_at
+from .conf import SECOND, Policy, Settings
+
+DAY = 86_400 * SECOND
+OURS = "djpyfs-"  # what the id of each of our rules begins with
+UPLOAD_DAYS = 1  # what is sent in parts is sent at once, from a copy: by then its sender is dead
+
+
+class Action(StrEnum):
+    """What becomes of a rule."""
+
+    ADD = "add"
+    CHANGE = "change"
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of ours."""
+
+    prefix: str
+    days: int
+    #: The entries of ``DJFS["namespaces"]`` whose files it takes; ``*`` for all that have none.
+    namespaces: Sequence[str]
+    #: Namespaces without an entry whose files it takes too, sooner than they need to go.
+    besides: Sequence[str] = ()
+
+    @property
+    def id(self) -> str:
+        """Its name in the bucket, where 255 characters are the most."""
+        return OURS + sha256(self.prefix.encode()).hexdigest()[:16]
+
+    def as_s3(self) -> dict[str, Any]:
+        """Return it in the words of S3."""
+        return {
+            "ID": self.id,
+            "Status": "Enabled",
+            "Filter": {"Prefix": self.prefix},
+            "Expiration": {"Days": self.days},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UPLOAD_DAYS},
+        }
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A rule that would take too much."""
+
+    prefix: str
+    namespaces: Sequence[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a rule of ours in the bucket."""
+
+    action: Action
+    prefix: str
+    #: None where the rule goes.
+    days: int | None
+    #: None where there was no such rule.
+    days_before: int | None
+    namespaces: Sequence[str] = ()
+    besides: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rules that a bucket should have, and how they differ from what it has."""
+
+    bucket: str
+    #: Ours, in the words of S3.
+    rules: Sequence[Mapping[str, Any]]
+    left_out: Sequence[LeftOut]
+    changes: Sequence[Change] = ()
+    #: How many rules of others are there, and stay.
+    others: int = 0
+    #: Why the bucket's rules could not be read, or not be set.
+    problem: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the bucket lacks one of these rules, or has an old one of ours."""
+        return any(change.action is not Action.KEEP for change in self.changes)
+
+
+@dataclass(frozen=True)
+class BucketRules:
+    """The rules that one bucket should have; `plan` makes them."""
+
+    bucket: Bucket
+    #: What the keys of our files begin with.
+    roots: tuple[str, ...]
+    rules: Sequence[Rule]
+    left_out: Sequence[LeftOut]
+
+    def compare(self) -> Comparison:
+        """Hold them against those that the bucket has."""
+        return self._settle(apply=False)
+
+    def apply(self) -> Comparison:
+        """Set them, where they differ from those that the bucket has; rules of others stay."""
+        return self._settle(apply=True)
+
+    def _settle(self, apply: bool) -> Comparison:
+        wanted = [rule.as_s3() for rule in self.rules]
+        result = Comparison(self.bucket.address, wanted, self.left_out)
+        try:
+            configuration = self.bucket.lifecycle()
+            present = [_with_filter(rule) for rule in configuration["Rules"]]
+            others = [rule for rule in present if not self._is_ours(rule)]
+            ours = {rule["ID"]: rule for rule in present if self._is_ours(rule)}
+            result = replace(result, changes=list(self._changes(ours)), others=len(others))
+            if apply and result.differs:
+                self.bucket.set_lifecycle({**configuration, "Rules": [*others, *wanted]})
+        except FSError as error:  # the other buckets' rules are none the worse for it
+            return replace(result, problem=str(error))
+        return result
+
+    def _is_ours(self, rule: Mapping[str, Any]) -> bool:
+        # Not one of another site, which keeps its files below another prefix of the bucket.
+        id_ = rule.get("ID", "")
+        within = _prefix_of(rule).startswith(self.roots)
+        return (id_.startswith(OURS) and within) or id_ in {own.id for own in self.rules}
+
+    def _changes(self, ours: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
+        for rule in self.rules:
+            before = ours.get(rule.id, {})
+            changed = Action.KEEP if _says(before, rule) else Action.CHANGE
+            yield Change(
+                changed if before else Action.ADD,
+                rule.prefix,
+                rule.days,
+                _days_of(before),
+                rule.namespaces,
+                rule.besides,
+            )
+        for id_ in sorted(ours.keys() - {rule.id for rule in self.rules}):
+            yield Change(Action.REMOVE, _prefix_of(ours[id_]), None, _days_of(ours[id_]))
+
+
+@dataclass(frozen=True)
+class _Area:
+    """The keys in one bucket that an entry of ``DJFS["namespaces"]`` is for; ``*``: the others."""
+
+    name: str
+    root: str
+    policy: Policy
+
+    @property
+    def prefix(self) -> str:
+        own = self.name.removesuffix("*").rstrip("/")
+        return f"{self.root}{own}/" if own else self.root
+
+    def overlaps(self, prefix: str) -> bool:
+        return self.prefix.startswith(prefix) or prefix.startswith(self.prefix)
+
+    def days(self) -> int:
+        return -(-(self.policy.max_ttl or 0) // DAY) + 1
+
+
+def plan(whole_bucket: bool = False) -> list[BucketRules]:
+    """Return the rules for each bucket that ``DJFS`` names, without asking it.
+
+    Each namespace with a ``max_ttl`` gets a rule for the keys below its name: the longest
+    ``max_ttl`` of any namespace there that ``DJFS`` names, in whole days, and a day more. There
+    is none where one of these is on hold or has no ``max_ttl``; nor, unless ``whole_bucket``,
+    one for all the keys of a bucket. Raises `ConfigurationError`.
+    """
+    settings = conf.current()
+    areas: dict[str, list[_Area]] = {}
+    buckets: dict[str, Bucket] = {}
+    for name, policy in {"*": settings.policy, **settings.namespaces}.items():
+        backend = backend_at(settings, policy.placement)
+        if bucket := backend.bucket():
+            root = f"{backend.prefix}/" if backend.prefix else ""
+            areas.setdefault(bucket.address, []).append(_Area(name, root, policy))
+            buckets[bucket.address] = bucket
+    return [
+        _rules(settings, bucket, areas[address], whole_bucket)
+        for address, bucket in buckets.items()
+    ]
+
+
+def _rules(
+    settings: Settings, bucket: Bucket, areas: Sequence[_Area], whole_bucket: bool
+) -> BucketRules:
+    rules: list[Rule] = []
+    left_out: list[LeftOut] = []
+    for prefix in sorted({area.prefix for area in areas if area.policy.max_ttl}):
+        inside = [area for area in areas if area.prefix.startswith(prefix)]
+        names = [area.name for area in inside]
+        if reason := _reason_against(prefix, inside, areas, whole_bucket):
+            left_out.append(LeftOut(prefix, names, reason))
+            continue
+        besides = list(_besides(settings, prefix, inside))
+        rule = Rule(prefix, max(area.days() for area in inside), names, besides)
+        if not any(_implies(outer, rule) for outer in rules):
+            rules.append(rule)
+    roots = tuple({area.root for area in areas})
+    return BucketRules(bucket, roots, rules, left_out)
+
+
+def _reason_against(
+    prefix: str, inside: Sequence[_Area], areas: Sequence[_Area], whole_bucket: bool
+) -> str | None:
+    for area in areas:
+        if area.policy.hold and area.overlaps(prefix):
+            return f"it would take files of {area.name!r}, which is on hold"
+    for area in inside:
+        if area.policy.max_ttl is None:
+            return f"it would take files of {area.name!r}, which has no max_ttl"
+    if not prefix and not whole_bucket:
+        return "it would take all that is in the bucket: set 'prefix', or say --whole-bucket"
+    return None
+
+
+def _besides(settings: Settings, prefix: str, inside: Sequence[_Area]) -> Iterator[str]:
+    """Yield what shares a prefix unnamed: the namespace of ``a/*`` itself, those below ``a``."""
+    longest = max(area.policy.max_ttl or 0 for area in inside)
+    for area in inside:
+        twin = area.name[:-2] if area.name.endswith("/*") else f"{area.name}/*"
+        policy = settings.policy_for(twin)
+        here = area.prefix == prefix and policy.placement == area.policy.placement
+        if here and (policy.max_ttl is None or policy.max_ttl > longest):
+            yield twin
+
+
+def _implies(outer: Rule, inner: Rule) -> bool:
+    return inner.prefix.startswith(outer.prefix) and outer.days <= inner.days
+
+
+def _with_filter(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a bucket's rule in the present form, which S3 does not take beside the old one."""
+    new = dict(rule)
+    if "Prefix" in new:
+        new["Filter"] = {"Prefix": new.pop("Prefix")}
+    return new
+
+
+def _prefix_of(rule: Mapping[str, Any]) -> str:
+    return str(rule.get("Filter", {}).get("Prefix", ""))
+
+
+def _days_of(rule: Mapping[str, Any]) -> int | None:
+    days: int | None = rule.get("Expiration", {}).get("Days")
+    return days
+
+
+def _says(present: Mapping[str, Any], rule: Rule) -> bool:
+    # Some stores add keys of their own to what they were given.
+    return all(present.get(key) == value for key, value in rule.as_s3().items())
