@@ -113,6 +113,11 @@ class Race:
     def is_waiting(self, name: str) -> bool:
         return self._client.zscore(self._key("due"), Entry(self.namespace, name).member) is not None
 
+    def waiting(self) -> set[str]:
+        """The files that wait for their deadline, or for a sweep."""
+        found = self._client.zrange(self._key("due"), 0, -1)
+        return {Entry.of_member(member).path for member in found}
+
     def set_aside(self) -> dict[str, dict[str, Any]]:
         found = self._client.hgetall(self._key("failed"))
         return {Entry.of_member(member).path: json.loads(why) for member, why in found.items()}

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
 from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
 from typing import Any
 
+import pytest
 from fs.errors import ResourceNotFound
 
 from djpyfs import expire_objects, get_filesystem
@@ -21,6 +23,7 @@ from djpyfs.backends import Lease, Outcome
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
+from tests.faults.conftest import Measured
 from tests.faults.processes import Actor, Race, names, processes
 from tests.servers import wait_for
 
@@ -49,21 +52,29 @@ def sweep_for_ever() -> None:
 
 
 class Rounds:
-    """Goes round some names in small groups, until what could happen has happened often."""
+    """Goes round some names in small groups, until what could happen has happened often.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Each name of a group is one round; there are ``least`` of them at the least.
+    """
+
+    def __init__(self, names: Sequence[str], least: int) -> None:
         self._groups = [names[first : first + 50] for first in range(0, len(names), 50)]
         self._end = time.monotonic() + SECONDS
+        self._left = least
         self._pace = 0.1
         self.seen: Counter[str] = Counter(dict.fromkeys(("sweeper first", "writer first"), 0))
 
     def __iter__(self) -> Iterator[Sequence[str]]:
         for group in cycle(self._groups):
-            if time.monotonic() > self._end and min(self.seen.values()) > ENCOUNTERS:
+            if self._left <= 0 and self._had_enough():
                 return
             start = time.monotonic()
             yield group
             self._pace = time.monotonic() - start
+            self._left -= len(group)
+
+    def _had_enough(self) -> bool:
+        return time.monotonic() > self._end and min(self.seen.values()) > ENCOUNTERS
 
     def short_life(self) -> float:
         """Seconds until about the time when the same group is gone through again."""
@@ -99,12 +110,12 @@ def test_four_sweeps_delete_each_of_twenty_thousand_files_once(
 # -- sweeps against writers
 
 
-def keep_extending(names: Sequence[str]) -> set[str]:
+def keep_extending(names: Sequence[str]) -> tuple[set[str], Counter[str]]:
     """Give files short lives and extend them about when those end.
 
-    Returns the files that were there after their extension.
+    Returns the files that were there after their extension, and how often who was first.
     """
-    fs, extended, rounds = get_filesystem(Race.namespace), set[str](), Rounds(names)
+    fs, extended, rounds = get_filesystem(Race.namespace), set[str](), Rounds(names, len(names))
     for group in rounds:
         for name in group:
             assert name not in extended or fs.exists(name), f"{name} was extended, and is gone"
@@ -120,15 +131,15 @@ def keep_extending(names: Sequence[str]) -> set[str]:
                 assert deadline is None or has_passed(deadline), f"{name} went too early"
                 extended.discard(name)
                 rounds.seen["sweeper first"] += 1
-    return extended
+    return extended, rounds.seen
 
 
-def keep_rewriting(names: Sequence[str]) -> dict[str, bytes]:
+def keep_rewriting(names: Sequence[str], least: int) -> tuple[dict[str, bytes], Counter[str]]:
     """Write files anew about when their short lives end.
 
-    Returns what was written to those that have no deadline since.
+    Returns what was written to those that have no deadline since, and how often who was first.
     """
-    fs, written, rounds = get_filesystem(Race.namespace), dict[str, Written](), Rounds(names)
+    fs, written, rounds = get_filesystem(Race.namespace), dict[str, Written](), Rounds(names, least)
     for generation, group in enumerate(rounds):
         for name in group:
             if name in written:
@@ -137,7 +148,8 @@ def keep_rewriting(names: Sequence[str]) -> dict[str, bytes]:
         for name in group:
             written[name] = it = Written(fs, name, b"%d %a" % (generation, name))
             rounds.seen["writer first" if it.deadline else "sweeper first"] += 1
-    return {name: it.contents for name, it in written.items() if not it.deadline}
+    permanent = {name: it.contents for name, it in written.items() if not it.deadline}
+    return permanent, rounds.seen
 
 
 class Written:
@@ -159,22 +171,66 @@ class Written:
             assert has_passed(self.deadline), f"{name} was written, and is gone"
 
 
+@pytest.mark.fault(
+    "rewriter against sweeper, 20,000 rounds; extender against sweeper, 5,000 files; "
+    "4 processes each",
+    "every write and extension that returned is kept",
+)
 def test_no_file_is_lost_whose_extension_or_write_has_returned(
-    race_with: Callable[..., Race],
+    race_with: Callable[..., Race], full: bool, measured: Measured
 ) -> None:
     race = race_with(grace=1, batch_size=50)
     stop = processes.Event()
+    of_each, files, rounds = (4, 1_250, 5_000) if full else (1, 1_000, 0)
     sweepers = [race.start(sweep_until, stop) for _ in range(4)]
-    extender = race.start(keep_extending, names("extended", 1_000))
-    rewriter = race.start(keep_rewriting, names("written", 1_000))
+    extenders = [race.start(keep_extending, names(f"e{n}", files)) for n in range(of_each)]
+    rewriters = [race.start(keep_rewriting, names(f"w{n}", 1_000), rounds) for n in range(of_each)]
 
-    extended, permanent = extender.result(), rewriter.result()
+    extended, seen_extending = merged(extenders)
+    permanent, seen_writing = merged(rewriters)
     stop.set()
     assert sum(sweeper.result() for sweeper in sweepers) > ENCOUNTERS
 
-    files = race.files()
-    assert extended <= files
-    assert permanent == {name: race.fs.readbytes(name) for name in permanent.keys() & files}
+    found = race.files()
+    assert set(extended) <= found
+    assert permanent == {name: race.fs.readbytes(name) for name in permanent.keys() & found}
+    measured(
+        f"0 lost; {seen_writing.total():,} rounds, {seen_writing['writer first']:,} of them with "
+        f"the writer first; {seen_extending.total():,} extensions of {of_each * files:,} files, "
+        f"{seen_extending['writer first']:,} of them in time"
+    )
+
+
+def merged(actors: Sequence[Actor]) -> tuple[dict[str, Any], Counter[str]]:
+    kept, seen = dict[str, Any](), Counter[str]()
+    for actor in actors:
+        own, own_seen = actor.result(timeout=600)
+        kept.update(own if isinstance(own, dict) else dict.fromkeys(own))
+        seen.update(own_seen)
+    return kept, seen
+
+
+def register_all(gate: Barrier, names: Sequence[str]) -> None:
+    gate.wait()
+    fs = get_filesystem(Race.namespace)
+    for name in names:
+        fs.expire(name, seconds=600)
+
+
+@pytest.mark.fault("4 processes × 1,000 expire() on the same new names", "0 errors, 1,000 records")
+def test_four_processes_may_register_the_same_new_names(
+    race_with: Callable[..., Race], measured: Measured
+) -> None:
+    race = race_with()
+    gate, new = processes.Barrier(4), names("new", 1_000)
+
+    errors = [race.start(register_all, gate, new).result for _ in range(4)]
+
+    assert [result() for result in errors] == [None] * 4
+    records = race.waiting()
+    assert records == set(new)
+    assert race.keys() == {"{00}:due"}
+    measured(f"0 errors, {len(records):,} records")
 
 
 def write_in_directory(name: str) -> None:
@@ -263,6 +319,29 @@ class StopsBeforeDeleting(StopsOnce):
         return super().delete(entries, lease)
 
 
+class StopsInMidBatch(DiskBackend):
+    """Stops before one of the deletions, whichever that is."""
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        return super().delete(entries, StopsWhenAsked(lease, random.randint(1, len(entries))))
+
+
+class StopsWhenAsked:
+    """A lease that stops its holder just before it is asked for the n-th time."""
+
+    has_stopped = False
+
+    def __init__(self, lease: Lease, n: int) -> None:
+        self._lease, self._left = lease, n
+
+    def remaining(self) -> float:
+        self._left -= 1
+        if not self._left:
+            StopsWhenAsked.has_stopped = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return self._lease.remaining()
+
+
 class StopsAfterDeleting(StopsOnce):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         outcome = super().delete(entries, lease)
@@ -278,28 +357,72 @@ def sweep_once() -> dict[str, float]:
     return expire_objects().as_dict()
 
 
+def sweep_until_stopped() -> int:
+    """Sweep until one was stopped, should the lease of the first be over too soon."""
+    deleted = expire_objects().deleted
+    while not StopsWhenAsked.has_stopped:
+        time.sleep(PAUSE)
+        deleted = expire_objects().deleted
+    return deleted
+
+
 def frozen(race: Race, backend: type[StopsOnce], **djfs: Any) -> Actor:
     sweeper = race.start(sweep_once, type=dotted(backend), **djfs)
     wait_for(sweeper.is_stopped, what="the stop")
     return sweeper
 
 
+class Frozen:
+    """A sweeper of its own files, stopped somewhere between its claim and its last deletion."""
+
+    lease = 1  # s
+
+    def __init__(self, race: Race, files: Sequence[str]) -> None:
+        self._race, self._files = race, files
+        race.fill(files)
+        race.fs.expire_many(files)
+        self._sweeper = race.start(sweep_until_stopped, type=dotted(StopsInMidBatch))
+
+    def is_stopped(self) -> bool:
+        self._since = time.monotonic()
+        return self._sweeper.is_stopped()
+
+    def rewrite(self) -> None:
+        for name in self._files:
+            self._race.fs.writebytes(name, b"new")
+
+    def go_on(self) -> int:
+        """Let it go on after twice the lease; return how many files were lost by that."""
+        time.sleep(max(0, self._since + 2 * self.lease - time.monotonic()))
+        self._sweeper.send(signal.SIGCONT)
+        assert self._sweeper.result() < len(self._files), "it stopped too late"
+        assert self._race.keys() == set()
+        kept = self._race.files() & set(self._files)
+        return len(self._files) - sum(self._race.fs.readbytes(name) == b"new" for name in kept)
+
+
+@pytest.mark.fault(
+    "SIGSTOP a sweeper between claim and deletion for twice the lease while its files are "
+    "rewritten, 200 times",
+    "0 new files lost",
+)
 def test_what_is_written_while_a_sweeper_is_frozen_past_its_lease_stays(
-    race_with: Callable[..., Race],
+    race_with: Callable[..., Race], tmp_path: Path, full: bool, measured: Measured
 ) -> None:
-    race = race_with(lease=1)
-    files = names("file", 100)
-    race.fill(files)
-    race.fs.expire_many(files)
-
-    sweeper = frozen(race, StopsBeforeDeleting)
-    for name in files:
-        race.fs.writebytes(name, b"new")
-    sweeper.send(signal.SIGCONT)
-
-    assert sweeper.result()["deleted"] == 0
-    assert {race.fs.readbytes(name) for name in files} == {b"new"}
-    assert race.keys() == set()
+    times, at_once, files = (200, 20, names("file", 50)) if full else (8, 8, names("file", 20))
+    lost = 0
+    for first in range(0, times, at_once):
+        frozen = [
+            Frozen(race_with(directory_root=str(tmp_path / str(n)), lease=Frozen.lease), files)
+            for n in range(first, first + at_once)
+        ]
+        for one in frozen:
+            wait_for(one.is_stopped, what="the stop")
+        for one in frozen:
+            one.rewrite()
+        lost += sum(one.go_on() for one in frozen)
+    assert lost == 0
+    measured(f"{lost} of {times * len(files):,} lost, {times} stops")
 
 
 def test_a_sweeper_frozen_past_its_lease_does_not_end_the_claim_of_the_next(
