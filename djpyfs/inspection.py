@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil
 
 from . import conf
+from .backends import Backend, backend_for
 from .conf import SECOND
+from .errors import DjpyfsError
 from .expirations import ExpirationStore, GivenUp, Record, State, store_for
 from .names import Entry, check_namespace, check_path
 
@@ -69,6 +72,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """How often a sweep would ask somebody else; an estimate where not all files were looked at."""
+
+    #: Where the files are: system calls on disk, requests on S3, calls of a storage.
+    files: int
+    #: Round trips to the record store.
+    records: int
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a sweep would delete if it came now."""
 
@@ -78,6 +91,11 @@ class Preview:
     sampled: int
     #: How many of those looked at stay, because their namespace is on hold.
     held: int
+    #: The bytes of the others, as far as known.
+    bytes: int
+    #: How many of the others have a size that only a request for each would tell.
+    unmeasured: int
+    requests: Requests
     #: How many of the others are in which namespace, the most first.
     by_namespace: Mapping[str, int]
 
@@ -149,16 +167,61 @@ def tracked_file(namespace: str, path: str) -> TrackedFile | None:
 
 
 def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
-    """Return what a sweep of ``limit`` files would delete; ``looks`` of them are looked at."""
-    store = _store()
+    """Return what a sweep of ``limit`` files would delete; ``looks`` of them are looked at.
+
+    No back-end is asked over a network.
+    """
+    settings, store = conf.current(), _store()
     counts = store.counts()
     files = counts.overdue if limit is None else min(limit, counts.overdue)
     first = store.earliest(min(files, looks)) if files else []
     overdue = [record.member for record in first if record.deadline <= counts.now]
     namespaces = Counter(_names(member)[0] for member in overdue)
-    policy_for = conf.current().policy_for
-    held = sum(namespaces.pop(name) for name in list(namespaces) if policy_for(name).hold)
-    return Preview(files, len(overdue), held, dict(namespaces.most_common()))
+    held = sum(namespaces.pop(name) for name in list(namespaces) if settings.policy_for(name).hold)
+    backends = [_deleting(settings, member) for member in overdue]
+    sizes = [
+        backend.size(Entry.of_member(member))
+        for member, backend in zip(overdue, backends, strict=True)
+        if backend
+    ]
+    return Preview(
+        files=files,
+        sampled=len(overdue),
+        held=held,
+        bytes=sum(filter(None, sizes)),
+        unmeasured=sizes.count(None),
+        requests=_requests(overdue, backends, files),
+        by_namespace=dict(namespaces.most_common()),
+    )
+
+
+def _deleting(settings: conf.Settings, member: bytes) -> Backend | None:
+    """Return the back-end that would delete a file; None where nobody would."""
+    try:
+        namespace = Entry.of_member(member).namespace
+        held = settings.policy_for(namespace).hold
+        return None if held else backend_for(settings, namespace)
+    except DjpyfsError:
+        return None
+
+
+def _requests(overdue: Sequence[bytes], backends: Sequence[Backend | None], files: int) -> Requests:
+    """Count as a sweep of ``files`` would ask, by those that were looked at."""
+    store, size = _store(), conf.current().batch_size
+    shards: dict[int, list[Backend | None]] = {}
+    for member, backend in zip(overdue, backends, strict=True):
+        shards.setdefault(store.shard_of(member), []).append(backend)
+    batches = [own[i : i + size] for own in shards.values() for i in range(0, len(own), size)]
+    deletions = sum(
+        ceil(count / backend.files_per_request)
+        for batch in batches
+        for backend, count in Counter(batch).items()
+        if backend
+    )
+    scale = files / len(overdue) if overdue else 0
+    # Each shard is asked for its first batch, and told of each; the report is noted in the end.
+    records = len(store.shards) + ceil(len(batches) * scale) + bool(overdue)
+    return Requests(ceil(deletions * scale), records)
 
 
 def sample(looks: int = 20_000, most: int = 20) -> Sample:

@@ -78,11 +78,54 @@ def test_a_dry_run_tells_what_would_go_and_deletes_nothing(plots: ExpiringFS) ->
         "files": 3,
         "sampled": 3,
         "held": 0,
+        "bytes": 3 * len(b"picture"),
+        "unmeasured": 0,
+        "requests": {"files": 3, "records": 3},
         "by_namespace": {"plots": 2, "memos": 1},
     }
     assert read("sweep", "--dry-run", "--limit", "1")["files"] == 1
     assert "3 files are overdue" in djpyfs("sweep", "--dry-run")
     assert expire_objects().deleted == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "unmeasured"),
+    [
+        ({"type": "osfs"}, 0),
+        ({"type": "storage", "alias": "disk"}, 0),
+        ({"type": "storage", "alias": "memory"}, 3),
+        ({"type": "opener", "url": "mem://"}, 3),
+    ],
+    ids=str,
+)
+def test_a_dry_run_measures_what_needs_no_network(
+    djfs: Callable[..., None],
+    settings: Any,
+    tmp_path: Path,
+    place: dict[str, str],
+    unmeasured: int,
+) -> None:
+    storages = "django.core.files.storage"
+    settings.STORAGES = {
+        "disk": {"BACKEND": f"{storages}.FileSystemStorage", "OPTIONS": {"location": tmp_path}},
+        "memory": {"BACKEND": f"{storages}.InMemoryStorage"},
+    }
+    djfs(**place, directory_root=tmp_path)
+    plots = get_filesystem("plots")
+    fill(plots, "a", "b")
+    plots.expire("gone", 0)
+    found = read("sweep", "--dry-run")
+    assert (found["bytes"], found["unmeasured"]) == (0 if unmeasured else 14, unmeasured)
+    assert (f"and {unmeasured} files of" in djpyfs("sweep", "--dry-run")) == bool(unmeasured)
+
+
+def test_a_dry_run_estimates_where_there_are_very_many(djfs: Callable[..., None]) -> None:
+    djfs(type="memory", batch_size=1_000)
+    get_filesystem("plots").expire_many([str(number) for number in range(30_000)])
+    found = read("sweep", "--dry-run")
+    assert (found["files"], found["sampled"]) == (30_000, 10_000)
+    assert found["requests"] == {"files": 30_000, "records": 32}
+    assert "about 30000 requests" in djpyfs("sweep", "--dry-run")
 
 
 def test_a_dry_run_knows_what_is_on_hold(djfs: Callable[..., None]) -> None:
@@ -91,6 +134,7 @@ def test_a_dry_run_knows_what_is_on_hold(djfs: Callable[..., None]) -> None:
         fill(get_filesystem(namespace), "a")
     found = read("sweep", "--dry-run")
     assert (found["held"], found["by_namespace"]) == (1, {"plots": 1})
+    assert (found["bytes"], found["requests"]["files"]) == (len(b"picture"), 1)
 
 
 def test_status_counts_and_shows_the_next_deadlines(plots: ExpiringFS) -> None:

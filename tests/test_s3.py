@@ -25,12 +25,15 @@ import pytest
 from fs import errors
 from fs.test import FSTestCases
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from redis.connection import Connection
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from djpyfs import get_filesystem
+from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends.s3 import LONGEST_DELETION, S3Backend
 from djpyfs.errors import ConfigurationError, InvalidLifetime
+from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry
+from tests.servers import RedisServer
 
 CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
 ODD_NAMES = [
@@ -411,6 +414,31 @@ def test_one_request_deletes_a_thousand_files_of_as_many_namespaces(
     assert keys_in(namespace) == {f"media/{namespace}/stays"}
 
 
+def test_a_dry_run_counts_the_requests_of_the_sweep(
+    djfs: Callable[..., None],
+    bucket: str,
+    moto: Moto,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[None] = []
+
+    def send(self: Any, *arguments: Any, **how: Any) -> Any:
+        sent.append(None)
+        return send_packed_command(self, *arguments, **how)
+
+    send_packed_command: Any = Connection.send_packed_command
+    place = {"type": "s3fs", "bucket": bucket, "endpoint_url": moto.url, **CREDENTIALS}
+    djfs(**place, redis_url=redis_server.url, key_prefix="dry-run", shards=2, batch_size=20)
+    get_filesystem("plots").expire_many([str(number) for number in range(70)])
+    moto.requests.clear()
+    found = preview()
+    assert (moto.requests, found.unmeasured) == ([], 70)
+    monkeypatch.setattr(Connection, "send_packed_command", send)
+    assert expire_objects().deleted == 70
+    assert found.requests == Requests(files=len(moto.requests), records=len(sent))
+
+
 @pytest.mark.parametrize("seconds", [-1, 0, LONGEST_DELETION - 0.01])
 def test_nothing_is_deleted_under_a_lease_that_the_request_could_outlive(
     moto: Moto, backend: S3Backend, seconds: float
@@ -705,7 +733,7 @@ import django
 from django.conf import settings
 settings.configure(DJFS=json.loads(sys.argv[1]))
 django.setup()
-from djpyfs import get_filesystem
+from djpyfs import expire_objects, get_filesystem
 plots = get_filesystem("plots")
 plots.readbytes("start")
 child = os.fork()

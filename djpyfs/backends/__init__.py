@@ -76,6 +76,8 @@ class Backend(ABC):
     roots: Sequence[str] = ()
     #: False where another process finds other files.
     shared: bool = True
+    #: How many files `delete` can delete with one request.
+    files_per_request: ClassVar[int] = 1
     #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
     longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
@@ -119,6 +121,10 @@ class Backend(ABC):
                 outcome.deleted.append(entry)
         return outcome
 
+    def size(self, entry: Entry) -> int | None:
+        """Return a file's size in bytes, 0 without it; None where that would cost a request."""
+        return None
+
     def bucket(self) -> Bucket | None:
         """Return the bucket that holds the files, where there is one."""
         return None
@@ -130,6 +136,16 @@ class Backend(ABC):
     def close(self) -> None:
         """Give up what the back-end holds."""
         self.open.cache_clear()
+
+
+def size_on_disk(path: str) -> int | None:
+    """Return the size of a file of this machine, 0 without it; None where that is not told."""
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
 
 
 def reason(error: Exception) -> str:

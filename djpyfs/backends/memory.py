@@ -5,9 +5,10 @@ from __future__ import annotations
 from threading import Lock
 
 from fs.base import FS
-from fs.errors import NoURL
+from fs.errors import NoURL, ResourceNotFound
 from fs.memoryfs import MemoryFS
 
+from ..names import Entry
 from . import Backend
 
 
@@ -31,3 +32,10 @@ class MemoryBackend(Backend):
     ) -> str:
         """Raise `NoURL`: no browser can reach into this process."""
         raise NoURL(path, "download")
+
+    def size(self, entry: Entry) -> int:
+        """Return a file's size in bytes, 0 without it."""
+        try:
+            return self.open(entry.namespace).getsize(entry.path)
+        except ResourceNotFound:
+            return 0

@@ -18,7 +18,7 @@ from fs.permissions import Permissions
 
 from ..errors import ConfigurationError
 from ..names import Entry
-from . import Backend, Lease, Outcome, reason
+from . import Backend, Lease, Outcome, reason, size_on_disk
 
 T = TypeVar("T")
 
@@ -163,6 +163,10 @@ class DiskBackend(Backend):
         if self._accel_redirect is not None:
             return {"X-Accel-Redirect": self._accel_redirect + name}
         return {"X-Sendfile": quote(self.root) + name} if self._x_sendfile else {}
+
+    def size(self, entry: Entry) -> int | None:
+        """Return a file's size in bytes, 0 without it."""
+        return size_on_disk(os.path.join(self.root, *entry))
 
     def checks(self) -> list[CheckMessage]:
         """Tell of a directory that cannot be written, and of a ``url_root`` that is a path."""

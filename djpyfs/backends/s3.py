@@ -641,6 +641,7 @@ class S3Backend(Backend):
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     longest_deletion: ClassVar[float] = LONGEST_DELETION
+    files_per_request: ClassVar[int] = KEYS_PER_REQUEST
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

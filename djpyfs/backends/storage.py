@@ -10,7 +10,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 
 from django.core.files.base import File
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.utils.timezone import is_naive, make_aware
 from fs import errors
 from fs.base import FS
@@ -21,7 +21,8 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 
 from ..errors import ConfigurationError
-from . import Backend
+from ..names import Entry
+from . import Backend, size_on_disk
 from .spool import IN_MEMORY, open_spooled
 
 
@@ -61,6 +62,13 @@ class StorageBackend(Backend):
             return self.storage().url(f"{namespace}/{path}")
         except (NotImplementedError, ValueError):  # which is how storages say that they have none
             raise errors.NoURL(path, "download") from None
+
+    def size(self, entry: Entry) -> int | None:
+        """Return the size in bytes of a file that the storage keeps on disk."""
+        storage = self.storage()
+        if isinstance(storage, FileSystemStorage):  # others have paths too, where no file is
+            return size_on_disk(storage.path("/".join(entry)))
+        return None
 
 
 class StorageFileSystem(FS):

@@ -16,7 +16,7 @@ from ... import inspection, lifecycle
 from ...audit import Audit, Finding, Totals
 from ...errors import DjpyfsError
 from ...filesystem import get_filesystem
-from ...inspection import Sample, SetAsideFile, Status, TrackedFile
+from ...inspection import Preview, Sample, SetAsideFile, Status, TrackedFile
 from ...lifecycle import Change, Comparison
 from ...sweeper import SweepReport, sweep
 from ...takeover import TakeOver, take_over
@@ -65,7 +65,10 @@ def _describe_sweep(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=_above(int), metavar="N", help="stop after N files")
     parser.add_argument("--seconds", type=_above(float), metavar="S", help="stop after S seconds")
     parser.add_argument(
-        "--dry-run", action="store_true", help="delete nothing; say what would go, by namespace"
+        "--dry-run",
+        action="store_true",
+        help="delete nothing; say what would go, by namespace: files, bytes where no network is "
+        "needed to know, and how many requests it would take",
     )
 
 
@@ -98,10 +101,19 @@ def _report_lines(report: SweepReport) -> Iterator[str]:
 def _preview(console: Console, limit: int | None) -> None:
     found = inspection.preview(limit)
     rows = [(str(count), namespace) for namespace, count in found.by_namespace.items()]
-    held = f", {found.held} of them on hold" if found.held else ""
-    console.show(found, [f"{found.files} files are overdue{held}", *table(rows)])
+    console.show(found, [*_preview_lines(found), *table(rows)])
     if found.sampled < found.files:
         console.note(f"Only {found.sampled} of these files were looked at.")
+
+
+def _preview_lines(found: Preview) -> Iterator[str]:
+    held = f", {found.held} of them on hold" if found.held else ""
+    yield f"{found.files} files are overdue{held}"
+    unknown = f", and {found.unmeasured} files of unknown size" if found.unmeasured else ""
+    yield f"{found.bytes} bytes{unknown}"
+    about = "about " if found.sampled < found.files else ""
+    requests = found.requests
+    yield f"{about}{requests.files} requests for files, {requests.records} to the record store"
 
 
 # -- status
