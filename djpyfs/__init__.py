@@ -2,6 +2,7 @@
 
 from . import _pkg_resources  # noqa: F401  must come before anything that imports fs
 from .errors import (
+    BackendUnavailable,
     ConfigurationError,
     DjpyfsError,
     FileBusy,
@@ -17,6 +18,7 @@ from .filesystem import get_filesystem
 from .sweeper import SweepReport, expire_objects
 
 __all__ = [
+    "BackendUnavailable",
     "ConfigurationError",
     "DjpyfsError",
     "FileBusy",

@@ -63,6 +63,10 @@ class FileBusy(DjpyfsError):
     """A sweep holds the file for longer than any lease may last."""
 
 
+class BackendUnavailable(DjpyfsError):
+    """The place where files are kept is away as a whole; that says nothing of a single file."""
+
+
 class TableUnreadable(DjpyfsError):
     """The table of openedx-django-pyfs is not there, or cannot be read."""
 

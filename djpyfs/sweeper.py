@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import chain
 
-from . import conf
-from .backends import Backend, Lease, Outcome, backend_for, reason, usable_lease
-from .conf import SECOND
-from .errors import DjpyfsError, RecordStoreError
+from . import conf, outages
+from .backends import Lease, Outcome, backend_at, is_away, reason, usable_lease
+from .conf import SECOND, Placement
+from .errors import ConfigurationError, InvalidName, RecordStoreError
 from .expirations import Backoff, Claim, ExpirationStore, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
 from .names import Entry, check_namespace, check_path
 from .signals import files_expired, sweep_finished
 
 log = logging.getLogger("djpyfs")
+
+HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
 
 # A machine that sleeps stops CLOCK_MONOTONIC, but not the lease.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -38,6 +40,8 @@ class SweepReport:
     set_aside: int = 0
     #: Files that stay, because their namespace is on hold.
     held: int = 0
+    #: Files that stay for now, because their back-end is away as a whole.
+    postponed: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0
     #: Age of the oldest overdue record that the sweep met, in seconds.
@@ -112,13 +116,17 @@ class _Batch:
     missing: list[Entry] = field(default_factory=list)
     done: list[bytes] = field(default_factory=list)  # their records, and those of missing files
     failures: list[tuple[bytes, str]] = field(default_factory=list)
-    held: list[bytes] = field(default_factory=list)
+    broken: list[tuple[bytes, str]] = field(default_factory=list)  # records of no file at all
+    put_off: dict[int, list[bytes]] = field(default_factory=dict)  # by how long, in µs
+    held: int = 0  # of those put off
+    postponed: int = 0  # of those put off
 
     def tally(self) -> dict[str, int]:
         tally = {
             "deleted": len(self.deleted),
             "missing": len(self.missing),
-            "held": len(self.held),
+            "held": self.held,
+            "postponed": self.postponed,
         }
         return {outcome: count for outcome, count in tally.items() if count}
 
@@ -141,7 +149,8 @@ class _Sweep:
         self._on_batch = on_batch
         self._claimed = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
-        self._held = self._remaining = 0
+        self._held = self._postponed = self._remaining = 0
+        self._patience = outages.Patience()
         self._late = 0.0
 
     def run(self) -> SweepReport:
@@ -176,7 +185,8 @@ class _Sweep:
                 batch.done if len(batch.done) < len(claim.members) else None,
                 batch.failures,
                 self._backoff,
-                batch.held,
+                batch.broken,
+                batch.put_off,
                 self._wanted(),
                 {**batch.tally(), **LATENESS.tally(claim.late, SECOND)},
             )
@@ -202,44 +212,73 @@ class _Sweep:
 
     def _delete(self, members: Sequence[bytes], lease: Lease) -> _Batch:
         batch = _Batch()
-        for backend, entries in self._by_backend(members, batch).items():
-            outcome = _attempt(backend, list(entries), lease)
-            batch.deleted += outcome.deleted
-            batch.missing += outcome.missing
-            batch.done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
-            batch.failures += [(entries[entry], why) for entry, why in outcome.failed]
-        for member, why in batch.failures:
+        groups = self._by_placement(members, batch)
+        for placement in sorted(groups, key=outages.is_known):  # what may take long comes last
+            self._delete_at(placement, groups[placement], lease, batch)
+        for member, why in chain(batch.failures, batch.broken):
             name = member.replace(b"\0", b"/").decode(errors="replace")
             log.warning("%a was not deleted: %s", name, why)
         self._deleted += len(batch.deleted)
         self._missing += len(batch.missing)
-        self._held += len(batch.held)
+        self._held += batch.held
+        self._postponed += batch.postponed
         return batch
 
-    def _by_backend(
+    def _by_placement(
         self, members: Sequence[bytes], batch: _Batch
-    ) -> Mapping[Backend, dict[Entry, bytes]]:
+    ) -> Mapping[Placement, dict[Entry, bytes]]:
         """Group what may be deleted; what may not goes into ``batch``."""
-        groups: dict[Backend, dict[Entry, bytes]] = {}
-        backend_of = cache(self._backend_of)
+        groups: dict[Placement, dict[Entry, bytes]] = {}
+        policy_for = cache(self._settings.policy_for)
         for member in members:
             try:
                 entry = Entry.of_member(member)
-                backend = backend_of(entry.namespace)
-            except DjpyfsError as error:
-                batch.failures.append((member, reason(error)))
+            except InvalidName as error:
+                batch.broken.append((member, reason(error)))
+                continue
+            policy = policy_for(entry.namespace)
+            if policy.hold:
+                batch.held += 1
+                batch.put_off.setdefault(HOLD_PAUSE, []).append(member)
             else:
-                if backend:
-                    groups.setdefault(backend, {})[entry] = member
-                else:
-                    batch.held.append(member)
+                groups.setdefault(policy.placement, {})[entry] = member
         return groups
 
-    def _backend_of(self, namespace: str) -> Backend | None:
-        """Return the back-end of a namespace, or None where it is on hold."""
-        if self._settings.policy_for(namespace).hold:
-            return None
-        return backend_for(self._settings, namespace)
+    def _delete_at(
+        self, placement: Placement, entries: Mapping[Entry, bytes], lease: Lease, batch: _Batch
+    ) -> None:
+        outcome = self._attempt(placement, list(entries), lease)
+        batch.deleted += outcome.deleted
+        batch.missing += outcome.missing
+        batch.done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
+        batch.failures += [(entries[entry], why) for entry, why in outcome.failed]
+        if outcome.away:
+            stay = [entries[entry] for entry, _ in outcome.away]
+            batch.put_off.setdefault(outages.pause(placement), []).extend(stay)
+            batch.postponed += len(stay)
+        if outcome.deleted or outcome.missing or outcome.failed:
+            outages.is_over(placement)
+            self._patience.regain(placement)
+
+    def _attempt(self, placement: Placement, entries: list[Entry], lease: Lease) -> Outcome:
+        if why := self._patience.lost(placement):
+            return Outcome(away=[(entry, why) for entry in entries])
+        started = time.monotonic()
+        outcome = self._outcome(placement, entries, lease)
+        if outcome.away:
+            _, why = outcome.away[0]
+            self._patience.lose(placement, why, time.monotonic() - started)
+        return outcome
+
+    def _outcome(self, placement: Placement, entries: list[Entry], lease: Lease) -> Outcome:
+        try:
+            return backend_at(self._settings, placement).delete(entries, lease)
+        except Exception as error:  # one back-end's trouble must not stop the others
+            told = [(entry, reason(error)) for entry in entries]
+            if is_away(error) or isinstance(error, ConfigurationError):
+                return Outcome(away=told)
+            log.exception("back-end %r failed as a whole", placement.type)
+            return Outcome(failed=told)
 
     def _report(self) -> SweepReport:
         return SweepReport(
@@ -249,6 +288,7 @@ class _Sweep:
             retried=self._retried,
             set_aside=self._set_aside,
             held=self._held,
+            postponed=self._postponed,
             remaining=self._remaining,
             lag=self._late / SECOND,
             duration=self._elapsed(),
@@ -272,11 +312,3 @@ def _tell_of(deleted: Sequence[Entry]) -> None:
         namespaces.setdefault(entry.namespace, []).append(entry.path)
     for namespace, paths in namespaces.items():
         files_expired.send_robust(sweep, namespace=namespace, paths=paths)
-
-
-def _attempt(backend: Backend, entries: list[Entry], lease: Lease) -> Outcome:
-    try:
-        return backend.delete(entries, lease)
-    except Exception as error:  # one back-end's trouble must not stop the others
-        log.exception("%s failed as a whole", type(backend).__name__)
-        return Outcome(failed=[(entry, reason(error)) for entry in entries])

@@ -26,6 +26,7 @@ ROOMS = [
     "links",
     "filesystem",
     "storage",
+    "outages",
     "sweeper",
     "metrics",
     "metrics_urls",

@@ -112,12 +112,21 @@ def test_the_gauges_show_what_the_records_are_now(measured: Callable[..., None])
 
 
 def test_deletions_are_counted_by_what_became_of_the_files(measured: Callable[..., None]) -> None:
-    measured(namespaces={"held": {"hold": True}})
+    away = {"type": "tests.test_sweep.AwayBackend"}
+    measured(namespaces={"held": {"hold": True}, "away": away})
     overdue("a", "b", "bad one")
     get_filesystem("plots").expire_many(["never", "was", "there"], 0)
     overdue("evidence", namespace="held")
+    overdue("export", "import", namespace="away")
     expire_objects()
-    assert deletions() == {"deleted": 2, "missing": 3, "retried": 1, "set_aside": 0, "held": 1}
+    assert deletions() == {
+        "deleted": 2,
+        "missing": 3,
+        "retried": 1,
+        "set_aside": 0,
+        "held": 1,
+        "postponed": 2,
+    }
 
 
 def test_deletions_that_were_given_up_are_counted(measured: Callable[..., None]) -> None:

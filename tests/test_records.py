@@ -323,6 +323,37 @@ def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationSto
     assert deadline == now
 
 
+def test_what_is_put_off_is_due_later_and_no_attempt_is_counted(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    token, shard = claim(store).token, store.shard_of(b"n\0a")
+    settled = store.settle(shard, token, [], put_off={SHORT: [b"n\0a"]})
+    assert settled == (0, 0, None)
+    assert claim(store).members == []
+    assert settle(store, b"n\0a", claim_later(store).token, "it failed") == (1, 0)
+
+
+def test_what_is_put_off_counts_as_overdue_for_a_writer(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    store.settle(store.shard_of(b"n\0a"), claim(store).token, [], put_off={LEASE: [b"n\0a"]})
+    assert store.touch(b"n\0a", SHORT).deadline == 0
+    assert store.deadline(b"n\0a")[1] == 0
+
+
+def test_what_is_broken_is_set_aside_at_once_beside_what_has_failed(store: ExpirationStore) -> None:
+    for member in b"n\0a", b"broken":
+        store.schedule([member], 0)
+    claims = {shard: store.claim(shard, 10, LEASE) for shard in store.shards}
+    retried = set_aside = 0
+    for shard, (token, members, *_) in claims.items():
+        broken = [(b"broken", "is none")] if b"broken" in members else []
+        failures = [(b"n\0a", "no")] if b"n\0a" in members else []
+        settled = store.settle(shard, token, [], failures, Backoff(2), broken)
+        retried, set_aside = retried + settled.retried, set_aside + settled.set_aside
+    assert (retried, set_aside) == (1, 1)
+    [given_up] = store.set_aside().records
+    assert (given_up.member, given_up.reason, given_up.attempts) == (b"broken", "is none", 1)
+
+
 def test_a_record_set_aside_starts_anew_with_a_deadline(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 0)
     store.settle(store.shard_of(b"n\0a"), claim(store).token, [], [(b"n\0a", "no")], Backoff(1))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from fs.base import FS
+from fs.errors import RemoteConnectionError
 from fs.memoryfs import MemoryFS
 
 from djpyfs import SweepReport, expire_objects, get_filesystem
+from djpyfs.backends import Lease, Outcome
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps, sweep
 from tests.servers import RedisServer
 
@@ -33,6 +37,16 @@ class BrittleBackend(MemoryBackend):
 
     def make_filesystem(self, namespace: str) -> FS:
         return BrittleFS()
+
+
+class AwayBackend(MemoryBackend):
+    """A back-end whose server cannot be reached to delete anything."""
+
+    asked = 0
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        type(self).asked += 1
+        raise RemoteConnectionError
 
 
 def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
@@ -157,7 +171,7 @@ def test_a_back_end_that_cannot_be_made_does_not_stop_the_others(
     get_filesystem("plots").expire("a", 0)
     djfs(type="memory", **records, namespaces={"exports": {"type": "osfs"}})
     report = expire_objects()
-    assert (report.missing, report.set_aside) == (1, 1)
+    assert (report.missing, report.failed, report.postponed) == (1, 0, 1)
 
 
 def test_directories_that_a_sweep_empties_are_pruned(disk: ExpiringFS, tmp_path: Path) -> None:
@@ -212,15 +226,47 @@ def test_a_link_is_deleted_and_not_what_it_points_to(disk: ExpiringFS, tmp_path:
     assert (tmp_path / "outside").is_file()
 
 
-def test_a_root_that_is_away_is_a_failure_and_not_a_missing_file(
+@pytest.mark.parametrize("mount_point", [False, True])
+def test_files_of_a_disk_that_is_not_mounted_are_put_off_and_not_missing(
+    disk: ExpiringFS, tmp_path: Path, mount_point: bool
+) -> None:
+    fill(disk, "x", "y")
+    (tmp_path / "files").rename(tmp_path / "unmounted")
+    if mount_point:
+        (tmp_path / "files").mkdir()
+    report = expire_objects()
+    assert (report.postponed, report.missing, report.failed) == (2, 0, 0)
+    assert disk.expiration("x")
+
+
+def test_a_namespace_that_is_gone_while_others_are_there_has_no_files(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:
+    get_filesystem("others")
     fill(disk, "x")
-    (tmp_path / "files").rename(tmp_path / "unmounted")
-    assert expire_objects().failed == 1
+    (tmp_path / "files" / "plots" / "x").unlink()
+    (tmp_path / "files" / "plots").rmdir()
+    assert expire_objects().missing == 1
 
 
-def test_a_broken_record_fails_alone(
+def test_files_on_a_back_end_that_is_away_are_put_off_as_often_as_it_takes(
+    djfs: Callable[..., None], records: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    away = {"type": "tests.test_sweep.AwayBackend"}
+    djfs(type="memory", max_attempts=1, batch_size=2, namespaces={"exports": away}, **records)
+    AwayBackend.asked = 0
+    names = list("abcdefghij")
+    fill(get_filesystem("exports"), *names)
+    fill(get_filesystem("plots"), *names)
+    with caplog.at_level(logging.WARNING, "djpyfs"):
+        report = expire_objects()
+    assert (report.deleted, report.failed, report.postponed) == (10, 0, 10)
+    assert caplog.text.count("put off: RemoteConnectionError") == 1
+    assert AwayBackend.asked == 3, "it was asked for each batch"
+    assert expire_objects() == SweepReport(duration=ANY), "they were due again at once"
+
+
+def test_a_broken_record_is_set_aside_alone_and_at_once(
     disk: ExpiringFS, redis_server: RedisServer, settings: Any
 ) -> None:
     fill(disk, "x")
@@ -228,7 +274,7 @@ def test_a_broken_record_fails_alone(
     key = f"{settings.DJFS['key_prefix']}:{{00}}:due"
     redis_server.client().zadd(key, dict.fromkeys(broken, 1))
     report = expire_objects()
-    assert (report.deleted, report.failed) == (1, len(broken))
+    assert (report.deleted, report.failed, report.set_aside) == (1, len(broken), len(broken))
 
 
 def test_an_idle_sweep_is_one_round_trip_per_shard(

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
 from fs.base import FS
-from fs.errors import ResourceNotFound
+from fs.errors import CreateFailed, RemoteConnectionError, ResourceNotFound
 
 from ..conf import SECOND, Placement, Settings
-from ..errors import ConfigurationError, UnknownBackend
+from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend
 from ..names import Entry
 
 BUILT_IN = {
@@ -27,6 +27,7 @@ BUILT_IN = {
     "storage": "djpyfs.backends.storage.StorageBackend",
 }
 OPEN_FILESYSTEMS = 1024
+AWAY = (BackendUnavailable, RemoteConnectionError, ConnectionError, TimeoutError)
 
 
 class Bucket(Protocol):
@@ -59,6 +60,9 @@ class Outcome:
     deleted: list[Entry] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
     failed: list[tuple[Entry, str]] = field(default_factory=list)
+    #: What stays because the back-end as a whole is away, and how that shows. It counts as no
+    #: attempt, however often it is tried again.
+    away: list[tuple[Entry, str]] = field(default_factory=list)
 
 
 class Backend(ABC):
@@ -106,9 +110,13 @@ class Backend(ABC):
         return {}
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
-        """Delete files of any number of namespaces while ``lease`` lasts."""
+        """Delete files of any number of namespaces while ``lease`` lasts.
+
+        Raises `BackendUnavailable`, or another error that `is_away` knows, where none can be
+        deleted because the back-end as a whole is away.
+        """
         outcome = Outcome()
-        for entry in entries:
+        for place, entry in enumerate(entries):
             if lease.remaining() <= 0:
                 break
             try:
@@ -116,9 +124,15 @@ class Backend(ABC):
             except ResourceNotFound:
                 outcome.missing.append(entry)
             except Exception as error:  # one bad file must not stop the others
+                if is_away(error):
+                    outcome.away += [(left, reason(error)) for left in entries[place:]]
+                    break
                 outcome.failed.append((entry, reason(error)))
             else:
                 outcome.deleted.append(entry)
+        if outcome.missing and not self.is_there():
+            outcome.away += [(entry, "its root is not there") for entry in outcome.missing]
+            outcome.missing = []
         return outcome
 
     def size(self, entry: Entry) -> int | None:
@@ -128,6 +142,10 @@ class Backend(ABC):
     def bucket(self) -> Bucket | None:
         """Return the bucket that holds the files, where there is one."""
         return None
+
+    def is_there(self) -> bool:
+        """Tell whether a file that is not found may be taken for gone."""
+        return True
 
     def checks(self) -> list[CheckMessage]:
         """Return what Django's system checks shall tell; nothing is written or asked over a net."""
@@ -151,6 +169,13 @@ def size_on_disk(path: str) -> int | None:
 def reason(error: Exception) -> str:
     """Return ``error`` in one line, for the record of a deletion that failed."""
     return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Tell whether ``error`` is one of a back-end that is away as a whole."""
+    if isinstance(error, CreateFailed):
+        return is_away(error.exc)
+    return isinstance(error, AWAY)
 
 
 def backend_class(type_: str) -> type[Backend]:

@@ -66,6 +66,10 @@ class OpenerBackend(Backend):
             raise errors.CreateFailed(exc=error) from error
         return _Directory(self, namespace)
 
+    def is_there(self) -> bool:
+        """Tell whether there is anything to have files in."""
+        return self.filesystem().isdir("/")
+
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:

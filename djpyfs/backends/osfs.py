@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -191,33 +192,15 @@ class DiskBackend(Backend):
         return found
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
-        """Delete files directory by directory, and prune those that become empty."""
-        outcome = Outcome()
-        groups: dict[tuple[str, str], list[Entry]] = {}
-        for entry in entries:
-            groups.setdefault((entry.namespace, entry.path.rpartition("/")[0]), []).append(entry)
-        for (namespace, directory), group in groups.items():
-            if lease.remaining() <= 0:
-                break
-            self._delete_in(namespace, directory, group, lease, outcome)
-        return outcome
+        """Delete files directory by directory, and prune those that become empty.
 
-    def _delete_in(
-        self, namespace: str, directory: str, group: list[Entry], lease: Lease, outcome: Outcome
-    ) -> None:
-        below = directory.split("/") if directory else []
+        A root that cannot be opened, or holds nothing at all, is one whose disk is not mounted.
+        """
         try:
-            with ExitStack() as opened:
-                root = opened.enter_context(_opened(self.root, None))
-                try:
-                    ways = _descend(opened, root, [*namespace.split("/"), *below])
-                except FileNotFoundError:
-                    outcome.missing += group
-                    return
-                _unlink(ways[-1], group, lease, outcome)
-                _prune(ways, below)
+            with _opened(self.root, None) as root:
+                return _delete_below(root, entries, lease)
         except OSError as error:
-            outcome.failed += [(entry, reason(error)) for entry in group]
+            return Outcome(away=[(entry, reason(error)) for entry in entries])
 
 
 def _nearest_existing(path: str) -> str:
@@ -245,6 +228,57 @@ def _location(options: Mapping[str, Any]) -> str | None:
     return location.rstrip("/")
 
 
+def _delete_below(root: int, entries: Sequence[Entry], lease: Lease) -> Outcome:
+    outcome = Outcome()
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.namespace, entry.path.rpartition("/")[0]), []).append(entry)
+    for (namespace, directory), group in groups.items():
+        if lease.remaining() <= 0:
+            break
+        _delete_in(root, namespace, directory, group, lease, outcome)
+    return outcome
+
+
+def _delete_in(
+    root: int, namespace: str, directory: str, group: list[Entry], lease: Lease, outcome: Outcome
+) -> None:
+    below = directory.split("/") if directory else []
+    with ExitStack() as opened:
+        try:
+            ways = _descend(opened, root, [*namespace.split("/"), *below])
+        except FileNotFoundError:
+            if _is_empty(root):
+                why = "directory_root is empty: is its disk mounted?"
+                outcome.away += [(entry, why) for entry in group]
+            else:
+                outcome.missing += group
+        except OSError as error:
+            _stays(root, group, error, outcome)
+        else:
+            _unlink(ways, group, lease, outcome)
+            _prune(ways, below)
+
+
+def _stays(root: int, entries: Sequence[Entry], error: OSError, outcome: Outcome) -> None:
+    told = outcome.away if _is_away(root, error) else outcome.failed
+    told += [(entry, reason(error)) for entry in entries]
+
+
+def _is_away(root: int, error: OSError) -> bool:
+    """Tell whether it is the whole disk that fails, and not what ``error`` was about."""
+    try:
+        flags = os.fstatvfs(root).f_flag
+    except OSError:
+        return True
+    return error.errno == errno.EROFS and bool(flags & os.ST_RDONLY)
+
+
+def _is_empty(directory: int) -> bool:
+    with os.scandir(directory) as entries:
+        return next(entries, None) is None
+
+
 @contextmanager
 def _opened(name: str, parent: int | None) -> Iterator[int]:
     # Only the root itself may be a link: below it, one could lead anywhere.
@@ -264,16 +298,16 @@ def _descend(opened: ExitStack, root: int, names: list[str]) -> list[int]:
     return ways
 
 
-def _unlink(directory: int, group: list[Entry], lease: Lease, outcome: Outcome) -> None:
+def _unlink(ways: list[int], group: list[Entry], lease: Lease, outcome: Outcome) -> None:
     for entry in group:
         if lease.remaining() <= 0:
             return
         try:
-            os.unlink(entry.path.rpartition("/")[2], dir_fd=directory)
+            os.unlink(entry.path.rpartition("/")[2], dir_fd=ways[-1])
         except FileNotFoundError:
             outcome.missing.append(entry)
         except OSError as error:
-            outcome.failed.append((entry, reason(error)))
+            _stays(ways[0], [entry], error, outcome)
         else:
             outcome.deleted.append(entry)
 

@@ -67,6 +67,8 @@ BATCH_REFUSED = frozenset(
     XAmzContentSHA256Mismatch""".split()
 )
 
+BUSY = frozenset((429, 500, 502, 503, 504))  # what servers answer that are in trouble themselves
+
 
 class SharedClient:
     """One boto3 client for all threads, made when it is first called for.
@@ -707,8 +709,8 @@ class S3Backend(Backend):
         except Exception as error:  # whatever it is, the other batches must go
             if _batch_refused(error):
                 self._delete_singly(chunk, lease, outcome)
-            else:
-                outcome.failed.extend((entry, reason(error)) for entry in chunk.values())
+            else:  # which says nothing of a single file
+                outcome.away.extend((entry, reason(error)) for entry in chunk.values())
         else:
             _settle(chunk, refused, outcome)
 
@@ -722,6 +724,8 @@ class S3Backend(Backend):
             except Exception as error:  # whatever it is, the other files must go
                 if _code(error) == "NoSuchKey":
                     outcome.missing.append(entry)
+                elif _is_away(error):
+                    outcome.away.append((entry, reason(error)))
                 else:
                     outcome.failed.append((entry, reason(error)))
             else:
@@ -760,8 +764,18 @@ def _code(error: Exception) -> str:
     return error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
 
 
+def _status(error: Exception) -> int:
+    if not isinstance(error, ClientError):
+        return 0
+    return error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+
+
 def _batch_refused(error: Exception) -> bool:
     return _code(error) in BATCH_REFUSED
+
+
+def _is_away(error: Exception) -> bool:
+    return not isinstance(error, ClientError) or _status(error) in BUSY
 
 
 def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
@@ -781,9 +795,7 @@ def _translated(path: str) -> Iterator[None]:
 def _translation(path: str, error: Exception) -> Exception:
     if isinstance(error, ConnectionError | HTTPClientError):
         return errors.RemoteConnectionError(path, exc=error, msg=_message(error))
-    status = 0
-    if isinstance(error, ClientError):
-        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    status = _status(error)
     if status == 404 and _code(error) != "NoSuchBucket":
         return errors.ResourceNotFound(path)
     kind = errors.PermissionDenied if status == 403 else errors.OperationFailed

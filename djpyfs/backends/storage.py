@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -51,6 +52,13 @@ class StorageBackend(Backend):
     def make_filesystem(self, namespace: str) -> FS:
         """Return the filesystem of a namespace; nothing is asked for yet."""
         return StorageFileSystem(self.storage, namespace)
+
+    def is_there(self) -> bool:
+        """Tell whether the directory is there, of a storage that has one."""
+        try:
+            return os.path.isdir(self.storage().path(""))
+        except NotImplementedError:
+            return True
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None

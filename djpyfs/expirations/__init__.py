@@ -23,7 +23,7 @@ FIRST_PAUSE = 0.002  # s
 LONGEST_PAUSE = 0.1  # s
 SWEEPS_KEPT = 1_000
 NOTHING: Mapping[str, float] = {}
-HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
+NOBODY: Mapping[int, Sequence[bytes]] = {}
 
 
 class Claim(NamedTuple):
@@ -239,13 +239,18 @@ class ExpirationStore(ABC):
         done: Sequence[bytes] | None,
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
-        held: Sequence[bytes] = (),
+        broken: Sequence[tuple[bytes, str]] = (),
+        put_off: Mapping[int, Sequence[bytes]] = NOBODY,
         then: tuple[int, int] | None = None,
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
-        """Forget what is ``done`` (None: all that is claimed under ``token``), put off
-        ``failures`` and what is ``held``, add ``tally`` and what became of the failures to the
-        totals, and claim anew with ``then`` (limit, lease), in one round trip."""
+        """Tell what became of a claim, and claim anew, all in one round trip.
+
+        Forgets what is ``done`` (None: all that is claimed under ``token``), counts an attempt
+        for each of the ``failures``, sets aside what is ``broken``, has what is ``put_off`` due
+        again after so many µs without counting an attempt, adds ``tally`` and what became of
+        the failures to the totals, and claims with ``then`` (limit, lease).
+        """
 
     @abstractmethod
     def keeps_records_on_disk(self) -> bool:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..conf import SECOND
 from . import (
-    HOLD_PAUSE,
+    NOBODY,
     NOTHING,
     SWEEPS_KEPT,
     Backoff,
@@ -244,30 +244,36 @@ class MemoryStore(ExpirationStore):
         done: Sequence[bytes] | None,
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
-        held: Sequence[bytes] = (),
+        broken: Sequence[tuple[bytes, str]] = (),
+        put_off: Mapping[int, Sequence[bytes]] = NOBODY,
         then: tuple[int, int] | None = None,
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
+        def ours(failures: Sequence[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
+            return [failure for failure in failures if self._claimed.get(failure[0]) == token]
+
         with self._lock:
             whole = [member for member, ends in self._claimed.items() if ends == token]
             for member in whole if done is None else done:
                 if self._claimed.get(member) == token:
                     del self._claimed[member]
                     self._attempts.pop(member, None)
-            for member in held:
-                if self._claimed.get(member) == token:
-                    self._postpone(member)
-            ours = [failure for failure in failures if self._claimed.get(failure[0]) == token]
-            set_aside = sum(self._fail(*failure, backoff) for failure in ours if backoff)
-            retried = len(ours) - set_aside
+            for delay, members in put_off.items():
+                for member in members:
+                    if self._claimed.get(member) == token:
+                        self._postpone(member, delay)
+            fates = [self._fail(*failure, backoff) for failure in ours(failures) if backoff]
+            fates += [self._fail(*failure, Backoff(1)) for failure in ours(broken)]
+            set_aside = sum(fates)
+            retried = len(fates) - set_aside
             self._add_to_totals({**tally, "retried": retried, "set_aside": set_aside})
             claim = self.claim(shard, *then) if then else None
             return Settled(retried, set_aside, claim)
 
-    def _postpone(self, member: bytes) -> None:
+    def _postpone(self, member: bytes, delay: int) -> None:
         del self._claimed[member]
         self._attempts.setdefault(member, 0)
-        self._set_deadline(member, self._now() + HOLD_PAUSE)
+        self._set_deadline(member, self._now() + delay)
 
     def _fail(self, member: bytes, reason: str, backoff: Backoff) -> bool:
         del self._claimed[member]

@@ -27,7 +27,7 @@ from redis.retry import Retry
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
 from . import (
-    HOLD_PAUSE,
+    NOBODY,
     NOTHING,
     SWEEPS_KEPT,
     Backoff,
@@ -201,27 +201,28 @@ class RedisStore(ExpirationStore):
         done: Sequence[bytes] | None,
         failures: Sequence[tuple[bytes, str]] = (),
         backoff: Backoff | None = None,
-        held: Sequence[bytes] = (),
+        broken: Sequence[tuple[bytes, str]] = (),
+        put_off: Mapping[int, Sequence[bytes]] = NOBODY,
         then: tuple[int, int] | None = None,
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
         calls = []
+        totals = [self._totals_key(shard)]
         if done is None or done:
             calls.append(_Call("acknowledge", shard, (token, *(done or ()))))
-        if held:
-            calls.append(_Call("postpone", shard, (token, HOLD_PAUSE, *held)))
-        if failures and backoff:
-            pairs = [part for failure in failures for part in failure]
-            totals = [self._totals_key(shard)]
-            calls.append(_Call("fail", shard, (token, *backoff, *pairs), totals))
+        for delay, members in put_off.items():
+            calls.append(_Call("postpone", shard, (token, delay, *members)))
+        for why, policy in (failures, backoff), (broken, Backoff(1)):
+            if why and policy:
+                calls.append(_Call("fail", shard, (token, *policy, *chain(*why)), totals))
         if tally:
-            growths = list(chain(*tally.items()))
-            calls.append(_Call("tally", shard, growths, [self._totals_key(shard)]))
+            calls.append(_Call("tally", shard, list(chain(*tally.items())), totals))
         if then:
             calls.append(_Call("claim", shard, then))
-        replies = dict(zip((call.verb for call in calls), self._run_all(calls), strict=True))
-        claim = _claim(replies["claim"]) if then else None
-        retried, set_aside = replies.get("fail", (0, 0))
+        replies = self._run_all(calls)
+        claim = _claim(replies[-1]) if then else None
+        fates = [own for call, own in zip(calls, replies, strict=True) if call.verb == "fail"]
+        retried, set_aside = map(sum, zip((0, 0), *fates, strict=True))
         return Settled(retried, set_aside, claim)
 
     def _totals_key(self, shard: int) -> str:

@@ -85,15 +85,19 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
 
     report = sweep(limit, seconds, tell)
     console.show(report, _report_lines(report))
-    if report.failed:
-        raise CommandError(f"deletions that failed: {report.failed}", returncode=AMISS)
+    if report.failed or report.postponed:
+        raise CommandError(
+            f"deletions that failed: {report.failed}; put off, for their back-end is away: "
+            f"{report.postponed}",
+            returncode=AMISS,
+        )
 
 
 def _report_lines(report: SweepReport) -> Iterator[str]:
     yield (
         f"{report.deleted} deleted, {report.missing} missing, {report.failed} failed "
         f"({report.retried} to be tried again, {report.set_aside} set aside), "
-        f"{report.held} on hold, {report.remaining} still overdue"
+        f"{report.held} on hold, {report.postponed} put off, {report.remaining} still overdue"
     )
     yield f"The oldest was {report.lag:.1f} s late; the sweep took {report.duration:.1f} s"
 
