@@ -72,6 +72,7 @@ class Settings:
     redis_url: str = field(repr=False)  # may hold a password
     key_prefix: str
     shards: int
+    wait_replicas: int
     sweep_interval: float  # s
     batch_size: int
     lease: int  # µs
@@ -147,6 +148,7 @@ SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
     "redis_url": (_text, "redis://127.0.0.1:6379/0"),
     "key_prefix": (_key_prefix, "djpyfs"),
     "shards": (_whole(1, 1024), 1),
+    "wait_replicas": (_whole(0, 16), 0),
     "sweep_interval": (_number(0.1, 86_400), 60),
     "batch_size": (_whole(1, 5_000), 1_000),
     "lease": (_microseconds(1, 3_600), 30),

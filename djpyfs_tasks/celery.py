@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from celery import Celery
 from django.conf import settings
 
 from djpyfs import conf
+from djpyfs.errors import ConfigurationError
+from djpyfs.expirations.servers import Address, address_of
 
 from .schedule import beat_schedule
 
@@ -15,10 +19,17 @@ SWEEPS = "djpyfs.sweep"
 ONE_SHOTS = "djpyfs.one_shot"
 # A broker that is away must not hold up the web request that offers a one-shot to it.
 BROKER_TIMEOUT = 2  # s
+NO_BROKER = (
+    "DJFS['redis_url'] is a Redis Cluster, which cannot hold Celery's queues: "
+    "set CELERY_BROKER_URL to another broker (and CELERY_RESULT_BACKEND, to keep results)"
+)
 
 
 def make_app() -> Celery:
-    """Return an app whose broker and result store are ``DJFS["redis_url"]``."""
+    """Return an app whose broker and result store are ``DJFS["redis_url"]``.
+
+    Raises `ConfigurationError` where that is a Redis Cluster, and the settings name no broker.
+    """
     made = Celery("djpyfs", include=["djpyfs_tasks.tasks"])
     made.config_from_object("django.conf:settings", namespace="CELERY")
     # Celery ranks what an app brings along above the settings that it reads.
@@ -32,10 +43,8 @@ def make_app() -> Celery:
 
 
 def _configuration() -> dict[str, Any]:
-    redis_url = conf.current().redis_url
     return {
-        "broker_url": redis_url,
-        "result_backend": redis_url,
+        **_broker(conf.current().redis_url),
         # One-shots wait in worker memory for their time; sweeps must not wait behind them.
         "task_routes": {
             "djpyfs_tasks.expire_objects": {"queue": SWEEPS},
@@ -52,10 +61,49 @@ def _configuration() -> dict[str, Any]:
         "worker_send_task_events": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_timeout": BROKER_TIMEOUT,
-        "broker_transport_options": {"socket_timeout": BROKER_TIMEOUT},
         "timezone": "UTC",
         "beat_schedule": beat_schedule(),
     }
+
+
+def _broker(redis_url: str) -> dict[str, Any]:
+    """Return where the queues and the results are, in the form that Celery takes."""
+    quickly = {"socket_timeout": BROKER_TIMEOUT}
+    address = None if redis_url.startswith("memory://") else address_of(redis_url)
+    if address and address.kind == "sentinel":
+        return _behind_sentinels(address, quickly)
+    if not (address and address.kind == "cluster"):
+        where = {"broker_url": redis_url, "result_backend": redis_url}
+    elif hasattr(settings, "CELERY_BROKER_URL"):
+        where = {}
+    else:
+        raise ConfigurationError(NO_BROKER)
+    return {**where, "broker_transport_options": quickly}
+
+
+def _behind_sentinels(address: Address, quickly: dict[str, Any]) -> dict[str, Any]:
+    tls = {key: value for key, value in address.options.items() if key.startswith("ssl_")}
+    if address.tls:
+        tls = {"ssl_cert_reqs": "required", **tls}
+    sentinel = {**quickly, **tls, "ssl": address.tls, **address.guide_options}
+    options = {**quickly, "master_name": address.master_name, "sentinel_kwargs": sentinel}
+    db, credentials = address.options.get("db", 0), _credentials(address.options)
+    places = (
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts
+    )
+    url = ";".join(f"sentinel://{credentials}{place}/{db}" for place in places)
+    return {
+        "broker_url": url,
+        "result_backend": url,
+        "broker_transport_options": options,
+        "result_backend_transport_options": options,
+        **({"broker_use_ssl": tls, "redis_backend_use_ssl": tls} if address.tls else {}),
+    }
+
+
+def _credentials(options: Mapping[str, Any]) -> str:
+    user, password = (quote(options.get(key, ""), safe="") for key in ("username", "password"))
+    return f"{user}:{password}@" if user or password else ""
 
 
 app = make_app()

@@ -1,11 +1,12 @@
-"""A system check of what one-shots need of the broker."""
+"""System checks of the broker: whether there is one, and what one-shots need of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from celery import current_app
-from django.core.checks import CheckMessage, Warning, register
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from djpyfs import conf
 from djpyfs.errors import ConfigurationError
@@ -31,5 +32,25 @@ def check_horizon(**_: Any) -> list[CheckMessage]:
             hint="Make the horizon shorter than the broker's visibility_timeout.",
             obj="settings.DJFS",
             id="djpyfs.W006",
+        )
+    ]
+
+
+@register("djpyfs")
+def check_broker(**_: Any) -> list[CheckMessage]:
+    """Tell where our own app would look for its queues in a Redis Cluster."""
+    try:
+        scheme = conf.current().redis_url.partition("://")[0]
+    except ConfigurationError:
+        return []
+    ours = current_app.main in ("default", "djpyfs")  # the first: what Celery makes up
+    if not ours or not scheme.endswith("+cluster") or hasattr(django_settings, "CELERY_BROKER_URL"):
+        return []
+    return [
+        Error(
+            "DJFS['redis_url'] is a Redis Cluster, which cannot hold Celery's queues",
+            hint="Set CELERY_BROKER_URL to another broker, or bring a Celery app of your own.",
+            obj="settings.DJFS",
+            id="djpyfs.E005",
         )
     ]

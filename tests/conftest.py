@@ -14,12 +14,27 @@ import pytest
 import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
 from djpyfs import get_filesystem
 from djpyfs.filesystem import ExpiringFS
-from tests.servers import RedisServer, running_moto, running_redis
+from tests.servers import (
+    RedisCluster,
+    RedisServer,
+    SentinelSet,
+    running_moto,
+    running_redis,
+    running_set,
+)
 
 # fs.test calls it by the name that Python 3.12 dropped.
 unittest.TestCase.assertRaisesRegexp = unittest.TestCase.assertRaisesRegex  # type: ignore[attr-defined]
 
 BUCKET = "djpyfs"
+NEVER = 3_600.0  # s: until then no server takes over for another one that is slow
+# fixture of the server, shards, replicas that confirm each change
+RECORDS = {
+    "redis": ("redis_server", 1, 0),
+    "redis-sharded": ("redis_server", 3, 0),
+    "sentinel": ("sentinels", 1, 1),
+    "cluster": ("redis_cluster", 5, 1),
+}
 KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region": "us-east-1"}
 
 
@@ -31,6 +46,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def redis_server() -> Iterator[RedisServer]:
     with running_redis() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    with running_set(RedisCluster, NEVER) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def sentinels() -> Iterator[SentinelSet]:
+    with running_set(SentinelSet, NEVER) as sentinels:
+        yield sentinels
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +85,9 @@ def records_of(request: pytest.FixtureRequest) -> dict[str, Any]:
     own = {"key_prefix": f"test-{uuid.uuid4().hex}"}
     if request.param == "memory":
         return {**own, "redis_url": "memory://"}
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return {**own, "redis_url": server.url, "shards": 3 if request.param == "redis-sharded" else 1}
+    fixture, shards, replicas = RECORDS[request.param]
+    url = request.getfixturevalue(fixture).url
+    return {**own, "redis_url": url, "shards": shards, "wait_replicas": replicas}
 
 
 @pytest.fixture(params=["osfs", "memory", "s3fs"])

@@ -20,6 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import redis
 from django.core.handlers.wsgi import WSGIHandler
+from redis.crc import key_slot
 
 from demo.stack import redis_server
 
@@ -98,6 +99,7 @@ class RedisServer(Server):
             "save": "",
             "appendonly": "no",
             "maxmemory-policy": "noeviction",
+            "repl-diskless-sync-delay": "0",
             **options,
         }
         pairs = [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -130,6 +132,179 @@ def running_redis(**options: str) -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+class RedisCluster:
+    """Three masters, each with a replica. Nobody takes over before ``node_timeout`` seconds."""
+
+    def __init__(self, directory: Path, node_timeout: float, **options: str) -> None:
+        self._node_timeout = str(int(node_timeout * 1_000))
+        self._bus = [free_port() for _ in range(6)]
+        self.nodes = [
+            RedisServer(
+                _made(directory / f"node-{bus}"),
+                **{
+                    "cluster-enabled": "yes",
+                    "cluster-port": str(bus),
+                    # News goes round faster like this, as long as the Cluster is made.
+                    "cluster-node-timeout": "500",
+                    "cluster-replica-no-failover": "yes",
+                    **options,
+                },
+            )
+            for bus in self._bus
+        ]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        masters, replicas = self.nodes[:3], self.nodes[3:]
+        bounds = [0, 5_461, 10_923, 16_384]
+        for number, master in enumerate(masters):
+            first, last = bounds[number], bounds[number + 1] - 1
+            self.say(master, "ADDSLOTSRANGE", first, last)
+            self.say(master, "SET-CONFIG-EPOCH", number + 1)
+        for other, bus in zip(self.nodes, self._bus, strict=True):
+            for node in self.nodes:
+                if node is not other:
+                    self.say(node, "MEET", HOST, other.port, bus)
+        wait_for(lambda: all(len(self._known(node)) == 6 for node in self.nodes), what="6 nodes")
+        for master, replica in zip(masters, replicas, strict=True):
+            self.say(replica, "REPLICATE", self.say(master, "MYID").decode())
+        wait_for(self.is_whole, what="the Cluster")
+        for node in self.nodes:
+            with node.client() as client:
+                client.config_set("cluster-node-timeout", self._node_timeout)
+                client.config_set("cluster-replica-no-failover", "no")
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def is_whole(self) -> bool:
+        """Whether all slots are served, as every node sees it, and each master is followed."""
+        states = [self.say(node, "INFO") for node in self.nodes]
+        return (
+            all(b"cluster_state:ok" in state for state in states)
+            and all(
+                len([n for n in self._known(node) if b"slave" in n]) == 3 for node in self.nodes
+            )
+            and all(_is_in_step(node) for node in self.nodes)
+        )
+
+    def say(self, node: RedisServer, *words: Any) -> Any:
+        with node.client() as client:
+            client.response_callbacks.clear()  # they make a dict of what is read here
+            return client.execute_command("CLUSTER", *words)
+
+    def owner(self, key: bytes) -> RedisServer:
+        """Return the master that holds a key."""
+        slot = key_slot(key)
+        for first, last, (_, port, *_), *_ in self.say(self.living(), "SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError("nobody has that slot")
+
+    def living(self) -> RedisServer:
+        return next(node for node in self.nodes if node.process and node.process.poll() is None)
+
+    def _known(self, node: RedisServer) -> list[set[bytes]]:
+        """The flags of each node that this one takes for a sound member."""
+        flags = [set(line.split()[2].split(b",")) for line in self.say(node, "NODES").splitlines()]
+        return [own for own in flags if own.isdisjoint({b"handshake", b"fail", b"fail?"})]
+
+
+class SentinelSet:
+    """A master with replicas, and three Sentinels that see to it that there is one."""
+
+    name = "mymaster"
+
+    def __init__(
+        self, directory: Path, down_after: float, replicas: int = 1, **options: str
+    ) -> None:
+        self.servers = [
+            RedisServer(_made(directory / f"server-{number}"), **options)
+            for number in range(1 + replicas)
+        ]
+        self.sentinels = []
+        for port in (free_port() for _ in range(3)):
+            file = directory / f"sentinel-{port}.conf"
+            file.write_text(
+                f"port {port}\nbind {HOST}\ndir {directory}\n"
+                f"sentinel monitor {self.name} {HOST} {self.servers[0].port} 2\n"
+                f"sentinel down-after-milliseconds {self.name} {int(down_after * 1_000)}\n"
+                f"sentinel failover-timeout {self.name} 5000\n"
+            )
+            self.sentinels.append(Server([redis_server(), str(file), "--sentinel"], port))
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{places}/{self.name}/0"
+
+    def start(self) -> None:
+        master, *replicas = self.servers
+        master.start()
+        for replica in replicas:
+            replica.start()
+            with replica.client() as client:
+                client.replicaof(HOST, str(master.port))
+        wait_for(lambda: all(map(_is_in_step, self.servers)), what="the replicas")
+        for sentinel in self.sentinels:
+            sentinel.start()
+        wait_for(self.is_whole, what="the Sentinels")
+
+    def stop(self) -> None:
+        for server in [*self.sentinels, *self.servers]:
+            server.stop()
+
+    def is_whole(self) -> bool:
+        """Whether every Sentinel knows of the others, and of every replica."""
+        seen = [self._master_seen_by(sentinel) for sentinel in self.sentinels]
+        replicas = len(self.servers) - 1
+        return all(
+            state["num-other-sentinels"] == 2 and state["num-slaves"] == replicas for state in seen
+        )
+
+    def master(self) -> RedisServer:
+        port = self._master_seen_by(self.sentinels[0])["port"]
+        return next(server for server in self.servers if server.port == port)
+
+    def _master_seen_by(self, sentinel: Server) -> dict[str, Any]:
+        with redis.Redis(host=HOST, port=sentinel.port) as client:
+            state: dict[str, Any] = client.sentinel_master(self.name)
+            return state
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    return directory
+
+
+def _is_in_step(server: RedisServer) -> bool:
+    """Whether a server is a master, or a replica that has all of its master."""
+    with server.client() as client:
+        info: Any = client.info("replication")
+    return bool(info["role"] == "master" or info["master_link_status"] == "up")
+
+
+S = TypeVar("S", RedisCluster, SentinelSet)
+
+
+@contextlib.contextmanager
+def running_set(kind: type[S], patience: float, **options: Any) -> Iterator[S]:
+    """Run servers that stand in for each other, after ``patience`` seconds."""
+    with tempfile.TemporaryDirectory(prefix="djpyfs-redis-") as directory:
+        servers = kind(Path(directory), patience, **options)
+        try:
+            servers.start()
+            yield servers
+        finally:
+            servers.stop()
 
 
 @contextlib.contextmanager

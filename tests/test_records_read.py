@@ -10,13 +10,13 @@ import pytest
 from djpyfs import RecordStoreUnavailable, conf
 from djpyfs.conf import SECOND
 from djpyfs.expirations import Backoff, ExpirationStore, Record, State, store_for
-from tests.conftest import records_of
+from tests.conftest import RECORDS, records_of
 from tests.servers import running_redis, wait_for
 
 LEASE = 30 * SECOND
 
 
-@pytest.fixture(params=["memory", "redis", "redis-sharded"])
+@pytest.fixture(params=["memory", *RECORDS])
 def store(request: pytest.FixtureRequest, djfs: Callable[..., None]) -> ExpirationStore:
     djfs(type="memory", **records_of(request))
     return store_for(conf.current())

@@ -373,30 +373,33 @@ def _when_free(attempt: Callable[[], tuple[int, T]]) -> T:
     return value
 
 
+_OF_REDIS = """redis rediss unix sentinel redis+sentinel rediss+sentinel
+    redis+cluster rediss+cluster""".split()
 _BY_SCHEME = {"memory": "djpyfs.expirations.memory_store.MemoryStore"} | dict.fromkeys(
-    ("redis", "rediss", "unix"), "djpyfs.expirations.redis_store.RedisStore"
+    _OF_REDIS, "djpyfs.expirations.redis_store.RedisStore"
 )
-_stores: dict[tuple[str, str, int], ExpirationStore] = {}
+_Named = tuple[str, str, int, int]
+_stores: dict[_Named, ExpirationStore] = {}
 _lock = Lock()
 
 
 def store_for(settings: Settings) -> ExpirationStore:
     """Return the record store that ``settings`` name, the same one for the same address."""
-    address = settings.redis_url, settings.key_prefix, settings.shards
-    return _stores.get(address) or _made(address)
+    named = settings.redis_url, settings.key_prefix, settings.shards, settings.wait_replicas
+    return _stores.get(named) or _made(named)
 
 
-def _made(address: tuple[str, str, int]) -> ExpirationStore:
-    scheme = address[0].partition("://")[0]
+def _made(named: _Named) -> ExpirationStore:
+    scheme = named[0].partition("://")[0]
     if scheme not in _BY_SCHEME:
         known = ", ".join(f"{known}://" for known in _BY_SCHEME)
         raise ConfigurationError(
             f"DJFS['redis_url'] has the scheme {scheme[:20]!r}: use one of {known}"
         )
     with _lock:
-        if address not in _stores:
-            _stores[address] = import_string(_BY_SCHEME[scheme])(*address)
-        return _stores[address]
+        if named not in _stores:
+            _stores[named] = import_string(_BY_SCHEME[scheme])(*named)
+        return _stores[named]
 
 
 def close_all() -> None:

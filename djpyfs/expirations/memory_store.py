@@ -54,10 +54,12 @@ class Ticket(NamedTuple):
 class MemoryStore(ExpirationStore):
     """Records that live and die with this process; the verbs do what the scripts do.
 
-    ``url``, ``key_prefix`` and ``shards`` only tell one store from another.
+    What it is given only tells one store from another.
     """
 
-    def __init__(self, url: str = "", key_prefix: str = "", shards: int = 1) -> None:
+    def __init__(
+        self, url: str = "", key_prefix: str = "", shards: int = 1, wait_replicas: int = 0
+    ) -> None:
         self._lock = RLock()
         self._last_token = 0
         self._due: dict[bytes, int] = {}

@@ -6,24 +6,20 @@ import json
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha1
 from heapq import nsmallest
 from importlib.resources import files
 from itertools import chain, pairwise
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import WeakSet
 from zlib import crc32
 
 import redis
-from redis.backoff import NoBackoff
-from redis.client import Pipeline
-from redis.exceptions import (
-    BusyLoadingError,
-    NoScriptError,
-    OutOfMemoryError,
-    RedisError,
-)
-from redis.retry import Retry
+from redis.crc import key_slot
+from redis.exceptions import MovedError, NoScriptError, OutOfMemoryError, RedisError
+from redis.sentinel import MasterNotFoundError
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
 from . import (
@@ -42,10 +38,9 @@ from . import (
     State,
     Touch,
 )
+from .servers import Servers, passes, servers_at
 
-# Together below the 5 s after which a Redis that hangs must have become an error.
-CONNECT_TIMEOUT = 2  # s
-REPLY_TIMEOUT = 4  # s
+WAIT_TIMEOUT = 1_000  # ms, for the replicas
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
@@ -54,6 +49,7 @@ KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
     counts release postpone renew adopt use_ticket tally""".split()
+READING = frozenset({"deadline", "counts"})
 
 
 class _Call(NamedTuple):
@@ -63,6 +59,15 @@ class _Call(NamedTuple):
     shard: int
     arguments: Sequence[Any]
     more_keys: Sequence[str] = ()
+
+
+class _Command(NamedTuple):
+    """One command to the server that holds a slot, as a method of redis-py."""
+
+    slot: int
+    method: str
+    arguments: Sequence[Any]
+    options: Mapping[str, Any] = {}
 
 
 def _sources() -> dict[str, str]:
@@ -84,21 +89,35 @@ def _source(verb: str, prelude: Sequence[str]) -> str:
 
 
 class RedisStore(ExpirationStore):
-    """Records in Redis ≥ 7 or Valkey, spread over ``shards`` groups of keys."""
+    """Records in Redis ≥ 7 or Valkey, spread over ``shards`` groups of keys.
 
-    def __init__(self, url: str, key_prefix: str, shards: int) -> None:
+    With ``wait_replicas``, each verb that changes something returns once so many replicas have
+    the change as well. Where they do not within `WAIT_TIMEOUT` it raises
+    `RecordStoreUnavailable`: then the change may hold or be lost with the next failover, and
+    the call can be repeated. That goes for the claims of sweeps, too: what was not confirmed is
+    not deleted, so a master that nobody follows any more lets nothing go.
+    """
+
+    def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int = 0) -> None:
         self.shards = range(shards)
         self._prefix = key_prefix
-        self._redis = _connect(url)
-        self._translation = _Translation(self._redis)
+        self._wait_replicas = wait_replicas
+        self._servers = servers_at(url)
+        self._translation = _Translation(self._servers)
         self._keys = [
             [f"{key_prefix}:{{{shard:02}}}:{name}".encode() for name in KEYS]
             for shard in self.shards
         ]
-        self._digests: dict[str, str] = {}
+        self._slots = [key_slot(due) for due, *_ in self._keys]
+        self._sources = _sources()
+        self._digests = {
+            verb: sha1(source.encode(), usedforsecurity=False).hexdigest()
+            for verb, source in self._sources.items()
+        }
+        self._ready: WeakSet[redis.Redis] = WeakSet()
 
     def close(self) -> None:
-        self._redis.close()
+        self._servers.close()
 
     # -- the verbs of writers
 
@@ -175,8 +194,8 @@ class RedisStore(ExpirationStore):
     # -- tickets
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
-        with self._translation:
-            self._redis.set(self._ticket_key(member, ticket), uses, pxat=end // 1_000)
+        slot, key = self._slots[self.shard_of(member)], self._ticket_key(member, ticket)
+        self._send([_Command(slot, "set", (key, uses), {"pxat": end // 1_000})])
 
     def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
         key = self._ticket_key(member, ticket)
@@ -229,10 +248,13 @@ class RedisStore(ExpirationStore):
         return f"{self._prefix}:{{{shard:02}}}:totals"
 
     def keeps_records_on_disk(self) -> bool:
+        def kept(client: redis.Redis) -> bool:
+            persistence: Any = client.info("persistence")
+            intervals: Any = client.config_get("save")
+            return bool(persistence.get("aof_enabled") or intervals.get("save"))
+
         with self._translation:
-            persistence: Any = self._redis.info("persistence")
-            intervals: Any = self._redis.config_get("save")
-        return bool(persistence.get("aof_enabled") or intervals.get("save"))
+            return self._servers.patiently(lambda: all(map(kept, self._servers.all())))
 
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
         calls = [
@@ -254,29 +276,28 @@ class RedisStore(ExpirationStore):
         )
 
     def earliest(self, limit: int) -> Sequence[Record]:
-        with self._translation, self._reading() as reading:
-            for due, *_ in self._keys:
-                reading.zrange(due, 0, limit - 1, withscores=True)
-            waiting = chain(*reading.execute())
-        records = (Record(member, int(score)) for member, score in waiting)
+        firsts = self._send_to_shards("due", "zrange", 0, limit - 1, withscores=True)
+        records = (Record(member, int(score)) for member, score in chain(*firsts))
         return nsmallest(limit, records, key=attrgetter("deadline"))
 
     def due_between(self, edges: Sequence[int]) -> Sequence[int]:
-        with self._translation, self._reading() as reading:
-            for due, *_ in self._keys:
-                for first, end in pairwise(edges):
-                    reading.zcount(due, first, f"({end}")
-            counts: list[int] = reading.execute()
+        counts: list[int] = self._send(
+            [
+                _Command(slot, "zcount", (due, first, f"({end}"))
+                for slot, (due, *_) in zip(self._slots, self._keys, strict=True)
+                for first, end in pairwise(edges)
+            ]
+        )
         bars = len(edges) - 1
         return [sum(counts[bar::bars]) for bar in range(bars)]
 
     def record(self, member: bytes) -> Record | None:
-        due, claimed, _, failed = self._keys[self.shard_of(member)]
-        with self._translation, self._reading() as reading:
-            reading.zscore(due, member)
-            reading.zscore(claimed, member)
-            reading.hexists(failed, member)
-            found = reading.execute()
+        shard = self.shard_of(member)
+        due, claimed, _, failed = self._keys[shard]
+        looks = (("zscore", due), ("zscore", claimed), ("hexists", failed))
+        found = self._send(
+            [_Command(self._slots[shard], method, (key, member)) for method, key in looks]
+        )
         return next(
             (
                 Record(member, int(value) if state is State.DUE else 0, state)
@@ -289,22 +310,27 @@ class RedisStore(ExpirationStore):
     def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
         pattern = _pattern(prefix, text)
         cursors = {
-            (key, state): 0
-            for due, claimed, _, failed in self._keys
+            (slot, key, state): 0
+            for slot, (due, claimed, _, failed) in zip(self._slots, self._keys, strict=True)
             for key, state in zip((due, claimed, failed), State, strict=True)
         }
         while cursors:
-            with self._translation, self._reading() as reading:
-                for (key, state), cursor in cursors.items():
-                    scan = reading.hscan if state is State.SET_ASIDE else reading.zscan
-                    scan(key, cursor, pattern, SCANNED)
-                replies: list[Any] = reading.execute()
+            replies = self._send(
+                [
+                    _Command(
+                        slot,
+                        "hscan" if state is State.SET_ASIDE else "zscan",
+                        (key, cursor, pattern, SCANNED),
+                    )
+                    for (slot, key, state), cursor in cursors.items()
+                ]
+            )
             steps = list(zip(cursors, replies, strict=True))
             yield (
                 SCANNED * len(steps),
                 [
                     Record(member, int(value) if state is State.DUE else 0, state)
-                    for (_, state), (_, found) in steps
+                    for (*_, state), (_, found) in steps
                     for member, value in dict(found).items()
                 ],
             )
@@ -314,10 +340,9 @@ class RedisStore(ExpirationStore):
         shard, position = map(int, cursor.split(":")) if cursor else (0, 0)
         found: dict[bytes, bytes] = {}
         while len(found) < limit and shard < len(self.shards):
-            with self._translation, self._reading() as reading:
-                failed = self._keys[shard][KEYS.index("failed")]
-                reading.hscan(failed, position, _pattern(prefix), min(limit, SCANNED))
-                [(position, page)] = reading.execute()
+            failed = self._keys[shard][KEYS.index("failed")]
+            look = failed, position, _pattern(prefix), min(limit, SCANNED)
+            [(position, page)] = self._send([_Command(self._slots[shard], "hscan", look)])
             found.update(page)
             shard += not position
         records = [GivenUp(member, **json.loads(why)) for member, why in found.items()]
@@ -336,39 +361,32 @@ class RedisStore(ExpirationStore):
         ]
         return list(chain(*self._run_all(calls)))
 
-    def _reading(self) -> Pipeline:
-        """Return what sends several reads in one round trip."""
-        if not self._digests:
-            self._load()
-        return self._redis.pipeline(transaction=False)
-
     def record_sweep(
         self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
     ) -> None:
-        with self._translation, self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.xadd(
-                f"{self._prefix}:sweeps",
-                {"report": json.dumps(report)},
-                maxlen=SWEEPS_KEPT,
-                approximate=True,
-            )
-            for number, growth in tally.items():
-                pipeline.hincrbyfloat(self._totals_key(0), number, growth)
-            pipeline.execute()
+        key, entry = f"{self._prefix}:sweeps", {"report": json.dumps(report)}
+        limit = {"maxlen": SWEEPS_KEPT, "approximate": True}
+        growths = [
+            _Command(self._slots[0], "hincrbyfloat", (self._totals_key(0), number, growth))
+            for number, growth in tally.items()
+        ]
+        self._send([_Command(_slot_of(key), "xadd", (key, entry), limit), *growths])
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
-        with self._translation:
-            entries: Any = self._redis.xrevrange(f"{self._prefix}:sweeps", count=limit)
+        key = f"{self._prefix}:sweeps"
+        [entries] = self._send([_Command(_slot_of(key), "xrevrange", (key,), {"count": limit})])
         return [
             {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
             for id_, fields in entries
         ]
 
     def totals(self) -> dict[str, float]:
-        with self._translation, self._reading() as reading:
-            for shard in self.shards:
-                reading.hgetall(self._totals_key(shard))
-            shards: list[dict[bytes, bytes]] = reading.execute()
+        shards: list[dict[bytes, bytes]] = self._send(
+            [
+                _Command(self._slots[shard], "hgetall", (self._totals_key(shard),))
+                for shard in self.shards
+            ]
+        )
         totals: defaultdict[str, float] = defaultdict(float)
         for number, value in chain(*(own.items() for own in shards)):
             totals[number.decode()] += float(value)
@@ -387,88 +405,149 @@ class RedisStore(ExpirationStore):
         return groups
 
     def _run(self, verb: str, shard: int, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
+        call = _Call(verb, shard, arguments, more_keys)
+        if self._wait_replicas:
+            return self._run_all([call])[0]
+        command = self._evalsha(call)
         with self._translation:
-            digest = self._digests.get(verb) or self._load()[verb]
-            keys_and_arguments = *self._keys[shard], *more_keys, *arguments
-            keys = len(KEYS) + len(more_keys)
+            return self._servers.patiently(lambda: self._evaluated(command))
+
+    def _evaluated(self, command: _Command) -> Any:
+        client = self._servers.of(command.slot)
+        if client in self._ready:
             try:
-                return self._redis.evalsha(digest, keys, *keys_and_arguments)
+                return client.evalsha(*command.arguments)
             except NoScriptError:  # a server that was restarted, or has failed over
-                self._load()
-                return self._redis.evalsha(digest, keys, *keys_and_arguments)
+                pass
+        self._load(client)
+        return client.evalsha(*command.arguments)
 
     def _run_all(self, calls: Sequence[_Call]) -> list[Any]:
-        """Run several scripts in one round trip."""
-        if not calls:
-            return []
+        """Run several scripts, in one round trip for each server."""
+        changing = any(call.verb not in READING for call in calls)
+        return self._send(list(map(self._evalsha, calls)), changing)
+
+    def _evalsha(self, call: _Call) -> _Command:
+        verb, shard, arguments, more_keys = call
+        keys = len(KEYS) + len(more_keys)
+        arguments = self._digests[verb], keys, *self._keys[shard], *more_keys, *arguments
+        return _Command(self._slots[shard], "evalsha", arguments)
+
+    def _send_to_shards(self, name: str, method: str, *arguments: Any, **options: Any) -> list[Any]:
+        """Send the same command about one key of each shard."""
+        keys = [own[KEYS.index(name)] for own in self._keys]
+        return self._send(
+            [
+                _Command(slot, method, (key, *arguments), options)
+                for slot, key in zip(self._slots, keys, strict=True)
+            ]
+        )
+
+    def _send(self, commands: Sequence[_Command], changing: bool = False) -> list[Any]:
+        """Send commands, in one round trip for each server; what is ``changing`` is confirmed."""
+        replies: dict[int, Any] = {}
+
+        def attempt() -> list[Any]:
+            for client, own in self._by_server(commands, replies).items():
+                answers = self._answers(client, [commands[i] for i in own], changing)
+                replies.update(zip(own, answers, strict=True))
+            return [replies[i] for i in range(len(commands))]
+
         with self._translation:
-            if not self._digests:
-                self._load()
-            replies = self._pipelined(calls)
-            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
-                self._load()
-                again = self._pipelined([calls[i] for i in unknown])
-                for i, reply in zip(unknown, again, strict=True):
-                    replies[i] = reply
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
+            return self._servers.patiently(attempt)
 
-    def _pipelined(self, calls: Sequence[_Call]) -> list[Any]:
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for verb, shard, arguments, more_keys in calls:
-                keys: list[Any] = [*self._keys[shard], *more_keys]
-                pipeline.evalsha(self._digests[verb], len(keys), *keys, *arguments)
-            return pipeline.execute(raise_on_error=False)
+    def _by_server(
+        self, commands: Sequence[_Command], answered: Collection[int]
+    ) -> dict[redis.Redis, list[int]]:
+        groups: dict[redis.Redis, list[int]] = {}
+        for i, command in enumerate(commands):
+            if i not in answered:
+                groups.setdefault(self._servers.of(command.slot), []).append(i)
+        return groups
 
-    def _load(self) -> dict[str, str]:
-        """Check the ground and load the scripts, in one round trip; return their digests."""
-        sources = _sources()
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(f"{self._prefix}:shards", len(self.shards), nx=True)
-            pipeline.get(f"{self._prefix}:shards")
+    def _answers(
+        self, client: redis.Redis, commands: Sequence[_Command], changing: bool
+    ) -> list[Any]:
+        if client not in self._ready:
+            self._load(client)
+        replies = self._pipelined(client, commands, changing)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            self._load(client)
+            again = self._pipelined(client, [commands[i] for i in unknown], changing)
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        return _without_errors(replies)
+
+    def _pipelined(
+        self, client: redis.Redis, commands: Sequence[_Command], changing: bool
+    ) -> list[Any]:
+        confirmed = changing and self._wait_replicas > 0
+        with client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                getattr(pipeline, command.method)(*command.arguments, **command.options)
+            if confirmed:
+                pipeline.wait(self._wait_replicas, WAIT_TIMEOUT)
+            replies = pipeline.execute(raise_on_error=False)
+        if confirmed:
+            self._check_confirmed(replies.pop())
+        return replies
+
+    def _check_confirmed(self, replicas: int | Exception) -> None:
+        [count] = _without_errors([replicas])
+        if count < self._wait_replicas:
+            self._servers.look_again()
+            raise RecordStoreUnavailable(
+                f"Redis at {self._servers.address} has the change, but only {count} of the "
+                f"{self._wait_replicas} replicas that DJFS['wait_replicas'] asks for: try again"
+            )
+
+    def _load(self, client: redis.Redis) -> None:
+        """Check the ground and load the scripts."""
+        self._agree_on_shards()
+        with client.pipeline(transaction=False) as pipeline:
             pipeline.info("memory")
-            for source in sources.values():
+            for source in self._sources.values():
                 pipeline.script_load(source)
-            registered, *answers = pipeline.execute(raise_on_error=False)
-        # A full server takes no new key, and must still let sweeps through.
-        excused = isinstance(registered, OutOfMemoryError)
-        for answer in answers if excused else (registered, *answers):
-            if isinstance(answer, Exception):
-                raise answer
-        shards, memory, *digests = answers
-        self._check_server(int(shards or len(self.shards)), memory)
-        self._digests = dict(zip(sources, digests, strict=True))
-        return self._digests
+            memory, *_ = _without_errors(pipeline.execute(raise_on_error=False))
+        _check_eviction(memory)
+        self._ready.add(client)
 
-    def _check_server(self, shards: int, memory: Mapping[str, Any]) -> None:
-        if shards != len(self.shards):
+    def _agree_on_shards(self) -> None:
+        key = f"{self._prefix}:shards"
+        with self._servers.of(_slot_of(key)).pipeline(transaction=False) as pipeline:
+            pipeline.set(key, len(self.shards), nx=True)
+            pipeline.get(key)
+            registered, shards = pipeline.execute(raise_on_error=False)
+        # A full server takes no new key, and must still let sweeps through.
+        _without_errors(
+            [shards] if isinstance(registered, OutOfMemoryError) else [registered, shards]
+        )
+        if int(shards or len(self.shards)) != len(self.shards):
             raise ConfigurationError(
                 f"DJFS['shards'] is {len(self.shards)}, but the records in Redis are spread over "
-                f"{shards}: set it to {shards}, or empty the keys {self._prefix}:* first"
-            )
-        policy = str(memory.get("maxmemory_policy", ""))
-        if policy.startswith("allkeys"):
-            raise ConfigurationError(
-                f"Redis may evict the records, its maxmemory-policy is {policy}: "
-                "set it to noeviction"
+                f"{int(shards)}: set it to {int(shards)}, or empty the keys {self._prefix}:* first"
             )
 
 
-def _connect(url: str) -> redis.Redis:
-    # A lost connection is tried once more at once; a time-out is not, for it has cost seconds.
-    once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=REPLY_TIMEOUT,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            retry=once_more,
+def _check_eviction(memory: Mapping[str, Any]) -> None:
+    policy = str(memory.get("maxmemory_policy", ""))
+    if policy.startswith("allkeys"):
+        raise ConfigurationError(
+            f"Redis may evict the records, its maxmemory-policy is {policy}: set it to noeviction"
         )
-    except ValueError as error:
-        raise ConfigurationError(f"DJFS['redis_url'] cannot be read: {error}") from error
+
+
+def _without_errors(replies: list[Any]) -> list[Any]:
+    """Return ``replies``; raise the first of them that is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _slot_of(key: str) -> int:
+    return key_slot(key.encode())
 
 
 def _schedule(reply: list[Any] | int) -> tuple[int, int, list[bytes]]:
@@ -499,28 +578,30 @@ def _literally(name: bytes) -> bytes:
 class _Translation:
     """A block in which errors of Redis become ours; written out, for each call enters one."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, MasterNotFoundError):
+            # It quotes the options of the connections to the Sentinels.
+            raise RecordStoreUnavailable(
+                f"Redis at {self._servers.address} is away: no Sentinel knows of a master"
+            ) from None
         if isinstance(error, RedisError):
-            raise _translated(error, _address(self._client)) from error
+            raise _translated(error, str(self._servers.address)) from error
 
 
 def _translated(error: RedisError, address: str) -> RecordStoreError:
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError | BusyLoadingError):
+    if isinstance(error, MovedError):
+        return RecordStoreError(
+            f"Redis at {address} is one of a Cluster: have DJFS['redis_url'] begin with "
+            "redis+cluster://"
+        )
+    if passes(error) or isinstance(error, redis.ConnectionError):
         return RecordStoreUnavailable(f"Redis at {address} is away or does not answer: {error}")
     if isinstance(error, OutOfMemoryError):
         return RecordStoreError(f"Redis at {address} is full: give it more memory ({error})")
     return RecordStoreError(f"Redis at {address} refused: {error}")
-
-
-def _address(client: redis.Redis) -> str:
-    """Say where a client connects to, without user and password."""
-    options = client.connection_pool.connection_kwargs
-    if "path" in options:
-        return str(options["path"])
-    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"

@@ -1,0 +1,250 @@
+"""How Redis is reached: one server, behind Sentinels, or as a Cluster."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from django.core.checks import run_checks
+
+from djpyfs import ConfigurationError, RecordStoreUnavailable, conf
+from djpyfs.conf import SECOND
+from djpyfs.errors import RecordStoreError
+from djpyfs.expirations import ExpirationStore, store_for
+from djpyfs.expirations.servers import address_of
+from tests.servers import HOST, RedisCluster, RedisServer, SentinelSet, free_port
+
+SECRET = "hush"
+LEASE = 30 * SECOND
+
+
+@pytest.fixture
+def store_at(djfs: Callable[..., None]) -> Callable[..., ExpirationStore]:
+    def made(url: str, **djfs_: Any) -> ExpirationStore:
+        djfs(type="memory", redis_url=url, **djfs_)
+        return store_for(conf.current())
+
+    return made
+
+
+# -- addresses
+
+THREE = [("a", 26379), ("b", 1), ("c", 2)]
+FORMS: list[tuple[str, list[tuple[str, int]], str, dict[str, Any]]] = [
+    ("redis+sentinel://a,b:1,c:2/main", THREE, "main", {}),
+    ("redis+sentinel://a,b:1,c:2/main/5", THREE, "main", {"db": 5}),
+    ("redis+sentinel://a,b:1,c:2/5?master_name=main", THREE, "main", {"db": 5}),
+    ("redis+sentinel://me:h%2Fsh@a,b:1,c:2/main", THREE, "main", {"password": "h/sh"}),
+    ("sentinel://a/5;sentinel://b:1;sentinel://c:2?master_name=main", THREE, "main", {"db": 5}),
+    ("sentinel://:x@a?master_name=main;sentinel://:x@b:1/5;c:2", THREE, "main", {"password": "x"}),
+    ("sentinel://[::1]:3/0?master_name=main", [("::1", 3)], "main", {}),
+    ("redis+cluster://a:3,[::1]", [("a", 3), ("::1", 6379)], "", {}),
+    ("redis+cluster://me:x@a:3/0", [("a", 3)], "", {"username": "me", "password": "x"}),
+    ("rediss+cluster://a:3?ssl_ca_certs=/ca", [("a", 3)], "", {"ssl_ca_certs": "/ca"}),
+    ("unix:///run/redis.sock", [("localhost", 6379)], "", {"path": "/run/redis.sock"}),
+]
+
+
+@pytest.mark.parametrize(("url", "hosts", "master", "options"), FORMS, ids=[f[0] for f in FORMS])
+def test_an_address_says_where_and_how(
+    url: str, hosts: list[tuple[str, int]], master: str, options: dict[str, Any]
+) -> None:
+    address = address_of(url)
+    assert (list(address.hosts), address.master_name) == (hosts, master)
+    assert address.options.items() >= options.items()
+    assert address.tls == url.startswith("rediss")
+
+
+def test_sentinels_may_have_a_password_of_their_own() -> None:
+    address = address_of("redis+sentinel://:x@a/main?sentinel_username=s&sentinel_password=y")
+    assert address.options["password"] == "x"
+    assert address.guide_options == {"username": "s", "password": "y"}
+
+
+WRONG = [
+    (f"redis://:{SECRET}/1@127.0.0.1:6379/0", "%2F"),
+    (f"redis+cluster://:{SECRET}/1@127.0.0.1:1", "%2F"),
+    (f"redis+sentinel://:{SECRET}@a:b/main", "ports"),
+    (f"redis+cluster://:{SECRET}@,", "ports"),
+    (f"redis+cluster://:{SECRET}@a?no_such_option=1", "options"),
+    (f"redis+sentinel://:{SECRET}@a,b/0", "master_name"),
+    (f"redis+cluster://:{SECRET}@a/3", "database"),
+    (f"redis+clusters://:{SECRET}@a", "'redis.clusters'.*rediss.cluster://"),
+]
+
+
+@pytest.mark.parametrize(("url", "cure"), WRONG, ids=[cure for _, cure in WRONG])
+def test_a_wrong_address_is_told_without_the_password(
+    store_at: Callable[..., ExpirationStore], url: str, cure: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=cure) as raised:
+        store_at(url)
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+# -- servers that are away
+
+FORMS_AWAY = [
+    "redis+sentinel://:{s}@{h}:{p},{h}:{p}/main?sentinel_password={s}",
+    "redis+cluster://:{s}@{h}:{p},{h}:{p}",
+]
+
+
+def test_what_is_away_is_one_error_in_time_and_without_the_password(
+    store_at: Callable[..., ExpirationStore],
+) -> None:
+    with socket.socket() as refuses, socket.socket() as hangs, ThreadPoolExecutor() as at_once:
+        for server in refuses, hangs:
+            server.bind((HOST, 0))
+        hangs.listen()
+        ports = [server.getsockname()[1] for server in (refuses, hangs)]
+        stores = [
+            store_at(form.format(s=SECRET, h=HOST, p=p)) for form in FORMS_AWAY for p in ports
+        ]
+        start = time.monotonic()
+        tries = [at_once.submit(store.schedule, [b"n\0a"], SECOND) for store in stores]
+        errors = [tried.exception() for tried in tries]
+        assert time.monotonic() - start < 7
+    for error in errors:
+        assert isinstance(error, RecordStoreUnavailable)
+        assert SECRET not in "".join(traceback.format_exception(error))
+    assert SECRET not in repr(conf.current())
+
+
+def test_a_node_of_a_cluster_is_told_from_a_server_of_its_own(
+    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+) -> None:
+    node = redis_cluster.nodes[3]
+    with pytest.raises(RecordStoreError, match=r"redis\+cluster://"):
+        store_at(node.url).schedule([b"n\0a"], SECOND)
+
+
+def test_a_server_of_its_own_is_told_from_a_cluster(
+    store_at: Callable[..., ExpirationStore], redis_server: RedisServer
+) -> None:
+    url = redis_server.url.replace("redis://", "redis+cluster://")
+    with pytest.raises(RecordStoreError, match="cluster support disabled"):
+        store_at(url).schedule([b"n\0a"], SECOND)
+
+
+def test_one_node_of_a_cluster_leads_to_the_others(
+    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+) -> None:
+    url = f"redis+cluster://{HOST}:{free_port()},{HOST}:{redis_cluster.nodes[5].port}"
+    store = store_at(url, key_prefix="leads", shards=9)
+    members = [b"n\0%d" % number for number in range(100)]
+    store.schedule(members, SECOND)
+    assert store.counts().tracked == 100
+    owners = {redis_cluster.owner(b"{%02d}" % shard).port for shard in store.shards}
+    assert owners == {node.port for node in redis_cluster.nodes[:3]}
+
+
+def test_a_slot_that_moves_is_followed(
+    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+) -> None:
+    store = store_at(redis_cluster.url, key_prefix="moving")
+    deadline = store.schedule([b"n\0a"], 100 * SECOND)
+    say, key = redis_cluster.say, b"moving:{00}:due"
+    source = redis_cluster.owner(key)
+    target = next(node for node in redis_cluster.nodes[:3] if node is not source)
+    with source.client() as client:
+        slot = client.execute_command("CLUSTER KEYSLOT", key)
+    for giver, taker in (source, target), (target, source):
+        names = [say(node, "MYID").decode() for node in (giver, taker)]
+        say(taker, "SETSLOT", slot, "IMPORTING", names[0])
+        say(giver, "SETSLOT", slot, "MIGRATING", names[1])
+        with giver.client() as client:
+            keys = say(giver, "GETKEYSINSLOT", slot, 1_000)
+            client.execute_command("MIGRATE", HOST, taker.port, "", 0, 5_000, "KEYS", *keys)
+        for node in (taker, giver):
+            say(node, "SETSLOT", slot, "NODE", names[1])
+        assert store.deadline(b"n\0a")[1] == deadline
+        assert store.counts().tracked == 1
+
+
+def test_scripts_that_the_nodes_have_forgotten_are_loaded_again(
+    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+) -> None:
+    store = store_at(redis_cluster.url, key_prefix="forgotten", shards=6)
+    members = [b"n\0%d" % number for number in range(50)]
+    for _ in range(2):
+        store.schedule(members, 0)
+        for node in redis_cluster.nodes[:3]:
+            with node.client() as client:
+                client.script_flush()
+    assert store.counts().overdue == 50
+
+
+# -- replicas that confirm
+
+
+def test_a_change_that_no_replica_confirms_is_an_error_and_so_is_a_claim(
+    store_at: Callable[..., ExpirationStore], redis_server: RedisServer
+) -> None:
+    unconfirmed = store_at(redis_server.url, key_prefix="confirm")
+    confirmed = store_at(redis_server.url, key_prefix="confirm", wait_replicas=1)
+    member = b"n\0a"
+    unconfirmed.schedule([member], 0)
+    verbs: list[Callable[[], Any]] = [
+        lambda: confirmed.schedule([member], SECOND),
+        lambda: confirmed.claim(0, 1, LEASE),
+    ]
+    for verb in verbs:
+        with pytest.raises(RecordStoreUnavailable, match=r"only 0 of the 1 replicas.*try again"):
+            verb()
+    assert confirmed.counts().claimed == 1, "what only reads needs nobody to confirm it"
+
+
+# -- Celery
+
+
+def test_behind_sentinels_celery_finds_its_queues_and_results_too(
+    djfs: Callable[..., None], sentinels: SentinelSet
+) -> None:
+    from djpyfs_tasks.celery import SWEEPS, make_app
+
+    hosts = [("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]
+    djfs(type="memory", redis_url=sentinels.url.replace("/0", "/7"))
+    app = make_app()
+    app.send_task("djpyfs_tasks.expire_objects")
+    backend: Any = app.backend
+    backend.client.set("result", 5)
+    assert app.conf.broker_url == ";".join(f"sentinel://{host}:{port}/7" for host, port in hosts)
+    with redis.Redis(host=HOST, port=sentinels.master().port, db=7) as client:
+        assert client.llen(SWEEPS) == 1
+        assert client.get("result") == b"5"
+        client.flushdb()
+    app.close()
+
+
+def test_celery_takes_the_passwords_along(djfs: Callable[..., None]) -> None:
+    from djpyfs_tasks.celery import make_app
+
+    djfs(type="memory", redis_url="rediss+sentinel://me:h%2Fsh@a,[::1]:1/main?sentinel_password=y")
+    app_conf = make_app().conf
+    assert app_conf.broker_url == "sentinel://me:h%2Fsh@a:26379/0;sentinel://me:h%2Fsh@[::1]:1/0"
+    assert app_conf.result_backend == app_conf.broker_url
+    assert app_conf.broker_transport_options["master_name"] == "main"
+    assert app_conf.broker_transport_options["sentinel_kwargs"]["password"] == "y"
+    assert app_conf.broker_use_ssl == {"ssl_cert_reqs": "required"}
+
+
+def test_with_a_cluster_celery_wants_a_broker_of_its_own(
+    djfs: Callable[..., None], settings: Any
+) -> None:
+    from djpyfs_tasks import celery, checks  # noqa: F401
+
+    djfs(type="memory", redis_url="redis+cluster://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="CELERY_BROKER_URL"):
+        celery.make_app()
+    assert "djpyfs.E005" in {message.id for message in run_checks()}
+
+    settings.CELERY_BROKER_URL = "redis://127.0.0.1:1/0"
+    assert celery.make_app().conf.broker_url == "redis://127.0.0.1:1/0"
+    assert "djpyfs.E005" not in {message.id for message in run_checks()}
