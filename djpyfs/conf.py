@@ -18,7 +18,7 @@ DEFAULTS: Mapping[str, Any] = {
     "url_root": "/static/django-pyfs",
 }
 BACKEND_KEYS = frozenset(
-    """directory_root url_root accel_redirect x_sendfile bucket prefix region
+    """directory_root url_root follow_symlinks accel_redirect x_sendfile bucket prefix region
     endpoint_url addressing_style upload_args strict
     aws_access_key_id aws_secret_access_key aws_session_token url alias""".split()
 )

@@ -55,6 +55,12 @@ class NamespaceHeld(DjpyfsError, PermissionDenied):
     default_message = "'{path}' stays: its namespace is on hold, see DJFS['namespaces']"
 
 
+class LinkNotFollowed(DjpyfsError, PermissionDenied):
+    """A symbolic link below ``directory_root``, or what lies behind one, may not be opened."""
+
+    default_message = "'{path}' is a link or behind one, see DJFS['follow_symlinks']"
+
+
 class InvalidLimit(DjpyfsError, ValueError):
     """A number of downloads that is not a whole number of at least 1."""
 

@@ -17,12 +17,13 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
 from django.views.decorators.http import require_safe
 from fs.base import FS
+from fs.enums import ResourceType
 from fs.errors import FileExpected, ResourceNotFound
 
 from . import conf
 from .backends import backend_for
 from .conf import SECOND
-from .errors import RecordStoreUnavailable
+from .errors import LinkNotFollowed, RecordStoreUnavailable
 from .expirations import store_for
 from .filesystem import get_filesystem
 from .links import Link, read
@@ -63,7 +64,7 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
         left = _seconds_left(link)
         _use_ticket(link, 0)
         response = _answer(request, link)
-    except (BadSignature, FileExpected, ResourceNotFound):
+    except (BadSignature, FileExpected, LinkNotFollowed, ResourceNotFound):
         return _refusal(404, "Not found\n")
     except RecordStoreUnavailable:
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
@@ -103,7 +104,7 @@ class _Version(NamedTuple):
     @classmethod
     def of(cls, files: FS, path: str) -> _Version:
         info = files.getinfo(path, ["details"])
-        if info.is_dir:
+        if info.is_dir or info.type is ResourceType.symlink:
             raise FileExpected(path)
         return cls(info.size, info.get("details", "modified"))
 

@@ -582,5 +582,12 @@ def test_nginx_sends_the_bytes(
                 assert answer.headers[name] == value
         with pytest.raises(HTTPError, match="404"):
             urlopen(f"http://{HOST}:{port}/protected/plots/today/a.png")
+        # As if the link had come between the view's look at the file and that of nginx.
+        djfs(type="osfs", directory_root=files, accel_redirect="/protected/", follow_symlinks=True)
+        (files / "plots" / "today" / "a.png").replace(tmp_path / "outside")
+        (files / "plots" / "today" / "a.png").symlink_to(tmp_path / "outside")
+        assert get(url).status == 200
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(request)
     finally:
         nginx.stop()

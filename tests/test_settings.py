@@ -22,6 +22,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "accel_redirect": "protected"}, "accel_redirect.*internal location"),
     ({**DISK, "x_sendfile": 1}, "x_sendfile.*True or False"),
     ({**DISK, "signed_urls": "yes"}, "signed_urls.*True or False"),
+    ({**DISK, "follow_symlinks": "no"}, "follow_symlinks.*True or False"),
     ({**DISK, "shards": 0}, "shards.*1 to 1024"),
     ({**DISK, "shards": 1.5}, "whole number"),
     ({**DISK, "batch_size": "many"}, "give it a number"),

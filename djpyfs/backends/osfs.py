@@ -4,131 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, BinaryIO, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, cast
 from urllib.parse import quote
 
 from django.core.checks import CheckMessage, Error, Warning
 from fs.base import FS
-from fs.errors import CreateFailed, NoURL, ResourceNotFound
-from fs.info import Info
-from fs.osfs import OSFS
-from fs.path import abspath, dirname, normpath
-from fs.permissions import Permissions
+from fs.errors import NoURL
 
 from ..errors import ConfigurationError
 from ..names import Entry
 from . import Backend, Lease, Outcome, reason, size_on_disk
-
-T = TypeVar("T")
-
-DIRECTORIES_REMEMBERED = 10_000
-# How often a sweep may take a directory away from under one and the same write.
-PRUNINGS_WITHSTOOD = 100
-
-
-class DiskFileSystem(OSFS):
-    """A namespace's directory, in which a sweep may prune what has become empty.
-
-    A directory that this process has made, or that was there when a write began, is made again
-    where the write finds it pruned.
-    """
-
-    def __init__(self, root: str) -> None:
-        try:
-            # OSFS looks first and makes then, between which another process may have made it.
-            os.makedirs(root, exist_ok=True)
-        except OSError as error:
-            raise CreateFailed(exc=error) from error
-        super().__init__(root, expand_vars=False)
-        self._made = {"/"}
-
-    def makedir(
-        self, path: str, permissions: Permissions | None = None, recreate: bool = False
-    ) -> Any:
-        """Make a directory, and remember it."""
-        make = super().makedir
-        made = self._despite_pruning(path, lambda: make(path, permissions, recreate))
-        self._remember(path)
-        return made
-
-    def makedirs(
-        self, path: str, permissions: Permissions | None = None, recreate: bool = False
-    ) -> Any:
-        """Make a directory and those above it, and remember it, whoever has made it."""
-        for _ in range(PRUNINGS_WITHSTOOD):
-            with suppress(ResourceNotFound):
-                made = super().makedirs(path, permissions, recreate)
-                self._remember(path)
-                return made
-        return super().makedirs(path, permissions, recreate)
-
-    def removedir(self, path: str) -> None:
-        """Remove an empty directory, and forget it."""
-        super().removedir(path)
-        self._made.discard(abspath(normpath(path)))
-
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        """Open a file; a write finds the directory that was there when it began."""
-        open_ = super().openbin
-        if "r" in mode:
-            return open_(path, mode, buffering, **options)
-        return self._despite_pruning(path, lambda: open_(path, mode, buffering, **options))
-
-    # So that each way to write ends in `openbin`, or in `copy`.
-    open = FS.open  # type: ignore[assignment]  # without line_buffering, which nothing uses
-
-    def copy(
-        self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
-    ) -> None:
-        """Copy a file into a directory that was there when the copy began."""
-        if not self.exists(src_path):  # which must not look like a pruned directory
-            raise ResourceNotFound(src_path)
-        copy = super().copy
-        self._despite_pruning(dst_path, lambda: copy(src_path, dst_path, overwrite, preserve_time))
-
-    def listdir(self, path: str) -> list[str]:
-        """List a directory."""
-        self._keep_root(path)
-        return super().listdir(path)
-
-    def scandir(
-        self,
-        path: str,
-        namespaces: Collection[str] | None = None,
-        page: tuple[int, int] | None = None,
-    ) -> Iterator[Info]:
-        """List a directory with what is known of each entry."""
-        self._keep_root(path)
-        return super().scandir(path, namespaces, page)
-
-    def _remember(self, path: str) -> None:
-        if len(self._made) >= DIRECTORIES_REMEMBERED:
-            self._made = {"/"}
-        self._made.add(abspath(normpath(path)))
-
-    def _keep_root(self, path: str) -> None:
-        # The filesystem is shared for as long as the process lives; somebody may clear the disk.
-        if abspath(normpath(path)) == "/":
-            os.makedirs(self._root_path, exist_ok=True)
-
-    def _despite_pruning(self, path: str, write: Callable[[], T]) -> T:
-        parent = dirname(abspath(normpath(path)))
-        was_there = parent in self._made or self.isdir(parent)
-        for _ in range(PRUNINGS_WITHSTOOD if was_there else 0):
-            try:
-                return write()
-            except ResourceNotFound:
-                # Another writer may have made it again by now: whether it is there tells nothing.
-                os.makedirs(self._to_sys_path(parent), exist_ok=True)
-        return write()
+from .tree import Descent, DiskFileSystem
 
 
 class DiskBackend(Backend):
     """Keeps each namespace in a directory of its own below ``directory_root``."""
 
-    options = frozenset("directory_root url_root accel_redirect x_sendfile".split())
+    options = frozenset("directory_root url_root follow_symlinks accel_redirect x_sendfile".split())
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -141,6 +35,7 @@ class DiskBackend(Backend):
         if url_root is not None and not isinstance(url_root, str):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
         self.root = os.path.abspath(cast(str, os.fspath(root)))
+        self._descent = Descent(self.root, _flag(options, "follow_symlinks"))
         self.url_root = url_root
         self._x_sendfile = _flag(options, "x_sendfile")
         self._accel_redirect = _location(options)
@@ -148,7 +43,7 @@ class DiskBackend(Backend):
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the filesystem of a namespace, whose directory is made if need be."""
-        return DiskFileSystem(os.path.join(self.root, namespace))
+        return DiskFileSystem(self._descent, namespace)
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
@@ -197,8 +92,8 @@ class DiskBackend(Backend):
         A root that cannot be opened, or holds nothing at all, is one whose disk is not mounted.
         """
         try:
-            with _opened(self.root, None) as root:
-                return _delete_below(root, entries, lease)
+            with self._descent.opened() as root:
+                return _Deletion(self._descent, root, lease).run(entries)
         except OSError as error:
             return Outcome(away=[(entry, reason(error)) for entry in entries])
 
@@ -228,41 +123,61 @@ def _location(options: Mapping[str, Any]) -> str | None:
     return location.rstrip("/")
 
 
-def _delete_below(root: int, entries: Sequence[Entry], lease: Lease) -> Outcome:
-    outcome = Outcome()
-    groups: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault((entry.namespace, entry.path.rpartition("/")[0]), []).append(entry)
-    for (namespace, directory), group in groups.items():
-        if lease.remaining() <= 0:
-            break
-        _delete_in(root, namespace, directory, group, lease, outcome)
-    return outcome
+class _Deletion:
+    """One batch that is deleted below a root that is open."""
 
+    def __init__(self, descent: Descent, root: int, lease: Lease) -> None:
+        self._descent = descent
+        self._root = root
+        self._lease = lease
+        self._outcome = Outcome()
 
-def _delete_in(
-    root: int, namespace: str, directory: str, group: list[Entry], lease: Lease, outcome: Outcome
-) -> None:
-    below = directory.split("/") if directory else []
-    with ExitStack() as opened:
-        try:
-            ways = _descend(opened, root, [*namespace.split("/"), *below])
-        except FileNotFoundError:
-            if _is_empty(root):
-                why = "directory_root is empty: is its disk mounted?"
-                outcome.away += [(entry, why) for entry in group]
+    def run(self, entries: Sequence[Entry]) -> Outcome:
+        groups: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            groups.setdefault((entry.namespace, entry.path.rpartition("/")[0]), []).append(entry)
+        for (namespace, directory), group in groups.items():
+            if self._lease.remaining() <= 0:
+                break
+            self._delete_in(namespace, directory, group)
+        return self._outcome
+
+    def _delete_in(self, namespace: str, directory: str, group: list[Entry]) -> None:
+        below = directory.split("/") if directory else []
+        with ExitStack() as opened:
+            try:
+                ways = self._descent.ways(opened, self._root, [*namespace.split("/"), *below])
+            except FileNotFoundError:
+                self._are_missing(group)
+            except OSError as error:
+                self._stay(group, error)
             else:
-                outcome.missing += group
-        except OSError as error:
-            _stays(root, group, error, outcome)
+                self._unlink(ways[-1], group)
+                _prune(ways, below)
+
+    def _unlink(self, directory: int, group: list[Entry]) -> None:
+        for entry in group:
+            if self._lease.remaining() <= 0:
+                return
+            try:
+                os.unlink(entry.path.rpartition("/")[2], dir_fd=directory)
+            except FileNotFoundError:
+                self._outcome.missing.append(entry)
+            except OSError as error:
+                self._stay([entry], error)
+            else:
+                self._outcome.deleted.append(entry)
+
+    def _are_missing(self, entries: Sequence[Entry]) -> None:
+        if _is_empty(self._root):
+            why = "directory_root is empty: is its disk mounted?"
+            self._outcome.away += [(entry, why) for entry in entries]
         else:
-            _unlink(ways, group, lease, outcome)
-            _prune(ways, below)
+            self._outcome.missing += entries
 
-
-def _stays(root: int, entries: Sequence[Entry], error: OSError, outcome: Outcome) -> None:
-    told = outcome.away if _is_away(root, error) else outcome.failed
-    told += [(entry, reason(error)) for entry in entries]
+    def _stay(self, entries: Sequence[Entry], error: OSError) -> None:
+        told = self._outcome.away if _is_away(self._root, error) else self._outcome.failed
+        told += [(entry, reason(error)) for entry in entries]
 
 
 def _is_away(root: int, error: OSError) -> bool:
@@ -277,39 +192,6 @@ def _is_away(root: int, error: OSError) -> bool:
 def _is_empty(directory: int) -> bool:
     with os.scandir(directory) as entries:
         return next(entries, None) is None
-
-
-@contextmanager
-def _opened(name: str, parent: int | None) -> Iterator[int]:
-    # Only the root itself may be a link: below it, one could lead anywhere.
-    follow = 0 if parent is None else os.O_NOFOLLOW
-    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _descend(opened: ExitStack, root: int, names: list[str]) -> list[int]:
-    """Open one directory after the other; return all of their descriptors."""
-    ways = [root]
-    for name in names:
-        ways.append(opened.enter_context(_opened(name, ways[-1])))
-    return ways
-
-
-def _unlink(ways: list[int], group: list[Entry], lease: Lease, outcome: Outcome) -> None:
-    for entry in group:
-        if lease.remaining() <= 0:
-            return
-        try:
-            os.unlink(entry.path.rpartition("/")[2], dir_fd=ways[-1])
-        except FileNotFoundError:
-            outcome.missing.append(entry)
-        except OSError as error:
-            _stays(ways[0], [entry], error, outcome)
-        else:
-            outcome.deleted.append(entry)
 
 
 def _prune(ways: list[int], below: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.faults.canary import Canary
 from tests.faults.processes import Race
 from tests.servers import RedisServer
 from tests.tables import laid_out
@@ -74,6 +75,14 @@ def _faults(terminalreporter: pytest.TerminalReporter) -> Iterator[pytest.TestRe
 
 def _row(report: pytest.TestReport) -> list[str]:
     return next((cast(list[str], row) for name, row in report.user_properties if name == ROW), [])
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Canary]:
+    """Files outside the root, which must be as they were when the test ends."""
+    canary = Canary(tmp_path / "canary")
+    yield canary
+    canary.assert_unharmed()
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""The addresses of a site that serves signed links."""
+
+from django.urls import include, path
+
+urlpatterns = [path("f/", include("djpyfs.urls"))]
