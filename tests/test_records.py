@@ -275,6 +275,53 @@ def test_rename_can_be_taken_back(store: ExpirationStore) -> None:
     assert [store.deadline(b"n\0%d" % number)[1] for number in range(2)] == deadlines
 
 
+def another_member(store: ExpirationStore, member: bytes) -> bytes:
+    """Return a member on another shard, where there is one."""
+    others = [b"n\0other %d" % number for number in range(50)]
+    elsewhere = [other for other in others if store.shard_of(other) != store.shard_of(member)]
+    return (elsewhere or others)[0]
+
+
+def fail(store: ExpirationStore, member: bytes, attempts: int) -> None:
+    failures = [(member, "no")]
+    backoff = Backoff(attempts, 100 * SECOND)
+    store.settle(store.shard_of(member), claim(store).token, [], failures, backoff)
+
+
+@pytest.mark.parametrize(
+    "became",
+    [
+        lambda store: claim(store, lease=1),
+        lambda store: fail(store, b"n\0a", attempts=2),
+        lambda store: fail(store, b"n\0a", attempts=1),
+    ],
+    ids=["claimed and left", "put off", "set aside"],
+)
+def test_rename_takes_along_what_could_not_be_deleted(
+    store: ExpirationStore, became: Callable[[ExpirationStore], object]
+) -> None:
+    store.schedule([b"n\0a"], 0)
+    became(store)
+
+    destination = another_member(store, b"n\0a")
+    carried, _ = store.rename(b"n\0a", destination)
+
+    now, deadline = store.deadline(destination)
+    assert 0 < carried == deadline <= now
+    assert store.record(b"n\0a") is None
+    assert claim(store).members == [destination]
+
+
+def test_what_waits_for_its_next_attempt_counts_as_overdue_to_a_writer(
+    store: ExpirationStore,
+) -> None:
+    store.schedule([b"n\0a"], 0)
+    fail(store, b"n\0a", attempts=2)
+    assert store.claim_one(b"n\0a", LEASE).wait > 0
+    before = store.touch(b"n\0a", SECOND).before
+    assert 0 < before <= store.deadline(b"n\0a")[0]
+
+
 def test_claim_one_takes_only_what_is_due(store: ExpirationStore) -> None:
     assert store.claim_one(b"n\0a", LEASE) == (0, 0, 0, 0)
     store.schedule([b"n\0a"], 10 * SECOND)

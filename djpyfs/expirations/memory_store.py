@@ -128,7 +128,7 @@ class MemoryStore(ExpirationStore):
             now = self._now()
             before = self._known_deadline(member, now)
             deadline, own = before, bool(before and before == registered)
-            if deadline and not own and (deadline <= now or member in self._attempts):
+            if deadline and not own and deadline <= now:
                 self._forget(member)
                 deadline = 0
             by_default = bool(default_ttl and (own or not deadline))
@@ -158,13 +158,13 @@ class MemoryStore(ExpirationStore):
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
             now = self._now()
-            known = {member: self._known_deadline(member, now) for member in members}
-            passed = self._attempts.keys() & known.keys()
-            return now, [min(now, known[m]) if m in passed else known[m] for m in members]
+            return now, [self._known_deadline(member, now) for member in members]
 
     def _known_deadline(self, member: bytes, now: int) -> int:
-        passed = member in self._claimed or member in self._failed
-        return self._due.get(member, now if passed else 0)
+        if member in self._claimed or member in self._failed:
+            return now
+        deadline = self._due.get(member, 0)
+        return min(deadline, now) if member in self._attempts else deadline
 
     def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
         with self._lock:
@@ -226,7 +226,7 @@ class MemoryStore(ExpirationStore):
             deadline = self._known_deadline(member, now)
             if not early and member in self._failed:
                 deadline = 0
-            wait = max(0, deadline - now) if deadline else 0
+            wait = max(0, self._due.get(member, now) - now)
             if not deadline or (wait and not early):
                 return ClaimOne(0, 0, wait, deadline)
             self._due.pop(member, None)

@@ -47,7 +47,7 @@ SCANNED = 2_000  # records that Redis looks at in one step of a scan
 
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
-VERBS = """schedule cancel place touch rename deadline claim claim_one acknowledge fail
+VERBS = """schedule cancel place touch rename pin deadline claim claim_one acknowledge fail
     counts release postpone renew adopt use_ticket tally""".split()
 READING = frozenset({"deadline", "counts"})
 
@@ -161,7 +161,9 @@ class RedisStore(ExpirationStore):
         self, source: bytes, destination: bytes, remaining: int
     ) -> tuple[int, tuple[int, int]]:
         # The new record first: a crash in between leaves one record too many, never too few.
-        _, carried = self.deadline(source)
+        left, carried = self._run("pin", self.shard_of(source), source)
+        if left:
+            return left, (0, 0)
         _, replaced = self.deadline(destination)
         place, cancel = self._place, self._cancel
         left = place(destination, carried, 0, -1) if carried else cancel(destination, 0)
@@ -170,7 +172,7 @@ class RedisStore(ExpirationStore):
         # From here on `replaced` is known to nobody else: this waits instead of starting anew.
         if remaining:
             self.place(source, remaining)
-        else:
+        elif carried:
             self.cancel(source, carried)
         return 0, (carried, replaced)
 

@@ -13,7 +13,7 @@ local deadline = known_deadline(member)
 if not early and redis.call('HEXISTS', failed, member) == 1 then
   deadline = nil
 end
-local wait = math.max(0, (deadline or now) - now)
+local wait = math.max(0, (score(due, member) or now) - now)
 if not deadline or (wait > 0 and not early) then
   return {0, 0, wait, deadline or 0}
 end

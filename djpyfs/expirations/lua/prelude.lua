@@ -36,13 +36,16 @@ local function forget(member)
   forget_all_but_deadline(member)
 end
 
--- Of a claim that has lapsed and of a record set aside it is only known that it has passed.
+-- Of a deletion that failed, that never ended or was given up it is only known that it has passed;
+-- what waits in `due` for its next attempt is no deadline.
 local function known_deadline(member)
   local deadline = score(due, member)
-  if not deadline and (score(claimed, member) or redis.call('HEXISTS', failed, member) == 1) then
-    deadline = now
+  if deadline and (deadline <= now or redis.call('HEXISTS', attempts, member) == 0) then
+    return deadline
   end
-  return deadline
+  if deadline or score(claimed, member) or redis.call('HEXISTS', failed, member) == 1 then
+    return now
+  end
 end
 
 -- The end of a lease that no other claim has, even where the clock was set back.

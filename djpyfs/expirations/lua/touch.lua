@@ -15,8 +15,7 @@ end
 local before = known_deadline(member)
 local deadline = before
 local own = deadline and deadline == registered
--- A deletion that failed waits in `due` for its next attempt: that is overdue as well.
-if deadline and not own and (deadline <= now or redis.call('HEXISTS', attempts, member) == 1) then
+if deadline and not own and deadline <= now then
   forget(member)
   deadline = nil
 end
