@@ -8,7 +8,8 @@ RUN python -m venv /opt/djpyfs \
     && /opt/djpyfs/bin/pip install --no-cache-dir "/src[service]"
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /app djpyfs
+RUN useradd --system --uid 10001 --home-dir /app djpyfs \
+    && install --directory --owner=djpyfs /data
 COPY --from=build /opt/djpyfs /opt/djpyfs
 COPY demo /app/demo
 # The root file system is read-only in docker-compose.yml; matplotlib wants a place for its cache.

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from demo.scenario import Scenario
-from demo.stack import Stack, healthy
+from demo.stack import ADMIN_PAGE, ADMIN_USER, Stack, healthy
 from demo.supervisor import Interrupted, Journal, Pause, Supervisor
 
 START_TIMEOUT = 60  # seconds
@@ -40,7 +40,7 @@ def _options() -> Namespace:
         prog="python -m demo", description="The demo of djpyfs, on one machine."
     )
     parser.add_argument("--once", action="store_true", help="play the scenario by itself and exit")
-    parser.add_argument("--s3", action="store_true", help="keep the pictures on S3 (moto's server)")
+    parser.add_argument("--s3", action="store_true", help="keep the files on S3 (moto's server)")
     parser.add_argument("--verbose", action="store_true", help="show what the processes print")
     return parser.parse_args()
 
@@ -65,6 +65,8 @@ def _stay(stack: Stack, pause: Pause) -> bool:
     print(
         f"""
   The page   {stack.address("web")}/
+  The admin  {stack.address("web")}{ADMIN_PAGE}
+             user {ADMIN_USER}, password {stack.admin_password}
   Flower     {stack.address("flower")}/
   The log    {stack.directory / "log"}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 
+from demo.models import Upload
 from demo.plots import PLOTS, Parameter, Plot
 
 SHORTEST_LIFE, LONGEST_LIFE = 3, 600  # seconds
+MOST_MEGABYTES = 5
 
 
 def _messages(cure: str) -> dict[str, str]:
@@ -38,9 +40,32 @@ class ParametersForm(forms.Form):
         for parameter in self.plot.parameters:
             self.fields[parameter.name] = _field(parameter)
 
-    def errors_by_field(self) -> dict[str, str]:
-        """The first error of each field, under the name that the field has on the page."""
-        return {self.add_prefix(name): str(errors[0]) for name, errors in self.errors.items()}
+
+class UploadForm(forms.ModelForm):  # type: ignore[type-arg]  # which it takes in its stubs alone
+    """A file, and for how long it shall live."""
+
+    prefix = "upload"
+
+    class Meta:
+        model = Upload
+        fields = ("file", "seconds")
+        error_messages: ClassVar = {"file": dict.fromkeys(("required", "empty"), "Choose a file")}
+
+    def clean_file(self) -> Any:
+        """Refuse a file that is too large."""
+        file = self.cleaned_data["file"]
+        if file.size > MOST_MEGABYTES * 2**20:
+            raise forms.ValidationError(f"Choose a file of at most {MOST_MEGABYTES} MB")
+        return file
+
+
+def errors_by_field(*filled_in: forms.BaseForm) -> dict[str, str]:
+    """The first error of each field, under the name that the field has on the page."""
+    return {
+        form.add_prefix(name): str(errors[0])
+        for form in filled_in
+        for name, errors in form.errors.items()
+    }
 
 
 def _field(parameter: Parameter) -> forms.Field:

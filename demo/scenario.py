@@ -1,21 +1,28 @@
-"""The demo, played by itself: ten pictures are drawn over HTTP, and watched until they are gone."""
+"""The demo, played by itself over HTTP.
+
+Files are uploaded and handed out by signed links and by one that works once, the admin looks at
+their records, ten pictures are drawn, and all of it is watched until it is gone.
+"""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from http.cookiejar import CookieJar
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlencode, urljoin
-from urllib.request import HTTPCookieProcessor, Request, build_opener
+from urllib.parse import urljoin
 
 from redis import Redis
 
-from demo.stack import HTTP_TIMEOUT, SWEEP_INTERVAL, Stack
+from demo.browser import Answer, Browser
+from demo.stack import ADMIN_PAGE, ADMIN_USER, SWEEP_INTERVAL, Stack
 from demo.supervisor import Pause
 
 ORDERS: tuple[dict[str, str], ...] = (
@@ -26,15 +33,25 @@ ORDERS: tuple[dict[str, str], ...] = (
     {"plot": "walk", "walk-steps": "400", "walk-walks": "5", "walk-seed": "7"},
 ) * 2
 LIVES = (3, 4, 5, 6, 7, 8, 5, 6, 7, 8)  # seconds
+# What is uploaded, and whether a browser is to show it or to save it.
+UPLOADS = {
+    "notes.txt": (b"To be gone soon.", "inline"),
+    "page.html": (b"<script>alert(document.domain)</script>", "attachment"),
+    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "attachment"),
+}
+UPLOAD_LIFE = 10  # seconds
+AT_ONCE = 8  # requests for a link that works once
 POLL = 0.05  # seconds
-# A picture goes with the first sweep after its deadline; the rest is for a machine that is busy.
+# A file goes with the first sweep after its deadline; the rest is for a machine that is busy.
 LATEST = SWEEP_INTERVAL + 3.0  # seconds
 FLOWER_TIMEOUT = 10.0  # seconds: Flower hears of a sweep a little after its end
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Picture:
+class Kept:
+    """A file that the site keeps until its deadline."""
+
     name: str
     url: str
     life: int  # seconds
@@ -53,74 +70,109 @@ class Scenario:
         self._pause = pause
         self._place = "on S3" if stack.s3 else "on disk"
         self._redis = Redis.from_url(stack.redis_url, decode_responses=True)
-        self._cookies = CookieJar()
-        self._browser = build_opener(HTTPCookieProcessor(self._cookies))
+        self._browser = self._new_browser()
+
+    def _new_browser(self) -> Browser:
+        return Browser(self._stack.address("web"))
 
     def play(self) -> bool:
         """Return whether everything was as promised."""
         try:
-            pictures = self._draw_all()
-            self._watch_until_gone(pictures)
-            self._see_nothing_left(pictures)
-            self._read_sweeps_in_flower(len(pictures))
+            self._browser.get("/")  # the page sets the cookie against forgery
+            files = self._upload_all()
+            self._use_a_one_time_link(files[0])
+            self._ask_admin("Tracked", len(files))
+            files += self._draw_all()
+            self._watch_until_gone(files)
+            self._see_nothing_left(files)
+            self._read_sweeps_in_flower(len(files))
+            self._ask_admin("Tracked", 0)
         except Failed as failure:
             print(f"\nFAILED: {failure}", flush=True)
             return False
         print("\nAll as promised.", flush=True)
         return True
 
-    def _draw_all(self) -> list[Picture]:
+    def _upload_all(self) -> list[Kept]:
+        _title("Uploaded", f"{'file':<30}{'lives':>6}  its signed link")
+        form = {"upload-seconds": str(UPLOAD_LIFE)}
+        forged = self._new_browser().post("/uploads", form, {"upload-file": ("forged.txt", b"x")})
+        _check(forged.status == 403, "an upload without the token against forgery was taken")
+        return [self._upload(name, form) for name in UPLOADS]
+
+    def _upload(self, name: str, form: dict[str, str]) -> Kept:
+        content, disposition = UPLOADS[name]
+        kept = _kept(self._browser.post("/uploads", form, {"upload-file": (name, content)}))
+        answer = self._new_browser().get(kept.url)
+        _check(answer.body == content, f"the signed link to {name} brings something else")
+        _check_safeguards(name, answer, disposition)
+        forged = self._new_browser().get(kept.url[:-1] + ("A" if kept.url[-1] != "A" else "B"))
+        _check(forged.status == 404, f"a forged link to {name} gets {forged.status}")
+        print(f"  {name:<30}{kept.life:>4} s  {disposition}; forged: 404", flush=True)
+        return kept
+
+    def _use_a_one_time_link(self, kept: Kept) -> None:
+        """Ask for it several times at once, and once more."""
+        [file] = [f for f in self._state()["uploads"] if f["name"] == kept.name]
+        url = json.loads(self._browser.post(file["one_time_link"], {}).body)["url"]
+        with ThreadPoolExecutor(AT_ONCE) as visitors:
+            answers = list(visitors.map(lambda _: self._new_browser().get(url), range(AT_ONCE)))
+        answers.append(self._new_browser().get(url))
+        count = Counter(answer.status for answer in answers)
+        _check(count == {200: 1, 404: AT_ONCE}, f"a one-time link answers {dict(count)}")
+        bodies = [answer.body for answer in answers if answer.status == 200]
+        _check(bodies == [UPLOADS[kept.name][0]], "a one-time link brings something else")
+        _title("One-time link", f"{AT_ONCE} visitors at once, and one after them")
+        print(f"  {kept.name} once, 404 for the {AT_ONCE} others", flush=True)
+
+    def _ask_admin(self, number: str, expected: int) -> None:
+        """Log in where that is asked for, and read a number on the page of djpyfs."""
+        page = self._browser.get(ADMIN_PAGE)
+        if "/login/" in page.url:
+            password = self._stack.admin_password
+            page = self._browser.post(page.url, {"username": ADMIN_USER, "password": password})
+        shown = dict(re.findall(r"<dt>(.+?)</dt><dd><strong>(.+?)</strong>", page.body.decode()))
+        _title("Admin page", "  ".join(shown))
+        _check(shown.get(number) == str(expected), f"{number} should be {expected}: {shown}")
+        print("  " + "  ".join(f"{shown[name]:>{len(name)}}" for name in shown), flush=True)
+
+    def _draw_all(self) -> list[Kept]:
         _title("Drawn", f"{'picture':<30}{'lives':>6}{'served':>15}")
-        self._get(self._stack.address("web"))  # the page sets the cookie against forgery
         return [self._draw(*order) for order in zip(ORDERS, LIVES, strict=True)]
 
-    def _draw(self, order: dict[str, str], seconds: int) -> Picture:
-        token = next(cookie.value for cookie in self._cookies if cookie.name == "csrftoken")
-        request = Request(  # noqa: S310
-            f"{self._stack.address('web')}/plots",
-            data=urlencode(order | {"seconds": str(seconds)}).encode(),
-            headers={"X-CSRFToken": token or ""},
-        )
-        with self._browser.open(request, timeout=HTTP_TIMEOUT) as answer:
-            drawn = json.load(answer)
-        url = urljoin(request.full_url, drawn["url"])
-        picture = Picture(drawn["name"], url, seconds, drawn["deadline"])
-        self._see(picture)
-        return picture
-
-    def _see(self, picture: Picture) -> None:
-        body = self._get(picture.url)
+    def _draw(self, order: dict[str, str], seconds: int) -> Kept:
+        picture = _kept(self._browser.post("/plots", order | {"seconds": str(seconds)}))
+        body = self._browser.get(picture.url).body
         _check(body.startswith(PNG), f"{picture.name} was served, but is no PNG")
         _check(picture.name in self._stack.stored_names(), f"{picture.name} is not {self._place}")
         _check(picture.name in self._recorded_names(), f"{picture.name} has no record in Redis")
         seen = f"{self._place}, in Redis"
         print(f"  {picture.name:<30}{picture.life:>4} s{len(body):>9,} bytes  {seen}", flush=True)
+        return picture
 
-    def _watch_until_gone(self, pictures: list[Picture]) -> None:
-        _title(f"Gone from {self._place.removeprefix('on ')}", f"{'picture':<30}{'late by':>9}")
-        alive = pictures
+    def _watch_until_gone(self, files: list[Kept]) -> None:
+        _title(f"Gone from {self._place.removeprefix('on ')}", f"{'file':<30}{'late by':>9}")
+        alive = files
         while alive:
             stored = self._stack.stored_names()
             now = time.time()
-            for picture in alive:
-                _check_gone(picture, picture.name not in stored, now - picture.deadline)
-            alive = [picture for picture in alive if picture.name in stored]
+            for file in alive:
+                _check_gone(file, file.name not in stored, now - file.deadline)
+            alive = [file for file in alive if file.name in stored]
             self._pause(POLL)
 
-    def _see_nothing_left(self, pictures: list[Picture]) -> None:
-        for picture in pictures:
-            self._see_not_found(picture)
+    def _see_nothing_left(self, files: list[Kept]) -> None:
+        for file in files:
+            self._see_not_found(file)
         self._wait_until("a record is left in Redis", lambda: not self._recorded_names())
+        self._wait_until("a row is left in the database", lambda: not self._rows())
         _title("Left", "")
         print("  over HTTP  404 for each of them\n  in Redis   no record", flush=True)
+        print("  in SQLite  no row of an upload", flush=True)
 
-    def _see_not_found(self, picture: Picture) -> None:
-        try:
-            self._get(picture.url)
-        except HTTPError as answer:
-            _check(answer.code == 404, f"{picture.name} is gone, but HTTP says {answer.code}")
-        else:
-            raise Failed(f"{picture.name} is gone, and is still served")
+    def _see_not_found(self, file: Kept) -> None:
+        status = self._browser.get(file.url).status
+        _check(status == 404, f"{file.name} is gone, but HTTP says {status}")
 
     def _read_sweeps_in_flower(self, expected: int) -> None:
         self._wait_until(
@@ -143,10 +195,16 @@ class Scenario:
         members = [str(member) for key in keys for member in self._redis.zrange(key, 0, -1)]
         return {member.rpartition("\0")[2] for member in members}
 
-    def _get(self, url: str) -> bytes:
-        with self._browser.open(url, timeout=HTTP_TIMEOUT) as answer:
-            body: bytes = answer.read()
-        return body
+    def _rows(self) -> int:
+        """How many uploads the site has in its database."""
+        with closing(sqlite3.connect(self._stack.database)) as database:
+            [(count,)] = database.execute("SELECT count(*) FROM demo_upload")
+        return int(count)
+
+    def _state(self) -> dict[str, Any]:
+        """What the page is told of the site."""
+        state: dict[str, Any] = json.loads(self._browser.get("/state").body)
+        return state
 
     def _wait_until(self, trouble: str, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + FLOWER_TIMEOUT
@@ -155,11 +213,31 @@ class Scenario:
             self._pause(POLL)
 
 
-def _check_gone(picture: Picture, gone: bool, late: float) -> None:
+def _kept(answer: Answer) -> Kept:
+    """What the site says that it has made."""
+    _check(answer.status == 201, f"{answer.url} answers {answer.status}")
+    made = json.loads(answer.body)
+    return Kept(made["name"], urljoin(answer.url, made["url"]), made["life"], made["deadline"])
+
+
+def _check_safeguards(name: str, answer: Answer, disposition: str) -> None:
+    headers = answer.headers
+    [life] = re.findall(r"^private, max-age=(\d+)$", headers["Cache-Control"]) or [UPLOAD_LIFE + 1]
+    kept = {
+        "Content-Disposition": headers["Content-Disposition"].startswith(f"{disposition};"),
+        "Content-Security-Policy": headers["Content-Security-Policy"].startswith("sandbox;"),
+        "X-Content-Type-Options": headers["X-Content-Type-Options"] == "nosniff",
+        "Cache-Control": int(life) <= UPLOAD_LIFE,
+    }
+    for header, holds in kept.items():
+        _check(holds, f"the link to {name} says {header}: {headers[header]}")
+
+
+def _check_gone(file: Kept, gone: bool, late: float) -> None:
     if gone:
-        _check(late >= 0, f"{picture.name} went {-late:.2f} s before its deadline")
-        print(f"  {picture.name:<30}{late:>7.2f} s", flush=True)
-    _check(late <= LATEST, f"{picture.name} is still there {late:.1f} s after its deadline")
+        _check(late >= 0, f"{file.name} went {-late:.2f} s before its deadline")
+        print(f"  {file.name:<30}{late:>7.2f} s", flush=True)
+    _check(late <= LATEST, f"{file.name} is still there {late:.1f} s after its deadline")
 
 
 def _result(task: dict[str, Any]) -> dict[str, float]:

@@ -7,8 +7,8 @@ docker-compose.yml can be held against them: ``commands(service_environment)["we
 service's ``command``.
 
 Everything else the processes need comes from the environment directly: the settings (see
-demo/settings.py), ``WEB_CONCURRENCY`` (Gunicorn's number of processes), ``FLOWER_BASIC_AUTH``,
-``FLOWER_UNAUTHENTICATED_API``.
+demo/settings.py), who may log in (see demo/startup.py), ``WEB_CONCURRENCY`` (Gunicorn's number of
+processes), ``FLOWER_BASIC_AUTH``, ``FLOWER_UNAUTHENTICATED_API``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "web": (
         "gunicorn",
         "demo.wsgi",
+        "--config=python:demo.startup",
         "--bind=${WEB_ADDRESS}",
         "--threads=4",
         "--no-control-socket",

@@ -1,7 +1,8 @@
 """Settings of the example site. Everything that differs between places comes from the environment.
 
-The defaults are for one machine: loopback addresses, a local Redis, pictures on disk.
-There is no database: the pictures are files, and their deadlines are in the record store.
+The defaults are for one machine: loopback addresses, a local Redis, files on disk.
+The database is for the admin's users, and for the site's own list of uploads. Deadlines are in
+the record store.
 """
 
 from __future__ import annotations
@@ -17,9 +18,20 @@ ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1
 
 ROOT_URLCONF = "demo.urls"
 WSGI_APPLICATION = "demo.wsgi.application"
-DATABASES: dict[str, Any] = {}
+DATABASES: dict[str, Any] = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("DJANGO_DATABASE", "demo.sqlite3"),
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
     "django.contrib.staticfiles",
     "djpyfs",
     "djpyfs_tasks",
@@ -28,15 +40,24 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
     }
 ]
 USE_TZ = True
@@ -59,8 +80,11 @@ DJFS: dict[str, Any] = {
     **{key: value for key, value in _PLACE.items() if value},
     "redis_url": os.environ.get("DJFS_REDIS_URL", "redis://127.0.0.1:6379/0"),
     "sweep_interval": float(os.environ.get("DJFS_SWEEP_INTERVAL", "60")),
-    # Should the site die between writing a picture and giving it its deadline.
+    # Should the site die between writing a file and giving it its deadline.
     "default_ttl": 600,
+    # Pictures have addresses of the disk or of S3. Uploads may be anything, so they go out through
+    # the view that keeps browsers from running them, wherever they are kept.
+    "namespaces": {"uploads": {"signed_urls": True}},
     "one_shot": os.environ.get("DJFS_ONE_SHOT", "") == "1",
     "metrics": os.environ.get("DJFS_METRICS", "") == "1",
 }

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import files
 from pathlib import Path
@@ -23,6 +23,8 @@ HOST = "127.0.0.1"
 BUCKET = "djpyfs-demo"
 SWEEP_INTERVAL = 2  # seconds: short, so that one sees it
 SWEEP_TASK = "djpyfs_tasks.expire_objects"
+ADMIN_PAGE = "/admin/djpyfs/expiringfile/"
+ADMIN_USER = "admin"
 HTTP_TIMEOUT = 5  # seconds
 CHECKOUT = Path(__file__).resolve().parent.parent
 # Variables that would lead the demo to a service outside it.
@@ -41,6 +43,7 @@ class Stack:
     directory: Path
     s3: bool
     ports: dict[str, int]
+    admin_password: str = field(default_factory=lambda: secrets.token_urlsafe(12), repr=False)
 
     @classmethod
     def below(cls, directory: Path, *, s3: bool, usual_ports: bool) -> Stack:
@@ -58,9 +61,14 @@ class Stack:
         return f"redis://{HOST}:{self.ports['redis']}/0"
 
     @property
-    def pictures(self) -> Path:
-        """Where the pictures are, unless they are on S3."""
-        return self.directory / "pictures"
+    def database(self) -> Path:
+        """The site's own database."""
+        return self.directory / "site.sqlite3"
+
+    @property
+    def files(self) -> Path:
+        """Where the files are, unless they are on S3."""
+        return self.directory / "files"
 
     def environ(self) -> dict[str, str]:
         """The environment of every process."""
@@ -72,6 +80,9 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "DJANGO_SETTINGS_MODULE": "demo.settings",
             "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
+            "DJANGO_DATABASE": str(self.database),
+            "DJANGO_ADMIN_USER": ADMIN_USER,
+            "DJANGO_ADMIN_PASSWORD": self.admin_password,
             "DJFS_REDIS_URL": self.redis_url,
             "DJFS_SWEEP_INTERVAL": str(SWEEP_INTERVAL),
             "WEB_ADDRESS": f"{HOST}:{self.ports['web']}",
@@ -86,7 +97,7 @@ class Stack:
 
     def _place(self) -> dict[str, str]:
         if not self.s3:
-            return {"DJFS_TYPE": "osfs", "DJFS_DIRECTORY_ROOT": str(self.pictures)}
+            return {"DJFS_TYPE": "osfs", "DJFS_DIRECTORY_ROOT": str(self.files)}
         return {
             "DJFS_TYPE": "s3fs",
             "DJFS_BUCKET": BUCKET,
@@ -137,9 +148,9 @@ class Stack:
         return True
 
     def stored_names(self) -> set[str]:
-        """The names of the pictures that are really there, whatever their records say."""
+        """The names of the files that are really there, whatever their records say."""
         if not self.s3:
-            return {path.name for path in self.pictures.rglob("*.png")}
+            return {path.name for path in self.files.rglob("*") if path.is_file()}
         listed = self.s3_client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return {entry["Key"].rpartition("/")[2] for entry in listed}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib import admin
 from django.urls import include, path
 
 from demo import views
@@ -10,8 +11,12 @@ from demo import views
 urlpatterns = [
     path("", views.page, name="page"),
     path("plots", views.draw, name="draw"),
+    path("uploads", views.upload, name="upload"),
+    path("uploads/<int:pk>/one-time-link", views.one_time_link, name="one-time-link"),
     path("state", views.state, name="state"),
     path("healthz", views.healthz, name="healthz"),
     path("metrics", include("djpyfs.metrics_urls")),
-    path(f"{settings.PICTURES_URL.strip('/')}/<path:path>", views.picture, name="picture"),
+    path(f"{settings.PICTURES_URL.strip('/')}/plots/<path:path>", views.picture, name="picture"),
+    path("files/", include("djpyfs.urls")),
+    path("admin/", admin.site.urls),
 ]

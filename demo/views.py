@@ -7,37 +7,39 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 from django.views.static import serve
 from fs.errors import ResourceNotFound
 
-from demo.forms import OrderForm, ParametersForm
+from demo.forms import MOST_MEGABYTES, OrderForm, ParametersForm, UploadForm, errors_by_field
+from demo.models import LIVES_OFFERED, UPLOADS, Upload
 from demo.plots import PLOTS
 from demo.plots import render as render_plot
 from djpyfs import get_filesystem
 from djpyfs.errors import RecordStoreError
 from djpyfs.sweeper import recent_sweeps
 
-NAMESPACE = "plots"
+PICTURES = "plots"  # the namespace
 SWEEPS_SHOWN = 6
-LIVES_OFFERED = ((5, "5 s"), (15, "15 s"), (60, "1 min"), (300, "5 min"), (600, "10 min"))
-View = Callable[[HttpRequest], JsonResponse]
+View = Callable[..., JsonResponse]
 
 
 def unavailable_is_503(view: View) -> View:
     """Let a view answer 503 where the record store is away."""
 
     @wraps(view)
-    def answer(request: HttpRequest) -> JsonResponse:
+    def answer(request: HttpRequest, **names: Any) -> JsonResponse:
         try:
-            return view(request)
+            return view(request, **names)
         except RecordStoreError as error:
             return JsonResponse({"status": "unavailable", "reason": str(error)}, status=503)
 
@@ -47,9 +49,11 @@ def unavailable_is_503(view: View) -> View:
 @require_GET
 @ensure_csrf_cookie
 def page(request: HttpRequest) -> HttpResponse:
-    """The page itself; everything that changes on it comes from `state` and `draw`."""
+    """The page itself; everything that changes on it comes from the views below."""
     context = {
-        "order": OrderForm(initial={"seconds": 15}),
+        "order": OrderForm(initial={"seconds": 10}),
+        "upload": UploadForm(),
+        "most_megabytes": MOST_MEGABYTES,
         "parameter_forms": [ParametersForm(key) for key in PLOTS],
         "lives": LIVES_OFFERED,
         "flower_url": settings.FLOWER_URL,
@@ -71,24 +75,59 @@ def draw(request: HttpRequest) -> JsonResponse:
     order = OrderForm(request.POST)
     chosen = request.POST.get("plot")
     parameters = ParametersForm(chosen, request.POST) if chosen in PLOTS else None
-    errors = {name: str(found[0]) for name, found in order.errors.items()}
-    if parameters:
-        errors |= parameters.errors_by_field()
+    errors = errors_by_field(order, *filter(None, [parameters]))
     if errors or parameters is None:
         return JsonResponse({"errors": errors}, status=400)
     seconds = order.cleaned_data["seconds"]
     png = render_plot(parameters.plot, parameters.cleaned_data)
-    card = _keep(f"{parameters.key}-{seconds}s-{secrets.token_hex(4)}.png", png, seconds)
-    return JsonResponse({"now": time.time(), **card}, status=201)
+    name = f"{parameters.key}-{seconds}s-{secrets.token_hex(4)}.png"
+    fs = get_filesystem(PICTURES)
+    with fs.open(name, "wb") as file:
+        file.write(png)
+    fs.expire(name, seconds=seconds)
+    return JsonResponse({"now": time.time(), **_picture_card(name)}, status=201)
+
+
+@require_POST
+@unavailable_is_503
+def upload(request: HttpRequest) -> JsonResponse:
+    """Keep the file that the form brings, and give it its deadline; answers as `draw` does."""
+    form = UploadForm(request.POST, request.FILES)
+    if not form.is_valid():
+        return JsonResponse({"errors": errors_by_field(form)}, status=400)
+    kept = form.save()
+    get_filesystem(UPLOADS).expire(kept.name, seconds=kept.seconds)
+    return JsonResponse({"now": time.time(), **_upload_card(kept)}, status=201)
+
+
+@require_POST
+@unavailable_is_503
+def one_time_link(request: HttpRequest, pk: int) -> JsonResponse:
+    """Make an address of an upload that works once, whoever is first."""
+    kept = get_object_or_404(Upload, pk=pk)
+    try:
+        url = get_filesystem(UPLOADS).get_url(kept.name, max_downloads=1)
+    except ResourceNotFound:  # its time is up
+        return JsonResponse({}, status=404)
+    return JsonResponse({"url": url}, status=201)
 
 
 @require_GET
 @never_cache
 @unavailable_is_503
 def state(request: HttpRequest) -> JsonResponse:
-    """The pictures that exist now, the last sweeps, and the server's clock."""
-    now = time.time()  # before the listing: what is drawn from now on may be missing from it
-    return JsonResponse({"now": now, "plots": _alive(), "sweeps": recent_sweeps(SWEEPS_SHOWN)})
+    """The files that exist now, the last sweeps, and the server's clock."""
+    now = time.time()  # before the listings: what is made from now on may be missing from them
+    pictures = map(_picture_card, get_filesystem(PICTURES).listdir("/"))
+    uploads = map(_upload_card, Upload.objects.all())
+    return JsonResponse(
+        {
+            "now": now,
+            "plots": list(filter(None, pictures)),
+            "uploads": list(filter(None, uploads)),
+            "sweeps": recent_sweeps(SWEEPS_SHOWN),
+        }
+    )
 
 
 @require_GET
@@ -107,42 +146,35 @@ def picture(request: HttpRequest, path: str) -> HttpResponseBase:
     WhiteNoise cannot serve these, because it lists its files once, when the site starts. A busy
     site leaves them to its web server; on S3 the browser goes to the store itself.
     """
-    response = serve(request, path, document_root=settings.DJFS["directory_root"])
+    directory = Path(settings.DJFS["directory_root"], PICTURES)  # which holds no uploads
+    response = serve(request, path, document_root=str(directory))
     response["Cache-Control"] = "no-store"  # a copy in the browser would outlive the file
     return response
 
 
-def _keep(name: str, png: bytes, seconds: int) -> dict[str, Any]:
-    fs = get_filesystem(NAMESPACE)
-    with fs.open(name, "wb") as file:
-        file.write(png)
-    fs.expire(name, seconds=seconds)
-    return _card(name)
+def _picture_card(name: str) -> dict[str, Any]:
+    key, life, _ = name.split("-")
+    return _card(PICTURES, name, PLOTS[key].title, int(life.removesuffix("s")))
 
 
-def _alive() -> list[dict[str, Any]]:
-    cards = (_card(name) for name in get_filesystem(NAMESPACE).listdir("/"))
-    return [card for card in cards if card]
+def _upload_card(kept: Upload) -> dict[str, Any]:
+    card = _card(UPLOADS, kept.name, kept.name, kept.seconds)
+    return card and {**card, "one_time_link": reverse("one-time-link", args=[kept.pk])}
 
 
-def _card(name: str) -> dict[str, Any]:
-    """What the page shows of a picture; nothing where that has just gone."""
-    fs = get_filesystem(NAMESPACE)
+def _card(namespace: str, name: str, title: str, life: int) -> dict[str, Any]:
+    """What the page shows of a file; nothing where that has just gone."""
+    fs = get_filesystem(namespace)
     deadline = fs.expiration(name)
     if deadline is None:
         return {}
-    key, life, _ = name.split("-")
+    url = None
+    with suppress(ResourceNotFound):  # its time is up, and the sweep has not come yet
+        url = fs.get_url(name)
     return {
         "name": name,
-        "title": PLOTS[key].title,
-        "url": _url(name),
+        "title": title,
+        "url": url,
         "deadline": deadline.timestamp(),
-        "life": int(life.removesuffix("s")),
+        "life": life,
     }
-
-
-def _url(name: str) -> str | None:
-    """The address of a picture; none in its last second on S3, and until the sweep has come."""
-    with suppress(ResourceNotFound):
-        return get_filesystem(NAMESPACE).get_url(name)
-    return None

@@ -26,6 +26,8 @@ class Demo:
         self._output = output
         wait_for(lambda: "Ctrl-C" in self.output or self._ended(), START_TIMEOUT, "the demo")
         self.page = self._said("The page")
+        self.admin = self._said("The admin")
+        self.password = self._said("password")
         self.directory = Path(self._said("The log")).parent
 
     @property
@@ -51,6 +53,12 @@ class Demo:
                 family.add(int(pid))
                 found[int(pid)] = command
         return found
+
+    @property
+    def redis_url(self) -> str:
+        """Where its records are; the server tells in the title of its process."""
+        [port] = re.findall(r"-server 127\.0\.0\.1:(\d+)", "\n".join(self.processes().values()))
+        return f"redis://127.0.0.1:{port}/0"
 
     def _ended(self) -> bool:
         return self.process.poll() is not None

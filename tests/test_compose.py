@@ -78,6 +78,20 @@ def test_flower_asks_for_a_password_that_has_no_default() -> None:
     assert "FLOWER_UNAUTHENTICATED_API" not in SERVICES["flower"]["environment"]
 
 
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_who_opens_the_database_has_the_volume_that_it_is_on(name: str) -> None:
+    directory = Path(SERVICES[name]["environment"]["DJANGO_DATABASE"]).parent
+    assert f"site-data:{directory}" in SERVICES[name]["volumes"]
+    assert f"--owner=djpyfs {directory}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_password_of_the_admin_has_no_default_and_only_the_site_knows_it() -> None:
+    knows = [name for name in SERVICES if "ADMIN_PASSWORD" in str(SERVICES[name])]
+    assert knows == ["web"]
+    password = SERVICES["web"]["environment"]["DJANGO_ADMIN_PASSWORD"]
+    assert re.match(r"\$\{ADMIN_PASSWORD:\?", password)
+
+
 def test_the_example_of_the_settings_names_exactly_what_the_file_takes() -> None:
     assert set(re.findall(r"^#?(\w+)=", EXAMPLE, re.M)) == set(re.findall(r"\$\{(\w+)", TEXT))
 

@@ -7,15 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from django.test import RequestFactory
 
-from demo.views import healthz
 from tests.demo_process import CHECKOUT, running_demo
-from tests.servers import wait_for
+from tests.servers import python, wait_for
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -32,8 +29,17 @@ def runs(pid: int) -> bool:
     return False
 
 
+def on_the_site(code: str, database: Path, **environ: str) -> str:
+    """What ``code`` prints in a process of the site."""
+    settings = {"DJANGO_SETTINGS_MODULE": "demo.settings", "DJANGO_DATABASE": str(database)}
+    with python(code, **settings, **environ) as process:
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return printed.decode().strip()
+
+
 @pytest.mark.parametrize("place", [[], ["--s3"]], ids=["disk", "s3"])
-def test_demo_played_once_sees_ten_pictures_come_and_go(place: list[str]) -> None:
+def test_demo_played_once_sees_files_come_and_go(place: list[str]) -> None:
     played = subprocess.run(
         [sys.executable, "-m", "demo", "--once", *place],
         cwd=CHECKOUT,
@@ -44,15 +50,44 @@ def test_demo_played_once_sees_ten_pictures_come_and_go(place: list[str]) -> Non
     )
     assert played.returncode == 0, played.stdout + played.stderr
     assert played.stdout.count("in Redis\n") == 10
+    assert played.stdout.count("attachment; forged: 404\n") == 2
+    assert "notes.txt once, 404 for the 8 others\n" in played.stdout
+    assert played.stdout.count("Admin page\n") == 2
     assert "All as promised." in played.stdout
 
 
-@pytest.mark.parametrize(("redis_url", "status"), [("memory://", 200), (NOBODY_LISTENS, 503)])
-def test_site_is_healthy_while_the_record_store_answers(
-    djfs: Callable[..., None], rf: RequestFactory, redis_url: str, status: int
-) -> None:
-    djfs(redis_url=redis_url)
-    assert healthz(rf.get("/healthz")).status_code == status
+def test_the_site_is_unhealthy_while_the_record_store_is_away(tmp_path: Path) -> None:
+    ask = """
+import django
+django.setup()
+from django.test import Client
+print(Client().get("/healthz", headers={"host": "127.0.0.1"}).status_code)
+"""
+    assert on_the_site(ask, tmp_path / "db", DJFS_REDIS_URL=NOBODY_LISTENS) == "503"
+
+
+def test_each_start_lets_the_user_in_whom_the_environment_names(tmp_path: Path) -> None:
+    start_twice = """
+import os
+from demo.startup import on_starting
+for os.environ["DJANGO_ADMIN_PASSWORD"] in "first", "second":
+    on_starting(None)
+from django.contrib.auth.models import User
+from django.core.management import call_command
+call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+print(User.objects.get(username="admin").check_password("second"))
+"""
+    assert on_the_site(start_twice, tmp_path / "db") == "True"
+
+
+def test_without_a_password_nobody_is_let_in(tmp_path: Path) -> None:
+    start = """
+from demo.startup import on_starting
+on_starting(None)
+from django.contrib.auth.models import User
+print(User.objects.count())
+"""
+    assert on_the_site(start, tmp_path / "db") == "0"
 
 
 def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:

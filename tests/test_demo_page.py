@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Error,
+    FilePayload,
+    Page,
+    StorageState,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
-from tests.demo_process import running_demo
+from djpyfs import expire_objects, get_filesystem
+from tests.demo_process import Demo, running_demo
 from tests.servers import installed
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -38,9 +49,28 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     with running_demo(tmp_path_factory.mktemp("demo") / "output") as demo:
-        yield demo.page
+        yield demo
+
+
+@pytest.fixture(scope="module")
+def address(demo: Demo) -> str:
+    return demo.page
+
+
+@pytest.fixture(scope="module")
+def logged_in(chromium: Browser, demo: Demo) -> StorageState:
+    """The cookies of a browser in which the user of the admin has logged in."""
+    page = chromium.new_page()
+    page.goto(demo.admin)
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(demo.password)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Deadlines and sweeps")).to_be_visible()
+    state = page.context.storage_state()
+    page.context.close()
+    return state
 
 
 @pytest.fixture
@@ -101,10 +131,87 @@ def test_a_plot_drawn_by_keyboard_is_shown_and_vanishes_in_time_without_a_reload
     assert errors == []
 
 
+def upload_by_keyboard(page: Page, name: str, content: bytes, life: str = "1 min") -> str:
+    """Return the name of the file as the page shows it."""
+    file: FilePayload = {"name": name, "mimeType": "text/plain", "buffer": content}
+    page.set_input_files("#upload-file", file)
+    tab_to(page, "#upload-seconds")
+    page.keyboard.type(life)
+    page.keyboard.press("Tab")
+    with page.expect_response("**/uploads") as answer:
+        page.keyboard.press("Enter")
+    return str(answer.value.json()["name"])
+
+
+def test_an_upload_is_listed_with_its_link_and_vanishes_in_time_without_a_reload(
+    page: Page, errors: list[str]
+) -> None:
+    page.evaluate("window.sameDocument = true")
+    name = upload_by_keyboard(page, "notes.txt", b"to be gone soon", life="10 s")
+    row = page.locator(f"[data-name='{name}']")
+    expect(row.get_by_role("timer")).to_have_text(re.compile(r"^\d\.\d s$"))
+    expect(page.get_by_role("status")).to_have_text(f"{name} uploaded. It lives for 10 seconds.")
+    expect(page.locator("#upload-file")).to_have_value("")
+    with page.expect_popup() as popup:
+        row.get_by_role("link", name=name, exact=True).click()
+    expect(popup.value.locator("body")).to_have_text("to be gone soon")
+
+    expect(row).to_have_count(0, timeout=GONE_WITHIN + 10_000)
+    expect(page.get_by_role("status")).to_contain_text(f"{name} was deleted")
+    assert page.request.get(popup.value.url).status == 404
+    assert page.evaluate("window.sameDocument")
+    assert errors == []
+
+
+def test_a_one_time_link_is_made_by_keyboard_and_works_once(page: Page) -> None:
+    name = upload_by_keyboard(page, "secret.txt", b"for you alone")
+    row = page.locator(f"[data-name='{name}']")
+    row.get_by_role("button", name=f"One-time link to {name}").press("Enter")
+    link = row.get_by_role("link", name=f"Open once to {name}")
+    expect(link).to_be_focused()
+    expect(page.get_by_role("status")).to_have_text(f"A link to {name} that works once is ready.")
+    with page.expect_popup() as popup:
+        page.keyboard.press("Enter")
+    expect(popup.value.locator("body")).to_have_text("for you alone")
+    expect(link).to_have_class("used")
+    assert page.request.get(popup.value.url).status == 404
+
+
+@pytest.mark.parametrize("name", ["page.html", "drawing.svg"])
+def test_what_a_browser_would_run_is_downloaded(page: Page, address: str, name: str) -> None:
+    script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    shown = upload_by_keyboard(page, name, script)
+    row = page.locator(f"[data-name='{shown}']")
+    url = row.get_by_role("link", name=shown, exact=True).evaluate("link => link.href")
+    with pytest.raises(Error, match="Download is starting"):
+        page.goto(url)
+    # Nor does the site hand it out as one of its pictures.
+    assert page.request.get(f"{address}pictures/uploads/{shown}").status == 404
+    assert page.request.get(f"{address}pictures/plots/../uploads/{shown}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "cure"),
+    [(None, "Choose a file"), (0, "Choose a file"), (6, "Choose a file of at most 5 MB")],
+)
+def test_an_upload_that_is_refused_says_why_beside_its_field(
+    page: Page, tmp_path: Path, megabytes: int | None, cure: str
+) -> None:
+    before = page.request.get(f"{page.url}state").json()["uploads"]
+    if megabytes is not None:
+        (tmp_path / "file").write_bytes(bytes(megabytes * 2**20))
+        page.set_input_files("#upload-file", tmp_path / "file")
+    page.get_by_role("button", name="Upload it").click()
+    expect(page.locator(".error:visible")).to_have_text([cure])
+    expect(page.get_by_label("File", exact=True)).to_be_focused()
+    after = page.request.get(f"{page.url}state").json()["uploads"]
+    assert {upload["name"] for upload in after} <= {upload["name"] for upload in before}
+
+
 def test_focus_moves_to_the_heading_when_the_card_that_has_it_vanishes(page: Page) -> None:
     name = draw_by_keyboard(page, seconds=3)
     page.locator(f"[data-name='{name}'] a").focus()
-    expect(page.locator("#alive-title")).to_be_focused(timeout=GONE_WITHIN)
+    expect(page.locator("#plots-title")).to_be_focused(timeout=GONE_WITHIN)
 
 
 def test_a_picture_is_on_every_page_that_is_open(page: Page, chromium: Browser) -> None:
@@ -145,9 +252,76 @@ def test_the_page_fits_its_window_and_follows_the_colour_scheme(
 ) -> None:
     page = chromium.new_page(viewport=size, color_scheme=scheme)
     page.goto(address)
-    draw_by_keyboard(page, seconds=4)
-    expect(page.locator(".card").first).to_be_in_viewport()
+    picture = draw_by_keyboard(page, seconds=10)
+    expect(page.locator(f"[data-name='{picture}']")).to_be_in_viewport()
+    upload = upload_by_keyboard(page, f"{'long' * 30}.txt", b"x")
+    expect(page.locator(f"[data-name='{upload}']")).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
     ink = page.locator("h1").evaluate("element => getComputedStyle(element).color")
     assert (min(map(int, ink[4:-1].split(","))) > 128) == (scheme == "dark")
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_admin_page_shows_the_numbers_fits_and_follows_the_colour_scheme(
+    chromium: Browser,
+    demo: Demo,
+    logged_in: StorageState,
+    scheme: Literal["light", "dark"],
+    size: ViewportSize,
+) -> None:
+    with chromium.new_context(
+        viewport=size, color_scheme=scheme, storage_state=logged_in
+    ) as context:
+        page = context.new_page()
+        page.goto(demo.page)
+        name = upload_by_keyboard(page, "seen.txt", b"x")
+        with page.expect_popup() as popup:
+            page.get_by_role("link", name="Admin (opens in a new tab)").click()
+        admin = popup.value
+        tracked = admin.locator("dt", has_text="Tracked").locator("+ dd strong")
+        expect(tracked).to_have_text(re.compile("^[1-9]"))
+        expect(admin.get_by_role("rowheader", name=re.compile(f"{name}$"))).to_be_visible()
+        for chart in admin.locator("figure svg").all():
+            expect(chart).to_be_visible()
+        assert admin.evaluate("document.documentElement.scrollWidth") == size["width"]
+        ink = admin.locator("dd strong").first.evaluate("e => getComputedStyle(e).color")
+        assert (min(map(int, ink[4:-1].split(","))) > 128) == (scheme == "dark")
+
+
+def test_the_user_of_the_admin_may_see_nothing_else_there(
+    chromium: Browser, demo: Demo, logged_in: StorageState
+) -> None:
+    with chromium.new_context(storage_state=logged_in) as context:
+        assert context.request.get(demo.admin).status == 200
+        assert context.request.get(f"{demo.page}admin/auth/user/").status == 403
+
+
+@pytest.fixture
+def set_aside(demo: Demo, djfs: Callable[..., None]) -> None:
+    """The deletion of ``plots/bad`` has been given up."""
+    djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1, redis_url=demo.redis_url)
+    files = get_filesystem("plots")
+    files.writebytes("bad", b"")
+    report = None
+    while not (report and report.set_aside):  # else the demo's own worker was faster
+        files.expire("bad")
+        report = expire_objects()
+
+
+@pytest.mark.usefixtures("set_aside")
+def test_a_file_set_aside_is_forgotten_once_that_is_confirmed(
+    chromium: Browser, demo: Demo, logged_in: StorageState
+) -> None:
+    with chromium.new_context(storage_state=logged_in) as context:
+        page = context.new_page()
+        page.goto(demo.admin)
+        forget = page.get_by_role("button", name="Forget bad")
+        forget.press("Enter")
+        expect(page.get_by_role("heading", name="Are you sure?")).to_be_visible()
+        page.get_by_role("button", name="No, take me back").press("Enter")
+        forget.press("Enter")
+        page.get_by_role("button", name="Yes, forget it").press("Enter")
+        expect(page.get_by_text("Forgotten, what is there stays: plots/bad")).to_be_visible()
+        expect(forget).to_have_count(0)

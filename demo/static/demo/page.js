@@ -1,17 +1,13 @@
-// Draws by POST, and keeps the list of pictures in step with the server by asking for its state.
-const $ = (id) => document.getElementById(id);
-const { drawUrl, stateUrl } = document.body.dataset;
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+// Draws and uploads by POST, and keeps the page in step with the server by asking for its state.
+import { $, Board, serverNow, setClock, tell } from "./board.js";
+
+const { stateUrl } = document.body.dataset;
 const TICK = 200; // ms
-const CLOSING = 5; // s
-const cards = new Map(); // name -> {element, title, deadline, life, since}: server times, in seconds
+const pictures = new Board("plots", fillPicture);
+const uploads = new Board("uploads", fillUpload);
 let sweeps = [];
-let clockOffset = 0; // s: the server's clock less this one's
 
-const serverNow = () => Date.now() / 1000 + clockOffset;
-const tell = (news) => { $("news").textContent = news; };
-
-// The form
+// The forms
 
 const field = (name) => $("order").elements[name];
 
@@ -27,106 +23,96 @@ function markOffers() {
   }
 }
 
-function clearErrors() {
-  for (const error of document.querySelectorAll(".error")) error.hidden = true;
-  for (const input of document.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+function clearErrors(form) {
+  for (const error of form.querySelectorAll(".error")) error.hidden = true;
+  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
 }
 
-function showErrors(errors) {
+function showErrors(form, errors) {
   for (const [name, message] of Object.entries(errors)) {
     $(`${name}-error`).textContent = message;
     $(`${name}-error`).hidden = false;
-    if (field(name).setAttribute) field(name).setAttribute("aria-invalid", "true");
+    form.elements[name].setAttribute?.("aria-invalid", "true");
   }
-  document.querySelector("[aria-invalid]")?.focus();
+  form.querySelector("[aria-invalid]")?.focus();
   tell(Object.values(errors).join(" "));
 }
 
-function showFailure() {
-  $("order-error").textContent = "The site could not draw it. Please try again in a moment.";
-  $("order-error").hidden = false;
+function showFailure(form) {
+  const error = form.querySelector("[role=alert]");
+  error.textContent = "That did not work. Please try again in a moment.";
+  error.hidden = false;
 }
 
-async function order(event) {
-  event.preventDefault();
-  if ($("submit").ariaBusy === "true") return;
-  clearErrors();
-  $("submit").ariaBusy = "true";
-  try {
-    const answer = await fetch(drawUrl, { method: "POST", body: new FormData($("order")) });
-    const body = await answer.json();
-    if (answer.ok) welcome(body);
-    else if (body.errors) showErrors(body.errors);
-    else showFailure();
-  } catch {
-    showFailure();
-  } finally {
-    $("submit").ariaBusy = "false";
-  }
-}
-
-function welcome(plot) {
-  setClock(plot.now);
-  takePlot(plot, plot.now);
-  tick();
-  tell(`${plot.title} drawn. It lives for ${spoken(plot.life)}.`);
-  cards.get(plot.name).element.scrollIntoView({
-    block: "nearest", behavior: calm.matches ? "auto" : "smooth",
+// Send a form when it is submitted, and hand what the server has made of it to `done`.
+function sendsTo(form, done) {
+  const button = form.querySelector(".primary");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (button.ariaBusy === "true") return;
+    clearErrors(form);
+    button.ariaBusy = "true";
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new FormData(form) });
+      const made = await answer.json();
+      if (answer.ok) done(made);
+      else if (made.errors) showErrors(form, made.errors);
+      else showFailure(form);
+    } catch {
+      showFailure(form);
+    } finally {
+      button.ariaBusy = "false";
+    }
   });
 }
 
-// The pictures
-
-function takePlot(plot, now) {
-  const card = cards.get(plot.name);
-  if (!card && plot.url) addCard(plot, now);
-  // Of one that is being deleted the server tells the present time.
-  if (card && plot.deadline > now) card.deadline = plot.deadline;
+function showPicture(picture) {
+  setClock(picture.now);
+  pictures.welcome(picture, picture.now);
+  tell(`${picture.title} drawn. It lives for ${spoken(picture.life)}.`);
 }
 
-function addCard(plot, since) {
-  const element = $("card").content.firstElementChild.cloneNode(true);
-  element.dataset.name = plot.name;
-  element.querySelector("h3").textContent = plot.title;
-  element.querySelector("a").href = plot.url;
-  element.querySelector("img").alt = `${plot.title}, open at full size`;
-  element.querySelector("img").src = plot.url;
-  $("plots").prepend(element);
-  cards.set(plot.name, { ...plot, element, since });
+function showUpload(upload) {
+  setClock(upload.now);
+  uploads.welcome(upload, upload.now);
+  $("upload").elements["upload-file"].value = "";
+  tell(`${upload.title} uploaded. It lives for ${spoken(upload.life)}.`);
 }
 
-async function dropCard(name) {
-  const { element, title, deadline } = cards.get(name);
-  cards.delete(name);
-  tell(`${title} was deleted, ${Math.max(0, serverNow() - deadline).toFixed(0)} seconds after its time.`);
-  if (element.contains(document.activeElement)) $("alive-title").focus();
-  if (!calm.matches) await element.animate({ opacity: 0, transform: "scale(.94)" }, 600).finished;
-  element.remove();
-  showCount();
+const spoken = (seconds) => (seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`);
+
+// The lists
+
+function fillPicture(element, { title, url }) {
+  element.querySelector("h3").textContent = title;
+  element.querySelector("a").href = url;
+  element.querySelector("img").alt = `${title}, open at full size`;
+  element.querySelector("img").src = url;
 }
 
-function showCount() {
-  $("count").textContent = cards.size;
-  $("empty").hidden = $("plots").childElementCount > 0;
+function fillUpload(element, { title, url, one_time_link: maker }) {
+  const [file, link] = element.querySelectorAll("a");
+  const button = element.querySelector("button");
+  file.textContent = title;
+  file.href = url;
+  for (const unseen of element.querySelectorAll(".unseen")) unseen.textContent = ` to ${title}`;
+  button.addEventListener("click", () => makeLink(maker, button, link, title));
+  link.addEventListener("click", () => link.classList.add("used"));
 }
 
-function showLife({ element, deadline, life }) {
-  const left = deadline - serverNow();
-  element.classList.toggle("closing", left < CLOSING);
-  element.classList.toggle("overdue", left <= 0);
-  element.querySelector(".left").textContent = left > 0 ? countdown(left) : "sweep due";
-  element.querySelector(".bar span").style.transform = `scaleX(${Math.min(1, Math.max(0, left / life))})`;
-}
-
-function countdown(seconds) {
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  const whole = Math.ceil(seconds);
-  if (whole < 60) return `${whole} s`;
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
-}
-
-function spoken(seconds) {
-  return seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`;
+async function makeLink(maker, button, link, title) {
+  const token = $("upload").elements.csrfmiddlewaretoken.value;
+  try {
+    const answer = await fetch(maker, { method: "POST", headers: { "X-CSRFToken": token } });
+    if (!answer.ok) throw new Error(answer.statusText);
+    link.href = (await answer.json()).url;
+    link.hidden = false;
+    link.focus();
+    button.hidden = true;
+    tell(`A link to ${title} that works once is ready.`);
+  } catch {
+    tell(`There is no link to ${title}: its time may be up.`);
+  }
 }
 
 // The sweeps
@@ -160,20 +146,10 @@ function ago(seconds) {
 
 // In step with the server
 
-function setClock(now) {
-  clockOffset = now - Date.now() / 1000;
-}
-
 function takeIn(state) {
   setClock(state.now);
-  const alive = new Set(state.plots.map((plot) => plot.name));
-  for (const plot of state.plots.sort((a, b) => b.deadline - a.deadline)) {
-    takePlot(plot, state.now);
-  }
-  for (const [name, card] of cards) {
-    // An answer from before the picture was drawn says nothing about it.
-    if (!alive.has(name) && card.since < state.now) dropCard(name);
-  }
+  pictures.takeAll(state.plots, state.now);
+  uploads.takeAll(state.uploads, state.now);
   sweeps = state.sweeps;
   showSweeps();
 }
@@ -187,16 +163,16 @@ async function poll() {
       // The site is away: the next poll tries again.
     }
   }
-  const closing = [...cards.values()].some((card) => card.deadline - serverNow() < 1);
-  setTimeout(poll, closing ? 500 : 2000);
+  setTimeout(poll, pictures.closing || uploads.closing ? 500 : 2000);
 }
 
 function tick() {
-  cards.forEach(showLife);
-  showCount();
+  pictures.tick();
+  uploads.tick();
 }
 
-$("order").addEventListener("submit", order);
+sendsTo($("order"), showPicture);
+sendsTo($("upload"), showUpload);
 $("order").addEventListener("input", markOffers);
 $("order").addEventListener("change", choosePlot);
 for (const offer of document.querySelectorAll("[data-seconds]")) {

@@ -1,0 +1,72 @@
+"""As much of a browser as the scenario needs: cookies, forms, and answers of any status."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from email.message import Message
+from http.cookiejar import CookieJar
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import urljoin
+from urllib.request import HTTPCookieProcessor, Request, build_opener
+
+from demo.stack import HTTP_TIMEOUT
+
+NO_FILES: Mapping[str, tuple[str, bytes]] = {}
+
+
+class Answer(NamedTuple):
+    url: str
+    status: int
+    headers: Message
+    body: bytes
+
+
+class Browser:
+    """A client of the site at ``address``."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._cookies = CookieJar()
+        self._opener = build_opener(HTTPCookieProcessor(self._cookies))
+
+    def get(self, url: str) -> Answer:
+        """GET from the site, or from elsewhere by a whole address."""
+        return self._ask(Request(urljoin(self._address, url)))  # noqa: S310
+
+    def post(
+        self, url: str, fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]] = NO_FILES
+    ) -> Answer:
+        """Send a form, with the token against forgery that an earlier answer has set.
+
+        ``files`` has for each field the name of a file and what is in it.
+        """
+        cookies = {cookie.name: cookie.value or "" for cookie in self._cookies}
+        token = {"csrfmiddlewaretoken": cookies.get("csrftoken", "")}
+        type_, body = _encoded({**token, **fields}, files)
+        request = Request(urljoin(self._address, url), body, {"Content-Type": type_})  # noqa: S310
+        return self._ask(request)
+
+    def _ask(self, request: Request) -> Answer:
+        try:
+            answer = self._opener.open(request, timeout=HTTP_TIMEOUT)
+        except HTTPError as refusal:  # which is an answer as well
+            answer = refusal
+        with answer:
+            return Answer(answer.url, answer.status, answer.headers, answer.read())
+
+
+def _encoded(
+    fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]
+) -> tuple[str, bytes]:
+    boundary = secrets.token_hex(16)
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    parts += [(f'name="{name}"; filename="{of}"', content) for name, (of, content) in files.items()]
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {about}\r\n\r\n".encode()
+        + value
+        + b"\r\n"
+        for about, value in parts
+    )
+    return f"multipart/form-data; boundary={boundary}", body + f"--{boundary}--\r\n".encode()
