@@ -15,6 +15,7 @@ import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
 from djpyfs import get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.servers import (
+    Moto,
     RedisCluster,
     RedisServer,
     SentinelSet,
@@ -39,7 +40,17 @@ KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="the fault suite in its full form")
+    parser.addoption("--full", action="store_true", help="what takes long, in its full form")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what takes long to --full, but for what its mark excepts."""
+    if config.getoption("full"):
+        return
+    marks = [(item, item.get_closest_marker("long")) for item in items]
+    left = [item for item, mark in marks if mark and item.name not in mark.kwargs["but"]]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +83,13 @@ def s3_endpoint() -> Iterator[str]:
         )
         client.create_bucket(Bucket=BUCKET)
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    server = Moto()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=["memory", "redis"])

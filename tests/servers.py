@@ -15,12 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 import redis
 from django.core.handlers.wsgi import WSGIHandler
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from redis.crc import key_slot
+from werkzeug import serving
 
 from demo.stack import redis_server
 
@@ -338,6 +341,42 @@ def running_site() -> Iterator[int]:
         finally:
             served.shutdown()
             thread.join()
+
+
+class Moto:
+    """An S3 endpoint in this process that remembers the requests it got."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self._application = DomainDispatcherApplication(create_backend_app)
+        self._server = serving.make_server(
+            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_SilentHandler
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+        lists = {"list-type", "delimiter"} & query.keys()
+        kind = "LIST" if lists else environ["REQUEST_METHOD"]
+        self.requests.append(kind)
+        return self._application(environ, start_response)
+
+    def requests_of(self, action: Callable[[], object]) -> list[str]:
+        self.requests.clear()
+        action()
+        return list(self.requests)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _SilentHandler(serving.WSGIRequestHandler):
+    def log(self, *_: Any) -> None:
+        pass
 
 
 def python(code: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:

@@ -15,8 +15,8 @@ from djpyfs import conf
 from djpyfs.backends import backend_for
 from djpyfs.lifecycle import plan
 from tests.conftest import KEYS
+from tests.servers import Moto
 from tests.test_commands import djpyfs, read, refused
-from tests.test_s3 import Moto
 
 DAY = 86_400
 OTHERS: dict[str, Any] = {

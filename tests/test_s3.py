@@ -24,16 +24,14 @@ import boto3
 import pytest
 from fs import errors
 from fs.test import FSTestCases
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from redis.connection import Connection
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends.s3 import LONGEST_DELETION, S3Backend
 from djpyfs.errors import ConfigurationError, InvalidLifetime
 from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry
-from tests.servers import RedisServer
+from tests.servers import Moto, RedisServer
 
 CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
 ODD_NAMES = [
@@ -49,48 +47,6 @@ ODD_NAMES = [
     "dots..in...it",
     "[x]:@!*()|^`",
 ]
-
-
-class Moto:
-    """An S3 endpoint that remembers the requests it got."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self._application = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server(
-            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_SilentHandler
-        )
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def _answer(self, environ: Any, start_response: Any) -> Any:
-        query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
-        kind = "LIST" if "list-type" in query else environ["REQUEST_METHOD"]
-        self.requests.append(kind)
-        return self._application(environ, start_response)
-
-    def requests_of(self, action: Callable[[], object]) -> list[str]:
-        self.requests.clear()
-        action()
-        return list(self.requests)
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _SilentHandler(WSGIRequestHandler):
-    def log(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[Moto]:
-    server = Moto()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="session")

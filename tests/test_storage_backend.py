@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from fs.base import FS
 from fs.test import FSTestCases
+from storages.backends.s3 import S3Storage
 
 from djpyfs import ConfigurationError, expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from tests.conftest import KEYS
+from tests.servers import Moto
 
 IN_MEMORY = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
 
@@ -42,6 +49,113 @@ class TestOnDisk(Cases, TestCase):
     def _place(self, djfs: Callable[..., None], settings: Any, tmp_path: Path) -> None:
         settings.STORAGES = on_disk(tmp_path)
         djfs(type="storage", alias="default")
+
+
+@cache
+def s3_storage(**options: Any) -> S3Storage:
+    """One for all tests, because making a client takes a third of a second."""
+    storage = S3Storage(**options)
+    storage.bucket.create()
+    return storage
+
+
+@pytest.fixture
+def on_s3(moto: Moto, settings: Any) -> None:
+    options = {
+        "bucket_name": "storage",
+        "location": "media",
+        "endpoint_url": moto.url,
+        "region_name": KEYS["region"],
+        "access_key": KEYS["aws_access_key_id"],
+        "secret_key": KEYS["aws_secret_access_key"],
+    }
+    backend = f"{__name__}.{s3_storage.__name__}"
+    settings.STORAGES = {"default": {"BACKEND": backend, "OPTIONS": options}}
+
+
+# What a storage without directories might fail in.
+SHORT = """appendbytes copy exists getinfo getsize isdir isempty isfile listdir makedirs
+    openbin_exclusive remove removedir scandir touch unicode_path upload writebytes""".split()
+
+
+@pytest.mark.long(but=[f"test_{name}" for name in SHORT])
+class TestOnS3(Cases, TestCase):
+    @pytest.fixture(autouse=True)
+    def _place(self, djfs: Callable[..., None], on_s3: None) -> None:
+        djfs(type="storage")
+
+
+@pytest.fixture
+def on_moto(djfs: Callable[..., None], on_s3: None) -> ExpiringFS:
+    """A filesystem on S3 through the storage, with a file in it."""
+    djfs(type="storage")
+    plots = get_filesystem(f"plots/{uuid.uuid4()}")
+    plots.makedirs("sub")
+    plots.writebytes("sub/a.png", b"picture")
+    assert plots.exists("sub/a.png")  # from now on it is known that there are no directories
+    return plots
+
+
+def swept(files: ExpiringFS) -> None:
+    files.expire("sub/a.png", 0)
+    assert expire_objects().deleted == 1
+
+
+@pytest.mark.parametrize(
+    ("expected", "action"),
+    [
+        ("HEAD", lambda files: files.exists("sub/a.png")),
+        ("HEAD LIST", lambda files: files.exists("sub/none.png")),
+        ("HEAD", lambda files: files.isfile("sub/a.png")),
+        ("HEAD", lambda files: files.getinfo("sub/a.png")),
+        ("LIST", lambda files: list(files.scandir("sub"))),
+        ("LIST", lambda files: files.listdir("sub")),
+        ("HEAD PUT", lambda files: files.upload("sub/a.png", io.BytesIO(b"x"))),
+        ("HEAD LIST PUT", lambda files: files.upload("sub/new.png", io.BytesIO(b"x"))),
+        ("HEAD DELETE", lambda files: files.remove("sub/a.png")),
+        ("HEAD DELETE", swept),
+    ],
+    ids="exists exists-not isfile getinfo scandir listdir replace write remove sweep".split(),
+)
+def test_no_question_about_a_file_lists_what_is_beside_it(
+    on_moto: ExpiringFS, moto: Moto, expected: str, action: Callable[[ExpiringFS], object]
+) -> None:
+    assert moto.requests_of(lambda: action(on_moto)) == expected.split()
+
+
+def test_a_storage_that_replaces_files_has_always_one_of_both(on_moto: ExpiringFS) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("the source is gone")
+
+    with pytest.raises(OSError, match="the source is gone"):
+        on_moto.upload("sub/a.png", Broken())
+    assert on_moto.readbytes("sub/a.png") == b"picture"
+    on_moto.writebytes("sub/a.png", b"new")
+    assert on_moto.readbytes("sub/a.png") == b"new"
+
+
+class PrunedStorage(FileSystemStorage):
+    """Somebody else removes the empty directory ``d``, and those above it, once it was listed."""
+
+    def listdir(self, path: str) -> tuple[list[str], list[str]]:
+        found = super().listdir(path)
+        if path.endswith("/d"):
+            shutil.rmtree(Path(self.path(path)).parent)
+        return found
+
+
+def test_a_directory_that_goes_while_it_is_looked_at_is_no_sign_of_there_being_none(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    settings.STORAGES["default"]["BACKEND"] = f"{__name__}.{PrunedStorage.__name__}"
+    djfs(type="storage")
+    plots = get_filesystem("plots")
+    (tmp_path / "plots/d").mkdir(parents=True)
+    assert not plots.exists("d")
+    (tmp_path / "plots/e").mkdir(parents=True)
+    assert plots.isdir("e")
 
 
 def test_what_has_expired_is_gone_from_the_storage(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 
@@ -17,7 +17,7 @@ from fs import errors
 from fs.base import FS
 from fs.enums import ResourceType
 from fs.info import Info
-from fs.path import basename, dirname
+from fs.path import basename, dirname, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 
@@ -25,6 +25,17 @@ from ..errors import ConfigurationError
 from ..names import Entry
 from . import Backend, size_on_disk
 from .spool import IN_MEMORY, open_spooled
+
+# How storages say that something is no directory: the third is Django's in memory, and the last
+# cannot list at all.
+NO_DIRECTORY = (
+    FileNotFoundError,
+    NotADirectoryError,
+    FileExistsError,
+    ValueError,
+    NotImplementedError,
+)
+DIRECTORIES_REMEMBERED = 1_000
 
 
 class StorageBackend(Backend):
@@ -42,6 +53,8 @@ class StorageBackend(Backend):
                 f"DJFS['alias'] is {self._alias!r}, which STORAGES does not have: use {known}"
             )
 
+        #: True from when it is known that the storage has no directories, only names with slashes.
+        self.flat = False
         # By its name: Django makes a storage, and imports it, at the first use.
         self.shared = not configured[self._alias]["BACKEND"].endswith("InMemoryStorage")
 
@@ -51,7 +64,7 @@ class StorageBackend(Backend):
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the filesystem of a namespace; nothing is asked for yet."""
-        return StorageFileSystem(self.storage, namespace)
+        return StorageFileSystem(self, namespace)
 
     def is_there(self) -> bool:
         """Tell whether the directory is there, of a storage that has one."""
@@ -86,11 +99,13 @@ class StorageFileSystem(FS):
     known to this object alone.
     """
 
-    def __init__(self, storage: Callable[[], Storage], namespace: str) -> None:
+    def __init__(self, backend: StorageBackend, namespace: str) -> None:
         super().__init__()
-        self._storage = storage
+        self._backend = backend
+        self._storage = backend.storage
         self._namespace = namespace
         self._made: set[str] = set()
+        self._written: set[str] = set()  # directories in which a file was written
         self._meta = {
             "case_insensitive": False,
             "network": True,
@@ -104,21 +119,24 @@ class StorageFileSystem(FS):
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
         """Return what is known of a file or directory: size and times, where they are told."""
         absolute = self.validatepath(path)
-        is_dir = self._is_dir(absolute)
-        type_ = ResourceType.directory if is_dir else ResourceType.file
-        details: dict[str, Any] = {"type": int(type_)}
-        if "details" in (namespaces or ()):
-            details |= {"size": 0, "modified": None} if is_dir else self._details(absolute)
-        basic = {"name": basename(absolute), "is_dir": is_dir}
-        return Info({"basic": basic, "details": details})
+        return self._info(absolute, self._is_dir(absolute), namespaces or ())
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a directory."""
-        absolute = self.validatepath(path)
-        if not self._is_dir(absolute):
-            raise errors.DirectoryExpected(path)
-        directories, files = self._entries(absolute)
+        directories, files = self._listed(path)
         return [*directories, *files]
+
+    def scandir(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        """Describe what a directory holds: from one listing, where no details are wanted."""
+        directories, files = self._listed(path)
+        names = [*((name, True) for name in directories), *((name, False) for name in files)]
+        for name, is_dir in islice(names, *page) if page else names:
+            yield self._info(join(self.validatepath(path), name), is_dir, namespaces or ())
 
     def makedir(
         self, path: str, permissions: Permissions | None = None, recreate: bool = False
@@ -141,26 +159,33 @@ class StorageFileSystem(FS):
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         """Copy the contents of a file into an open binary file."""
-        absolute = self._file(path)
-        with self._storage().open(self._name(absolute)) as source:
+        absolute = self.validatepath(path)
+        try:
+            source = self._storage().open(self._name(absolute))
+        except OSError:
+            self._file(path)  # which knows what is not there, or no file
+            raise
+        with source:
             shutil.copyfileobj(source, file)
 
     def upload(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
-        """Store the rest of an open binary file; for a moment there is neither old nor new."""
-        with suppress(errors.ResourceNotFound):
-            self.remove(path)
+        """Store the rest of an open binary file.
+
+        Where the storage does not replace files, there is neither old nor new for a moment.
+        """
+        there = self._make_way(path)
         absolute = self.validatepath(path)
-        if not self.isdir(dirname(absolute)):
-            raise errors.ResourceNotFound(path)
-        name = self._name(absolute)
+        storage, name = self._storage(), self._name(absolute)
         with SpooledTemporaryFile(max_size=IN_MEMORY) as copy:  # a storage wants to seek
             shutil.copyfileobj(file, copy)
             copy.seek(0)
-            stored = self._storage().save(name, File(copy))
-        if stored != name:  # somebody was faster, and a storage does not replace
-            self._storage().delete(stored)
+            if there and storage.get_available_name(name) != name:
+                storage.delete(name)
+            stored = storage.save(name, File(copy))
+        if stored != name:  # somebody was faster, and the storage does not replace
+            storage.delete(stored)
             raise errors.ResourceLocked(path)
 
     def remove(self, path: str) -> None:
@@ -175,7 +200,8 @@ class StorageFileSystem(FS):
         if self.listdir(absolute):
             raise errors.DirectoryNotEmpty(path)
         self._made.discard(absolute)
-        if self.exists(absolute):
+        self._written.discard(absolute)
+        if self._exists(absolute):
             self._storage().delete(self._name(absolute))
 
     def setinfo(self, path: str, info: Any) -> None:
@@ -191,24 +217,79 @@ class StorageFileSystem(FS):
     def _name(self, absolute: str) -> str:
         return f"{self._namespace}{absolute}".rstrip("/")
 
+    def _make_way(self, path: str) -> bool:
+        """Look whether a file can be written, and return whether there is one."""
+        absolute = self.validatepath(path)
+        try:
+            self._file(path)
+        except errors.ResourceNotFound:
+            self._check_parent(path, dirname(absolute))
+            return False
+        return True
+
+    def _check_parent(self, path: str, directory: str) -> None:
+        if directory in self._written:  # else each new file would have all the others listed
+            return
+        if not self.isdir(directory):
+            raise errors.ResourceNotFound(path)
+        if len(self._written) >= DIRECTORIES_REMEMBERED:
+            self._written.clear()
+        self._written.add(directory)
+
     def _is_dir(self, absolute: str) -> bool:
-        # Only a listing tells a file from a directory, on every storage.
-        if absolute == "/":
+        """Tell a directory from a file, without a look at what else is beside it."""
+        if absolute == "/" or absolute in self._made:
             return True
-        directories, files = self._entries(dirname(absolute))
-        name = basename(absolute)
-        if name not in directories and name not in files:
+        if self._exists(absolute):
+            return not self._backend.flat and self._is_existing_dir(absolute)
+        if not any(self._entries(absolute)):  # names alone may make it a directory
             raise errors.ResourceNotFound(absolute.lstrip("/"))
-        return name in directories
+        return True
+
+    def _exists(self, absolute: str) -> bool:
+        try:
+            return self._storage().exists(self._name(absolute))
+        except NO_DIRECTORY:  # nor is there one above
+            return False
+
+    def _is_existing_dir(self, absolute: str) -> bool:
+        """Tell a directory from a file where the storage says that there is one of them."""
+        try:
+            listing = self._storage().listdir(self._name(absolute))
+        except NO_DIRECTORY:
+            return False
+        if any(listing):
+            return True
+        # An empty directory, or a file where there are none: then its parent is nothing either.
+        if not self._exists(dirname(absolute)) and self._exists(absolute):
+            self._backend.flat = True
+            return False
+        directories, files = self._entries(dirname(absolute))
+        if basename(absolute) not in directories | files:  # it has just been removed
+            raise errors.ResourceNotFound(absolute.lstrip("/"))
+        return basename(absolute) in directories
+
+    def _listed(self, path: str) -> tuple[set[str], set[str]]:
+        absolute = self.validatepath(path)
+        directories, files = self._entries(absolute)
+        if not (directories or files or self._is_dir(absolute)):
+            raise errors.DirectoryExpected(path)
+        return directories, files
 
     def _entries(self, absolute: str) -> tuple[set[str], set[str]]:
         directories = {basename(made) for made in self._made.copy() if dirname(made) == absolute}
         try:
             stored, files = self._storage().listdir(self._name(absolute))
-        # All of them say that it is no directory, the last in Django's storage in memory.
-        except (FileNotFoundError, NotADirectoryError, FileExistsError, ValueError):
+        except NO_DIRECTORY:
             stored, files = [], []
         return directories | set(stored), set(files) - {""}
+
+    def _info(self, absolute: str, is_dir: bool, namespaces: Collection[str]) -> Info:
+        type_ = ResourceType.directory if is_dir else ResourceType.file
+        details: dict[str, Any] = {"type": int(type_)}
+        if "details" in namespaces:
+            details |= {"size": 0, "modified": None} if is_dir else self._details(absolute)
+        return Info({"basic": {"name": basename(absolute), "is_dir": is_dir}, "details": details})
 
     def _details(self, absolute: str) -> dict[str, Any]:
         storage, name = self._storage(), self._name(absolute)
