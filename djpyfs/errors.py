@@ -6,6 +6,11 @@ from django.core.exceptions import ImproperlyConfigured
 from fs.errors import InvalidCharsInPath, PermissionDenied
 
 
+def printable(text: str) -> str:
+    """Return ``text`` without anything that could steer a terminal or end a line of a log."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class DjpyfsError(Exception):
     """Every error that djpyfs raises of its own accord is one of these."""
 
@@ -35,7 +40,8 @@ class InvalidName(DjpyfsError, InvalidCharsInPath, ValueError):
             shown = f"{shown[:100]}… ({len(shown)} characters)"
         return f"{shown} {self.reason}"
 
-    __repr__ = Exception.__repr__
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[type[InvalidName], tuple[object, str]]:
         return type(self), (self.path, self.reason)

@@ -9,7 +9,7 @@ from django.core.signing import Signer
 from django.urls import NoReverseMatch, get_urlconf, reverse
 from fs.errors import NoURL
 
-from .names import Entry
+from .names import Entry, check_namespace, check_path
 
 
 class Link(NamedTuple):
@@ -41,9 +41,11 @@ def read(token: str) -> Link:
     """Return the link that a token stands for, whatever has become of its file.
 
     Raises `django.core.signing.BadSignature` for everything that neither ``SECRET_KEY`` nor one
-    of ``SECRET_KEY_FALLBACKS`` has signed.
+    of ``SECRET_KEY_FALLBACKS`` has signed, and `InvalidName` for a file that cannot be.
     """
-    return Link(*_signer().unsign_object(token))
+    link = Link(*_signer().unsign_object(token))
+    check_namespace(link.namespace), check_path(link.path)
+    return link
 
 
 def address(link: Link) -> str:

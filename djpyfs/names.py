@@ -18,8 +18,12 @@ from .errors import InvalidName, NameNotText
 SEGMENT_BYTES = 255  # NAME_MAX of ext4, XFS, APFS and NTFS
 KEY_BYTES = 1024  # the longest key of an S3 object
 
-# C0, DEL and C1 controls, and the backslash that some systems take for a separator.
-REFUSED_CHARACTERS = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0)))) + "\\"
+# C0, DEL and C1 controls, what ends a line, what turns the direction of writing and so makes a
+# name look like another, the backslash that some systems take for a separator, and what XML
+# cannot hold: one such name would spoil a whole batch of deletions on S3.
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+REFUSED_CHARACTERS = "".join(map(chr, (*_CONTROLS, *_DIRECTIONS, 0xFFFE, 0xFFFF))) + "\\"
 _refused_character = re.compile(f"[{re.escape(REFUSED_CHARACTERS)}]")
 
 # Most names are this plain, and need no second look.
@@ -54,7 +58,8 @@ def check_namespace(namespace: str) -> str:
     """Return ``namespace`` unchanged, or raise `InvalidName`.
 
     A namespace is a relative POSIX path: segments joined by ``/``, none of them empty, ``.`` or
-    ``..``, each at most 255 bytes in UTF-8, without control characters and backslashes.
+    ``..``, each at most 255 bytes in UTF-8, without backslashes, control characters and those
+    that turn the direction of writing.
     """
     if not isinstance(namespace, str):
         raise NameNotText(namespace, "is not a str: a namespace must be one")

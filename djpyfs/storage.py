@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from os import PathLike
 from typing import Any, BinaryIO, Literal
 
 from django.conf import settings
@@ -35,6 +36,21 @@ class ExpiringStorage(Storage):
     def __init__(self, namespace: str, default_ttl: float | None = None) -> None:
         self.namespace = namespace
         self.default_ttl = default_ttl
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        """Save a file, under another name where that one is taken; return its name."""
+        self._check(name if name is not None else content.name)
+        return super().save(name, content, max_length)
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        """Return ``name``, or one that is made from it and free."""
+        self._check(name)
+        return super().get_available_name(name, max_length)
+
+    def generate_filename(self, filename: str | PathLike[str]) -> str:
+        """Return a name for `save`, made from what a FileField proposes."""
+        self._check(filename)
+        return super().generate_filename(filename)
 
     def delete(self, name: str) -> None:
         """Delete a file or an empty directory, if it is there."""
@@ -105,8 +121,13 @@ class ExpiringStorage(Storage):
             raise NotImplementedError(f"this back-end does not tell when a file was {which}")
         return time if settings.USE_TZ else make_naive(time)
 
+    def _check(self, name: str | PathLike[str]) -> None:
+        # Before Django does, whose messages would hold the name as it is.
+        with self._files(name):
+            pass
+
     @contextmanager
-    def _files(self, name: str) -> Iterator[tuple[ExpiringFS, str]]:
+    def _files(self, name: str | PathLike[str]) -> Iterator[tuple[ExpiringFS, str]]:
         path = str(name).replace("\\", "/")
         try:
             files = get_filesystem(self.namespace)

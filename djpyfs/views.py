@@ -23,7 +23,7 @@ from fs.errors import FileExpected, ResourceNotFound
 from . import conf
 from .backends import backend_for
 from .conf import SECOND
-from .errors import LinkNotFollowed, RecordStoreUnavailable
+from .errors import InvalidName, LinkNotFollowed, RecordStoreUnavailable
 from .expirations import store_for
 from .filesystem import get_filesystem
 from .links import Link, read
@@ -64,7 +64,7 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
         left = _seconds_left(link)
         _use_ticket(link, 0)
         response = _answer(request, link)
-    except (BadSignature, FileExpected, LinkNotFollowed, ResourceNotFound):
+    except (BadSignature, FileExpected, InvalidName, LinkNotFollowed, ResourceNotFound):
         return _refusal(404, "Not found\n")
     except RecordStoreUnavailable:
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})

@@ -7,6 +7,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from djpyfs import conf
+from djpyfs.names import check_namespace, check_path
 from djpyfs.sweeper import SweepReport, delete_if_due, sweep
 
 # A sweep that has used this part of its interval hands over to a follow-up task, so that a
@@ -43,10 +44,14 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> dict[str, 
 def delete_expired(namespace: str, paths: Any) -> None:
     """Delete those files of a namespace that the record store says are due: the one-shot.
 
-    Raises `ValueError` for arguments that no caller of ours sends; nothing is deleted then.
+    Raises `ValueError`, and `InvalidName` which is one, for arguments that no caller of ours
+    sends; nothing is deleted then.
     """
     if not isinstance(paths, list) or len(paths) > MOST_PATHS:
         raise ValueError(f"paths must be a list of {MOST_PATHS} names at the most")
+    check_namespace(namespace)
+    for path in paths:
+        check_path(path)
     waits = {path: delete_if_due(namespace, path) for path in paths}
     early = [path for path, wait in waits.items() if 0 < wait < EARLY]
     if early:

@@ -379,6 +379,36 @@ class _SilentHandler(serving.WSGIRequestHandler):
         pass
 
 
+NGINX = """
+daemon off; master_process off; pid {here}/pid; error_log {here}/error.log;
+events {{}}
+http {{
+    access_log off; default_type application/octet-stream;
+    client_body_temp_path {here}/1; proxy_temp_path {here}/2; fastcgi_temp_path {here}/3;
+    uwsgi_temp_path {here}/4; scgi_temp_path {here}/5;
+    server {{
+        listen {host}:{port};
+        {locations}
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def running_nginx(here: Path, locations: str) -> Iterator[str]:
+    """Run nginx with these locations; what it needs goes to the new directory ``here``."""
+    here.mkdir()
+    port, conf = free_port(), here / "nginx.conf"
+    conf.write_text(NGINX.format(here=here, host=HOST, port=port, locations=locations))
+    program = installed("nginx", "/usr/sbin/nginx")
+    server = Server([program, "-p", str(here), "-c", str(conf)], port)
+    server.start()
+    try:
+        yield f"http://{HOST}:{port}"
+    finally:
+        server.stop()
+
+
 def python(code: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
     """Start Python code in a process of its own, with the checkout on its path."""
     return subprocess.Popen(

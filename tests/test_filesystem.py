@@ -24,7 +24,6 @@ from fs.memoryfs import MemoryFS
 from djpyfs import (
     DjpyfsError,
     InvalidLifetime,
-    InvalidName,
     RecordStoreUnavailable,
     expire_objects,
     get_filesystem,
@@ -137,63 +136,6 @@ def test_a_string_is_not_taken_for_a_list_of_names(plots: ExpiringFS) -> None:
 
 
 # -- names
-
-REFUSED: list[Any] = [
-    *("../a", "a/../../b", "a\0b", "a\nb", "a\\b", "a\x7fb", "\udcff", "x" * 256, "é" * 128),
-    *("d/" * 520 + "a", b"a", None, 5, Path("a")),
-]
-
-
-@pytest.mark.parametrize("name", REFUSED, ids=ascii)
-def test_a_file_name_that_is_refused_is_the_same_error_everywhere(
-    disk: ExpiringFS, name: Any
-) -> None:
-    subfilesystem = disk.makedir("sub", recreate=True)
-    calls: list[Callable[[], Any]] = [
-        lambda: disk.expire(name, 5),
-        lambda: disk.expire_many(["fine", name], 5),
-        lambda: disk.expiration(name),
-        lambda: disk.get_url(name),
-        lambda: disk.open(name, "wb"),
-        lambda: disk.open(name),
-        lambda: disk.writebytes(name, b""),
-        lambda: disk.move("a", name),
-        lambda: disk.copy(name, "a"),
-        lambda: disk.remove(name),
-        lambda: disk.makedir(name),
-        lambda: disk.listdir(name),
-        lambda: disk.validatepath(name),
-        lambda: subfilesystem.expire(name, 5),
-        lambda: subfilesystem.writebytes(name, b""),
-    ]
-    for call in calls:
-        with pytest.raises(InvalidName) as raised:
-            call()
-        assert isinstance(raised.value, ValueError)
-        assert str(raised.value).isprintable()
-    assert disk.expiration("fine") is None
-
-
-@pytest.mark.parametrize(
-    "namespace", [*REFUSED, "", "/abs", "a/", "a//b", ".", "..", "a/../b", "a/."], ids=ascii
-)
-def test_a_namespace_that_is_refused_makes_nothing(
-    djfs: Callable[..., None], tmp_path: Path, namespace: Any
-) -> None:
-    djfs(type="osfs", directory_root=tmp_path / "root")
-    with pytest.raises(InvalidName):
-        get_filesystem(namespace)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", ["usage/uss__fs/zoë..b", "${HOME}", "~", "%2e%2e", "a b", "日本"])
-def test_a_namespace_is_taken_literally(
-    djfs: Callable[..., None], tmp_path: Path, name: str
-) -> None:
-    djfs(type="osfs", directory_root=tmp_path)
-    get_filesystem(name).writebytes("a", b"")
-    assert (tmp_path / name / "a").is_file()
-
 
 ODD = [
     "a b.png",

@@ -26,7 +26,7 @@ from fs import errors
 from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, Server, free_port, installed, running_site, wait_for
+from tests.servers import HOST, RedisServer, running_nginx, running_site, wait_for
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -530,22 +530,6 @@ def test_the_bytes_are_left_to_the_web_server(
     assert get(files.get_url("missing")).status == 404
 
 
-NGINX = """
-daemon off; master_process off; pid {here}/pid; error_log {here}/error.log;
-events {{}}
-http {{
-    access_log off; default_type application/octet-stream;
-    client_body_temp_path {here}/1; proxy_temp_path {here}/2; fastcgi_temp_path {here}/3;
-    uwsgi_temp_path {here}/4; scgi_temp_path {here}/5;
-    server {{
-        listen {host}:{port};
-        location / {{ proxy_pass http://{host}:{app}; }}
-        {location}
-    }}
-}}
-"""
-
-
 def location_in_the_readme(root: Path) -> str:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     location: str
@@ -561,27 +545,19 @@ def test_nginx_sends_the_bytes(
     settings: Any,
 ) -> None:
     settings.ALLOWED_HOSTS = [HOST]
-    here, files, port = tmp_path / "nginx", tmp_path / "files", free_port()
-    here.mkdir()
-    location = location_in_the_readme(files)
-    conf = NGINX.format(here=here, host=HOST, port=port, app=server.port, location=location)
-    (here / "nginx.conf").write_text(conf)
+    files = tmp_path / "files"
+    app = f"location / {{ proxy_pass http://{HOST}:{server.port}; }}"
     djfs(type="osfs", directory_root=files, accel_redirect="/protected/")
     url = _with_picture().get_url("a.png", 60)
-    nginx = Server(
-        [installed("nginx", "/usr/sbin/nginx"), "-p", str(here), "-c", str(here / "nginx.conf")],
-        port,
-    )
-    nginx.start()
-    try:
-        request = Request(f"http://{HOST}:{port}{url}", headers={"Range": "bytes=10-19"})
+    with running_nginx(tmp_path / "nginx", app + location_in_the_readme(files)) as nginx:
+        request = Request(nginx + url, headers={"Range": "bytes=10-19"})
         with urlopen(request) as answer:
             assert (answer.status, answer.read()) == (206, CONTENT[10:20])
         for name, value in get(url).headers.items():
             if name not in ("Content-Length", "X-Accel-Redirect"):
                 assert answer.headers[name] == value
         with pytest.raises(HTTPError, match="404"):
-            urlopen(f"http://{HOST}:{port}/protected/plots/today/a.png")
+            urlopen(f"{nginx}/protected/plots/today/a.png")
         # As if the link had come between the view's look at the file and that of nginx.
         djfs(type="osfs", directory_root=files, accel_redirect="/protected/", follow_symlinks=True)
         (files / "plots" / "today" / "a.png").replace(tmp_path / "outside")
@@ -589,5 +565,3 @@ def test_nginx_sends_the_bytes(
         assert get(url).status == 200
         with pytest.raises(HTTPError, match="403"):
             urlopen(request)
-    finally:
-        nginx.stop()

@@ -16,7 +16,7 @@ from fs.base import FS
 from fs.errors import CreateFailed, RemoteConnectionError, ResourceNotFound
 
 from ..conf import SECOND, Placement, Settings
-from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend
+from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend, printable
 from ..names import Entry
 
 BUILT_IN = {
@@ -168,7 +168,7 @@ def size_on_disk(path: str) -> int | None:
 
 def reason(error: Exception) -> str:
     """Return ``error`` in one line, for the record of a deletion that failed."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+    return printable(f"{type(error).__name__}: {error}".replace("\n", " "))[:500]
 
 
 def is_away(error: BaseException | None) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 
+from ..errors import printable
+
 ERASE = "\r\033[K"  # what the terminal's line holds
 
 
@@ -61,11 +63,6 @@ class _Encoder(DjangoJSONEncoder):
         if is_dataclass(o) and not isinstance(o, type):
             return asdict(o)
         return super().default(o)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` without anything that could steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from fs.errors import FSError
 
 from ... import inspection, lifecycle
 from ...audit import Audit, Finding, Totals
-from ...errors import DjpyfsError
+from ...errors import DjpyfsError, printable
 from ...filesystem import get_filesystem
 from ...inspection import Preview, Sample, SetAsideFile, Status, TrackedFile
 from ...lifecycle import Change, Comparison
@@ -55,7 +55,7 @@ class Command(BaseCommand):
         try:
             run(Console(self.stdout, self.stderr, options["format"]), options)
         except (DjpyfsError, FSError) as error:
-            raise CommandError(str(error), returncode=REFUSED) from error
+            raise CommandError(printable(str(error)), returncode=REFUSED) from error
 
 
 # -- sweep
@@ -212,6 +212,8 @@ def _expire(console: Console, options: dict[str, Any]) -> None:
         raise CommandError("say either --seconds or --days, or --never", returncode=REFUSED)
     filesystem, paths = get_filesystem(options["namespace"]), options["paths"]
     if never:
+        for path in paths:
+            filesystem.expiration(path)  # so that all are refused, or none
         for path in paths:
             filesystem.expire(path, expires=False)
     else:
