@@ -149,9 +149,7 @@ class RedisCluster:
                 **{
                     "cluster-enabled": "yes",
                     "cluster-port": str(bus),
-                    # News goes round faster like this, as long as the Cluster is made.
-                    "cluster-node-timeout": "500",
-                    "cluster-replica-no-failover": "yes",
+                    "cluster-node-timeout": self._node_timeout,
                     **options,
                 },
             )
@@ -165,6 +163,18 @@ class RedisCluster:
     def start(self) -> None:
         for node in self.nodes:
             node.start()
+        self._configure("500", no_failover="yes")  # news goes round faster like this
+        self._join()
+        wait_for(self.is_whole, what="the Cluster")
+        self._configure(self._node_timeout, no_failover="no")
+
+    def _configure(self, node_timeout: str, no_failover: str) -> None:
+        for node in self.nodes:
+            with node.client() as client:
+                client.config_set("cluster-node-timeout", node_timeout)
+                client.config_set("cluster-replica-no-failover", no_failover)
+
+    def _join(self) -> None:
         masters, replicas = self.nodes[:3], self.nodes[3:]
         bounds = [0, 5_461, 10_923, 16_384]
         for number, master in enumerate(masters):
@@ -178,11 +188,6 @@ class RedisCluster:
         wait_for(lambda: all(len(self._known(node)) == 6 for node in self.nodes), what="6 nodes")
         for master, replica in zip(masters, replicas, strict=True):
             self.say(replica, "REPLICATE", self.say(master, "MYID").decode())
-        wait_for(self.is_whole, what="the Cluster")
-        for node in self.nodes:
-            with node.client() as client:
-                client.config_set("cluster-node-timeout", self._node_timeout)
-                client.config_set("cluster-replica-no-failover", "no")
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -196,7 +201,7 @@ class RedisCluster:
             and all(
                 len([n for n in self._known(node) if b"slave" in n]) == 3 for node in self.nodes
             )
-            and all(_is_in_step(node) for node in self.nodes)
+            and all(is_in_step(node) for node in self.nodes)
         )
 
     def say(self, node: RedisServer, *words: Any) -> Any:
@@ -240,7 +245,7 @@ class SentinelSet:
                 f"port {port}\nbind {HOST}\ndir {directory}\n"
                 f"sentinel monitor {self.name} {HOST} {self.servers[0].port} 2\n"
                 f"sentinel down-after-milliseconds {self.name} {int(down_after * 1_000)}\n"
-                f"sentinel failover-timeout {self.name} 5000\n"
+                f"sentinel failover-timeout {self.name} 2000\n"
             )
             self.sentinels.append(Server([redis_server(), str(file), "--sentinel"], port))
 
@@ -256,7 +261,7 @@ class SentinelSet:
             replica.start()
             with replica.client() as client:
                 client.replicaof(HOST, str(master.port))
-        wait_for(lambda: all(map(_is_in_step, self.servers)), what="the replicas")
+        wait_for(lambda: all(map(is_in_step, self.servers)), what="the replicas")
         for sentinel in self.sentinels:
             sentinel.start()
         wait_for(self.is_whole, what="the Sentinels")
@@ -288,7 +293,7 @@ def _made(directory: Path) -> Path:
     return directory
 
 
-def _is_in_step(server: RedisServer) -> bool:
+def is_in_step(server: RedisServer) -> bool:
     """Whether a server is a master, or a replica that has all of its master."""
     with server.client() as client:
         info: Any = client.info("replication")

@@ -228,7 +228,7 @@ class Servers(ABC):
                 return attempt()
             except RedisError as error:
                 ended = monotonic()
-                if not passes(error) or ended + (ended - started) > begun + self.patience:
+                if not passes(error) or ended + pause + ended - started > begun + self.patience:
                     raise
             self.look_again()
             sleep(pause)
