@@ -12,14 +12,14 @@ import pytest
 from djpyfs import ConfigurationError, RecordStoreError, conf, expirations
 from djpyfs.conf import SECOND
 from djpyfs.expirations import Backoff, Claim, ExpirationStore, store_for
-from tests.conftest import RECORDS, records_of
+from tests.conftest import records_of
 from tests.servers import running_redis, wait_for
 
 LEASE = 30 * SECOND
 SHORT = SECOND // 5
 
 
-@pytest.fixture(params=["memory", *RECORDS])
+@pytest.fixture(params=["memory", "redis", "redis-sharded", "cluster"])
 def records(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The record stores of the other tests, and one that spreads its records."""
     return records_of(request)
