@@ -42,6 +42,9 @@ from .names import (
 )
 from .signals import deadline_set
 
+# How long what has expired stays overdue while it is written anew: the longest pause between two
+# writes to an open file. What a process that died had not finished goes then.
+UNFINISHED = 3_600 * SECOND
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 MOST_DOWNLOADS = 1_000_000_000
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -541,18 +544,19 @@ class _Write:
         self._entry = Entry(fs.namespace, path)
         self._member = self._entry.member
         self._default_ttl = fs._policy.default_ttl
-        self._deadline = 0
+        self._deadline = self._registered = 0
         first = self._touch()
         self._before = first.before
-        self.began_anew = bool(first.before and (first.by_default or not first.deadline))
+        self.began_anew = bool(first.before and (first.by_default or first.unfinished))
         if not first.by_default:  # then the deadline is not ours to move
             self._default_ttl = None
 
-    def _touch(self) -> Touch:
+    def _touch(self, unfinished: int = UNFINISHED) -> Touch:
         touch = self._fs._expirations.touch(
-            self._member, self._fs._settings.grace, self._default_ttl, self._deadline
+            self._member, self._fs._settings.grace, self._default_ttl, self._registered, unfinished
         )
         self._deadline, self._touched = touch.deadline, monotonic()
+        self._registered = 0 if touch.unfinished else touch.deadline
         return touch
 
     def renew(self, part_of_grace: float = 0.5) -> None:
@@ -561,10 +565,12 @@ class _Write:
             self._touch()
 
     def finish(self) -> None:
-        """Start the default life, where there is one, at the end of the write."""
+        """Start the default life, where there is one, or the new one, at the end of the write."""
         if self._default_ttl is not None:
             self._touch()
             self._fs._announce([self._entry], self._default_ttl)
+        elif self.began_anew:
+            self._touch(unfinished=0)
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:

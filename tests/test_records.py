@@ -13,7 +13,7 @@ from djpyfs import ConfigurationError, RecordStoreError, conf, expirations
 from djpyfs.conf import SECOND
 from djpyfs.expirations import Backoff, Claim, ExpirationStore, store_for
 from tests.conftest import records_of
-from tests.servers import running_redis, wait_for
+from tests.servers import RedisServer, running_redis, wait_for
 
 LEASE = 30 * SECOND
 SHORT = SECOND // 5
@@ -186,7 +186,7 @@ def test_a_writer_waits_no_longer_than_the_lease(store: ExpirationStore) -> None
 
 def test_touch_gives_a_record_that_is_near_its_end_the_grace(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], SECOND)
-    deadline, before, _ = store.touch(b"n\0a", 60 * SECOND)
+    deadline, before, *_ = store.touch(b"n\0a", 60 * SECOND)
     assert 58 * SECOND < deadline - before < 60 * SECOND
 
 
@@ -201,10 +201,39 @@ def test_touch_makes_no_record_where_there_is_none(store: ExpirationStore) -> No
 
 def test_touch_forgets_what_is_overdue(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 0)
-    deadline, before, _ = store.touch(b"n\0a", 60 * SECOND)
+    deadline, before, *_ = store.touch(b"n\0a", 60 * SECOND)
     assert not deadline
     assert before
     assert not claim(store).members
+
+
+def test_what_is_overdue_stays_so_until_its_new_life_has_been_written(
+    store: ExpirationStore,
+) -> None:
+    store.schedule([b"n\0a"], 0)
+    first = store.touch(b"n\0a", SECOND, unfinished=SHORT)
+    assert first.unfinished
+    repeated = store.touch(b"n\0a", SECOND, unfinished=60 * SECOND)
+    assert repeated.unfinished
+    assert repeated.deadline > first.deadline
+    now, deadline = store.deadline(b"n\0a")
+    assert 0 < deadline <= now
+    assert not claim(store).members
+    assert store.touch(b"n\0a", SECOND)[0] == 0
+    assert store.deadline(b"n\0a")[1] == 0
+
+
+def test_a_new_life_that_was_never_finished_ends(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    store.touch(b"n\0a", SECOND, unfinished=SHORT)
+    assert claim_later(store).members == [b"n\0a"]
+
+
+def test_a_new_life_that_comes_to_nothing_can_be_taken_back(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    touch = store.touch(b"n\0a", SECOND, unfinished=60 * SECOND)
+    store.place(b"n\0a", touch.before, expected=touch.deadline)
+    assert claim(store).members == [b"n\0a"]
 
 
 def test_touch_forgets_a_lapsed_claim(store: ExpirationStore) -> None:
@@ -221,8 +250,8 @@ def test_touch_forgets_a_deletion_that_waits_for_its_next_attempt(store: Expirat
 
 
 def test_touch_registers_the_default_life_and_renews_only_its_own(store: ExpirationStore) -> None:
-    registered, _, _ = store.touch(b"n\0a", SECOND, 100 * SECOND)
-    renewed, _, _ = store.touch(b"n\0a", SECOND, 100 * SECOND, registered)
+    registered, *_ = store.touch(b"n\0a", SECOND, 100 * SECOND)
+    renewed, *_ = store.touch(b"n\0a", SECOND, 100 * SECOND, registered)
     assert renewed > registered
     explicit = store.schedule([b"n\0a"], 50 * SECOND)
     assert store.touch(b"n\0a", SECOND, 100 * SECOND, renewed)[0] == explicit
@@ -232,7 +261,7 @@ def test_touch_renews_what_the_same_write_has_registered_even_overdue(
     store: ExpirationStore,
 ) -> None:
     registered = store.schedule([b"n\0a"], 0)
-    deadline, _, _ = store.touch(b"n\0a", 60 * SECOND, None, registered)
+    deadline, *_ = store.touch(b"n\0a", 60 * SECOND, None, registered)
     assert deadline - registered > 59 * SECOND
 
 
@@ -320,6 +349,21 @@ def test_what_waits_for_its_next_attempt_counts_as_overdue_to_a_writer(
     assert store.claim_one(b"n\0a", LEASE).wait > 0
     before = store.touch(b"n\0a", SECOND).before
     assert 0 < before <= store.deadline(b"n\0a")[0]
+
+
+def test_a_reservation_whose_reply_was_lost_can_be_repeated(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(redis_url=redis_server.url, key_prefix="reserve")
+    store = store_for(conf.current())
+    for _ in range(20):
+        store.schedule([b"n\0a"], 60 * SECOND)
+        first = store.claim_one(b"n\0a", SECOND, early=1234)
+        now, _ = store.deadline(b"")
+        assert 0.9 * SECOND < first.token - now <= SECOND
+        assert store.claim_one(b"n\0a", SECOND, early=4321).busy
+        assert store.claim_one(b"n\0a", SECOND, early=1234).token == first.token
+        store.acknowledge(b"n\0a", first.token)
 
 
 def test_claim_one_takes_only_what_is_due(store: ExpirationStore) -> None:

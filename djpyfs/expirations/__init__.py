@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from heapq import nsmallest
 from operator import attrgetter
+from random import randrange
 from threading import Lock
 from time import monotonic, sleep
 from typing import NamedTuple, TypeVar
@@ -22,6 +23,7 @@ T = TypeVar("T")
 FIRST_PAUSE = 0.002  # s
 LONGEST_PAUSE = 0.1  # s
 SWEEPS_KEPT = 1_000
+CALLS = 1 << 16
 NOTHING: Mapping[str, float] = {}
 NOBODY: Mapping[int, Sequence[bytes]] = {}
 
@@ -50,6 +52,7 @@ class Touch(NamedTuple):
     deadline: int = 0
     before: int = 0
     by_default: bool = False  # the default ttl gave it
+    unfinished: bool = False  # it is only that of the write; the member's own has passed
 
 
 class Counts(NamedTuple):
@@ -159,15 +162,22 @@ class ExpirationStore(ABC):
         _when_free(lambda: (self._place(member, deadline, token, only_if), None))
 
     def touch(
-        self, member: bytes, grace: int, default_ttl: int | None = None, registered: int = 0
+        self,
+        member: bytes,
+        grace: int,
+        default_ttl: int | None = None,
+        registered: int = 0,
+        unfinished: int = 0,
     ) -> Touch:
-        """Tell that ``member`` is about to be written.
+        """Tell that ``member`` is about to be written, or has been.
 
-        An overdue member is forgotten; one that is due later is so in ``grace`` at the
-        earliest. Where ``default_ttl`` is given, a member without a deadline is due after it.
-        The deadline ``registered`` by the same write is renewed.
+        An overdue member is forgotten; where the write is ``unfinished``, it stays overdue, and
+        is put off for that long. One that is due later is so in ``grace`` at the earliest. Where
+        ``default_ttl`` is given, a member without a deadline is due after it. The deadline
+        ``registered`` by the same write is renewed.
         """
-        return _when_free(lambda: self._touch(member, grace, default_ttl or 0, registered))
+        ttl = default_ttl or 0
+        return _when_free(lambda: self._touch(member, grace, ttl, registered, unfinished))
 
     def rename(self, source: bytes, destination: bytes, remaining: int = 0) -> tuple[int, int]:
         """Carry the deadline of ``source`` over; return it and the one it replaced (0 for none).
@@ -179,8 +189,10 @@ class ExpirationStore(ABC):
     def reserve(self, member: bytes, lease: int) -> ClaimOne:
         """Claim ``member`` before its time, to remove it; without a token: it has no record."""
 
+        call = randrange(1, CALLS)
+
         def attempt() -> tuple[int, ClaimOne]:
-            claim = self.claim_one(member, lease, early=True)
+            claim = self.claim_one(member, lease, early=call)
             return claim.busy, claim
 
         return _when_free(attempt)
@@ -228,8 +240,12 @@ class ExpirationStore(ABC):
         """Claim up to ``limit`` overdue members of a shard, for ``lease``."""
 
     @abstractmethod
-    def claim_one(self, member: bytes, lease: int, early: bool = False) -> ClaimOne:
-        """Claim ``member`` if it is due, or ``early``."""
+    def claim_one(self, member: bytes, lease: int, early: int = 0) -> ClaimOne:
+        """Claim ``member`` if it is due, or ``early``: whenever there is a record of it.
+
+        ``early`` is a number below `CALLS` that tells this call from others, should it be sent
+        again because its reply was lost.
+        """
 
     @abstractmethod
     def settle(
@@ -344,7 +360,7 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def _touch(
-        self, member: bytes, grace: int, default_ttl: int, registered: int
+        self, member: bytes, grace: int, default_ttl: int, registered: int, unfinished: int
     ) -> tuple[int, Touch]: ...
 
     @abstractmethod

@@ -114,13 +114,14 @@ class MemoryStore(ExpirationStore):
             if not token and (left := self._busy(member)):
                 return left
             held = token in (0, self._claimed.get(member))
-            if held and expected in (-1, self._known_deadline(member, self._now())):
+            known = self._due.get(member) or self._known_deadline(member, self._now())
+            if held and expected in (-1, known):
                 self._forget(member)
                 self._set_deadline(member, deadline)
             return 0
 
     def _touch(
-        self, member: bytes, grace: int, default_ttl: int, registered: int
+        self, member: bytes, grace: int, default_ttl: int, registered: int, unfinished: int
     ) -> tuple[int, Touch]:
         with self._lock:
             if left := self._busy(member):
@@ -131,6 +132,10 @@ class MemoryStore(ExpirationStore):
             if deadline and not own and deadline <= now:
                 self._forget(member)
                 deadline = 0
+                if unfinished and not default_ttl:
+                    self._attempts[member] = 0
+                    self._set_deadline(member, now + unfinished)
+                    return 0, Touch(now + unfinished, before, unfinished=True)
             by_default = bool(default_ttl and (own or not deadline))
             if by_default:
                 self._set_deadline(member, now + default_ttl)
@@ -218,7 +223,7 @@ class MemoryStore(ExpirationStore):
         lapsed = sum(ends <= now for ends in self._claimed.values())
         return lapsed + sum(deadline <= now for deadline in self._due.values())
 
-    def claim_one(self, member: bytes, lease: int, early: bool = False) -> ClaimOne:
+    def claim_one(self, member: bytes, lease: int, early: int = 0) -> ClaimOne:
         with self._lock:
             if left := self._busy(member):
                 return ClaimOne(left)

@@ -141,10 +141,10 @@ class RedisStore(ExpirationStore):
         return int(left)
 
     def _touch(
-        self, member: bytes, grace: int, default_ttl: int, registered: int
+        self, member: bytes, grace: int, default_ttl: int, registered: int, unfinished: int
     ) -> tuple[int, Touch]:
         left, *touch = self._run(
-            "touch", self.shard_of(member), member, grace, default_ttl, registered
+            "touch", self.shard_of(member), member, grace, default_ttl, registered, unfinished
         )
         return left, Touch(*touch)
 
@@ -212,8 +212,8 @@ class RedisStore(ExpirationStore):
     def claim(self, shard: int, limit: int, lease: int) -> Claim:
         return _claim(self._run("claim", shard, limit, lease))
 
-    def claim_one(self, member: bytes, lease: int, early: bool = False) -> ClaimOne:
-        return ClaimOne(*self._run("claim_one", self.shard_of(member), member, lease, int(early)))
+    def claim_one(self, member: bytes, lease: int, early: int = 0) -> ClaimOne:
+        return ClaimOne(*self._run("claim_one", self.shard_of(member), member, lease, early))
 
     def settle(
         self,

@@ -57,6 +57,7 @@ urlpatterns = [path("f/", include("djpyfs.urls"))]
 LEASE = 2_000_500
 GRACE = 10_000_300
 MAX_ATTEMPTS = 3
+UNFINISHED = 3_600 * SECOND
 BACKOFF = 5 * SECOND
 LONGEST_BACKOFF = 3_600 * SECOND
 
@@ -89,6 +90,7 @@ class Record:
     failures: int = 0  # deletions that failed; then it is overdue, although it waits
     claim: Claim | None = None
     set_aside: bool = False
+    unfinished: bool = False  # it is being written anew; until that is done, it is overdue
 
 
 @dataclass(eq=False)
@@ -155,7 +157,8 @@ class Model:
             return 0
         if record.claim or record.set_aside:
             return self.now
-        return min(record.due, self.now) if record.failures else record.due
+        waits = record.failures or record.unfinished
+        return min(record.due, self.now) if waits else record.due
 
     def is_hidden(self, entry: Entry) -> bool:
         return entry.namespace == HIDING and 0 < self.deadline(entry) <= self.now
@@ -170,13 +173,18 @@ class Model:
         by_default = default_ttl is not None and (anew or not before)
         return Write(entry, deadline, default_ttl if by_default else None, before, anew)
 
-    def touch(self, entry: Entry, default_ttl: int | None, registered: int = 0) -> int:
+    def touch(
+        self, entry: Entry, default_ttl: int | None, registered: int = 0, finished: bool = False
+    ) -> int:
         """What is overdue begins a new life, but for what this write itself has registered."""
         record = self.records.get(entry)
         own = record is not None and not record.claim and record.due == registered
         if record and not own and 0 < self.deadline(entry) <= self.now:
             del self.records[entry]
             record = None
+            if default_ttl is None and not finished:
+                self.records[entry] = Record(self.now + UNFINISHED, unfinished=True)
+                return 0
         if default_ttl is not None and (own or not record):
             self.records[entry] = Record(self.now + default_ttl)
         elif record:
@@ -186,6 +194,8 @@ class Model:
     def finish(self, write: Write) -> None:
         if write.default_ttl is not None:
             self.touch(write.entry, write.default_ttl, write.deadline)
+        elif write.began_anew:
+            self.touch(write.entry, None, write.deadline, finished=True)
 
     def undo(self, write: Write) -> None:
         self.records.pop(write.entry, None)
@@ -336,7 +346,8 @@ class Machine(RuleBasedStateMachine):
     @contextmanager
     def renewing(self, handle: Handle, part_of_grace: float) -> Iterator[None]:
         renews = self.world.now - handle.touched > GRACE * part_of_grace
-        touches = renews or (part_of_grace == 0.1 and handle.write.default_ttl is not None)
+        finishes = handle.write.default_ttl is not None or handle.write.began_anew
+        touches = renews or (part_of_grace == 0.1 and finishes)
         with self.waiting(*[handle.write.entry] * touches):
             yield
         if renews:

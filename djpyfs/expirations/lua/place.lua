@@ -9,7 +9,8 @@ if token == 0 and busy(member) > 0 then
   return {busy(member)}
 end
 local held = token == 0 or token == score(claimed, member)
-if held and (expected < 0 or expected == (known_deadline(member) or 0)) then
+local known = score(due, member) or known_deadline(member) or 0
+if held and (expected < 0 or expected == known) then
   forget(member)
   set_deadline(member, deadline)
 end
