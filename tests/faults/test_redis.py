@@ -1,0 +1,463 @@
+"""A Redis that is killed, emptied, full, far away, or silent."""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import ANY
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.urls import include, path
+
+from djpyfs import (
+    RecordStoreError,
+    RecordStoreUnavailable,
+    SweepReport,
+    expire_objects,
+    get_filesystem,
+)
+from djpyfs.audit import Audit
+from djpyfs.expirations import close_all
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status, tracked_files
+from djpyfs.metrics import RecordStoreCollector
+from djpyfs.sweeper import delete_if_due, recent_sweeps
+from tests.faults.conftest import Measured
+from tests.faults.processes import Race, names, processes
+from tests.faults.proxy import Proxy
+from tests.servers import RedisServer, running_redis, wait_for
+
+WITHIN = 5  # s
+
+urlpatterns = [path("f/", include("djpyfs.urls"))]
+
+
+# -- killed and started again
+
+
+class Progress:
+    """How often each of several processes has got an answer."""
+
+    def __init__(self, clients: int) -> None:
+        self._counts = [processes.Value("q", 0) for _ in range(clients)]
+
+    def __getitem__(self, client: int) -> Any:
+        return self._counts[client]
+
+    def seen(self) -> list[int]:
+        return [count.value for count in self._counts]
+
+    def wait_for_all(self, more: int) -> None:
+        start = self.seen()
+        wait_for(
+            lambda: all(
+                now >= before + more for now, before in zip(self.seen(), start, strict=True)
+            ),
+            timeout=60,
+            what="an answer to every client",
+        )
+
+
+def keep_expiring(client: int, count: Any, stop: Event) -> tuple[list[str], int]:
+    """Extend new names; return those whose extension was acknowledged, and how much failed."""
+    fs, acknowledged, failures, number = get_filesystem(Race.namespace), list[str](), 0, 0
+    while not stop.is_set():
+        name = f"{client}-{number:06}"
+        number += 1
+        try:
+            fs.expire(name, seconds=1_000)
+            fs.expire(name, seconds=1_000_000)
+        except RecordStoreUnavailable:
+            failures += 1
+            time.sleep(0.01)
+        else:
+            acknowledged.append(name)
+            count.value += 1
+    return acknowledged, failures
+
+
+def keep_writing_and_sweeping(client: int, count: Any, stop: Event) -> tuple[list[str], int]:
+    fs, failures = get_filesystem(Race.namespace), 0
+    while not stop.is_set():
+        try:
+            fs.writebytes(f"swept by {client}", b"picture")
+            fs.expire(f"swept by {client}")
+            expire_objects()
+        except RecordStoreUnavailable:
+            failures += 1
+            time.sleep(0.01)
+        else:
+            count.value += 1
+    return [], failures
+
+
+@pytest.mark.fault(
+    "Redis killed and started again, 10 times under load", "0 acknowledged records lost"
+)
+def test_a_redis_that_is_killed_and_started_again_loses_no_acknowledged_record(
+    race_with: Callable[..., Race], full: bool, measured: Measured
+) -> None:
+    kills = 10 if full else 2
+    jobs = [keep_expiring] * 3 + [keep_writing_and_sweeping]
+    with running_redis(appendonly="yes", appendfsync="always") as server:
+        race = race_with(redis_url=server.url, lease=1)
+        stop, progress = processes.Event(), Progress(len(jobs))
+        clients = [race.start(job, n, progress[n], stop) for n, job in enumerate(jobs)]
+        for _ in range(kills):
+            progress.wait_for_all(50 if full else 10)
+            server.stop()
+            server.start()
+        progress.wait_for_all(50 if full else 10)
+        stop.set()
+        results = [client.result() for client in clients]
+
+        listing = tracked_files(Race.namespace, limit=10_000_000, looks=10_000_000)
+        kept = {file.path for file in listing.files if (file.remaining or 0) > 900_000}
+        acknowledged = [name for names, _ in results for name in names]
+        lost = set(acknowledged) - kept
+        assert not lost
+        assert sum(failures for _, failures in results) >= kills, "they never noticed"
+        wait_for(lambda: expire_objects().remaining == 0 and not race.claims())
+        assert race.files() == set()
+        close_all()
+    measured(f"{kills} kills, {len(acknowledged):,} acknowledged, {len(lost)} lost")
+
+
+# -- all records lost
+
+
+@pytest.mark.fault(
+    "Redis lost with all records", "0 files deleted; audit lists 100 %; --adopt takes them in"
+)
+def test_a_redis_that_lost_all_records_deletes_nothing_and_an_audit_takes_all_files_in(
+    djfs: Callable[..., None], tmp_path: Path, full: bool, measured: Measured
+) -> None:
+    count = 20_000 if full else 500
+    with running_redis() as server:
+        djfs(type="osfs", directory_root=tmp_path, redis_url=server.url, grace=1, lease=1)
+        plots = get_filesystem("plots")
+        files = names("file", count)
+        for name in files:
+            (tmp_path / "plots" / name).write_bytes(b"picture")
+        plots.expire_many(files[: count // 2])
+        plots.expire_many(files[count // 2 :], seconds=600)
+        server.stop()
+        server.start()
+
+        assert expire_objects() == SweepReport(duration=ANY)
+        assert sorted(plots.listdir("/")) == files
+        found = [finding.path for finding in Audit().run("plots")]
+        assert sorted(found) == files
+        with pytest.raises(CommandError, match=f"left: {count}"):
+            call_command("djpyfs", "audit", "plots", stdout=io.StringIO())
+        adopted = io.StringIO()
+        call_command("djpyfs", "audit", "--adopt", "0", "plots", stdout=adopted)
+        assert f"{count} adopted" in adopted.getvalue()
+        assert list(Audit().run("plots")) == []
+
+        deleted = 0
+
+        def swept() -> bool:
+            nonlocal deleted
+            deleted += expire_objects().deleted
+            return deleted == count
+
+        wait_for(swept, timeout=60)
+        assert plots.listdir("/") == []
+        close_all()
+    measured(f"{count:,} files: 0 deleted, {len(found):,} listed, {deleted:,} adopted and swept")
+
+
+# -- far away, silent, or cut off in mid-reply
+
+IN_DIRECTORY = {"directory/a", "directory/b"}
+Act = Callable[[ExpiringFS], object]
+
+
+def open_and_write(fs: ExpiringFS) -> None:
+    with fs.open("lasting", "wb") as file:
+        file.write(b"new")
+
+
+WRITES: dict[str, Act] = {
+    "expire": lambda fs: fs.expire("lasting", seconds=600),
+    "expire what is due": lambda fs: fs.expire("due", seconds=600),
+    "expire_many": lambda fs: fs.expire_many(["lasting", "due"], seconds=600),
+    "write": lambda fs: fs.writebytes("lasting", b"new"),
+    "write what is due": lambda fs: fs.writebytes("due", b"new"),
+    "write with a default_ttl": lambda fs: fs.writebytes("born", b"new"),
+    "open and write": open_and_write,
+    "upload": lambda fs: fs.upload("lasting", io.BytesIO(b"new")),
+    "copy": lambda fs: fs.copy("lasting", "copied", overwrite=True),
+    "remove": lambda fs: fs.remove("lasting"),
+    "removetree": lambda fs: fs.removetree("directory"),
+    "sweep": lambda fs: expire_objects(),
+    "one-shot": lambda fs: delete_if_due(fs.namespace, "due"),
+    "link for one download": lambda fs: fs.get_url("lasting", max_downloads=1),
+}
+READS: dict[str, Act] = {
+    "expiration": lambda fs: fs.expiration("lasting"),
+    "get_url": lambda fs: fs.get_url("lasting"),
+    "read": lambda fs: fs.readbytes("lasting"),
+    "exists": lambda fs: fs.exists("lasting"),
+    "listdir": lambda fs: fs.listdir("/"),
+    "status": lambda fs: status(),
+    "recent sweeps": lambda fs: recent_sweeps(),
+    "tracked files": lambda fs: tracked_files(fs.namespace),
+    "audit": lambda fs: list(Audit().run(fs.namespace)),
+    "numbers": lambda fs: list(RecordStoreCollector().collect()),
+}
+
+
+class Scene:
+    """A filesystem with its records behind a proxy."""
+
+    def __init__(self, proxy: Proxy, redis_server: RedisServer, directory: Path) -> None:
+        self.proxy = proxy
+        self._directory = directory
+        self._server = redis_server
+
+    def filled(self, default_ttl: bool = False) -> ExpiringFS:
+        fs = get_filesystem(f"{'born/' if default_ttl else ''}n{uuid.uuid4().hex}")
+        fs.makedir("directory")
+        for name in "lasting", "due", "permanent", "directory/a", "directory/b":
+            fs.writebytes(name, b"old")
+        fs.expire("permanent", expires=False)
+        fs.expire_many(["lasting", "directory/a", "directory/b"], seconds=600)
+        fs.expire("due")
+        return fs
+
+    def files(self, fs: ExpiringFS) -> dict[str, bytes]:
+        root = self._directory / fs.namespace
+        found = (path for path in root.rglob("*") if path.is_file())
+        return {str(path.relative_to(root)): path.read_bytes() for path in found}
+
+
+@pytest.fixture
+def scene(
+    djfs: Callable[..., None],
+    tmp_path: Path,
+    redis_server: RedisServer,
+    settings: Any,
+    request: pytest.FixtureRequest,
+) -> Iterator[Scene]:
+    settings.ROOT_URLCONF = __name__
+    proxy = Proxy(redis_server.port)
+    djfs(
+        type="osfs",
+        directory_root=tmp_path,
+        redis_url=proxy.url,
+        key_prefix=f"test-{uuid.uuid4().hex}",
+        lease=getattr(request, "param", 30),
+        grace=1,
+        hide_expired=True,
+        namespaces={"born/*": {"default_ttl": 600, "renew_on_read": True}},
+    )
+    yield Scene(proxy, redis_server, tmp_path)
+    close_all()
+    proxy.stop()
+
+
+class Answer(NamedTuple):
+    seconds: float
+    error: Exception | None
+
+
+def answer(act: Act, fs: ExpiringFS) -> Answer:
+    start = time.monotonic()
+    try:
+        act(fs)
+    except Exception as error:
+        return Answer(time.monotonic() - start, error)
+    return Answer(time.monotonic() - start, None)
+
+
+@pytest.mark.fault("Redis accepts and never answers", "every call ends within 5 s with one error")
+def test_every_call_ends_where_redis_accepts_and_never_answers(
+    scene: Scene, full: bool, measured: Measured
+) -> None:
+    acts = {**WRITES, **READS}
+    filled = {name: scene.filled("default_ttl" in name or name in READS) for name in acts}
+    scene.proxy.silent = True
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        futures = {name: pool.submit(answer, act, filled[name]) for name, act in acts.items()}
+        answers = {name: future.result() for name, future in futures.items()}
+    scene.proxy.silent = False
+
+    wrong = {n: a.error for n, a in answers.items() if type(a.error) is not RecordStoreUnavailable}
+    assert not wrong
+    longest = max(answer.seconds for answer in answers.values())
+    assert longest < (WITHIN if full else 2 * WITHIN)
+    for fs in filled.values():
+        assert scene.files(fs).keys() == {"lasting", "due", "permanent", *IN_DIRECTORY}
+    measured(f"{len(acts)} calls, the longest {longest:.1f} s")
+
+
+@pytest.mark.fault("Redis falls silent in the middle of a call", "it ends within 5 s")
+def test_every_write_ends_where_redis_falls_silent_half_way(
+    scene: Scene, full: bool, measured: Measured
+) -> None:
+    if not full:
+        pytest.skip("takes 4 s for each of the calls: run it with --full")
+    longest = 0.0
+    for act in WRITES.values():
+        fs = scene.filled()
+        scene.proxy.passing, scene.proxy.silent = 1, True
+        seconds, error = answer(act, fs)
+        scene.proxy.silent = False
+        assert error is None or type(error) is RecordStoreUnavailable
+        longest = max(longest, seconds)
+    assert longest < WITHIN
+    measured(f"{len(WRITES)} calls, the longest {longest:.1f} s")
+
+
+@pytest.mark.fault("Redis 200 ms away", "every call succeeds within 5 s")
+def test_every_call_succeeds_where_redis_is_far_away(
+    scene: Scene, full: bool, measured: Measured
+) -> None:
+    acts = {**WRITES, **READS}
+    filled = {name: scene.filled("default_ttl" in name or name in READS) for name in acts}
+    scene.proxy.delay = 0.2
+    with ThreadPoolExecutor(len(acts)) as pool:
+        futures = {name: pool.submit(answer, act, filled[name]) for name, act in acts.items()}
+        answers = {name: future.result() for name, future in futures.items()}
+    assert {name: answer.error for name, answer in answers.items() if answer.error} == {}
+    longest = max(answer.seconds for answer in answers.values())
+    assert longest < (WITHIN if full else 2 * WITHIN)
+    measured(f"{len(acts)} calls, the longest {longest:.1f} s")
+
+
+def deadline_of(fs: ExpiringFS, name: str) -> float | None:
+    """Return the seconds until a file is due, or None where it has no deadline."""
+    due = fs.expiration(name)
+    return (due - datetime.now(UTC)).total_seconds() if due else None
+
+
+def check_nothing_was_lost(scene: Scene, fs: ExpiringFS) -> None:
+    """Look for a file that would live for ever, and for a permanent one that would not."""
+    files = scene.files(fs)
+    for name, contents in files.items():
+        begun_anew = contents == b"new" and name == "due"
+        if name != "permanent" and not begun_anew and "copied" not in name:
+            assert deadline_of(fs, name) is not None, f"{name} lives for ever"
+    if files.get("permanent") == b"old":
+        assert deadline_of(fs, "permanent") is None, "what is permanent would go"
+
+
+AFTER: dict[str, dict[str, tuple[float, float] | None]] = {
+    "expire": {"lasting": (500, 600)},
+    "expire what is due": {"due": (500, 600)},
+    "expire_many": {"lasting": (500, 600), "due": (500, 600)},
+    "write": {"lasting": (500, 600)},
+    "write what is due": {"due": None},
+    "write with a default_ttl": {"born": (500, 600)},
+    "open and write": {"lasting": (500, 600)},
+    "upload": {"lasting": (500, 600)},
+    "copy": {"lasting": (500, 600), "copied": None},
+    "move": {"lasting": None, "moved": (500, 600)},
+    "move over what is due": {"lasting": None, "due": (500, 600)},
+    "move over what is permanent": {"lasting": None, "permanent": (500, 600)},
+    "movedir": {"elsewhere/a": (500, 600), "elsewhere/b": (500, 600), "directory/a": None},
+    "remove": {"lasting": None},
+    "removetree": {"directory/a": None, "directory/b": None},
+    "sweep": {"due": None, "lasting": (500, 600)},
+    "one-shot": {"due": None},
+    "link for one download": {"lasting": (500, 600)},
+}
+
+
+def check_done(fs: ExpiringFS, name: str) -> None:
+    for file, between in AFTER[name].items():
+        left = deadline_of(fs, file)
+        if between is None:
+            assert left is None, f"{file} has a deadline"
+        else:
+            assert left is not None, f"{file} has no deadline"
+            assert between[0] < left <= between[1]
+
+
+def with_lease(name: str) -> Any:
+    """A lease that can be waited for, where only its end frees what was claimed in vain."""
+    return pytest.param(name, 1 if name in ("sweep", "one-shot") else 30, id=name)
+
+
+@pytest.mark.parametrize(("name", "scene"), [*map(with_lease, WRITES)], indirect=["scene"])
+@pytest.mark.fault("connection to Redis cut in mid-reply", "no half state, within 5 s")
+def test_no_half_state_is_left_where_the_connection_is_cut_in_mid_reply(
+    scene: Scene, name: str, full: bool, measured: Measured
+) -> None:
+    act, longest, tried, errors = WRITES[name], 0.0, 0, 0
+    for cuts in 1, 100:
+        for passing in range(4):
+            fs = scene.filled(default_ttl="default_ttl" in name)
+            scene.proxy.passing, scene.proxy.cuts = passing, cuts
+            seconds, error = answer(act, fs)
+            untouched = scene.proxy.cuts == cuts
+            scene.proxy.passing = scene.proxy.cuts = 0
+            if untouched:
+                break
+            tried += 1
+            errors += error is not None
+            longest = max(longest, seconds)
+            assert error is None or type(error) is RecordStoreUnavailable
+            check_nothing_was_lost(scene, fs)
+            if error is None:
+                wait_until_swept(fs, name)
+                check_done(fs, name)
+    assert tried > 1
+    assert longest < (WITHIN if full else 2 * WITHIN)
+    measured(f"{name}: cut {tried} times, {errors} errors, the longest {longest:.1f} s")
+
+
+def wait_until_swept(fs: ExpiringFS, name: str) -> None:
+    """Wait until what was claimed by a sweep whose reply was lost has been taken up again."""
+    if name in ("sweep", "one-shot"):
+        wait_for(lambda: expire_objects().duration and deadline_of(fs, "due") is None)
+        assert not fs.exists("due")
+
+
+# -- full
+
+
+def is_refused(fs: ExpiringFS, name: str) -> bool:
+    error = answer(lambda fs: fs.expire(name, seconds=600), fs).error
+    assert error is None or (type(error) is RecordStoreError and "full" in str(error))
+    return error is not None
+
+
+@pytest.mark.fault("Redis memory full (noeviction)", "expire() raises, the sweep still drains")
+def test_a_full_redis_refuses_new_records_and_lets_sweeps_through(
+    djfs: Callable[..., None], tmp_path: Path, full: bool, measured: Measured
+) -> None:
+    count = 10_000 if full else 1_000
+    with running_redis() as server:
+        djfs(type="osfs", directory_root=tmp_path, redis_url=server.url, key_prefix="x" * 50)
+        plots = get_filesystem("plots")
+        files = names("file", count)
+        for name in files[1:]:
+            (tmp_path / "plots" / name).write_bytes(b"picture")
+        (tmp_path / "plots" / files[0]).mkdir()
+        plots.expire_many(files)
+        with server.client() as client:
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + 100_000)
+
+        more = names("more", 100_000)
+        refused = next(name for name in more if is_refused(plots, name))
+        assert plots.expiration(refused) is None
+        held = status().tracked
+
+        report = expire_objects()
+
+        assert (report.deleted, report.retried, report.remaining) == (count - 1, 1, 0)
+        assert plots.listdir("/") == [files[0]]
+        close_all()
+    measured(f"full after {held:,} records, {report.deleted:,} swept all the same")
