@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from os import PathLike
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
@@ -14,12 +16,22 @@ from django.core.files.base import File
 from django.core.files.storage import Storage
 from django.utils.deconstruct import deconstructible
 from django.utils.functional import cached_property
-from django.utils.timezone import make_naive
+from django.utils.timezone import get_default_timezone, make_naive
 from fs import errors
+from fs.mode import Mode
 from fs.path import dirname
 
 from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
+
+# As which errors those of PyFilesystem come out.
+OS_ERRORS = {
+    errors.ResourceNotFound: errno.ENOENT,
+    errors.FileExpected: errno.EISDIR,
+    errors.DirectoryExpected: errno.ENOTDIR,
+    errors.DirectoryNotEmpty: errno.ENOTEMPTY,
+    errors.PermissionDenied: errno.EACCES,
+}
 
 
 @deconstructible(path="djpyfs.storage.ExpiringStorage")
@@ -27,15 +39,21 @@ class ExpiringStorage(Storage):
     """Keeps files in ``namespace``, under its policy.
 
     With ``default_ttl`` (seconds) a file lives so long from when it was saved, whatever the
-    ``default_ttl`` of the namespace. Errors are those of Django's own storages: names that are
-    refused raise `SuspiciousFileOperation`, files that are not there `FileNotFoundError`, and a
-    file without an address `ValueError`. Raises `InvalidLifetime` at the first use for a
+    ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved takes the
+    place of one with the same name, instead of getting another name, and lives anew.
+
+    Errors are those of Django's own storages: names that are refused, absolute ones among them,
+    raise `SuspiciousFileOperation`, files that are not there `FileNotFoundError`, and a file
+    without an address `ValueError`. Raises `InvalidLifetime` at the first use for a
     ``default_ttl`` that the namespace does not allow.
     """
 
-    def __init__(self, namespace: str, default_ttl: float | None = None) -> None:
+    def __init__(
+        self, namespace: str, default_ttl: float | None = None, allow_overwrite: bool = False
+    ) -> None:
         self.namespace = namespace
         self.default_ttl = default_ttl
+        self.allow_overwrite = allow_overwrite
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
         """Save a file, under another name where that one is taken; return its name."""
@@ -66,6 +84,18 @@ class ExpiringStorage(Storage):
         """Tell whether there is a file or a directory."""
         with self._files(name) as (files, path):
             return files.exists(path)
+
+    def is_name_available(self, name: str, max_length: int | None = None) -> bool:
+        """Tell whether a file can be saved under ``name``."""
+        if self.allow_overwrite:
+            return max_length is None or len(name) <= max_length
+        return super().is_name_available(name, max_length)
+
+    def get_alternative_name(self, file_root: str, file_ext: str) -> str:
+        """Return another name for a file whose own is taken, or too long."""
+        if self.allow_overwrite:
+            return f"{file_root}{file_ext}"
+        return super().get_alternative_name(file_root, file_ext)
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the files in a directory."""
@@ -100,15 +130,25 @@ class ExpiringStorage(Storage):
 
     def _open(self, name: str, mode: str = "rb") -> File[Any]:
         with self._files(name) as (files, path):
-            return _StoredFile(files.open(path, mode), name, self)
+            return _StoredFile(_opened(files, path, mode), name, mode, self)
 
     def _save(self, name: str, content: File[Any]) -> str:
+        path = self._stored(name, content)
+        if hasattr(content, "temporary_file_path"):  # it has been moved, as Django puts it
+            with suppress(FileNotFoundError):
+                os.remove(content.temporary_file_path())
+        return path
+
+    def _stored(self, name: str, content: File[Any]) -> str:
+        mode = "wb" if self.allow_overwrite else "xb"
         while True:
             with self._files(name) as (files, path):
                 try:
-                    with _new_file(files, path) as file:
+                    with _opened(files, path, mode) as file:
                         for chunk in content.chunks():
                             file.write(chunk.encode() if isinstance(chunk, str) else chunk)
+                    if self.allow_overwrite and self.default_ttl is not None:
+                        files.expire(path, self.default_ttl)
                     return path
                 except errors.FileExists:  # somebody has been faster
                     name = self.get_available_name(name)
@@ -119,7 +159,7 @@ class ExpiringStorage(Storage):
         time: datetime | None = getattr(info, which)
         if time is None:
             raise NotImplementedError(f"this back-end does not tell when a file was {which}")
-        return time if settings.USE_TZ else make_naive(time)
+        return time if settings.USE_TZ else make_naive(time, get_default_timezone())
 
     def _check(self, name: str | PathLike[str]) -> None:
         # Before Django does, whose messages would hold the name as it is.
@@ -130,32 +170,52 @@ class ExpiringStorage(Storage):
     def _files(self, name: str | PathLike[str]) -> Iterator[tuple[ExpiringFS, str]]:
         path = str(name).replace("\\", "/")
         try:
+            if path.startswith("/"):
+                raise InvalidName(name, "is absolute, and a storage's names are not")
             files = get_filesystem(self.namespace)
             if self.default_ttl is not None:
                 files.set_default_life(self.default_ttl)
             yield files, files.validatepath(path).lstrip("/")
         except InvalidName as error:
             raise SuspiciousFileOperation(str(error)) from error
-        except errors.ResourceNotFound as error:
-            raise FileNotFoundError(str(error)) from error
         except errors.NoURL as error:
             raise ValueError(str(error)) from error
+        except errors.FSError as error:
+            for kind, number in OS_ERRORS.items():
+                if isinstance(error, kind):
+                    raise OSError(number, str(error)) from error
+            raise
 
 
-def _new_file(files: ExpiringFS, path: str) -> BinaryIO:
+def _opened(files: ExpiringFS, path: str, mode: str) -> IO[Any]:
+    """Open a file; one that is new makes the directories that it needs."""
     try:
-        return files.openbin(path, "x")
-    except errors.ResourceNotFound:  # so is the directory; on S3 there need not be one
-        files.makedirs(dirname(path), recreate=True)
-        return files.openbin(path, "x")
+        try:
+            return files.open(path, mode)
+        except errors.ResourceNotFound:
+            if not Mode(mode).create:
+                raise
+            files.makedirs(dirname(path), recreate=True)
+            return files.open(path, mode)
+    except errors.DirectoryExpected as error:
+        raise FileExistsError(errno.EEXIST, str(error)) from error
 
 
 class _StoredFile(File):  # type: ignore[type-arg]  # which it takes in its stubs alone
-    """An open file whose size the storage knows; Django would look for it on this machine."""
+    """An open file that knows its storage; Django would look for it on this machine."""
 
-    def __init__(self, file: Any, name: str, storage: ExpiringStorage) -> None:
+    def __init__(self, file: Any, name: str, mode: str, storage: ExpiringStorage) -> None:
         super().__init__(file, name)
+        self.mode = mode
         self._storage = storage
+
+    def open(self, mode: str | None = None, *args: Any, **kwargs: Any) -> _StoredFile:
+        """Go back to the beginning, or open the file again after it was closed."""
+        if not self.closed:
+            self.seek(0)
+        else:
+            self.file = self._storage.open(self.name or "", mode or self.mode).file
+        return self
 
     @cached_property
     def size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,10 @@ import pytest
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.base import ContentFile
 from django.core.files.storage import storages
+from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.core.management import call_command
 from django.db.migrations.writer import MigrationWriter
+from django.utils import timezone
 
 from djpyfs import InvalidLifetime, expire_objects, get_filesystem
 from djpyfs.storage import ExpiringStorage
@@ -83,6 +86,132 @@ def test_a_file_that_is_not_there_is_not_found(storage: ExpiringStorage) -> None
     for act in acts:
         with pytest.raises(FileNotFoundError):
             act("a")
+
+
+def test_a_name_may_be_a_path_object(storage: ExpiringStorage) -> None:
+    name: Any = Path("d/a")
+    assert storage.save(name, ContentFile(b"content")) == "d/a"
+    assert storage.open(name).read() == b"content"
+    storage.delete(name)
+    assert not storage.exists(name)
+
+
+def test_an_absolute_name_is_a_suspicious_operation(storage: ExpiringStorage) -> None:
+    for name in "/a", "\\a", "//host/a", "/":
+        for act in storage.open, storage.exists, storage.delete, storage.url, storage.listdir:
+            with pytest.raises(SuspiciousFileOperation):
+                act(name)
+
+
+def test_what_is_no_file_or_no_directory_is_told_as_the_system_does(
+    storage: ExpiringStorage, place: dict[str, Any]
+) -> None:
+    storage.save("d/a", ContentFile(b""))
+    if place["type"] != "s3fs":  # where a file may have a directory's name, and the reverse
+        with pytest.raises(IsADirectoryError):
+            storage.open("d")
+        for act in (
+            lambda: storage.save("d/a/b", ContentFile(b"")),
+            lambda: storage.open("d/a/b", "w"),
+        ):
+            with pytest.raises(FileExistsError):
+                act()
+    with pytest.raises(NotADirectoryError):
+        storage.listdir("d/a")
+    with pytest.raises(IsADirectoryError):
+        storage.url(None)
+    with pytest.raises(FileNotFoundError):
+        storage.listdir("none")
+    with pytest.raises(FileNotFoundError):
+        storage.open("d/b", "r+")
+
+
+def test_a_directory_goes_only_when_it_is_empty(djfs: Callable[..., None], tmp_path: Path) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    storage = ExpiringStorage("uploads")
+    storage.save("d/a", ContentFile(b""))
+    with pytest.raises(OSError, match="not empty") as raised:
+        storage.delete("d")
+    assert raised.value.errno == errno.ENOTEMPTY
+    storage.delete("d/a")
+    storage.delete("d")
+    assert not storage.exists("d")
+
+
+def test_what_is_on_hold_cannot_be_deleted(djfs: Callable[..., None]) -> None:
+    djfs(type="memory", namespaces={"uploads": {"hold": True}})
+    storage = ExpiringStorage("uploads")
+    storage.save("a", ContentFile(b""))
+    with pytest.raises(PermissionError, match="on hold"):
+        storage.delete("a")
+
+
+def test_a_link_takes_its_name_but_is_not_followed(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads/a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "uploads/d").symlink_to(tmp_path)
+    djfs(type="osfs", directory_root=tmp_path)
+    storage = ExpiringStorage("uploads")
+    assert storage.save("a", ContentFile(b"")).startswith("a_")
+    assert not (tmp_path / "elsewhere").exists()
+    with pytest.raises(PermissionError):
+        storage.save("d/a", ContentFile(b""))
+
+
+def test_a_file_can_be_opened_again(storage: ExpiringStorage) -> None:
+    storage.save("a", ContentFile(b"content"))
+    file = storage.open("a")
+    assert file.read() == file.open().read() == b"content"
+    file.close()
+    with file.open() as again:
+        assert again.read() == b"content"
+    with file.open("r") as text:
+        assert text.read() == "content"
+
+
+def test_opening_for_writing_makes_the_directories(storage: ExpiringStorage) -> None:
+    with storage.open("d/e/a", "w") as file:
+        file.write("täxt")
+    with storage.open("d/e/a", "r") as file:
+        assert file.read() == "täxt"
+
+
+def test_an_upload_leaves_no_temporary_file(storage: ExpiringStorage) -> None:
+    with TemporaryUploadedFile("a", "text/plain", 7, None) as upload:
+        upload.write(b"content")
+        upload.seek(0)
+        storage.save("a", upload)
+        assert not Path(upload.temporary_file_path()).exists()
+    assert storage.open("a").read() == b"content"
+
+
+def test_a_storage_that_overwrites_keeps_names_and_starts_a_new_life(
+    djfs: Callable[..., None], place: dict[str, Any]
+) -> None:
+    djfs(**place)
+    storage = ExpiringStorage("uploads", default_ttl=100, allow_overwrite=True)
+    uploads = get_filesystem("uploads")
+    for content in b"long content", b"short":
+        assert storage.save("d/a", ContentFile(content)) == "d/a"
+        assert storage.open("d/a").read() == content
+        deadline = uploads.expiration("d/a")
+        assert deadline is not None
+        assert (deadline - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=10)
+        uploads.expire("d/a", 1_000)
+    assert storage.save("a-long-name.txt", ContentFile(b""), max_length=8) == "a-lo.txt"
+
+
+def test_times_without_zone_are_those_of_the_site_whatever_the_visitor_is_in(
+    storage: ExpiringStorage, settings: Any
+) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Africa/Nairobi"
+    storage.save("a", ContentFile(b""))
+    here = storage.get_modified_time("a")
+    with timezone.override("America/Lima"):
+        assert storage.get_modified_time("a") == here
 
 
 @pytest.mark.parametrize("aware", [True, False])
