@@ -88,4 +88,8 @@ class RecordStoreError(DjpyfsError):
 
 
 class RecordStoreUnavailable(RecordStoreError):
-    """The record store cannot be reached, or did not answer in time."""
+    """The record store cannot be reached, or did not answer in time.
+
+    Or its replicas did not confirm a change, see ``wait_replicas``. A call that would have
+    changed something may have done so: it can be repeated.
+    """

@@ -18,7 +18,7 @@ from djpyfs.conf import SECOND
 from djpyfs.errors import RecordStoreError
 from djpyfs.expirations import ExpirationStore, store_for
 from djpyfs.expirations.servers import address_of
-from tests.servers import HOST, RedisCluster, RedisServer, SentinelSet, free_port
+from tests.servers import HOST, RedisCluster, RedisServer, SentinelSet, free_port, running_redis
 
 SECRET = "hush"
 LEASE = 30 * SECOND
@@ -199,6 +199,15 @@ def test_a_change_that_no_replica_confirms_is_an_error_and_so_is_a_claim(
         with pytest.raises(RecordStoreUnavailable, match=r"only 0 of the 1 replicas.*try again"):
             verb()
     assert confirmed.counts().claimed == 1, "what only reads needs nobody to confirm it"
+
+
+def test_a_master_that_wants_replicas_and_has_none_is_away(
+    store_at: Callable[..., ExpirationStore],
+) -> None:
+    with running_redis(**{"min-replicas-to-write": "1"}) as server:
+        store = store_at(server.url)
+        with pytest.raises(RecordStoreUnavailable, match="NOREPLICAS"):
+            store.schedule([b"n\0a"], SECOND)
 
 
 # -- Celery

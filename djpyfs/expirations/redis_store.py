@@ -590,7 +590,8 @@ class _Translation:
         if isinstance(error, MasterNotFoundError):
             # It quotes the options of the connections to the Sentinels.
             raise RecordStoreUnavailable(
-                f"Redis at {self._servers.address} is away: no Sentinel knows of a master"
+                f"Redis at {self._servers.address} is away: no Sentinel knows of a master, or none "
+                "lets us ask (sentinel_password in DJFS['redis_url'])"
             ) from None
         if isinstance(error, RedisError):
             raise _translated(error, str(self._servers.address)) from error

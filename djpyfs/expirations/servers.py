@@ -387,7 +387,7 @@ class Cluster(Servers):
 
     def _ranges(self) -> list[tuple[int, int, tuple[str, int]]]:
         """Ask the nodes, in any order, until one answers who holds which slots."""
-        end = monotonic() + LOOK_TIMEOUT
+        end, why = monotonic() + LOOK_TIMEOUT, ""
         candidates = random.sample(self._known, len(self._known))
         for place in dict.fromkeys([*candidates, *self.address.hosts]):
             if monotonic() > end:
@@ -397,9 +397,10 @@ class Cluster(Servers):
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 if isinstance(error, AuthenticationError | AuthorizationError):
                     raise
+                why = str(error)
                 continue
             return ranges
-        raise redis.ConnectionError("none of the nodes answers")
+        raise redis.ConnectionError(f"none of the nodes answers ({why})")
 
     def _ask(
         self, place: tuple[str, int]
