@@ -1,7 +1,7 @@
 """Which back-ends are away as a whole, as far as this process has seen.
 
-What is due on such a back-end is put off: at first for seconds, then for as long as it has been
-away already, up to ten minutes. No attempt is counted, so that nothing is ever set aside for it.
+What is due on such a back-end is put off: at first for seconds, then for half as long as it has
+been away already, up to ten minutes. No attempt is counted: nothing is ever set aside for that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pause(placement: Placement) -> int:
     """Return for how many µs to leave a back-end alone that is away now."""
     now = monotonic()
     lasted = round((now - _since.setdefault(placement, now)) * SECOND)
-    return min(max(lasted, SHORTEST_PAUSE), LONGEST_PAUSE)
+    return min(max(lasted // 2, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
 def is_over(placement: Placement) -> None:

@@ -20,10 +20,10 @@ def pauses(placement: Placement, monkeypatch: pytest.MonkeyPatch, *times: float)
     return [outages.pause(placement) / SECOND for _ in times]
 
 
-def test_a_back_end_is_left_alone_for_as_long_as_it_has_been_away(
+def test_a_back_end_is_left_alone_for_half_as_long_as_it_has_been_away(
     exports: Placement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pauses(exports, monkeypatch, 100, 103, 120, 160, 5_000) == [5, 5, 20, 60, 600]
+    assert pauses(exports, monkeypatch, 100, 103, 120, 160, 5_000) == [5, 5, 10, 30, 600]
 
 
 def test_a_back_end_that_has_answered_starts_anew(

@@ -1,0 +1,170 @@
+"""An S3 that is busy, slow, or refuses single keys: a real endpoint, with trouble put before it."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+import boto3
+import pytest
+
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.backends import s3
+from djpyfs.inspection import files_set_aside, status
+from tests.conftest import KEYS
+from tests.faults.conftest import Measured
+from tests.faults.processes import names
+from tests.servers import Moto, RedisServer
+
+BATCHES = 10
+KEY = re.compile(rb"<Object><Key>([^<]*)</Key></Object>")
+BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+class Trouble(NamedTuple):
+    """What goes wrong with the requests that delete, by their number."""
+
+    busy: Callable[[int], bool] = lambda number: False
+    silent: Callable[[int], bool] = lambda number: False
+    #: Why a key is refused, or nothing.
+    refuses: Callable[[int, bytes], str] = lambda number, key: ""
+
+
+class TroubledMoto(Moto):
+    """An S3 endpoint in which deletions meet with trouble."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trouble = Trouble()
+        self.deletions = 0
+        self.silence = 0.0
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        if "delete" not in parse_qs(environ["QUERY_STRING"], keep_blank_values=True):
+            return super()._answer(environ, start_response)
+        number, self.deletions = self.deletions, self.deletions + 1
+        if self.trouble.silent(number):
+            time.sleep(self.silence)
+        elif not self.trouble.busy(number):
+            return self._delete(number, environ, start_response)
+        start_response("503 Slow Down", [("Content-Type", "application/xml")])
+        return [BUSY]
+
+    def _delete(self, number: int, environ: Any, start_response: Any) -> Any:
+        asked = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        refused = {key: self.trouble.refuses(number, key) for key in KEY.findall(asked)}
+        refused = {key: code for key, code in refused.items() if code}
+        for key in refused:
+            asked = asked.replace(b"<Object><Key>" + key + b"</Key></Object>", b"")
+        body = b"<DeleteResult></DeleteResult>"
+        if KEY.search(asked):
+            environ |= {"wsgi.input": io.BytesIO(asked), "CONTENT_LENGTH": str(len(asked))}
+            body = b"".join(super()._answer(environ, lambda *_: None))
+        errors = b"".join(
+            b"<Error><Key>%b</Key><Code>%b</Code><Message>no</Message></Error>"
+            % (key, escape(code).encode())
+            for key, code in refused.items()
+        )
+        body = body.replace(b"</DeleteResult>", errors + b"</DeleteResult>")
+        start_response("200 OK", [("Content-Type", "application/xml")])
+        return [body]
+
+
+@pytest.fixture(scope="module")
+def troubled() -> Iterator[TroubledMoto]:
+    server = TroubledMoto()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(troubled: TroubledMoto) -> Any:
+    session = boto3.Session("tests", "tests", region_name=KEYS["region"])
+    resource = session.resource("s3", endpoint_url=troubled.url)
+    store = resource.Bucket(f"bucket-{uuid.uuid4()}")
+    store.create()
+    yield store
+    store.meta.client.close()
+
+
+TROUBLES = {
+    "503 on 30 % of calls": Trouble(busy=lambda number: number % 10 in (0, 3, 6)),
+    "two time-outs": Trouble(silent=lambda number: number in (0, 4)),
+    "10 of a batch in Errors, three times": Trouble(
+        refuses=lambda number, key: "InternalError" if key.endswith(b"07") and number < 12 else ""
+    ),
+    "access denied on one key": Trouble(
+        refuses=lambda number, key: "AccessDenied" if key.endswith(b"00042") else ""
+    ),
+}
+
+
+def let_pauses_pass(client: Any, prefix: str) -> None:
+    """Have what was put off due now."""
+    due, attempts = f"{prefix}:{{00}}:due", f"{prefix}:{{00}}:attempts"
+    if waiting := client.hkeys(attempts):
+        client.zadd(due, dict.fromkeys(waiting, 1), xx=True)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.fault("S3 in trouble", "0 left after 5 sweeps, only what is refused set aside")
+def test_an_s3_in_trouble_is_swept_all_the_same(
+    djfs: Callable[..., None],
+    redis_server: RedisServer,
+    troubled: TroubledMoto,
+    bucket: Any,
+    trouble: str,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
+    measured: Measured,
+) -> None:
+    size, prefix = 1_000 if full else 50, f"test-{uuid.uuid4().hex}"
+    if not full:
+        monkeypatch.setitem(s3.HASTY, "read_timeout", 1)
+    djfs(
+        type="s3fs",
+        bucket=bucket.name,
+        endpoint_url=troubled.url,
+        **KEYS,
+        redis_url=redis_server.url,
+        key_prefix=prefix,
+        batch_size=size,
+        max_attempts=5,
+    )
+    files = names("file", BATCHES * size)
+    for name in files:
+        put(bucket.name, f"plots/{name}")
+    get_filesystem("plots").expire_many(files)
+    troubled.trouble, troubled.deletions = TROUBLES[trouble], 0
+    troubled.silence = 1.2 * s3.HASTY["read_timeout"]
+
+    sweeps = deleted = 0
+    with redis_server.client() as client:
+        while status().tracked and sweeps < 5:
+            deleted += expire_objects().deleted
+            sweeps += 1
+            let_pauses_pass(client, prefix)
+
+    refused = [name for name in files if trouble.startswith("access") and name.endswith("00042")]
+    assert status().tracked == 0
+    assert [file.path for file in files_set_aside()] == refused
+    assert [item.key for item in bucket.objects.all()] == [f"plots/{name}" for name in refused]
+    assert deleted == len(files) - len(refused)
+    assert troubled.deletions <= 1.6 * BATCHES
+    measured(
+        f"{trouble}: {sweeps} sweeps, {len(refused)} set aside, "
+        f"{troubled.deletions / BATCHES:.1f} requests per batch"
+    )
+
+
+def put(bucket: str, key: str) -> None:
+    """Put a file there without a request, for moto is in this process."""
+    from moto.s3.models import s3_backends
+
+    s3_backends["123456789012"]["aws"].put_object(bucket, key, b"picture")
