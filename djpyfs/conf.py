@@ -132,8 +132,9 @@ def _flag(key: str, value: Any) -> bool:
 
 
 def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: give it a str")
+    if not isinstance(value, str) or not value:  # which is not shown: it may hold a password
+        kind = "empty" if isinstance(value, str) else f"a {type(value).__name__}"
+        raise ConfigurationError(f"DJFS[{key!r}] is {kind}: give it a str")
     return value
 
 
@@ -204,7 +205,8 @@ def _check_order(shorter: str, low: int | None, longer: str, high: int | None) -
 def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
     own = raw.get("namespaces", {})
     if not isinstance(own, Mapping):
-        raise ConfigurationError(f"DJFS['namespaces'] is {own!r}: give it a dict of dicts")
+        kind = type(own).__name__  # it may hold secrets
+        raise ConfigurationError(f"DJFS['namespaces'] is a {kind}: give it a dict of dicts")
     policies = {}
     for name, overrides in own.items():
         try:

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import wraps
 from mimetypes import guess_type
 from time import time
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from asgiref.sync import sync_to_async
 from django.core.signing import BadSignature
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
-from django.views.decorators.http import require_safe
 from fs.base import FS
 from fs.enums import ResourceType
-from fs.errors import FileExpected, ResourceNotFound
+from fs.errors import FileExpected, FSError, ResourceNotFound
 
 from . import conf
-from .backends import backend_for
+from .backends import backend_for, reason
 from .conf import SECOND
-from .errors import InvalidName, LinkNotFollowed, RecordStoreUnavailable
+from .errors import InvalidName, LinkNotFollowed, RecordStoreError
 from .expirations import store_for
 from .filesystem import get_filesystem
 from .links import Link, read
 
+log = logging.getLogger("djpyfs")
+
+SAFE_METHODS = ["GET", "HEAD"]
 CHUNK = 64 * 1024
 RETRY_AFTER = 5  # s
 
@@ -49,16 +58,33 @@ _SAFEGUARDS = {
 }
 
 
-@require_safe
+def _not_logged(
+    view: Callable[[HttpRequest, str], HttpResponseBase],
+) -> Callable[[HttpRequest, str], HttpResponseBase]:
+    """Keep refusals out of Django's log, which would show the address: it may work again."""
+
+    @wraps(view)
+    def answer(request: HttpRequest, token: str) -> HttpResponseBase:
+        response: Any = view(request, token)
+        response._has_been_logged = True
+        return cast(HttpResponseBase, response)
+
+    return answer
+
+
+@_not_logged
 def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     """Answer GET and HEAD for a link that `get_url` has signed.
 
     Whatever is wrong with the link or has become of the file, the answer is the same 404. It is
-    503 while the record store is away, for then nobody knows whether the file's time is up.
+    503 while the record store is away, for then nobody knows whether the file's time is up, and
+    while the back-end fails. No answer is logged with the address.
 
     Where the number of downloads is limited, each GET that is answered with the file counts as
     one, also if it breaks off. HEAD counts nothing, and a range is answered with the whole file.
     """
+    if request.method not in SAFE_METHODS:
+        return HttpResponseNotAllowed(SAFE_METHODS)
     try:
         link = read(token)
         left = _seconds_left(link)
@@ -66,7 +92,8 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
         response = _answer(request, link)
     except (BadSignature, FileExpected, InvalidName, LinkNotFollowed, ResourceNotFound):
         return _refusal(404, "Not found\n")
-    except RecordStoreUnavailable:
+    except (RecordStoreError, FSError) as error:
+        log.warning("a signed link was not answered: %s", reason(error))
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
     response["Cache-Control"] = "no-store" if link.ticket else f"private, max-age={left}"
     for name, value in _SAFEGUARDS.items():

@@ -412,3 +412,14 @@ def test_the_model_needs_neither_migrations_nor_a_table(capsys: pytest.CaptureFi
     capsys.readouterr()
     call_command("dumpdata", "djpyfs", "--all")
     assert capsys.readouterr().out.strip() == "[]"
+
+
+def test_the_page_shows_no_secret(
+    viewer: Client, djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    s3 = {"type": "s3fs", "bucket": "b", "endpoint_url": "http://127.0.0.1:1"}
+    keys = {"aws_access_key_id": "sesame", "aws_secret_access_key": "sesame"}
+    for port in redis_server.port, 1:
+        djfs(**s3, **keys, redis_url=f"redis://:sesame@127.0.0.1:{port}/0?socket_timeout=2")
+        answer = viewer.get(PAGE, {"namespace": "plots"})
+        assert "sesame" not in answer.content.decode() + str(answer.headers)

@@ -14,7 +14,8 @@ from fs import errors
 from fs.base import FS
 from fs.info import Info
 from fs.opener import open_fs, registry
-from fs.opener.errors import NotWriteable, OpenerError
+from fs.opener.errors import NotWriteable, OpenerError, ParseError
+from fs.opener.parse import parse_fs_url
 from fs.path import join, normpath, relpath
 from fs.permissions import Permissions
 from fs.subfs import SubFS
@@ -107,6 +108,10 @@ def _checked_address(url: Any) -> str:
     protocol = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
     if not protocol:
         raise ConfigurationError(f"DJFS['url'] names no protocol: {cure}")
+    try:
+        parse_fs_url(url)
+    except ParseError:  # which shows the address
+        raise ConfigurationError(f"DJFS['url'] cannot be read: {cure}") from None
     try:
         registry.get_opener(protocol[1])
     except OpenerError as error:

@@ -407,11 +407,9 @@ def store_for(settings: Settings) -> ExpirationStore:
 
 def _made(named: _Named) -> ExpirationStore:
     scheme = named[0].partition("://")[0]
-    if scheme not in _BY_SCHEME:
+    if scheme not in _BY_SCHEME:  # nor is it shown: without "://" it may be the password
         known = ", ".join(f"{known}://" for known in _BY_SCHEME)
-        raise ConfigurationError(
-            f"DJFS['redis_url'] has the scheme {scheme[:20]!r}: use one of {known}"
-        )
+        raise ConfigurationError(f"DJFS['redis_url'] has an unknown scheme: use one of {known}")
     with _lock:
         if named not in _stores:
             _stores[named] = import_string(_BY_SCHEME[scheme])(*named)

@@ -111,7 +111,7 @@ def address_of(url: str) -> Address:
     """
     scheme = url.partition("://")[0]
     if scheme not in _KINDS:
-        raise ConfigurationError(f"DJFS['redis_url'] has an unknown scheme {scheme[:20]!r}")
+        raise ConfigurationError("DJFS['redis_url'] has an unknown scheme")
     kind, tls = _KINDS[scheme]
     try:
         if kind == "single":

@@ -1,0 +1,200 @@
+"""No secret in anything that djpyfs says: errors of each kind, looked through for a mark."""
+
+from __future__ import annotations
+
+import io
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.test import Client
+
+from djpyfs import conf, expire_objects, get_filesystem, links
+from djpyfs.backends import backend_for
+from djpyfs.expirations import store_for
+from tests.conftest import BUCKET, KEYS
+from tests.servers import HOST, free_port, running_redis
+
+MARK = "sesame"
+KEY_ID, KEY, TOKEN = f"AKIA{MARK}", f"{MARK}/key", f"{MARK}-token"
+S3 = {
+    "type": "s3fs",
+    "bucket": BUCKET,
+    "region": "us-east-1",
+    "aws_access_key_id": KEY_ID,
+    "aws_secret_access_key": KEY,
+    "aws_session_token": TOKEN,
+}
+REDIS = f"redis://user:{MARK}@{HOST}:1/0"
+
+WRONG: dict[str, dict[str, Any]] = {
+    "unquoted password": {**S3, "redis_url": f"redis://:{MARK}/secret@{HOST}:6379/0"},
+    "unquoted password of Sentinels": {**S3, "redis_url": f"redis+sentinel://:{MARK}/x@{HOST}:1/m"},
+    "no scheme": {**S3, "redis_url": f"{MARK}@{HOST}"},
+    "other scheme": {**S3, "redis_url": f"{MARK}://{HOST}"},
+    "bad option": {**S3, "redis_url": f"{REDIS}?socket_timeout={MARK}"},
+    "bytes": {**S3, "redis_url": REDIS.encode()},
+    "no dict of namespaces": {**S3, "redis_url": REDIS, "namespaces": [S3]},
+    "no dict of a namespace": {**S3, "redis_url": REDIS, "namespaces": {"a": [S3]}},
+    "bad namespace": {**S3, "redis_url": REDIS, "namespaces": {"../a": S3}},
+    "bad option of a namespace": {
+        **S3,
+        "redis_url": REDIS,
+        "namespaces": {"a": {"redis_url": REDIS}},
+    },
+    "unknown key": {**S3, "redis_url": REDIS, "aws_secret_key": KEY},
+    "half of a key pair": {**S3, "aws_access_key_id": ""},
+    "no bucket": {**S3, "bucket": ""},
+    "user in the endpoint": {**S3, "endpoint_url": f"http://me:{MARK}@{HOST}:1"},
+    "bad endpoint": {**S3, "endpoint_url": f"{MARK}@{HOST}"},
+    "bad arguments": {**S3, "upload_args": {"SSECustomerKeys": MARK}},
+    "unknown protocol": {"type": "opener", "url": f"nosuch://me:{MARK}@{HOST}/"},
+    "no protocol": {"type": "opener", "url": f"me:{MARK}@{HOST}/"},
+    "unreadable address": {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}/\n"},
+    "no address": {"type": "opener", "url": [f"ftp://me:{MARK}@{HOST}/"]},
+    "server away": {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}:1/"},
+    "bad port": {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}:port/"},
+    "no archive": {"type": "opener", "url": f"zip:///nonexistent/a.zip?{MARK}"},
+    "endpoint away": {**S3, "endpoint_url": f"http://{HOST}:1"},
+    "Redis away": {"type": "memory", "redis_url": REDIS},
+    "TLS and away": {"type": "memory", "redis_url": REDIS.replace("redis:", "rediss:")},
+    "Sentinels away": {"type": "memory", "redis_url": f"redis+sentinel://:{MARK}@{HOST}:1/m"},
+    "Cluster away": {"type": "memory", "redis_url": f"redis+cluster://:{MARK}@{HOST}:1"},
+}
+SLOW = ("Sentinels away", "Cluster away")
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture, settings: Any) -> Iterator[Callable[..., None]]:
+    """Call it with what was said; that is looked through, and the logs in the end."""
+
+    def look_through(*texts: object) -> None:
+        for text in texts:
+            if isinstance(text, BaseException):
+                assert MARK not in "".join(traceback.format_exception(text))
+                assert MARK not in repr(text)
+            assert MARK not in str(text)
+
+    caplog.set_level(logging.DEBUG, "djpyfs")
+    caplog.set_level(logging.DEBUG, "django")
+    settings.SECRET_KEY = f"{MARK}, said the signer"
+    settings.ROOT_URLCONF = "tests.faults.urls"
+    yield look_through
+    look_through(caplog.text, *map(vars, caplog.records))
+
+
+def tried() -> Iterator[Callable[[], object]]:
+    yield lambda: get_filesystem("plots").writebytes("a", b"a")
+    yield lambda: get_filesystem("plots").expire("a", 5)
+    yield lambda: get_filesystem("plots").readbytes("a")
+    yield lambda: get_filesystem("plots").get_url("a", download_as="b")
+    yield lambda: get_filesystem("plots").getinfo("a")
+    yield lambda: get_filesystem("plots").listdir("/")
+    yield lambda: get_filesystem("plots").remove("a")
+    yield expire_objects
+    yield lambda: call_command("djpyfs", "status", stdout=io.StringIO())
+    yield lambda: call_command("djpyfs", "audit", "plots", stdout=io.StringIO())
+    yield lambda: call_command("djpyfs", "lifecycle", stdout=io.StringIO())
+
+
+def raised_by(calls: Iterable[Callable[[], object]]) -> Iterator[Exception]:
+    for call in calls:
+        try:
+            call()
+        except Exception as error:
+            yield error
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_no_error_shows_a_secret(
+    what: str,
+    settings: Any,
+    full: bool,
+    told: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    settings.DJFS = {"redis_url": "memory://", **WRONG[what]}
+    if what in SLOW and not full:
+        pytest.skip("every call asks each of the servers, for seconds: --full")
+    raised = list(raised_by(tried()))
+    assert raised
+    told(*raised)
+    for message in run_checks(include_deployment_checks=True):
+        told(message, repr(message), message.hint)
+
+
+def test_a_redis_that_refuses_the_password_keeps_it(
+    settings: Any, told: Callable[..., None]
+) -> None:
+    with running_redis(requirepass="another") as server:
+        settings.DJFS = {"type": "memory", "redis_url": f"redis://:{MARK}@{HOST}:{server.port}/0"}
+        raised = list(raised_by(tried()))
+    assert raised
+    told(*raised)
+
+
+def test_nothing_that_can_be_shown_shows_a_secret(settings: Any, told: Callable[..., None]) -> None:
+    ftp = {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}:1/"}
+    settings.DJFS = {**S3, "redis_url": REDIS, "namespaces": {"ftp": ftp}}
+    read = conf.current()
+    policies = [read.policy, *read.namespaces.values()]
+    for policy in policies:
+        told(policy, policy.placement, repr(policy), repr(policy.placement))
+    told(read, repr(read), get_filesystem("plots"), repr(get_filesystem("plots")))
+    for namespace in "plots", "ftp":
+        backend = backend_for(read, namespace)
+        told(backend, repr(backend), repr(backend.checks()))
+    files = backend_for(read, "plots").open("plots")
+    told(files, repr(files), store_for(read), repr(store_for(read)))
+
+
+# -- signed addresses
+
+
+@pytest.mark.parametrize("redis_url", ["memory://", REDIS])
+def test_no_log_shows_an_address_that_is_signed(
+    redis_url: str, settings: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.DJFS = {"type": "osfs", "directory_root": tmp_path / "files"}
+    settings.DJFS = {**settings.DJFS, "redis_url": "memory://"}
+    get_filesystem("plots").writebytes("there", b"a")
+    urls = [get_filesystem("plots").get_url(name) for name in ("there", "missing")]
+    urls.append(urls[0] + "x")
+    settings.DJFS = {**settings.DJFS, "redis_url": redis_url}
+    client = Client()
+    for url in urls:
+        statuses = set()
+        for method, headers in ("GET", {}), ("POST", {}), ("GET", {"Range": "bytes=9-"}):
+            with closing(client.generic(method, url, headers=headers)) as answer:
+                statuses.add(answer.status_code)
+        assert 405 in statuses
+        assert url.removeprefix("/f/")[:20] not in caplog.text
+        assert {404, 416, 503} & statuses
+
+
+def test_a_back_end_that_fails_is_a_503_without_the_address(
+    settings: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.DJFS = {**S3, "redis_url": "memory://", "endpoint_url": f"http://{HOST}:{free_port()}"}
+    url = links.address(links.Link("plots", "a", 2**60))
+    answer = Client().get(url)
+    assert (answer.status_code, answer.content) == (503, b"Try again later\n")
+    assert url not in caplog.text
+    assert "a signed link was not answered" in caplog.text
+
+
+def test_no_error_of_s3_shows_the_address_that_it_signed(
+    settings: Any, s3_endpoint: str, told: Callable[..., None]
+) -> None:
+    settings.DJFS = {**S3, **KEYS, "redis_url": "memory://", "endpoint_url": s3_endpoint}
+    settings.DJFS = {**settings.DJFS, "bucket": "no-such-bucket"}
+    for error in raised_by(tried()):
+        told(error)
+        assert "Signature" not in "".join(traceback.format_exception(error))
