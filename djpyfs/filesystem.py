@@ -424,14 +424,30 @@ class ExpiringFS(FS):
             raise errors.DestinationExists(dst_path)
         if source == destination:
             return
-        # The new record first: a crash must not leave a file without its record.
+        # While the file moves both names have its record: a crash may leave one too many.
         old, new = self._member(source), self._member(destination)
-        _, replaced = self._expirations.rename(old, new)
+        deadline, replaced = self._expirations.carry(old, new)
+        if replaced and not deadline:
+            self._make_room(destination)
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
-            self._expirations.rename(new, old, remaining=replaced)
+            self._put_back(new, replaced, deadline)
             raise
+        if deadline:
+            self._expirations.cancel(old, deadline)
+
+    def _make_room(self, path: str) -> None:
+        """Remove a file with its deadline, under which nothing permanent must lie at any time."""
+        with self._removing(path) as relative, suppress(errors.ResourceNotFound):
+            self._files.remove(relative)
+
+    def _put_back(self, member: bytes, before: int, now: int) -> None:
+        """Give a member the deadline that it had before, if it is still the one of now."""
+        if before:
+            self._expirations.place(member, before, expected=now)
+        elif now:
+            self._expirations.cancel(member, now)
 
     def movedir(
         self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False
@@ -578,10 +594,7 @@ class _Write:
         try:
             yield
         except BaseException:
-            if self._before:
-                self._fs._expirations.place(self._member, self._before, expected=self._deadline)
-            elif self._deadline:
-                self._fs._expirations.cancel(self._member, self._deadline)
+            self._fs._put_back(self._member, self._before, self._deadline)
             raise
 
 

@@ -270,7 +270,7 @@ def test_a_file_that_is_written_to_for_longer_than_the_grace_stays(
             expire_objects()
             time.sleep(0.05)
     assert plots.exists("a.png")
-    assert left(plots, "a.png") > 0
+    assert plots.expiration("a.png") is not None
 
 
 # -- remove, move, copy

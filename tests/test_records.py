@@ -151,12 +151,12 @@ def test_the_token_of_a_lapsed_claim_settles_nothing(store: ExpirationStore) -> 
         lambda store: store.schedule([b"n\0a", b"n\0b", b"n\0c"], SECOND),
         lambda store: store.cancel(b"n\0a"),
         lambda store: store.touch(b"n\0a", SECOND),
-        lambda store: store.rename(b"n\0a", b"n\0b"),
-        lambda store: store.rename(b"n\0b", b"n\0a"),
+        lambda store: store.carry(b"n\0a", b"n\0b"),
+        lambda store: store.carry(b"n\0b", b"n\0a"),
         lambda store: store.place(b"n\0a", 1),
         lambda store: store.reserve(b"n\0a", LEASE),
     ],
-    ids="schedule schedule_many cancel touch rename_from rename_to place reserve".split(),
+    ids="schedule schedule_many cancel touch carry_from carry_to place reserve".split(),
 )
 def test_a_writer_waits_until_the_claim_has_ended(
     store: ExpirationStore, verb: Callable[[ExpirationStore], Any]
@@ -257,6 +257,14 @@ def test_touch_registers_the_default_life_and_renews_only_its_own(store: Expirat
     assert store.touch(b"n\0a", SECOND, 100 * SECOND, renewed)[0] == explicit
 
 
+def test_touch_registers_nothing_where_somebody_has_cancelled_meanwhile(
+    store: ExpirationStore,
+) -> None:
+    registered = store.touch(b"n\0a", SECOND, 100 * SECOND).deadline
+    store.cancel(b"n\0a")
+    assert store.touch(b"n\0a", SECOND, 100 * SECOND, registered).deadline == 0
+
+
 def test_touch_renews_what_the_same_write_has_registered_even_overdue(
     store: ExpirationStore,
 ) -> None:
@@ -281,27 +289,17 @@ def test_renew_leaves_what_is_over_or_has_no_deadline(store: ExpirationStore) ->
     assert store.renew(b"n\0a", 60 * SECOND) == 0
 
 
-def test_rename_carries_the_deadline(store: ExpirationStore) -> None:
+def test_carry_gives_both_the_deadline_of_the_source(store: ExpirationStore) -> None:
     source = store.schedule([b"n\0a"], 50 * SECOND)
     target = store.schedule([b"n\0b"], 10 * SECOND)
-    assert store.rename(b"n\0a", b"n\0b") == (source, target)
-    assert store.deadline(b"n\0a")[1] == 0
-    assert store.deadline(b"n\0b")[1] == source
+    assert store.carry(b"n\0a", b"n\0b") == (source, target)
+    assert store.deadlines([b"n\0a", b"n\0b"])[1] == [source, source]
 
 
-def test_rename_without_a_deadline_makes_the_target_permanent(store: ExpirationStore) -> None:
-    store.schedule([b"n\0b"], 10 * SECOND)
-    carried, replaced = store.rename(b"n\0a", b"n\0b")
-    assert not carried
-    assert replaced
-    assert store.deadline(b"n\0b")[1] == 0
-
-
-def test_rename_can_be_taken_back(store: ExpirationStore) -> None:
-    deadlines = [store.schedule([b"n\0%d" % number], (number + 1) * SECOND) for number in range(2)]
-    _, replaced = store.rename(b"n\x000", b"n\x001")
-    store.rename(b"n\x001", b"n\x000", remaining=replaced)
-    assert [store.deadline(b"n\0%d" % number)[1] for number in range(2)] == deadlines
+def test_carry_without_a_deadline_changes_nothing(store: ExpirationStore) -> None:
+    target = store.schedule([b"n\0b"], 10 * SECOND)
+    assert store.carry(b"n\0a", b"n\0b") == (0, target)
+    assert store.deadlines([b"n\0a", b"n\0b"])[1] == [0, target]
 
 
 def another_member(store: ExpirationStore, member: bytes) -> bytes:
@@ -326,14 +324,15 @@ def fail(store: ExpirationStore, member: bytes, attempts: int) -> None:
     ],
     ids=["claimed and left", "put off", "set aside"],
 )
-def test_rename_takes_along_what_could_not_be_deleted(
+def test_carry_takes_along_what_could_not_be_deleted(
     store: ExpirationStore, became: Callable[[ExpirationStore], object]
 ) -> None:
     store.schedule([b"n\0a"], 0)
     became(store)
 
     destination = another_member(store, b"n\0a")
-    carried, _ = store.rename(b"n\0a", destination)
+    carried, _ = store.carry(b"n\0a", destination)
+    store.cancel(b"n\0a", carried)
 
     now, deadline = store.deadline(destination)
     assert 0 < carried == deadline <= now

@@ -179,12 +179,13 @@ class ExpirationStore(ABC):
         ttl = default_ttl or 0
         return _when_free(lambda: self._touch(member, grace, ttl, registered, unfinished))
 
-    def rename(self, source: bytes, destination: bytes, remaining: int = 0) -> tuple[int, int]:
-        """Carry the deadline of ``source`` over; return it and the one it replaced (0 for none).
+    def carry(self, source: bytes, destination: bytes) -> tuple[int, int]:
+        """Give ``destination`` the deadline of ``source``, which keeps it as well.
 
-        ``source`` is left with the deadline ``remaining``, if that is given.
+        Returns that deadline and the one that ``destination`` had, 0 for none; nothing changes
+        where ``source`` has none.
         """
-        return _when_free(lambda: self._rename(source, destination, remaining))
+        return _when_free(lambda: self._carry(source, destination))
 
     def reserve(self, member: bytes, lease: int) -> ClaimOne:
         """Claim ``member`` before its time, to remove it; without a token: it has no record."""
@@ -364,9 +365,7 @@ class ExpirationStore(ABC):
     ) -> tuple[int, Touch]: ...
 
     @abstractmethod
-    def _rename(
-        self, source: bytes, destination: bytes, remaining: int
-    ) -> tuple[int, tuple[int, int]]: ...
+    def _carry(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]: ...
 
 
 def _soonest(records: Iterable[Record], limit: int) -> list[Record]:

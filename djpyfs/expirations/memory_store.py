@@ -136,28 +136,23 @@ class MemoryStore(ExpirationStore):
                     self._attempts[member] = 0
                     self._set_deadline(member, now + unfinished)
                     return 0, Touch(now + unfinished, before, unfinished=True)
-            by_default = bool(default_ttl and (own or not deadline))
+            by_default = bool(default_ttl and (own or (not deadline and registered <= now)))
             if by_default:
                 self._set_deadline(member, now + default_ttl)
             elif deadline and deadline < now + grace:
                 self._set_deadline(member, now + grace)
             return 0, Touch(self._due.get(member, 0), before, by_default)
 
-    def _rename(
-        self, source: bytes, destination: bytes, remaining: int
-    ) -> tuple[int, tuple[int, int]]:
+    def _carry(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]:
         with self._lock:
             if left := max(self._busy(source), self._busy(destination)):
                 return left, (0, 0)
             now = self._now()
             carried = self._known_deadline(source, now)
             replaced = self._known_deadline(destination, now)
-            self._forget(destination)
-            self._forget(source)
-            if carried:
-                self._set_deadline(destination, carried)
-            if remaining:
-                self._set_deadline(source, remaining)
+            for member in (source, destination) if carried else ():
+                self._forget(member)
+                self._set_deadline(member, carried)
             return 0, (carried, replaced)
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:

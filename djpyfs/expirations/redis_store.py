@@ -47,7 +47,7 @@ SCANNED = 2_000  # records that Redis looks at in one step of a scan
 
 KEYS = "due claimed attempts failed".split()
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
-VERBS = """schedule cancel place touch rename pin deadline claim claim_one acknowledge fail
+VERBS = """schedule cancel place touch carry pin deadline claim claim_one acknowledge fail
     counts release postpone renew adopt use_ticket tally""".split()
 READING = frozenset({"deadline", "counts"})
 
@@ -148,33 +148,20 @@ class RedisStore(ExpirationStore):
         )
         return left, Touch(*touch)
 
-    def _rename(
-        self, source: bytes, destination: bytes, remaining: int
-    ) -> tuple[int, tuple[int, int]]:
+    def _carry(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]:
         shard = self.shard_of(source)
         if shard != self.shard_of(destination):
-            return self._rename_across(source, destination, remaining)
-        left, carried, replaced = self._run("rename", shard, source, destination, remaining)
+            return self._carry_across(source, destination)
+        left, carried, replaced = self._run("carry", shard, source, destination)
         return left, (carried, replaced)
 
-    def _rename_across(
-        self, source: bytes, destination: bytes, remaining: int
-    ) -> tuple[int, tuple[int, int]]:
-        # The new record first: a crash in between leaves one record too many, never too few.
+    def _carry_across(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]:
         left, carried = self._run("pin", self.shard_of(source), source)
         if left:
             return left, (0, 0)
         _, replaced = self.deadline(destination)
-        place, cancel = self._place, self._cancel
-        left = place(destination, carried, 0, -1) if carried else cancel(destination, 0)
-        if left:
-            return left, (0, 0)
-        # From here on `replaced` is known to nobody else: this waits instead of starting anew.
-        if remaining:
-            self.place(source, remaining)
-        elif carried:
-            self.cancel(source, carried)
-        return 0, (carried, replaced)
+        left = self._place(destination, carried, 0, -1) if carried else 0
+        return left, (carried, replaced)
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         groups = self._by_shard(members)

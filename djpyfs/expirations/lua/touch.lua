@@ -26,7 +26,8 @@ if deadline and not own and deadline <= now then
     return {0, now + unfinished, before, 0, 1}
   end
 end
-local by_default = default_ttl > 0 and (own or not deadline)
+-- Where one that it has registered is gone before its time, somebody has made the file permanent.
+local by_default = default_ttl > 0 and (own or not deadline and registered <= now)
 if by_default then
   deadline = now + default_ttl
   set_deadline(member, deadline)
