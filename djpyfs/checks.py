@@ -67,7 +67,7 @@ def _one_shots(settings: Settings) -> Iterator[CheckMessage]:
 
 
 def _overlaps(backends: list[Backend]) -> Iterator[CheckMessage]:
-    roots = sorted({root.rstrip("/") for backend in backends for root in backend.roots})
+    roots = sorted({root.rstrip("/") for backend in backends for root in backend.roots()})
     for outer, inner in combinations(roots, 2):
         if inner.startswith(f"{outer}/"):
             yield Warning(

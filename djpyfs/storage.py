@@ -13,7 +13,6 @@ from typing import IO, Any, Literal
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.base import File
-from django.core.files.storage import Storage
 from django.utils.deconstruct import deconstructible
 from django.utils.functional import cached_property
 from django.utils.timezone import get_default_timezone, make_naive
@@ -21,6 +20,7 @@ from fs import errors
 from fs.mode import Mode
 from fs.path import dirname
 
+from .backends.storage import DjpyfsStorage
 from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
 
@@ -35,7 +35,7 @@ OS_ERRORS = {
 
 
 @deconstructible(path="djpyfs.storage.ExpiringStorage")
-class ExpiringStorage(Storage):
+class ExpiringStorage(DjpyfsStorage):
     """Keeps files in ``namespace``, under its policy.
 
     With ``default_ttl`` (seconds) a file lives so long from when it was saved, whatever the

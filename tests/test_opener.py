@@ -23,6 +23,7 @@ from fs.test import FSTestCases
 
 from djpyfs import ConfigurationError, expire_objects, get_filesystem
 from djpyfs.backends import close_all
+from djpyfs.backends.opener import OpenerBackend
 from tests.servers import HOST, Server, free_port
 
 SERVE = """
@@ -111,6 +112,20 @@ def archive(path: Path, **files: bytes) -> Path:
             for name, file in names.items():
                 tarred.add(file, f"plots/{name}")
     return path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://me:{}@127.0.0.1/a",
+        "ftp://me:x@{}@127.0.0.1/a",
+        "ftp://127.0.0.1/a?key={}",
+        "ftp://127.0.0.1/a?me=b@c&key={}",
+    ],
+)
+def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
+    [root] = OpenerBackend({"url": url.format("sesame")}).roots()
+    assert "sesame" not in root
 
 
 def test_what_has_expired_is_deleted_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import storages
 
 from djpyfs import ConfigurationError, UnknownBackend, get_filesystem
 from tests.servers import RedisServer, running_redis
@@ -107,6 +108,77 @@ def test_roots_that_overlap_are_told(djfs: Callable[..., None], tmp_path: Path, 
     namespaces = {"exports": {"directory_root": tmp_path / inner, "url_root": "/exports/"}}
     djfs(type="osfs", directory_root=tmp_path / "root", namespaces=namespaces)
     assert ids() == (["djpyfs.W003"] if inner == "root/inner" else [])
+
+
+ON_DISK = "django.core.files.storage.FileSystemStorage"
+ON_S3 = "storages.backends.s3.S3Storage"
+SECRET = "sesame"
+
+
+def overlapping(tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    s3 = {"type": "s3fs", "bucket": "b", "prefix": "media", "endpoint_url": "http://127.0.0.1:1/"}
+    return [
+        (
+            {"type": "opener", "url": f"osfs://{tmp_path}"},
+            {"type": "osfs", "directory_root": tmp_path / "x"},
+        ),
+        (
+            {"type": "storage", "alias": "disk"},
+            {"type": "osfs", "directory_root": tmp_path / "media/x"},
+        ),
+        ({"type": "storage", "alias": "s3"}, s3),
+        (
+            {"type": "opener", "url": f"ftp://me:{SECRET}@127.0.0.1/files"},
+            {"type": "opener", "url": f"ftp://me:x@{SECRET}@127.0.0.1/files/more?key={SECRET}"},
+        ),
+    ]
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_places_that_overlap_are_told_without_a_secret(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path, case: int
+) -> None:
+    s3 = {
+        "bucket_name": "b",
+        "access_key": "key",
+        "secret_key": SECRET,
+        "endpoint_url": f"http://me:{SECRET}@127.0.0.1:1",
+    }
+    settings.STORAGES = {
+        "disk": {"BACKEND": ON_DISK, "OPTIONS": {"location": tmp_path / "media"}},
+        "s3": {"BACKEND": ON_S3, "OPTIONS": s3},
+    }
+    outer, inner = overlapping(tmp_path)[case]
+    djfs(**outer, namespaces={"inner": {**inner, "url_root": "/"}})
+    [message] = [message for message in run_checks() if message.id == "djpyfs.W003"]
+    assert SECRET not in str(message)
+
+
+@pytest.mark.parametrize("url", ["mem://", "temp://a", "zip:///a.zip"])
+def test_what_is_never_shared_or_written_overlaps_nothing(
+    djfs: Callable[..., None], url: str
+) -> None:
+    djfs(type="opener", url=url, namespaces={"a": {"url": f"{url}/b"}})
+    assert ids() == []
+
+
+def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_back_end(
+    djfs: Callable[..., None], settings: Any
+) -> None:
+    options = {"namespace": "uploads"}
+    settings.STORAGES = {
+        "default": {"BACKEND": "djpyfs.storage.ExpiringStorage", "OPTIONS": options}
+    }
+    djfs(type="storage")
+    assert ids() == ["djpyfs.E005"]
+    with pytest.raises(ConfigurationError, match="in djpyfs"):
+        storages["default"].exists("a")
+
+
+def test_a_storage_that_cannot_be_made_is_told(djfs: Callable[..., None], settings: Any) -> None:
+    settings.STORAGES = {"default": {"BACKEND": "no.such.Storage"}}
+    djfs(type="storage")
+    assert ids() == ["djpyfs.E005"]
 
 
 def test_a_redis_that_forgets_is_told_at_deployment(

@@ -187,6 +187,15 @@ def test_what_the_storage_was_given_by_others_is_there(
     )
 
 
+def test_a_storage_that_is_not_on_disk_is_never_taken_for_a_disk_that_is_away(
+    djfs: Callable[..., None], settings: Any
+) -> None:
+    settings.STORAGES = {"default": {**IN_MEMORY["default"], "OPTIONS": {"location": "/none"}}}
+    djfs(type="storage")
+    get_filesystem("plots").expire("a", 0)
+    assert expire_objects().missing == 1
+
+
 def test_an_alias_that_is_not_there_is_told_with_those_that_are(
     djfs: Callable[..., None], settings: Any
 ) -> None:

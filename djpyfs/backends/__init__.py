@@ -76,8 +76,6 @@ class Backend(ABC):
     #: Seconds for which an address from `url` works at the most; None: for good.
     longest_url: ClassVar[int | None] = None
 
-    #: The roots of what it writes to, as paths: for finding two that overlap.
-    roots: Sequence[str] = ()
     #: False where another process finds other files.
     shared: bool = True
     #: How many files `delete` can delete with one request.
@@ -146,6 +144,13 @@ class Backend(ABC):
     def is_there(self) -> bool:
         """Tell whether a file that is not found may be taken for gone."""
         return True
+
+    def roots(self) -> Sequence[str]:
+        """Return the roots of what it writes to, as paths or addresses without anything secret.
+
+        It is for finding two that overlap; there are none where that cannot be told.
+        """
+        return ()
 
     def checks(self) -> list[CheckMessage]:
         """Return what Django's system checks shall tell; nothing is written or asked over a net."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import RLock
 from time import monotonic
@@ -25,6 +26,8 @@ from ..errors import ConfigurationError
 from . import Backend
 from .spool import open_spooled
 
+UNSHARED = ("mem", "temp")
+READ_ONLY = ("zip", "tar")
 CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
 
 
@@ -40,7 +43,7 @@ class OpenerBackend(Backend):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._address = _checked_address(options.get("url"))
-        self.shared = not self._address.startswith(("mem://", "temp://"))
+        self.shared = self._address.partition("://")[0] not in UNSHARED
         self._lock = RLock()
         self._opened: FS | None = None
         self._stale_at = math.inf
@@ -76,6 +79,18 @@ class OpenerBackend(Backend):
     ) -> str:
         """Raise `NoURL`: a filesystem's address is nothing for a browser."""
         raise errors.NoURL(path, "download")
+
+    def roots(self) -> Sequence[str]:
+        """Return host and path of the address, or the directory on this machine."""
+        parsed = parse_fs_url(self._address)
+        if parsed.protocol in UNSHARED or parsed.protocol in READ_ONLY:
+            return []
+        # Whoever writes a password unquoted may have some of it here: not in what comes after
+        # the last @, and before anything that a query has.
+        place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
+        if parsed.protocol in ("osfs", "file"):
+            return [os.path.abspath(os.path.expanduser(place))]
+        return [f"{parsed.protocol}://{place}"]
 
     def close(self) -> None:
         """Close the filesystem."""

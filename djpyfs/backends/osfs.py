@@ -39,7 +39,6 @@ class DiskBackend(Backend):
         self.url_root = url_root
         self._x_sendfile = _flag(options, "x_sendfile")
         self._accel_redirect = _location(options)
-        self.roots = [self.root]
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the filesystem of a namespace, whose directory is made if need be."""
@@ -63,6 +62,10 @@ class DiskBackend(Backend):
     def size(self, entry: Entry) -> int | None:
         """Return a file's size in bytes, 0 without it."""
         return size_on_disk(os.path.join(self.root, *entry))
+
+    def roots(self) -> Sequence[str]:
+        """Return the directory."""
+        return [self.root]
 
     def checks(self) -> list[CheckMessage]:
         """Tell of a directory that cannot be written, and of a ``url_root`` that is a path."""

@@ -650,7 +650,6 @@ class S3Backend(Backend):
         self._bucket = _bucket(options)
         self._endpoint_url = options.get("endpoint_url")
         self.prefix = _prefix(options)
-        self.roots = [f"{self._endpoint_url or 's3:'}/{self._bucket}/{self.prefix}"]
         self._upload_args = _upload_args(options)
         self._strict = _strict(options)
         _check_credentials(options)
@@ -693,6 +692,10 @@ class S3Backend(Backend):
     def bucket(self) -> S3Bucket:
         """Return the bucket, which may hold more than the files of this back-end."""
         return S3Bucket(self._bucket, self._endpoint_url, self._for_files)
+
+    def roots(self) -> Sequence[str]:
+        """Return the address of the bucket, with the prefix."""
+        return [f"{self.bucket().address}/{self.prefix}"]
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 
+from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.utils.timezone import is_naive, make_aware
@@ -38,6 +41,10 @@ NO_DIRECTORY = (
 DIRECTORIES_REMEMBERED = 1_000
 
 
+class DjpyfsStorage(Storage):
+    """A storage that keeps its files in djpyfs; no back-end can keep its own there."""
+
+
 class StorageBackend(Backend):
     """Keeps each namespace below a directory of its name in the storage ``alias``."""
 
@@ -59,19 +66,48 @@ class StorageBackend(Backend):
         self.shared = not configured[self._alias]["BACKEND"].endswith("InMemoryStorage")
 
     def storage(self) -> Storage:
-        """Return the storage; Django makes it at the first use."""
-        return storages[self._alias]
+        """Return the storage; Django makes it at the first use.
+
+        Raises `ImproperlyConfigured` where that cannot be done, and `ConfigurationError` for a
+        storage that keeps its files in djpyfs.
+        """
+        storage = storages[self._alias]
+        if isinstance(storage, DjpyfsStorage):
+            raise ConfigurationError(
+                f"DJFS['alias'] is {self._alias!r}, a storage that keeps its files in djpyfs: "
+                "name one that keeps them itself, or use its back-end's own 'type'"
+            )
+        return storage
 
     def make_filesystem(self, namespace: str) -> FS:
-        """Return the filesystem of a namespace; nothing is asked for yet."""
+        """Return the filesystem of a namespace; its files are not asked for yet."""
+        self.storage()
         return StorageFileSystem(self, namespace)
 
     def is_there(self) -> bool:
         """Tell whether the directory is there, of a storage that has one."""
+        storage = self.storage()
+        return not isinstance(storage, FileSystemStorage) or os.path.isdir(storage.location)
+
+    def roots(self) -> Sequence[str]:
+        """Return the directory of a storage on disk, or bucket and location of one on S3."""
+        if self.checks():
+            return []
+        storage: Any = self.storage()
+        if isinstance(storage, FileSystemStorage):
+            return [str(storage.location)]
+        if hasattr(storage, "endpoint_url") and hasattr(storage, "bucket_name"):
+            endpoint = re.sub("//[^/]*@", "//", storage.endpoint_url or "s3:").rstrip("/")
+            return [f"{endpoint}/{storage.bucket_name}/{storage.location}"]
+        return []
+
+    def checks(self) -> list[CheckMessage]:
+        """Tell of a storage that cannot be made, or cannot hold our files."""
         try:
-            return os.path.isdir(self.storage().path(""))
-        except NotImplementedError:
-            return True
+            self.storage()
+        except ImproperlyConfigured as error:
+            return [Error(str(error), obj="settings.DJFS", id="djpyfs.E005")]
+        return []
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
