@@ -90,6 +90,21 @@ print(User.objects.count())
     assert on_the_site(start, tmp_path / "db") == "0"
 
 
+def test_a_row_goes_with_its_upload_and_with_nothing_else(tmp_path: Path) -> None:
+    delete_one = """
+from demo.startup import on_starting
+on_starting(None)
+from demo.models import Upload
+from djpyfs.signals import files_expired
+for name in "a", "b", "c":
+    Upload.objects.create(file=name)
+for namespace, paths in ("uploads", ["a", "x"]), ("plots", ["b"]):
+    files_expired.send(None, namespace=namespace, paths=paths)
+print(*Upload.objects.all())
+"""
+    assert on_the_site(delete_one, tmp_path / "db") == "b c"
+
+
 def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with running_demo(tmp_path / "output", only_the_environment_of_python()) as demo:
         processes = demo.processes()
