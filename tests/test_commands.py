@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 from djpyfs import conf, expire_objects, get_filesystem
 from djpyfs.expirations import store_for
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.management.console import ERASE
 from tests.servers import RedisServer
 
 
@@ -62,6 +63,25 @@ def test_sweep_keeps_to_its_limit(plots: ExpiringFS) -> None:
     fill(plots, *"abcd")
     report = read("sweep", "--limit", "3", "--seconds", "60")
     assert (report["deleted"], report["remaining"]) == (3, 1)
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_how_far_the_work_has_got_and_is_left_clean(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="memory", batch_size=2)
+    watched, piped = Terminal(), StringIO()
+    for err in watched, piped:
+        fill(get_filesystem("plots"), *"abc")
+        call_command("djpyfs", "sweep", stdout=StringIO(), stderr=err)
+    lines = watched.getvalue().split(ERASE)
+    assert [line for line in lines if line] == ["2 done, 0 failed", "3 done, 0 failed"]
+    assert lines[-1] == ""
+    assert piped.getvalue() == ""
 
 
 def test_sweep_ends_with_1_where_a_deletion_failed(plots: ExpiringFS) -> None:

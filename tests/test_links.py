@@ -97,6 +97,24 @@ def test_a_file_without_an_address_of_its_own_gets_a_signed_one(linked: Expiring
     assert response.headers["Content-Disposition"] == 'inline; filename="a.png"'
 
 
+@pytest.mark.parametrize(
+    "place", [{"type": "storage"}, {"type": "opener", "url": "mem://"}], ids=str
+)
+def test_links_and_hiding_work_on_whatever_keeps_the_files(
+    djfs: Callable[..., None], settings: Any, place: dict[str, Any]
+) -> None:
+    settings.STORAGES = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
+    djfs(**place, signed_urls=True, hide_expired=True)
+    files = _with_picture()
+    url = files.get_url("a.png")
+    assert get(url, range="bytes=1-3").body == CONTENT[1:4]
+    files.expire("a.png", 0)
+    assert get(url).status == 404
+    assert not files.exists("a.png")
+    with pytest.raises(errors.ResourceNotFound):
+        files.get_url("a.png")
+
+
 def test_without_the_urls_the_error_says_what_to_include(memory: ExpiringFS, settings: Any) -> None:
     del settings.ROOT_URLCONF
     with pytest.raises(errors.NoURL, match=r"include djpyfs\.urls"):

@@ -99,8 +99,9 @@ def test_a_root_that_cannot_be_written_is_told(djfs: Callable[..., None], tmp_pa
 
 
 def test_an_address_that_is_a_path_is_told(djfs: Callable[..., None], tmp_path: Path) -> None:
-    djfs(type="osfs", directory_root=tmp_path, url_root=str(tmp_path))
-    assert ids() == ["djpyfs.W002"]
+    for root in tmp_path, tmp_path / "new":
+        djfs(type="osfs", directory_root=root, url_root=f"{root}/")
+        assert ids() == ["djpyfs.W002"]
 
 
 @pytest.mark.parametrize("inner", ["root/inner", "root"])

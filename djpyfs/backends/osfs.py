@@ -79,7 +79,8 @@ class DiskBackend(Backend):
                     id="djpyfs.E002",
                 )
             )
-        if self.url_root and os.path.isdir(self.url_root):
+        url_root = self.url_root
+        if url_root and (os.path.isdir(url_root) or os.path.abspath(url_root) == self.root):
             found.append(
                 Warning(
                     f"DJFS['url_root'] is {self.url_root!r}, which is a directory on this machine",
