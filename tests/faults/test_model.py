@@ -13,7 +13,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
@@ -34,12 +34,14 @@ from hypothesis.stateful import (
 
 from djpyfs import backends, conf, expirations, expire_objects, get_filesystem, links
 from djpyfs.conf import LONGEST_LIFE, SECOND
-from djpyfs.expirations import State, store_for
+from djpyfs.errors import FileBusy
+from djpyfs.expirations import ExpirationStore, State, store_for
 from djpyfs.filesystem import DEFAULT_URL, ExpiringFS
 from djpyfs.names import Entry
 from djpyfs.sweeper import SweepReport, delete_if_due
 from tests.faults.conftest import Measured
 from tests.faults.world import (
+    BEGINNING,
     TICK,
     Claimed,
     Removed,
@@ -178,7 +180,7 @@ class Model:
     ) -> int:
         """What is overdue begins a new life, but for what this write itself has registered."""
         record = self.records.get(entry)
-        own = record is not None and not record.claim and record.due == registered
+        own = record is not None and registered != 0 and record.due == registered
         if record and not own and 0 < self.deadline(entry) <= self.now:
             del self.records[entry]
             record = None
@@ -650,8 +652,11 @@ class Machine(RuleBasedStateMachine):
         """In the end nothing that is overdue stays, nor any record of it."""
         for followed in self.frozen:
             followed.sweep.thaw(to_die=True)
-        if not sys.exc_info()[0]:  # then a step has failed, and that is what is to be told
+        if not sys.exc_info()[0]:
             self.let_all_end()
+        for handle in self.handles:  # a step has failed, and that is what is to be told
+            with suppress(Exception):
+                handle.file.close()  # which the collector would do in another example's time
 
     def let_all_end(self) -> None:
         for handle in list(self.handles):
@@ -725,3 +730,40 @@ def test_files_and_records_are_those_of_a_simple_model(
         ),
     )
     measured(", ".join(f"{number:,} {what}" for what, number in sorted(Machine.seen.items())))
+
+
+# -- where the clocks stand still
+
+
+@pytest.fixture
+def store(world: World) -> ExpirationStore:
+    """A record store on whose clock no time passes by itself."""
+    world.begin()
+    django_settings.DJFS = {**django_settings.DJFS, "key_prefix": uuid.uuid4().hex}
+    return store_for(conf.current())
+
+
+def test_claims_of_the_same_moment_are_told_apart(store: ExpirationStore) -> None:
+    members = [b"n\0%d" % number for number in range(20)]
+    store.schedule(members, 0)
+    tokens = [store.claim_one(member, LEASE).token for member in members]
+    for shard in store.shards:
+        own = [t for m, t in zip(members, tokens, strict=True) if store.shard_of(m) == shard]
+        assert len(set(own)) == len(own) > 1
+
+
+def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
+    store: ExpirationStore, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.schedule([b"n\0a"], 0)
+    store.claim_one(b"n\0a", LEASE)
+
+    def claimed_again_and_again(seconds: float) -> None:
+        world.sleep(seconds)
+        store.claim_one(b"n\0a", LEASE)
+        assert world.now < BEGINNING + 100 * SECOND, "it waits for ever"
+
+    monkeypatch.setattr(expirations, "sleep", claimed_again_and_again)
+    with pytest.raises(FileBusy):
+        store.schedule([b"n\0a"], SECOND)
+    assert world.now - BEGINNING > 2 * LEASE
