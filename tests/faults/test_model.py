@@ -21,7 +21,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.urls import include, path
 from fs import errors
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -35,8 +35,8 @@ from hypothesis.stateful import (
 from djpyfs import backends, conf, expirations, expire_objects, get_filesystem, links
 from djpyfs.conf import LONGEST_LIFE, SECOND
 from djpyfs.errors import FileBusy
-from djpyfs.expirations import ExpirationStore, State, store_for
-from djpyfs.filesystem import DEFAULT_URL, ExpiringFS
+from djpyfs.expirations import ExpirationStore, State, Touch, store_for
+from djpyfs.filesystem import DEFAULT_URL, UNFINISHED, ExpiringFS
 from djpyfs.names import Entry
 from djpyfs.sweeper import SweepReport, delete_if_due
 from tests.faults.conftest import Measured
@@ -59,7 +59,6 @@ urlpatterns = [path("f/", include("djpyfs.urls"))]
 LEASE = 2_000_500
 GRACE = 10_000_300
 MAX_ATTEMPTS = 3
-UNFINISHED = 3_600 * SECOND
 BACKOFF = 5 * SECOND
 LONGEST_BACKOFF = 3_600 * SECOND
 
@@ -89,10 +88,10 @@ class Record:
     """What is known of when a file goes."""
 
     due: int
-    failures: int = 0  # deletions that failed; then it is overdue, although it waits
+    put_off: bool = False  # it is overdue, although it waits
+    failures: int = 0
     claim: Claim | None = None
     set_aside: bool = False
-    unfinished: bool = False  # it is being written anew; until that is done, it is overdue
 
 
 @dataclass(eq=False)
@@ -111,10 +110,10 @@ class Write:
     """A write that has begun."""
 
     entry: Entry
-    deadline: int
-    default_ttl: int | None
+    default_ttl: int | None  # None too where the deadline is another's
     before: int
     began_anew: bool
+    registered: int
 
 
 @dataclass(eq=False)
@@ -159,8 +158,7 @@ class Model:
             return 0
         if record.claim or record.set_aside:
             return self.now
-        waits = record.failures or record.unfinished
-        return min(record.due, self.now) if waits else record.due
+        return min(record.due, self.now) if record.put_off else record.due
 
     def is_hidden(self, entry: Entry) -> bool:
         return entry.namespace == HIDING and 0 < self.deadline(entry) <= self.now
@@ -169,35 +167,47 @@ class Model:
         return entry in self.files and not self.is_hidden(entry)
 
     def begin(self, entry: Entry, default_ttl: int | None) -> Write:
-        before = self.deadline(entry)
-        deadline = self.touch(entry, default_ttl)
-        anew = before != 0 and before <= self.now
-        by_default = default_ttl is not None and (anew or not before)
-        return Write(entry, deadline, default_ttl if by_default else None, before, anew)
+        touch = self.touch(entry, default_ttl)
+        anew = 0 < touch.before <= self.now
+        registered = 0 if touch.unfinished else touch.deadline
+        own_ttl = default_ttl if touch.by_default else None
+        return Write(entry, own_ttl, touch.before, anew, registered)
 
     def touch(
-        self, entry: Entry, default_ttl: int | None, registered: int = 0, finished: bool = False
-    ) -> int:
-        """What is overdue begins a new life, but for what this write itself has registered."""
-        record = self.records.get(entry)
-        own = record is not None and registered != 0 and record.due == registered
-        if record and not own and 0 < self.deadline(entry) <= self.now:
+        self,
+        entry: Entry,
+        default_ttl: int | None,
+        registered: int = 0,
+        unfinished: int = UNFINISHED,
+    ) -> Touch:
+        """What is overdue begins a new life, but for what this write itself has registered.
+
+        Without a default life that is when the write has finished; until then it is put off.
+        """
+        before = self.deadline(entry)
+        own = before != 0 and before == registered
+        if 0 < before <= self.now and not own:
             del self.records[entry]
-            record = None
-            if default_ttl is None and not finished:
-                self.records[entry] = Record(self.now + UNFINISHED, unfinished=True)
-                return 0
-        if default_ttl is not None and (own or not record):
-            self.records[entry] = Record(self.now + default_ttl)
+            if unfinished and default_ttl is None:
+                self.records[entry] = Record(self.now + unfinished, put_off=True)
+                return Touch(self.now + unfinished, before, unfinished=True)
+        record = self.records.get(entry)
+        by_default = default_ttl is not None and (own or (not record and registered <= self.now))
+        if by_default:
+            self.records[entry] = Record(self.now + (default_ttl or 0))
         elif record:
             record.due = max(record.due, self.now + GRACE)
-        return self.deadline(entry)
+        return Touch(self.deadline(entry), before, by_default)
+
+    def renew(self, write: Write, unfinished: int = UNFINISHED) -> None:
+        touch = self.touch(write.entry, write.default_ttl, write.registered, unfinished)
+        write.registered = 0 if touch.unfinished else touch.deadline
 
     def finish(self, write: Write) -> None:
         if write.default_ttl is not None:
-            self.touch(write.entry, write.default_ttl, write.deadline)
+            self.renew(write)
         elif write.began_anew:
-            self.touch(write.entry, None, write.deadline, finished=True)
+            self.renew(write, unfinished=0)
 
     def undo(self, write: Write) -> None:
         self.records.pop(write.entry, None)
@@ -207,13 +217,29 @@ class Model:
     def fill(self, entry: Entry, data: bytes) -> None:
         self.files.setdefault(entry, Contents()).data = data
 
-    def move(self, source: Entry, destination: Entry) -> None:
-        carried = self.deadline(source)
-        for entry in source, destination:
-            self.records.pop(entry, None)
+    def carry(self, source: Entry, destination: Entry) -> int:
+        """Both names have the deadline while a file moves; without one there must be room.
+
+        Returns the deadline that the destination had.
+        """
+        carried, replaced = self.deadline(source), self.deadline(destination)
         if carried:
-            self.records[destination] = Record(carried)
+            self.records |= {source: Record(carried), destination: Record(carried)}
+        elif replaced:
+            self.files.pop(destination, None)
+            del self.records[destination]
+        return replaced
+
+    def move(self, source: Entry, destination: Entry) -> None:
+        self.carry(source, destination)
+        self.records.pop(source, None)
         self.files[destination] = self.files.pop(source)
+
+    def fail_to_move(self, source: Entry, destination: Entry) -> None:
+        replaced = self.carry(source, destination)
+        self.records.pop(destination, None)
+        if replaced:
+            self.records[destination] = Record(replaced)
 
 
 @dataclass
@@ -353,8 +379,7 @@ class Machine(RuleBasedStateMachine):
         with self.waiting(*[handle.write.entry] * touches):
             yield
         if renews:
-            write = handle.write
-            write.deadline = self.model.touch(write.entry, write.default_ttl, write.deadline)
+            self.model.renew(handle.write)
             handle.touched = self.world.now
 
     @rule(entry=entries, life=st.none() | lives)
@@ -423,6 +448,7 @@ class Machine(RuleBasedStateMachine):
         self.of(destination)
         goes = goes and (overwrite or not model.is_seen(destination))
         waits = goes and source != destination
+        began, was_busy = self.world.now, model.is_busy(destination)
         self.world.refuses_writes = refused
         with self.waiting(*[source, destination] * waits):
             try:
@@ -437,10 +463,11 @@ class Machine(RuleBasedStateMachine):
                 assert not (refused and waits)
         self.world.refuses_writes = False
         if waits and refused:
-            deadlines = {entry: model.deadline(entry) for entry in (source, destination)}
-            for entry, deadline in deadlines.items():
-                if deadline:
-                    model.records[entry] = Record(deadline)
+            model.fail_to_move(source, destination)
+            if was_busy and (record := model.records.get(destination)):
+                # That it had passed may have been seen before the claim had lapsed.
+                record.due = self.due_of(destination)
+                assert began <= record.due <= self.world.now
         elif waits:
             model.move(source, destination)
 
@@ -615,6 +642,7 @@ class Machine(RuleBasedStateMachine):
 
     def follow_failure(self, sweep: Followed, entry: Entry, record: Record) -> None:
         record.claim = None
+        record.put_off = True
         record.failures += 1
         if record.failures == MAX_ATTEMPTS:
             self.model.records[entry] = Record(0, set_aside=True)
@@ -726,6 +754,7 @@ def test_files_and_records_are_those_of_a_simple_model(
             deadline=None,
             database=None,
             derandomize=not full,
+            phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         ),
     )
