@@ -209,15 +209,31 @@ class RedisCluster:
             client.response_callbacks.clear()  # they make a dict of what is read here
             return client.execute_command("CLUSTER", *words)
 
-    def owner(self, key: bytes) -> RedisServer:
-        """Return the master that holds a key."""
+    def owner(self, key: bytes, seen_by: RedisServer | None = None) -> RedisServer:
+        """Return the master that holds a key, as one of the nodes sees it."""
         slot = key_slot(key)
-        for first, last, (_, port, *_), *_ in self.say(self.living(), "SLOTS"):
+        for first, last, (_, port, *_), *_ in self.say(seen_by or self._living(), "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == port)
         raise AssertionError("nobody has that slot")
 
-    def living(self) -> RedisServer:
+    def masters(self) -> list[RedisServer]:
+        ports = {master[1] for _, _, master, *_ in self.say(self._living(), "SLOTS")}
+        return [node for node in self.nodes if node.port in ports]
+
+    def hand_over(self, key: bytes) -> None:
+        """Have the replica of a key's master take over in good order.
+
+        There is no way back: the others do not vote for that so soon.
+        """
+        old = self.owner(key)
+        follows = b"myself,slave " + self.say(old, "MYID")
+        replica = next(node for node in self.nodes if follows in self.say(node, "NODES"))
+        self.say(replica, "FAILOVER")
+        wait_for(lambda: all(self.owner(key, node) is replica for node in self.nodes))
+        wait_for(lambda: is_in_step(old), what="the old master in step with the new one")
+
+    def _living(self) -> RedisServer:
         return next(node for node in self.nodes if node.process and node.process.poll() is None)
 
     def _known(self, node: RedisServer) -> list[set[bytes]]:
@@ -277,6 +293,19 @@ class SentinelSet:
         return all(
             state["num-other-sentinels"] == 2 and state["num-slaves"] == replicas for state in seen
         )
+
+    def hand_over(self) -> None:
+        """Have a replica take over, whatever the master says."""
+        old = self.master()
+        with redis.Redis(host=HOST, port=self.sentinels[0].port) as client:
+            client.sentinel_failover(self.name)
+        wait_for(lambda: self.master() is not old, what="the new master")
+
+    def take_back(self, server: RedisServer) -> None:
+        """Have a server follow the one that has taken over. Sentinels do that too, after 8 s."""
+        with server.client() as client:
+            client.replicaof(HOST, str(self.master().port))
+        wait_for(lambda: is_in_step(server), what="the replica")
 
     def master(self) -> RedisServer:
         port = self._master_seen_by(self.sentinels[0])["port"]

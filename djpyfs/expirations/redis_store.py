@@ -485,7 +485,6 @@ class RedisStore(ExpirationStore):
     def _check_confirmed(self, replicas: int | Exception) -> None:
         [count] = _without_errors([replicas])
         if count < self._wait_replicas:
-            self._servers.look_again()
             raise RecordStoreUnavailable(
                 f"Redis at {self._servers.address} has the change, but only {count} of the "
                 f"{self._wait_replicas} replicas that DJFS['wait_replicas'] asks for: try again"

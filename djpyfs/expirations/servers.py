@@ -68,7 +68,7 @@ _PASSING = (
     ClusterDownError,
     MasterDownError,
 )
-_PASSING_CODES = ("NOREPLICAS", "UNBLOCKED", "ERR WAIT cannot be used with replica", "WAIT cannot")
+_PASSING_CODES = ("NOREPLICAS", "UNBLOCKED", "WAIT cannot be used with replica")
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ _GUIDE_OPTIONS = {
 
 
 class MasterOfSentinels(OneServer):
-    """The server that the Sentinels take for the master."""
+    """The server that the Sentinels take for the master: each new connection asks them."""
 
     patience = Servers.patience
 
@@ -314,10 +314,6 @@ class MasterOfSentinels(OneServer):
             self.address.master_name, ssl=tls, **options
         )
         return master
-
-    def look_again(self) -> None:
-        # Every connection asks the Sentinels when it is made.
-        self._client.connection_pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
         super().close()

@@ -23,11 +23,9 @@ from djpyfs.names import Entry
 from tests.faults.conftest import Measured
 from tests.faults.processes import Race, processes
 from tests.servers import (
-    HOST,
     RedisCluster,
     RedisServer,
     SentinelSet,
-    is_in_step,
     running_set,
     wait_for,
 )
@@ -133,10 +131,7 @@ class BehindSentinels(Masters):
         return self._servers.master()
 
     def take_back(self, server: RedisServer) -> None:
-        # Sentinels do that too, some 8 s later.
-        with server.client() as client:
-            client.replicaof(HOST, str(self.master().port))
-        wait_for(lambda: is_in_step(server), what="the replica")
+        self._servers.take_back(server)
 
 
 class InCluster(Masters):
