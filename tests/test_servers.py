@@ -76,7 +76,7 @@ WRONG = [
     (f"redis+cluster://:{SECRET}@a?no_such_option=1", "options"),
     (f"redis+sentinel://:{SECRET}@a,b/0", "master_name"),
     (f"redis+cluster://:{SECRET}@a/3", "database"),
-    (f"redis+clusters://:{SECRET}@a", "'redis.clusters'.*rediss.cluster://"),
+    (f"redis+clusters://:{SECRET}@a", "unknown scheme.*rediss.cluster://"),
 ]
 
 
