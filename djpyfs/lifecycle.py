@@ -6,7 +6,7 @@ two apply, the sooner one wins. It counts in days from the last write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -36,6 +36,8 @@ class Action(StrEnum):
 class Rule:
     """A rule of ours."""
 
+    #: What the keys of the back-end begin with.
+    root: str
     prefix: str
     days: int
     #: The entries of ``DJFS["namespaces"]`` whose files it takes; ``*`` for all that have none.
@@ -46,7 +48,7 @@ class Rule:
     @property
     def id(self) -> str:
         """Its name in the bucket, where 255 characters are the most."""
-        return OURS + sha256(self.prefix.encode()).hexdigest()[:16]
+        return _mark(self.root) + sha256(self.prefix.encode()).hexdigest()[:16]
 
     def as_s3(self) -> dict[str, Any]:
         """Return it in the words of S3."""
@@ -107,8 +109,8 @@ class BucketRules:
     """The rules that one bucket should have; `plan` makes them."""
 
     bucket: Bucket
-    #: What the keys of our files begin with.
-    roots: tuple[str, ...]
+    #: What the keys of the back-ends begin with.
+    roots: Collection[str]
     rules: Sequence[Rule]
     left_out: Sequence[LeftOut]
 
@@ -136,10 +138,7 @@ class BucketRules:
         return result
 
     def _is_ours(self, rule: Mapping[str, Any]) -> bool:
-        # Not one of another site, which keeps its files below another prefix of the bucket.
-        id_ = rule.get("ID", "")
-        within = _prefix_of(rule).startswith(self.roots)
-        return (id_.startswith(OURS) and within) or id_ in {own.id for own in self.rules}
+        return str(rule.get("ID", "")).startswith(tuple(map(_mark, self.roots)))
 
     def _changes(self, ours: Mapping[str, Mapping[str, Any]]) -> Iterator[Change]:
         for rule in self.rules:
@@ -200,23 +199,28 @@ def plan(whole_bucket: bool = False) -> list[BucketRules]:
     ]
 
 
+def _mark(root: str) -> str:
+    # Another site may keep its files in the same bucket, below another root.
+    return f"{OURS}{sha256(root.encode()).hexdigest()[:8]}-"
+
+
 def _rules(
     settings: Settings, bucket: Bucket, areas: Sequence[_Area], whole_bucket: bool
 ) -> BucketRules:
     rules: list[Rule] = []
     left_out: list[LeftOut] = []
-    for prefix in sorted({area.prefix for area in areas if area.policy.max_ttl}):
+    limited = {area.prefix: area.root for area in areas if area.policy.max_ttl}
+    for prefix, root in sorted(limited.items()):  # the shortest first
         inside = [area for area in areas if area.prefix.startswith(prefix)]
         names = [area.name for area in inside]
         if reason := _reason_against(prefix, inside, areas, whole_bucket):
             left_out.append(LeftOut(prefix, names, reason))
             continue
         besides = list(_besides(settings, prefix, inside))
-        rule = Rule(prefix, max(area.days() for area in inside), names, besides)
+        rule = Rule(root, prefix, max(area.days() for area in inside), names, besides)
         if not any(_implies(outer, rule) for outer in rules):
             rules.append(rule)
-    roots = tuple({area.root for area in areas})
-    return BucketRules(bucket, roots, rules, left_out)
+    return BucketRules(bucket, {area.root for area in areas}, rules, left_out)
 
 
 def _reason_against(

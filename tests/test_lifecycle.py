@@ -113,21 +113,31 @@ def test_rules_of_others_stay_and_ours_are_replaced_and_removed(
 ) -> None:
     namespaces({"a": {"max_ttl": 60}, "b": {"max_ttl": 60}})
     djpyfs("lifecycle", "--apply")
-    neighbours = {**bucket.rules()[0], "ID": "djpyfs-of-another-site"}
-    neighbours["Filter"] = {"Prefix": "elsewhere/a/"}
-    bucket.put(OTHERS, neighbours, *bucket.rules())
+    bucket.put(OTHERS, *bucket.rules())
     namespaces({"a": {"max_ttl": 5 * DAY}, "c": {"max_ttl": 60}})
     [found] = read("lifecycle", "--apply")
-    assert found["others"] == 2
+    assert found["others"] == 1
     assert {change["prefix"]: change["action"] for change in found["changes"]} == {
         "media/a/": "change",
         "media/b/": "remove",
         "media/c/": "add",
     }
-    assert bucket.days() == {"media/logs/": 90, "elsewhere/a/": 2, "media/a/": 6, "media/c/": 2}
+    assert bucket.days() == {"media/logs/": 90, "media/a/": 6, "media/c/": 2}
     namespaces({})
     djpyfs("lifecycle", "--apply")
-    assert [rule["ID"] for rule in bucket.rules()] == ["logs", "djpyfs-of-another-site"]
+    assert [rule["ID"] for rule in bucket.rules()] == ["logs"]
+
+
+def test_sites_that_share_a_bucket_leave_each_others_rules_alone(
+    namespaces: Callable[..., None], bucket: Bucket
+) -> None:
+    for prefix in "", "media", "media/more":
+        namespaces({"a": {"max_ttl": 60}}, prefix=prefix)
+        djpyfs("lifecycle", "--apply")
+    assert bucket.days() == {"a/": 2, "media/a/": 2, "media/more/a/": 2}
+    namespaces({}, prefix="")
+    djpyfs("lifecycle", "--apply")
+    assert bucket.days() == {"media/a/": 2, "media/more/a/": 2}
 
 
 def test_the_last_rule_can_go_too(namespaces: Callable[..., None], bucket: Bucket) -> None:
