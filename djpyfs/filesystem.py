@@ -7,7 +7,7 @@ PyFilesystem ends in the few methods that are written out here, and so in the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -49,6 +49,7 @@ DEFAULT_URL = 3_600  # s, for a file without a deadline
 MOST_DOWNLOADS = 1_000_000_000
 EPOCH = datetime.fromtimestamp(0, UTC)
 
+_T = TypeVar("_T")
 _F = TypeVar("_F", bound=FS)
 
 
@@ -561,6 +562,7 @@ class _Write:
         self._member = self._entry.member
         self._default_ttl = fs._policy.default_ttl
         self._deadline = self._registered = 0
+        self._undone = False
         first = self._touch()
         self._before = first.before
         self.began_anew = bool(first.before and (first.by_default or first.unfinished))
@@ -577,11 +579,14 @@ class _Write:
 
     def renew(self, part_of_grace: float = 0.5) -> None:
         """Touch the record again where that part of the grace has passed."""
-        if monotonic() - self._touched > self._fs._settings.grace / SECOND * part_of_grace:
+        longest = self._fs._settings.grace / SECOND * part_of_grace
+        if monotonic() - self._touched > longest and not self._undone:
             self._touch()
 
     def finish(self) -> None:
         """Start the default life, where there is one, or the new one, at the end of the write."""
+        if self._undone:
+            return
         if self._default_ttl is not None:
             self._touch()
             self._fs._announce([self._entry], self._default_ttl)
@@ -594,8 +599,13 @@ class _Write:
         try:
             yield
         except BaseException:
-            self._fs._put_back(self._member, self._before, self._deadline)
+            self.undo()
             raise
+
+    def undo(self) -> None:
+        """Put the record back as it was."""
+        self._undone = True
+        self._fs._put_back(self._member, self._before, self._deadline)
 
 
 class _WrittenFile(RawWrapper):
@@ -607,23 +617,34 @@ class _WrittenFile(RawWrapper):
 
     def write(self, data: Any) -> int:
         self._write.renew()
-        return super().write(data)
+        return self._attempt(super().write, data)
 
     def writelines(self, lines: Iterable[Any]) -> None:
         self._write.renew()
-        super().writelines(lines)
+        self._attempt(super().writelines, lines)
 
     def truncate(self, size: int | None = None) -> int:
         self._write.renew()
-        return super().truncate(size)
+        return self._attempt(super().truncate, size)
+
+    def flush(self) -> None:
+        self._attempt(super().flush)
 
     def close(self) -> None:
         if not self.closed:
             # What is kept elsewhere goes there only now.
             self._write.renew(part_of_grace=0.1)
-            with self._write.undone_on_error():
+            with self._write.undone_on_error(), closing(self._f):
                 super().close()
             self._write.finish()
+
+    def _attempt(self, act: Callable[..., _T], *arguments: Any) -> _T:
+        try:
+            return act(*arguments)
+        except OSError:
+            # Here and not at the end: PyFilesystem closes no file whose last flush has failed.
+            self._write.undo()
+            raise
 
 
 class _Source:

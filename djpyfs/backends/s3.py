@@ -516,10 +516,12 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
 class S3File(io.BufferedIOBase):
     """An open file: its bytes are here until it is closed, and in the store from then on.
 
-    Closing uploads what was written, also after an error in the body of a ``with`` statement.
+    Closing uploads what was written, also after an error in the body of a ``with`` statement;
+    where a write has failed, it does not.
     """
 
     def __init__(self, filesystem: S3FileSystem, path: str, mode: Mode, spool: Any) -> None:
+        self._broken = False  # a write has failed, for the local disk is full, say
         self._filesystem = filesystem
         self._path = path
         self._how = mode
@@ -536,7 +538,7 @@ class S3File(io.BufferedIOBase):
         if self.closed:
             return
         try:
-            if self._how.writing:
+            if self._how.writing and not self._broken:
                 self._filesystem.store(self._path, self._spool)
         finally:
             self._spool.close()
@@ -566,7 +568,11 @@ class S3File(io.BufferedIOBase):
         spool = self._writable()
         if self._how.appending:
             spool.seek(0, io.SEEK_END)
-        return int(spool.write(data))
+        try:
+            return int(spool.write(data))
+        except OSError:
+            self._broken = True
+            raise
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._spool.seek(offset, whence)

@@ -58,6 +58,7 @@ class SpooledFile(io.RawIOBase):
         super().__init__()
         # What is closed without having been filled must not be stored.
         self._changed = False
+        self._broken = False  # a write has failed, for the local disk is full, say
         self._mode = mode
         self._store = store
         self._file = cast(BinaryIO, SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115
@@ -89,7 +90,11 @@ class SpooledFile(io.RawIOBase):
         self._changed = True
         if self._mode.appending:
             self._file.seek(0, io.SEEK_END)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError:
+            self._broken = True
+            raise
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._need(True, "seek")
@@ -115,7 +120,7 @@ class SpooledFile(io.RawIOBase):
         if self.closed:
             return
         try:
-            if self._changed:
+            if self._changed and not self._broken:
                 self._file.seek(0)
                 self._store(self._file)
         finally:

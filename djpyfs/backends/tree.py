@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -21,15 +21,18 @@ from fs.errors import (
     CreateFailed,
     DestinationExists,
     FileExpected,
+    FSError,
     RemoveRootError,
     ResourceNotFound,
 )
 from fs.info import Info
+from fs.iotools import RawWrapper
 from fs.mode import Mode
 from fs.osfs import OSFS
 from fs.path import abspath, basename, dirname, normpath
 from fs.permissions import Permissions
 from fs.subfs import SubFS
+from fs.tools import copy_file_data
 
 from ..errors import LinkNotFollowed
 
@@ -214,7 +217,28 @@ class DiskFileSystem(FS):
             with self._parent("openbin", path) as (parent, name):
                 return cast(BinaryIO, self._opened(parent, name, checked, buffering))
 
-        return self._despite_pruning(path, open_) if checked.create else open_()
+        if not checked.create:
+            return open_()
+        file = self._despite_pruning(path, open_)
+        if checked.appending:
+            return file
+        return cast(BinaryIO, _NewFile(file, checked.to_platform_bin(), path, self._remove_if))
+
+    def upload(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        """Write what is left in ``file``; where reading it fails, nothing stays behind."""
+        with self.openbin(path, "wb", **options) as new:
+            try:
+                copy_file_data(file, new, chunk_size)
+            except BaseException:
+                cast(_NewFile, new).discard()
+                raise
+
+    def _remove_if(self, path: str, is_it: Callable[[os.stat_result], bool]) -> None:
+        with suppress(FSError), self._parent("remove", path) as (parent, name):
+            if is_it(os.lstat(name, dir_fd=parent)):
+                os.unlink(name, dir_fd=parent)
 
     def _opened(self, parent: int, name: str, mode: Mode, buffering: int) -> Any:
         def open_beneath(name: str, flags: int) -> int:
@@ -366,6 +390,53 @@ class DiskFileSystem(FS):
                 with _told("makedirs", parent):
                     self._descent.make(self._steps(parent.strip("/")))
         return write()
+
+
+class _NewFile(RawWrapper):
+    """A file that is written from its beginning, and removed again where that fails."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        mode: str,
+        path: str,
+        remove_if: Callable[[str, Callable[[os.stat_result], bool]], None],
+    ) -> None:
+        super().__init__(file, mode=mode, name=path)
+        self._path = path
+        self._own = os.fstat(file.fileno())
+        self._remove_if = remove_if
+        self._failed = False
+
+    def write(self, data: Any) -> int:
+        return self._attempt(super().write, data)
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._attempt(super().truncate, size)
+
+    def flush(self) -> None:
+        if not self._failed:  # there is nothing left to write to
+            self._attempt(super().flush)
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                super(RawWrapper, self).close()  # flushes
+            finally:
+                with suppress(OSError) if self._failed else nullcontext():  # was told already
+                    self._attempt(self._f.close)
+
+    def discard(self) -> None:
+        """Remove the file, unless another one is there by now."""
+        self._remove_if(self._path, lambda found: os.path.samestat(found, self._own))
+
+    def _attempt(self, act: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return act(*arguments)
+        except OSError:
+            self._failed = True
+            self.discard()
+            raise
 
 
 @contextmanager

@@ -2,21 +2,258 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from django.core.files.base import ContentFile
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import close_all
-from djpyfs.inspection import status
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status, tracked_file
+from djpyfs.storage import ExpiringStorage
 from tests.conftest import KEYS
-from tests.servers import HOST, free_port
+from tests.faults.conftest import Measured
+from tests.faults.processes import Race, names
+from tests.servers import HOST, RedisServer, free_port, installed
 from tests.test_opener import Ftp
 
+ROOT = Path(__file__).parent.parent.parent
 Place = tuple[dict[str, Any], Callable[[], object]]
+
+SWEEP = """
+import json, sys
+from django.conf import settings
+settings.configure(DJFS=json.loads(sys.argv[1]))
+from djpyfs import expire_objects
+print(json.dumps(expire_objects().as_dict()))
+"""
+
+
+def with_failing_calls(*faults: str) -> list[str]:
+    """Return what has the kernel refuse some system calls of the command that stands behind it.
+
+    Each of ``faults`` is one of strace's: ``unlinkat:error=EIO:when=500``.
+    """
+    strace = [installed("strace"), "-f", "-qq", "-o", os.devnull]
+    if subprocess.run([*strace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this container permits no ptrace, of which strace is made")
+    calls = ",".join({fault.partition(":")[0] for fault in faults})
+    options = [part for fault in faults for part in ("-e", f"inject={fault}")]
+    return [*strace, "--seccomp-bpf", "-e", f"trace={calls}", *options]
+
+
+# -- one file in trouble
+
+
+ERRORS = ["EACCES", "EROFS", "EIO", "ESTALE", "EBUSY"]
+
+
+class Disk:
+    """A thousand files on a disk, due in ten namespaces."""
+
+    def __init__(self, djfs: dict[str, Any]) -> None:
+        self.djfs = djfs
+        self.root = Path(djfs["directory_root"])
+
+    def fill(self) -> None:
+        for number in range(10):
+            fs = get_filesystem(f"n{number}")
+            files = names("file", 100)
+            for name in files:
+                (self.root / fs.namespace / name).write_bytes(b"picture")
+            fs.expire_many(files)
+
+    def swept_with(self, *faults: str) -> dict[str, float]:
+        """Sweep in a process some of whose system calls fail."""
+        command = [*with_failing_calls(*faults), sys.executable, "-c", SWEEP, json.dumps(self.djfs)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert not done.returncode, done.stderr
+        return cast(dict[str, float], json.loads(done.stdout))
+
+
+@pytest.fixture
+def thousand(djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer) -> Disk:
+    own = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
+    own |= {"type": "osfs", "directory_root": str(tmp_path)}
+    djfs(**own)
+    return Disk(own)
+
+
+@pytest.mark.fault("trouble with one file of 1,000", "the others go in the first sweep, 0 missing")
+def test_one_file_in_trouble_stops_no_other_and_is_not_taken_for_missing(
+    thousand: Disk, full: bool, measured: Measured
+) -> None:
+    errors = ERRORS if full else ["ESTALE"]
+    for error in errors:
+        thousand.fill()
+        report = thousand.swept_with(f"unlinkat:error={error}:when=500")
+        check_one_is_left(thousand, report)
+    measured(f"{', '.join(errors)}: 999 gone each time, 1 to be tried again")
+
+
+@pytest.mark.fault("a directory where one file of 1,000 was", "the others go in the first sweep")
+def test_a_directory_where_a_file_was_stops_no_other(thousand: Disk, measured: Measured) -> None:
+    thousand.fill()
+    (thousand.root / "n4" / "file-00042").unlink()
+    (thousand.root / "n4" / "file-00042").mkdir()
+    check_one_is_left(thousand, expire_objects().as_dict())
+    measured("999 gone, 1 to be tried again")
+
+
+def check_one_is_left(disk: Disk, report: dict[str, float]) -> None:
+    assert (report["deleted"], report["missing"]) == (999, 0)
+    assert (report["retried"], report["set_aside"], report["postponed"]) == (1, 0, 0)
+    [left] = list(disk.root.glob("*/*"))
+    record = tracked_file(left.parent.name, left.name)
+    assert record
+    assert record.state == "due"
+
+
+@pytest.mark.fault("a disk that answers nothing but ESTALE", "every file is put off")
+def test_a_disk_that_is_stale_as_a_whole_costs_no_file_an_attempt(
+    thousand: Disk, measured: Measured
+) -> None:
+    thousand.fill()
+    report = thousand.swept_with("unlinkat:error=ESTALE", "fstatfs:error=ESTALE")
+    assert (report["postponed"], report["failed"], report["missing"]) == (1_000, 0, 0)
+    assert len(list(thousand.root.glob("*/*"))) == 1_000
+    measured("1,000 put off, 0 attempts")
+
+
+@pytest.mark.fault("a disk that has become read-only", "every file is put off")
+def test_a_disk_that_is_read_only_costs_no_file_an_attempt(
+    djfs: Callable[..., None], small_disk: tuple[Path, int], measured: Measured
+) -> None:
+    disk, limit = small_disk
+    if limit:
+        pytest.skip("needs a mount: run it with --full, where that is permitted")
+    djfs(type="osfs", directory_root=disk)
+    plots = get_filesystem("plots")
+    for name in names("file", 10):
+        plots.writebytes(name, b"picture")
+        plots.expire(name)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    report = expire_objects()
+    assert (report.postponed, report.failed, report.missing) == (10, 0, 0)
+    measured("10 put off, 0 attempts")
+
+
+# -- a disk that is full
+
+TOO_MUCH = bytes(1_000_000)
+SMALL = 200_000  # bytes that there is room for
+
+
+def write_in_pieces(fs: ExpiringFS, name: str) -> None:
+    with fs.open(name, "wb") as file:
+        for _ in range(1_000):
+            file.write(TOO_MUCH[:1_000])
+
+
+def write_unbuffered(fs: ExpiringFS, name: str) -> None:
+    with fs.openbin(name, "w", buffering=0) as file:
+        for _ in range(1_000):
+            file.write(TOO_MUCH[:1_000])
+
+
+def write_text(fs: ExpiringFS, name: str) -> None:
+    with fs.open(name, "w") as file:
+        file.write("x" * len(TOO_MUCH))
+
+
+def save(fs: ExpiringFS, name: str) -> None:
+    storage = ExpiringStorage(namespace=fs.namespace)
+    assert storage.save(name, ContentFile(TOO_MUCH)) == name
+
+
+WAYS: dict[str, Callable[[ExpiringFS, str], object]] = {
+    "writebytes": lambda fs, name: fs.writebytes(name, TOO_MUCH),
+    "upload": lambda fs, name: fs.upload(name, io.BytesIO(TOO_MUCH)),
+    "copy": lambda fs, name: fs.copy("source", name, overwrite=True),
+    "in pieces": write_in_pieces,
+    "unbuffered": write_unbuffered,
+    "text": write_text,
+}
+
+
+def overfill(limit: int) -> list[str]:
+    """Write too much in every way; return what that raised, each checked for what it left."""
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    cases = [(way, ns, "new") for ns in ("plots", "born") for way in (*WAYS, "save")]
+    cases += [(way, "plots", name) for way in WAYS for name in ("lasting", "permanent")]
+    cases.remove(("copy", "born", "new"))  # there is room for one source only
+    return [overfill_once(*case) for case in cases]
+
+
+def overfill_once(way: str, namespace: str, name: str) -> str:
+    fs, told = get_filesystem(namespace), "nothing"
+    fs.writebytes("lasting", b"old")
+    fs.writebytes("permanent", b"old")
+    fs.expire("lasting", seconds=600)
+    fs.expire("permanent", expires=False)
+    before = fs.expiration(name)
+    try:
+        (WAYS | {"save": save})[way](fs, name)
+    except OSError as error:
+        told = errno.errorcode[error.errno or 0]
+    assert not fs.exists(name), f"{name} was left after {way} in {namespace}"
+    assert fs.expiration(name) == before, f"{name} has a record after {way} in {namespace}"
+    return told
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, full: bool) -> Iterator[tuple[Path, int]]:
+    """A directory, and the longest file that a process may write there: 0 for what fits.
+
+    In the full form it is a disk of its own, where mounting is permitted.
+    """
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL + 50_000}", "tmpfs", str(disk)]
+    if not full or subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield disk, SMALL
+        return
+    yield disk, 0
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.fault("disk full while writing", "the error, no record and no half file")
+def test_a_write_to_a_full_disk_leaves_neither_a_record_nor_half_a_file(
+    race_with: Callable[..., Race], small_disk: tuple[Path, int], measured: Measured
+) -> None:
+    disk, limit = small_disk
+    race = race_with(directory_root=str(disk), namespaces={"born": {"default_ttl": 600}})
+    (disk / "plots" / "source").write_bytes(bytes(SMALL + 10_000))
+
+    told = race.start(overfill, limit).result() if limit else overfill(limit)
+
+    assert set(told) <= {"ENOSPC", "EFBIG"}
+    measured(f"{len(told)} writes, each told {' or '.join(set(told))}; nothing stayed behind")
+
+
+def test_an_upload_whose_source_fails_leaves_no_half_file(disk: ExpiringFS) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise ValueError("the source is broken")
+            return super().read(1_000)
+
+    with pytest.raises(ValueError, match="broken"):
+        disk.upload("new", Broken(TOO_MUCH))
+    assert not disk.exists("new")
 
 
 # -- back-ends that are away as a whole
@@ -51,8 +288,9 @@ def lost(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> Itera
 
 @pytest.mark.filterwarnings("ignore:unclosed")  # which PyFilesystem leaves to the collector
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp")  # in PyFilesystem
+@pytest.mark.fault("a whole back-end away", "its files wait, the others go in the first sweep")
 def test_files_on_a_back_end_that_is_away_wait_and_the_others_go_at_once(
-    djfs: Callable[..., None], lost: Place
+    djfs: Callable[..., None], lost: Place, measured: Measured
 ) -> None:
     place, lose = lost
     djfs(type="memory", max_attempts=1, batch_size=4, namespaces={"exports": place})
@@ -72,6 +310,7 @@ def test_files_on_a_back_end_that_is_away_wait_and_the_others_go_at_once(
     assert (report.missing, report.failed, report.set_aside) == (0, 0, 0)
     assert plots.listdir("/") == []
     assert (status().tracked, status().set_aside) == (6, 0)
+    measured(f"{place['type']}: 6 put off without an attempt, the 6 others gone")
     close_all()
     del exports
     gc.collect()  # while what is left unclosed is ignored
