@@ -35,7 +35,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-GONE_WITHIN = 15_000  # ms: a life of 3 s, the sweep's interval, and a machine that is busy
+GONE_WITHIN = 25_000  # ms: a life of 10 s, the sweep's interval, and a machine that is busy
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 LISTEN = """
@@ -129,11 +129,11 @@ def test_a_plot_drawn_by_keyboard_is_shown_and_vanishes_in_time_without_a_reload
     page: Page, errors: list[str]
 ) -> None:
     page.evaluate("window.sameDocument = true")
-    name = draw_by_keyboard(page, seconds=3)
+    name = draw_by_keyboard(page, seconds=6)
     card = page.locator(f"[data-name='{name}']")
     expect(card).to_contain_text("Damped oscillation")
     expect(card.locator("img")).to_have_js_property("naturalWidth", 800)
-    hear(page, "Damped oscillation drawn. It lives for 3 seconds.")
+    hear(page, "Damped oscillation drawn. It lives for 6 seconds.")
     picture = page.request.get(card.locator("img").evaluate("img => img.src"))
     assert picture.body().startswith(b"\x89PNG")
 
@@ -170,7 +170,7 @@ def test_an_upload_is_listed_with_its_link_and_vanishes_in_time_without_a_reload
         row.get_by_role("link", name=name, exact=True).click()
     expect(popup.value.locator("body")).to_have_text("to be gone soon")
 
-    expect(row).to_have_count(0, timeout=GONE_WITHIN + 10_000)
+    expect(row).to_have_count(0, timeout=GONE_WITHIN)
     hear(page, f"{name} was deleted")
     assert page.request.get(popup.value.url).status == 404
     assert page.evaluate("window.sameDocument")
@@ -191,27 +191,25 @@ def test_a_one_time_link_is_made_by_keyboard_and_works_once(page: Page) -> None:
     assert page.request.get(popup.value.url).status == 404
 
 
-@pytest.mark.parametrize("name", ["page.html", "drawing.svg"])
-def test_what_a_browser_would_run_is_downloaded(page: Page, address: str, name: str) -> None:
+def test_what_a_browser_would_run_is_downloaded(page: Page, address: str) -> None:
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
-    shown = upload_by_keyboard(page, name, script)
-    row = page.locator(f"[data-name='{shown}']")
-    url = row.get_by_role("link", name=shown, exact=True).evaluate("link => link.href")
-    with pytest.raises(Error, match="Download is starting"):
-        page.goto(url)
-    # Nor does the site hand it out as one of its pictures.
-    assert page.request.get(f"{address}pictures/uploads/{shown}").status == 404
+    names = [upload_by_keyboard(page, name, script) for name in ("page.html", "drawing.svg")]
+    links = [page.get_by_role("link", name=name, exact=True) for name in names]
+    for url in [link.evaluate("link => link.href") for link in links]:
+        with pytest.raises(Error, match="Download is starting"):
+            page.goto(url)
+    for name in names:  # nor does the site hand it out as one of its pictures
+        assert page.request.get(f"{address}pictures/uploads/{name}").status == 404
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "cure"),
-    [(None, "Choose a file"), (0, "Choose a file"), (6, "Choose a file of at most 5 MB")],
+    ("megabytes", "cure"), [(0, "Choose a file"), (6, "Choose a file of at most 5 MB")]
 )
 def test_an_upload_that_is_refused_says_why_beside_its_field(
-    page: Page, tmp_path: Path, megabytes: int | None, cure: str
+    page: Page, tmp_path: Path, megabytes: int, cure: str
 ) -> None:
     before = page.request.get(f"{page.url}state").json()["uploads"]
-    if megabytes is not None:
+    if megabytes:
         (tmp_path / "file").write_bytes(bytes(megabytes * 2**20))
         page.set_input_files("#upload-file", tmp_path / "file")
     page.get_by_role("button", name="Upload it").click()
@@ -275,8 +273,7 @@ def test_the_page_fits_its_window_and_follows_the_colour_scheme(
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (DESKTOP, "dark")])
 def test_the_admin_page_shows_the_numbers_fits_and_follows_the_colour_scheme(
     chromium: Browser,
     demo: Demo,
