@@ -201,7 +201,7 @@ class RedisCluster:
             and all(
                 len([n for n in self._known(node) if b"slave" in n]) == 3 for node in self.nodes
             )
-            and all(is_in_step(node) for node in self.nodes)
+            and sum(map(is_replica_in_step, self.nodes)) == 3
         )
 
     def say(self, node: RedisServer, *words: Any) -> Any:
@@ -209,10 +209,10 @@ class RedisCluster:
             client.response_callbacks.clear()  # they make a dict of what is read here
             return client.execute_command("CLUSTER", *words)
 
-    def owner(self, key: bytes, seen_by: RedisServer | None = None) -> RedisServer:
-        """Return the master that holds a key, as one of the nodes sees it."""
+    def master(self, key: bytes) -> RedisServer:
+        """Return the master that holds a key, as the first node that lives sees it."""
         slot = key_slot(key)
-        for first, last, (_, port, *_), *_ in self.say(seen_by or self._living(), "SLOTS"):
+        for first, last, (_, port, *_), *_ in self.say(self._living(), "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == port)
         raise AssertionError("nobody has that slot")
@@ -222,16 +222,21 @@ class RedisCluster:
         return [node for node in self.nodes if node.port in ports]
 
     def hand_over(self, key: bytes) -> None:
-        """Have the replica of a key's master take over in good order.
+        """Have the replica of a key's master take over, whether that one lives or not."""
+        old = self.master(key)
+        replica = next(node for node in self.nodes if self._follows(node, old))
+        self.say(replica, "FAILOVER", "TAKEOVER")
+        wait_for(lambda: self.master(key) is replica, what="the replica as the master")
 
-        There is no way back: the others do not vote for that so soon.
-        """
-        old = self.owner(key)
-        follows = b"myself,slave " + self.say(old, "MYID")
-        replica = next(node for node in self.nodes if follows in self.say(node, "NODES"))
-        self.say(replica, "FAILOVER")
-        wait_for(lambda: all(self.owner(key, node) is replica for node in self.nodes))
-        wait_for(lambda: is_in_step(old), what="the old master in step with the new one")
+    def take_back(self, server: RedisServer) -> None:
+        """Wait until a server follows the one that has taken over."""
+        wait_for(lambda: is_replica_in_step(server), what="the old master in step with the new one")
+
+    def _follows(self, node: RedisServer, master: RedisServer) -> bool:
+        if node is master:
+            return False
+        with node.client() as client:
+            return bool(client.info("replication").get("master_port") == master.port)
 
     def _living(self) -> RedisServer:
         return next(node for node in self.nodes if node.process and node.process.poll() is None)
@@ -277,7 +282,7 @@ class SentinelSet:
             replica.start()
             with replica.client() as client:
                 client.replicaof(HOST, str(master.port))
-        wait_for(lambda: all(map(is_in_step, self.servers)), what="the replicas")
+        wait_for(lambda: all(map(is_replica_in_step, replicas)), what="the replicas")
         for sentinel in self.sentinels:
             sentinel.start()
         wait_for(self.is_whole, what="the Sentinels")
@@ -294,8 +299,8 @@ class SentinelSet:
             state["num-other-sentinels"] == 2 and state["num-slaves"] == replicas for state in seen
         )
 
-    def hand_over(self) -> None:
-        """Have a replica take over, whatever the master says."""
+    def hand_over(self, key: bytes = b"") -> None:
+        """Have a replica take over, whether the master lives or not."""
         old = self.master()
         with redis.Redis(host=HOST, port=self.sentinels[0].port) as client:
             client.sentinel_failover(self.name)
@@ -305,9 +310,9 @@ class SentinelSet:
         """Have a server follow the one that has taken over. Sentinels do that too, after 8 s."""
         with server.client() as client:
             client.replicaof(HOST, str(self.master().port))
-        wait_for(lambda: is_in_step(server), what="the replica")
+        wait_for(lambda: is_replica_in_step(server), what="the replica")
 
-    def master(self) -> RedisServer:
+    def master(self, key: bytes = b"") -> RedisServer:
         port = self._master_seen_by(self.sentinels[0])["port"]
         return next(server for server in self.servers if server.port == port)
 
@@ -322,11 +327,11 @@ def _made(directory: Path) -> Path:
     return directory
 
 
-def is_in_step(server: RedisServer) -> bool:
-    """Whether a server is a master, or a replica that has all of its master."""
+def is_replica_in_step(server: RedisServer) -> bool:
+    """Whether a server is a replica that has all of its master."""
     with server.client() as client:
         info: Any = client.info("replication")
-    return bool(info["role"] == "master" or info["master_link_status"] == "up")
+    return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
 
 S = TypeVar("S", RedisCluster, SentinelSet)

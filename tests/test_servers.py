@@ -111,7 +111,7 @@ def test_what_is_away_is_one_error_in_time_and_without_the_password(
         start = time.monotonic()
         tries = [at_once.submit(store.schedule, [b"n\0a"], SECOND) for store in stores * 15]
         errors = [tried.exception() for tried in tries]
-        assert time.monotonic() - start < 7
+        assert time.monotonic() - start < 10
     for error in errors:
         assert isinstance(error, RecordStoreUnavailable)
         assert SECRET not in "".join(traceback.format_exception(error))
@@ -142,7 +142,7 @@ def test_one_node_of_a_cluster_leads_to_the_others(
     members = [b"n\0%d" % number for number in range(100)]
     store.schedule(members, SECOND)
     assert store.counts().tracked == 100
-    owners = {redis_cluster.owner(b"{%02d}" % shard).port for shard in store.shards}
+    owners = {redis_cluster.master(b"{%02d}" % shard).port for shard in store.shards}
     assert len(owners) == 3
 
 
@@ -152,7 +152,7 @@ def test_a_slot_that_moves_is_followed(
     store = store_at(redis_cluster.url, key_prefix="moving")
     deadline = store.schedule([b"n\0a"], 100 * SECOND)
     say, key = redis_cluster.say, b"moving:{00}:due"
-    source = redis_cluster.owner(key)
+    source = redis_cluster.master(key)
     target = next(node for node in redis_cluster.masters() if node is not source)
     with source.client() as client:
         slot = client.execute_command("CLUSTER KEYSLOT", key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -35,6 +34,28 @@ LONGEST_OUTAGE = 10.0  # s
 LONGEST_CALL = 5.0  # s
 BUSY = 10.0  # s more in the short form, for a machine that has other things to do
 PAUSE = 0.01  # s
+SETTINGS: dict[str, Any] = {"wait_replicas": 1, "lease": 1, "key_prefix": "failover"}
+KEY = b"failover:{00}:due"  # the master that holds it is the one that fails
+
+
+@pytest.fixture
+def sentinel_set(request: pytest.FixtureRequest, full: bool) -> Iterator[SentinelSet]:
+    """In the short form nobody waits until the Sentinels themselves miss the master."""
+    if full:
+        with running_set(SentinelSet, TAKEN_FOR_DEAD, appendonly="yes") as servers:
+            yield servers
+    else:
+        yield request.getfixturevalue("sentinels")
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, full: bool) -> Iterator[RedisCluster]:
+    """In the short form nobody waits until the other masters miss one of them."""
+    if full:
+        with running_set(RedisCluster, TAKEN_FOR_DEAD, appendonly="yes") as servers:
+            yield servers
+    else:
+        yield request.getfixturevalue("redis_cluster")
 
 
 @dataclass
@@ -94,56 +115,21 @@ def keep_sweeping(stop: Event) -> int:
     return sum(report.deleted for report in reports)
 
 
-class Masters(ABC):
-    """The servers of a test, and the master that holds the records of shard 0."""
-
-    def __init__(self, key_prefix: str) -> None:
-        self.key = f"{key_prefix}:{{00}}:due".encode()
-
-    @abstractmethod
-    def master(self) -> RedisServer: ...
-
-    @abstractmethod
-    def take_back(self, server: RedisServer) -> None:
-        """Have a server that lives again follow the one that has taken over."""
-
-    def fail_over(self, how: signal.Signals) -> RedisServer:
-        """Kill or freeze the master until another one has taken over; return that one."""
-        old = self.master()
-        old.send(how)
-        wait_for(lambda: self.master() is not old, 30, "another master")
-        new = self.master()
-        if how is signal.SIGSTOP:
-            old.send(signal.SIGCONT)
-        else:
-            old.stop()
-            old.start()
-        self.take_back(old)
-        return new
-
-
-class BehindSentinels(Masters):
-    def __init__(self, key_prefix: str, servers: SentinelSet) -> None:
-        super().__init__(key_prefix)
-        self._servers = servers
-
-    def master(self) -> RedisServer:
-        return self._servers.master()
-
-    def take_back(self, server: RedisServer) -> None:
-        self._servers.take_back(server)
-
-
-class InCluster(Masters):
-    def __init__(self, key_prefix: str, servers: RedisCluster) -> None:
-        super().__init__(key_prefix)
-        self._servers = servers
-
-    def master(self) -> RedisServer:
-        return self._servers.owner(self.key)
-
-    def take_back(self, server: RedisServer) -> None:
-        wait_for(self._servers.is_whole, what="the Cluster")
+def fail_over(servers: RedisCluster | SentinelSet, how: signal.Signals, full: bool) -> RedisServer:
+    """Kill or freeze the master until another one has taken over; return that one."""
+    old = servers.master(KEY)
+    old.send(how)
+    if full:
+        wait_for(lambda: servers.master(KEY) is not old, 30, "another master")
+    else:
+        servers.hand_over(KEY)
+    if how is signal.SIGSTOP:
+        old.send(signal.SIGCONT)
+    else:
+        old.stop()
+        old.start()
+    servers.take_back(old)
+    return servers.master(KEY)
 
 
 def scripts_loaded(server: RedisServer) -> int:
@@ -158,7 +144,7 @@ def wait_for_progress(race: Race) -> None:
     wait_for(lambda: len(race.files() - seen) > 100, 30, "work going on")
 
 
-def survive(race: Race, masters: Masters, shards: list[int], full: bool) -> str:
+def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], full: bool) -> str:
     """Let masters fail under writers and a sweeper; return what that has cost."""
     faults = [signal.SIGKILL, signal.SIGSTOP] * 5 if full else [signal.SIGKILL]
     stop = processes.Event()
@@ -166,7 +152,7 @@ def survive(race: Race, masters: Masters, shards: list[int], full: bool) -> str:
     writers = [race.start(keep_extending, shard, stop) for shard in shards]
     wait_for_progress(race)
     for how in faults:
-        new = masters.fail_over(how)
+        new = fail_over(servers, how, full)
         wait_for_progress(race)
         assert scripts_loaded(new)
     stop.set()
@@ -192,7 +178,6 @@ def survive(race: Race, masters: Masters, shards: list[int], full: bool) -> str:
     )
 
 
-KEPT = {"appendonly": "yes"}
 TO_REACH = (
     "goes on within 10 s; NOSCRIPT handled; with wait_replicas 1 no acknowledged extension lost"
 )
@@ -200,21 +185,15 @@ TO_REACH = (
 
 @pytest.mark.fault("Sentinel: the master killed, then frozen", TO_REACH)
 def test_behind_sentinels_nothing_acknowledged_is_lost(
-    race_with: Callable[..., Race], full: bool, measured: Measured
+    race_with: Callable[..., Race], sentinel_set: SentinelSet, full: bool, measured: Measured
 ) -> None:
-    with running_set(SentinelSet, TAKEN_FOR_DEAD, **KEPT) as servers:
-        race = race_with(redis_url=servers.url, wait_replicas=1, lease=1, key_prefix="failover")
-        masters = BehindSentinels("failover", servers)
-        measured(survive(race, masters, [0], full))
+    race = race_with(redis_url=sentinel_set.url, **SETTINGS)
+    measured(survive(race, sentinel_set, [0], full))
 
 
 @pytest.mark.fault("Redis Cluster: a master killed, then frozen", TO_REACH)
 def test_in_a_cluster_nothing_acknowledged_is_lost(
-    race_with: Callable[..., Race], full: bool, measured: Measured
+    race_with: Callable[..., Race], cluster: RedisCluster, full: bool, measured: Measured
 ) -> None:
-    with running_set(RedisCluster, TAKEN_FOR_DEAD, **KEPT) as servers:
-        race = race_with(
-            redis_url=servers.url, wait_replicas=1, lease=1, key_prefix="failover", shards=6
-        )
-        masters = InCluster("failover", servers)
-        measured(survive(race, masters, [0, 1], full))
+    race = race_with(redis_url=cluster.url, shards=6, **SETTINGS)
+    measured(survive(race, cluster, [0, 1], full))
