@@ -32,7 +32,7 @@ from tests.servers import (
 TAKEN_FOR_DEAD = 2.0  # s
 LONGEST_OUTAGE = 10.0  # s
 LONGEST_CALL = 5.0  # s
-BUSY = 10.0  # s more in the short form, for a machine that has other things to do
+BUSY = 10.0  # s more in the short form; a machine that runs others too is never quite in time
 PAUSE = 0.01  # s
 SETTINGS: dict[str, Any] = {"wait_replicas": 1, "lease": 1, "key_prefix": "failover"}
 KEY = b"failover:{00}:due"  # the master that holds it is the one that fails
@@ -169,7 +169,7 @@ def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], 
     outage, longest = (max(getattr(own, it) for own in work) for it in ("outage", "longest_call"))
     assert lost == []
     assert deleted > 0, "nothing was at stake"
-    more = 0.5 if full else BUSY
+    more = 1.0 if full else BUSY
     assert outage < LONGEST_OUTAGE + more
     assert longest < LONGEST_CALL + more
     return (
