@@ -126,10 +126,11 @@ def _is_to_be_confirmed(chosen: Mapping[str, str]) -> bool:
 
 def _release(chosen: Mapping[str, str]) -> tuple[list[str], str]:
     """Do what a button says; return what it was done to, and what that means."""
-    namespace, name = chosen.get("namespace"), chosen.get("path")
-    if namespace and name and chosen.get("action") == "forget":
+    namespace, name = chosen.get("namespace", ""), chosen.get("path", "")
+    named = {"namespace", "path"} <= chosen.keys()
+    if named and chosen.get("action") == "forget":
         released, done = inspection.forget(namespace, [name]), FORGOTTEN
-    elif namespace and name and chosen.get("action") == "retry":
+    elif named and chosen.get("action") == "retry":
         released, done = inspection.retry(namespace, [name]), RETRIED
     elif chosen.get("action") == "retry-all":
         released, done = inspection.retry(), RETRIED

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from math import ceil
 
 from . import conf
 from .backends import Backend, backend_for
 from .conf import SECOND
-from .errors import DjpyfsError
+from .errors import DjpyfsError, InvalidName
 from .expirations import ExpirationStore, GivenUp, Record, State, store_for
 from .names import Entry, check_namespace, check_path
 
@@ -262,11 +263,24 @@ def _release(
     verb: Callable[[Sequence[bytes]], Sequence[bytes]], where: str | None, paths: Sequence[str]
 ) -> list[tuple[str, str]]:
     if where is not None and paths:
-        check_namespace(where)
-        pages: Iterable[Sequence[bytes]] = [[Entry(where, check_path(p)).member for p in paths]]
+        pages: Iterable[Sequence[bytes]] = [_members(where, paths)]
     else:
         pages = ([record.member for record in page] for page in _pages_set_aside(where))
     return [_names(member) for page in pages for member in verb(page)]
+
+
+def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
+    """Return the members of files, or of broken records set aside that show under these names."""
+    try:
+        entries = [Entry(check_namespace(where), check_path(path)) for path in paths]
+        return [Entry.of_member(entry.member).member for entry in entries]
+    except InvalidName:
+        shown = {(where, path) for path in paths}
+        pages = chain.from_iterable(_pages_set_aside(None))
+        found = [record.member for record in pages if _names(record.member) in shown]
+        if not found:
+            raise
+        return found
 
 
 def _pages_set_aside(where: str | None) -> Iterator[Sequence[GivenUp]]:

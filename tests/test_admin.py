@@ -31,6 +31,8 @@ APPS = "admin auth contenttypes messages sessions staticfiles"
 BAD = {"namespace": "plots", "path": "bad"}
 FORGET = {**BAD, "action": "forget", "sure": "Yes"}
 
+BROKEN = [b"no NUL", b"plots\0../x", b"plots\0", b"\0x", b"\xff\xfe\0x", b"a\0b\0c"]
+
 OPTIONS = {
     "context_processors": [
         "django.template.context_processors.request",
@@ -233,6 +235,20 @@ class TestFilesSetAside:
             answer = changer.post(RELEASE, FORGET)
         assert "nothing was done" in said(changer.get(answer["Location"]).content.decode())
         assert waiting() == (0, 1)
+
+    @pytest.mark.parametrize("member", BROKEN)
+    def test_a_broken_record_is_shown_and_can_be_forgotten(
+        self, changer: Client, member: bytes
+    ) -> None:
+        store = store_for(conf.current())
+        store.schedule([member], 0)
+        while expire_objects().set_aside:
+            pass
+        assert waiting() == (0, 3)
+        [form] = [it for it in forms(shown(changer)) if "bad" not in it.get("path", "bad")]
+        answer = changer.post(RELEASE, {**form, "action": "forget", "sure": "Yes"}, follow=True)
+        assert said(answer.content.decode()).startswith("Forgotten")
+        assert waiting() == (0, 2)
 
     def test_what_no_file_could_be_called_is_an_error_message(self, changer: Client) -> None:
         chosen = {"namespace": "../x", "path": "a", "action": "retry"}
