@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
-import uuid
 from ast import literal_eval
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,104 +13,13 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from celery import Celery
-from celery.result import AsyncResult
 
-from demo.services import commands
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.sweeper import recent_sweeps
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, free_port, python, running_redis, wait_for
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-SWEEP = "djpyfs_tasks.expire_objects"
-SWEEPS = "djpyfs.sweep"  # the queue
-
-
-@contextlib.contextmanager
-def running(command: list[str], environ: dict[str, str], log: Path) -> Iterator[None]:
-    """Run a process of the service for as long as the block lasts."""
-    program = Path(sys.executable).with_name(command[0])
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [str(program), *command[1:]],
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environ},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield
-            assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
-            process.terminate()
-            process.wait(30)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-class Service:
-    """What one service's processes share, and what a client sees of them."""
-
-    def __init__(self, directory: Path, redis: RedisServer, **djfs: Any) -> None:
-        self.directory = directory
-        self.redis = redis
-        self.djfs = {
-            "type": "osfs",
-            "directory_root": str(directory / "files"),
-            "url_root": "/files/",
-            "redis_url": redis.url,
-            "sweep_interval": 1,
-            **djfs,
-        }
-        self.flower_port = free_port()
-        self.celery = Celery("client", broker=redis.url, backend=redis.url, set_as_current=False)
-
-    def environ(self, **djfs: Any) -> dict[str, str]:
-        return {
-            "DJANGO_SETTINGS_MODULE": "tests.service_settings",
-            "SETTINGS": json.dumps({"DJFS": {**self.djfs, **djfs}}),
-            "FLOWER_ADDRESS": HOST,
-            "FLOWER_PORT": str(self.flower_port),
-            "FLOWER_UNAUTHENTICATED_API": "true",
-            "BEAT_SCHEDULE": str(self.directory / f"beat-{uuid.uuid4().hex}"),
-        }
-
-    def log(self, name: str) -> Path:
-        return self.directory / f"{name}.log"
-
-    @contextlib.contextmanager
-    def process(self, name: str) -> Iterator[None]:
-        environ = self.environ()
-        log = self.log(f"{name}-{uuid.uuid4().hex}" if name == "beat" else name)
-        with running(commands(environ)[name], environ, log):
-            yield
-
-    def flower(self, path: str) -> Any:
-        with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=5) as answer:
-            return json.load(answer)
-
-    def sweep(self) -> AsyncResult[dict[str, float]]:
-        return self.celery.send_task(SWEEP, queue=SWEEPS)
-
-    def is_idle(self) -> bool:
-        tasks = self.flower(f"tasks?taskname={SWEEP}").values()
-        return {task["state"] for task in tasks} <= {"SUCCESS", "REVOKED"}
-
-    def close(self) -> None:
-        self.celery.close()
-
-
-def run_client(code: str, environ: dict[str, str]) -> str:
-    """Run code as a web process would, to its end; return what it prints."""
-    process = python(f"import django; django.setup()\n{code}", **environ)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    return output.decode()
+from tests.servers import HOST, RedisServer, running_redis, wait_for
+from tests.services import SWEEP, SWEEPS, Service, run_client, running
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,156 @@
+"""Celery workers and beats that die, overlap, come late or have been away, as processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from djpyfs import conf, get_filesystem
+from djpyfs.expirations import Counts, store_for
+from djpyfs.filesystem import ExpiringFS
+from tests.faults.conftest import Measured
+from tests.servers import RedisServer, running_redis, wait_for
+from tests.services import Service
+
+ONE_SHOT = "djpyfs_tasks.delete_expired"
+ONE_SHOTS = "djpyfs.one_shot"  # the queue
+MIB = 1 << 20
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def service_with(
+    tmp_path: Path, redis: RedisServer, djfs: Callable[..., None]
+) -> Iterator[Callable[..., Service]]:
+    """Makes a service with these settings, whose files this process sees as well."""
+    made: list[Service] = []
+
+    def make(**settings: Any) -> Service:
+        service = Service(tmp_path, redis, **settings)
+        made.append(service)
+        djfs(**service.djfs)
+        return service
+
+    yield make
+    for service in made:
+        service.close()
+
+
+def counts() -> Counts:
+    return store_for(conf.current()).counts()
+
+
+def fill(fs: ExpiringFS, paths: list[str]) -> None:
+    """Put files there on a disk or on S3, without telling anybody."""
+    for path in paths:
+        fs._files.writebytes(path, b"")
+
+
+# -- workers that are killed
+
+
+@pytest.mark.fault(
+    "SIGKILL a Celery worker 20 times during a 20,000-file sweep with 10,000 live files beside "
+    "them (osfs; and 5,000 on S3)",
+    "0 live gone, 0 expired left after one lease and two sweeps",
+)
+@pytest.mark.parametrize("place", ["osfs", "s3fs"], indirect=True)
+def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
+    service_with: Callable[..., Service], place: dict[str, Any], full: bool, measured: Measured
+) -> None:
+    on_disk = place["type"] == "osfs"
+    if not full and not on_disk:
+        pytest.skip("in the full form alone")
+    place["directory_root"] = str(place.get("directory_root", ""))
+    due, alive, kills = (20_000 if on_disk else 5_000, 10_000, 20) if full else (1_000, 500, 2)
+    lease = 2 if on_disk else 15
+    options = {key: value for key, value in place.items() if on_disk or key != "directory_root"}
+    service = service_with(**options, lease=lease, batch_size=20, sweep_interval=60)
+    fs = get_filesystem("plots")
+    living = [f"alive-{n:05}" for n in range(alive)]
+    doomed = [f"due-{n:05}" for n in range(due)]
+    fill(fs, [*living, *doomed])
+    fs.expire_many(living, seconds=3_600)
+    fs.expire_many(doomed)
+
+    for kill in range(kills):
+        left = alive + due * (kills - kill) // (kills + 1)
+        with service.victim("worker"):
+            service.sweep()
+            wait_for(lambda: counts().tracked <= left, 120, "a part of the sweep")  # noqa: B023
+        assert counts().claimed + counts().overdue > 0, "the worker was faster than the kill"
+    with service.process("worker"):
+        wait_for(lambda: counts().claimed == 0, what="the end of the last lease")
+        reports = [service.sweep().get(timeout=300) for _ in range(2)]
+
+    left_over = set(fs._files.listdir("/"))
+    assert left_over == set(living)
+    assert counts()[1:] == (alive, 0, 0, 0, 0)
+    measured(
+        f"{place['type']}: {kills} kills, {alive - len(left_over & set(living))} of {alive:,} live "
+        f"gone, {len(left_over - set(living))} of {due:,} expired left; the two sweeps deleted "
+        f"{reports[0]['deleted']:,} and {reports[1]['deleted']:,}"
+    )
+
+
+# -- tasks that come twice, or late
+
+
+@pytest.mark.fault(
+    "two beats; the same one-shot 50 times; a one-shot an hour late after an extension",
+    "one deletion; none",
+)
+def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothing(
+    service_with: Callable[..., Service], full: bool, measured: Measured
+) -> None:
+    service = service_with()
+    fs = get_filesystem("plots")
+    swept = [f"swept-{n:03}" for n in range(100 if full else 5)]
+    fill(fs, [*swept, "shot", "extended"])
+    with service.process("worker"):
+        # An hour ago it was due; since then it was extended.
+        fs.expire("extended", seconds=600)
+        send_one_shots(service, "extended", 1, eta=time.time() - 3_600)
+        fs.expire("shot")
+        send_one_shots(service, "shot", 50)
+        by_one_shots = totals()
+        with service.process("beat"), service.process("beat"):
+            for number, name in enumerate(swept):
+                fs.expire(name, seconds=number % 10 / 3)
+            wait_for(lambda: counts().tracked == 1, 60, "the sweeps")
+    assert by_one_shots == {"deleted": 1}
+    assert totals() == {"deleted": 1 + len(swept)}
+    assert fs.listdir("/") == ["extended"]
+    measured(
+        f"two beats: {len(swept)} files, {totals()['deleted'] - 1:g} deletions; 50 one-shots: "
+        f"{by_one_shots['deleted']:g}; an hour late: 0"
+    )
+
+
+def send_one_shots(service: Service, name: str, times: int, eta: float | None = None) -> None:
+    """Send the same one-shot some times, and wait until all of them were carried out."""
+    for _ in range(times):
+        service.celery.send_task(
+            ONE_SHOT,
+            args=["plots", [name]],
+            queue=ONE_SHOTS,
+            eta=None if eta is None else datetime.fromtimestamp(eta, UTC),
+        )
+    with service.redis.client() as client:
+        wait_for(lambda: not client.exists(ONE_SHOTS, "unacked"), 60, "the one-shots")
+
+
+def totals() -> dict[str, float]:
+    """What became of due files so far."""
+    found = store_for(conf.current()).totals()
+    return {name: found[name] for name in ("deleted", "missing", "retried") if found.get(name)}
