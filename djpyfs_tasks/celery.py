@@ -51,6 +51,7 @@ def _configuration() -> dict[str, Any]:
             "djpyfs_tasks.delete_expired": {"queue": ONE_SHOTS},
         },
         "task_default_queue": SWEEPS,
+        "worker_prefetch_multiplier": 1,  # else one-shots wait behind sweeps that wait as well
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],

@@ -10,9 +10,11 @@ from djpyfs import conf
 from djpyfs.names import check_namespace, check_path
 from djpyfs.sweeper import SweepReport, delete_if_due, sweep
 
-# A sweep that has used this part of its interval hands over to a follow-up task, so that a
-# long one neither holds a worker's slot for ever nor keeps its progress to itself.
+# A sweep that has used this part of its interval, or had a turn of so many seconds, hands over to
+# a follow-up task, so that a long one neither keeps one-shots from the worker's slots nor its
+# progress to itself.
 PART_OF_INTERVAL = 0.9
+TURN = 2.0  # s
 # One-shots that come early by no more than this (clocks differ) wait; others leave it be.
 EARLY = 5.0  # s
 MOST_PATHS = 1_000
@@ -34,7 +36,7 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> dict[str, 
             # Flower follows events, not the result store.
             self.send_event("task-progress", **progress)
 
-    report = sweep(limit, interval * PART_OF_INTERVAL, tell)
+    report = sweep(limit, min(interval * PART_OF_INTERVAL, TURN), tell)
     if report.remaining and limit is None and self.request.id:
         self.apply_async(expires=interval)
     return report.as_dict()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from djpyfs import conf, get_filesystem
 from djpyfs.expirations import Counts, store_for
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.sweeper import recent_sweeps
 from tests.faults.conftest import Measured
 from tests.servers import RedisServer, running_redis, wait_for
 from tests.services import Service
@@ -120,9 +123,10 @@ def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothin
     with service.process("worker"):
         # An hour ago it was due; since then it was extended.
         fs.expire("extended", seconds=600)
-        send_one_shots(service, "extended", 1, eta=time.time() - 3_600)
+        send_one_shots(service, "extended", 1, eta=datetime.now(UTC) - timedelta(hours=1))
         fs.expire("shot")
         send_one_shots(service, "shot", 50)
+        wait_for_one_shots(service)
         by_one_shots = totals()
         with service.process("beat"), service.process("beat"):
             for number, name in enumerate(swept):
@@ -137,15 +141,16 @@ def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothin
     )
 
 
-def send_one_shots(service: Service, name: str, times: int, eta: float | None = None) -> None:
-    """Send the same one-shot some times, and wait until all of them were carried out."""
+def send_one_shots(
+    service: Service, name: str, times: int, namespace: str = "plots", **when: Any
+) -> None:
+    """Send the same one-shot some times."""
     for _ in range(times):
-        service.celery.send_task(
-            ONE_SHOT,
-            args=["plots", [name]],
-            queue=ONE_SHOTS,
-            eta=None if eta is None else datetime.fromtimestamp(eta, UTC),
-        )
+        service.celery.send_task(ONE_SHOT, args=[namespace, [name]], queue=ONE_SHOTS, **when)
+
+
+def wait_for_one_shots(service: Service) -> None:
+    """Wait until all that were sent have been carried out."""
     with service.redis.client() as client:
         wait_for(lambda: not client.exists(ONE_SHOTS, "unacked"), 60, "the one-shots")
 
@@ -154,3 +159,77 @@ def totals() -> dict[str, float]:
     """What became of due files so far."""
     found = store_for(conf.current()).totals()
     return {name: found[name] for name in ("deleted", "missing", "retried") if found.get(name)}
+
+
+# -- a day without sweeps
+
+
+@pytest.mark.fault(
+    "beat off for a day: 1,000,000 overdue",
+    "drained at a steady rate, RSS growth < 64 MiB, new sweeps and one-shots not starved",
+)
+def test_a_million_overdue_are_drained_steadily_beside_new_work(
+    service_with: Callable[..., Service], full: bool, measured: Measured
+) -> None:
+    total, batch_size = (1_000_000, 1_000) if full else (5_000, 5)
+    service = service_with(sweep_interval=60, batch_size=batch_size)
+    directory = Path(service.djfs["directory_root"], "plots")
+    fs, backlog = get_filesystem("plots"), [f"{n // 1_000:03}/{n:06}" for n in range(total)]
+    make(directory, backlog)
+    fs.expire_many(backlog)
+
+    newcomers: list[tuple[float, float]] = []
+    with service.process("worker") as worker:
+        wait_for(lambda: service.celery.control.ping(timeout=1), 60, "the worker")
+        before = memory_of(worker.pid, "VmRSS")
+        start = time.monotonic()
+        service.sweep()
+        while counts().overdue or counts().claimed:
+            newcomers.append(lateness_of_newcomers(service))
+        took = time.monotonic() - start
+        growth = memory_of(worker.pid, "VmHWM") - before
+
+    assert not any(directory.iterdir())
+    one_shot, sweep = map(max, zip(*newcomers, strict=True))
+    assert max(one_shot, sweep) < 20
+    assert growth < 64 * 1024
+    turns = [turn for turn in reversed(recent_sweeps(1_000)) if turn["deleted"]]
+    assert len(turns) > 1 + len(newcomers), "a long sweep left nothing to others"
+    rates = [turn["deleted"] / turn["duration"] for turn in turns]
+    tenth = -(-len(rates) // 10)
+    first, last = median(rates[:tenth]), median(rates[-tenth:])
+    assert last > first / 4
+    measured(
+        f"{total:,} files in {took:.0f} s, {len(turns)} turns of {first:,.0f}/s in the first tenth "
+        f"and {last:,.0f}/s in the last; RSS + {growth / 1024:.1f} MiB; one-shots up to "
+        f"{one_shot:.1f} s late, new sweeps done within {sweep:.1f} s"
+    )
+
+
+def make(directory: Path, paths: list[str]) -> None:
+    """Make empty files, a directory for each thousand."""
+    for path in paths:
+        if path.endswith("000"):
+            (directory / path).parent.mkdir(parents=True)
+        os.close(os.open(directory / path, os.O_CREAT))
+
+
+def memory_of(process: int, kind: str) -> int:
+    """Return the KiB of memory that a process and its children take, or have taken at most."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    statuses = [Path(f"/proc/{one}/status").read_text() for one in (process, *children)]
+    return sum(int(status.partition(f"{kind}:")[2].split()[0]) for status in statuses)
+
+
+def lateness_of_newcomers(service: Service) -> tuple[float, float]:
+    """Return how late a one-shot deletes, in seconds, and how long a sweep waits and takes."""
+    fs = get_filesystem("fresh")
+    fs.writebytes("new", b"")
+    fs.expire("new", seconds=0.5)
+    start = time.monotonic()
+    send_one_shots(service, "new", 1, namespace="fresh", countdown=0.5)
+    sweep = service.sweep()
+    wait_for(lambda: not fs.exists("new"), 120, "the one-shot")
+    one_shot = time.monotonic()
+    sweep.get(timeout=120)
+    return one_shot - start - 0.5, time.monotonic() - start
