@@ -123,7 +123,8 @@ def test_what_is_no_file_or_no_directory_is_told_as_the_system_does(
     with pytest.raises(FileNotFoundError):
         storage.listdir("none")
     with pytest.raises(FileNotFoundError):
-        storage.open("d/b", "r+")
+        storage.open("none/b", "r+")
+    assert not storage.exists("none")
 
 
 def test_a_directory_goes_only_when_it_is_empty(djfs: Callable[..., None], tmp_path: Path) -> None:
@@ -163,12 +164,18 @@ def test_a_link_takes_its_name_but_is_not_followed(
 def test_a_file_can_be_opened_again(storage: ExpiringStorage) -> None:
     storage.save("a", ContentFile(b"content"))
     file = storage.open("a")
+    before = file.file
     assert file.read() == file.open().read() == b"content"
+    assert file.file is before
     file.close()
     with file.open() as again:
         assert again.read() == b"content"
     with file.open("r") as text:
         assert text.read() == "content"
+    text = storage.open("a", "r")
+    text.close()
+    with text.open() as again:
+        assert again.read() == "content"
 
 
 def test_opening_for_writing_makes_the_directories(storage: ExpiringStorage) -> None:

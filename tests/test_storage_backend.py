@@ -14,6 +14,7 @@ from unittest import TestCase
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
+from fs import errors
 from fs.base import FS
 from fs.test import FSTestCases
 from storages.backends.s3 import S3Storage
@@ -121,6 +122,20 @@ def test_no_question_about_a_file_lists_what_is_beside_it(
     on_moto: ExpiringFS, moto: Moto, expected: str, action: Callable[[ExpiringFS], object]
 ) -> None:
     assert moto.requests_of(lambda: action(on_moto)) == expected.split()
+
+
+def test_a_directory_is_looked_for_once_until_it_is_removed(
+    on_moto: ExpiringFS, moto: Moto
+) -> None:
+    def write(name: str) -> None:
+        on_moto.upload(f"implied/{name}", io.BytesIO(b"x"))
+
+    default_storage.save(f"{on_moto.namespace}/implied/a", ContentFile(b""))
+    write("b")
+    assert moto.requests_of(lambda: write("c")) == ["HEAD", "LIST", "PUT"]
+    on_moto.removetree("implied")
+    with pytest.raises(errors.ResourceNotFound):
+        write("d")
 
 
 def test_a_storage_that_replaces_files_has_always_one_of_both(on_moto: ExpiringFS) -> None:

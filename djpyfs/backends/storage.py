@@ -233,10 +233,10 @@ class StorageFileSystem(FS):
         absolute = self.validatepath(path)
         if absolute == "/":
             raise errors.RemoveRootError(path)
+        self._written.discard(absolute)  # it may be gone with its last file
         if self.listdir(absolute):
             raise errors.DirectoryNotEmpty(path)
         self._made.discard(absolute)
-        self._written.discard(absolute)
         if self._exists(absolute):
             self._storage().delete(self._name(absolute))
 
