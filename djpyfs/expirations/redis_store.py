@@ -18,7 +18,7 @@ from zlib import crc32
 
 import redis
 from redis.crc import key_slot
-from redis.exceptions import MovedError, NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.sentinel import MasterNotFoundError
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
@@ -38,7 +38,7 @@ from . import (
     State,
     Touch,
 )
-from .servers import Servers, passes, servers_at
+from .servers import Address, Servers, has_moved, passes, servers_at
 
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
@@ -580,11 +580,11 @@ class _Translation:
                 "lets us ask (sentinel_password in DJFS['redis_url'])"
             ) from None
         if isinstance(error, RedisError):
-            raise _translated(error, str(self._servers.address)) from error
+            raise _translated(error, self._servers.address) from error
 
 
-def _translated(error: RedisError, address: str) -> RecordStoreError:
-    if isinstance(error, MovedError):
+def _translated(error: RedisError, address: Address) -> RecordStoreError:
+    if has_moved(error) and address.kind == "single":
         return RecordStoreError(
             f"Redis at {address} is one of a Cluster: have DJFS['redis_url'] begin with "
             "redis+cluster://"

@@ -21,6 +21,7 @@ from redis.exceptions import (
     AuthorizationError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -68,7 +69,11 @@ _PASSING = (
     ClusterDownError,
     MasterDownError,
 )
-_PASSING_CODES = ("NOREPLICAS", "UNBLOCKED", "WAIT cannot be used with replica")
+_PASSING_CODES = (
+    *("NOREPLICAS", "UNBLOCKED", "WAIT cannot be used with replica"),
+    # Older versions of redis-py have classes for these in their client for Clusters alone.
+    *("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN"),
+)
 
 
 @dataclass(frozen=True)
@@ -242,6 +247,11 @@ def passes(error: RedisError) -> bool:
     if isinstance(error, _PASSING):
         return True
     return isinstance(error, ResponseError) and str(error).startswith(_PASSING_CODES)
+
+
+def has_moved(error: RedisError) -> bool:
+    """Tell whether a node of a Cluster said that another one holds the slot."""
+    return isinstance(error, MovedError) or str(error).startswith("MOVED ")
 
 
 def servers_at(url: str) -> Servers:
