@@ -45,6 +45,10 @@ _shown_inline = re.compile(
     r"(?:image|audio|video|font)/[^+]+|text/(?:plain|csv|markdown|calendar)"
     r"|application/(?:pdf|json|zip)"
 ).fullmatch
+# What a page may take up as a part of itself, however it is disposed, if it is called by its name.
+_used_by_pages = re.compile(
+    r"(?:text|application)/(?:x-)?(?:java|ecma|live|j)script|text/css|application/wasm"
+).fullmatch
 _byte_range = re.compile(
     r"bytes=\s*(?:(\d{1,18})-(\d{,18})|-(\d{1,18}))\s*", re.ASCII | re.IGNORECASE
 ).fullmatch
@@ -209,6 +213,8 @@ def _description(link: Link) -> dict[str, str]:
     # The slash keeps a file name that looks like the address of a scheme from being read as one.
     type_, encoding = guess_type(f"/{link.path}")
     if encoding:
+        type_ = None
+    if type_ and _used_by_pages(type_):
         type_ = None
     attached = link.download_as is not None or not (type_ and _shown_inline(type_))
     name = link.download_as or link.path.rpartition("/")[2]

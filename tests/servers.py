@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import redis
@@ -364,6 +365,12 @@ def running_moto() -> Iterator[str]:
         server.stop()
 
 
+class ThreadedServer(ThreadingMixIn, WSGIServer):
+    """One that is not held up by a connection over which a browser asks for nothing."""
+
+    daemon_threads = True
+
+
 class QuietHandler(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
@@ -372,7 +379,7 @@ class QuietHandler(WSGIRequestHandler):
 @contextlib.contextmanager
 def running_site() -> Iterator[int]:
     """Serve the Django site of this process over HTTP, on the port that is returned."""
-    with make_server(HOST, 0, WSGIHandler(), handler_class=QuietHandler) as served:
+    with make_server(HOST, 0, WSGIHandler(), ThreadedServer, QuietHandler) as served:
         thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -85,6 +85,8 @@ class Service:
             "FLOWER_ADDRESS": HOST,
             "FLOWER_PORT": str(self.flower_port),
             "FLOWER_UNAUTHENTICATED_API": "true",
+            # Else a worker that takes pickle would not even start, where root runs the tests.
+            "C_FORCE_ROOT": "1",
             "BEAT_SCHEDULE": str(self.directory / f"beat-{uuid.uuid4().hex}"),
         }
 
@@ -114,7 +116,7 @@ class Service:
 
     def is_idle(self) -> bool:
         tasks = self.flower(f"tasks?taskname={SWEEP}").values()
-        return {task["state"] for task in tasks} <= {"SUCCESS", "REVOKED"}
+        return {task["state"] for task in tasks} <= {"SUCCESS", "FAILURE", "REVOKED"}
 
     def close(self) -> None:
         self.celery.close()

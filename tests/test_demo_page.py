@@ -17,24 +17,12 @@ from playwright.sync_api import (
     StorageState,
     ViewportSize,
     expect,
-    sync_playwright,
 )
 
 from djpyfs import expire_objects, get_filesystem
+from tests.chromium import running_chromium
 from tests.demo_process import Demo, running_demo
-from tests.servers import installed
 
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 GONE_WITHIN = 25_000  # ms: a life of 10 s, the sweep's interval, and a machine that is busy
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
@@ -47,11 +35,8 @@ LISTEN = """
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    executable = installed(*CHROMIUM_NAMES)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -144,14 +144,6 @@ def test_a_bad_timeout_of_a_signed_link_is_refused(memory: ExpiringFS, timeout: 
         memory.get_url("a.png", timeout)
 
 
-def test_a_key_that_was_rotated_still_opens_its_links(memory: ExpiringFS, settings: Any) -> None:
-    url = memory.get_url("a.png")
-    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "the next one", [settings.SECRET_KEY]
-    assert get(url).status == 200
-    settings.SECRET_KEY_FALLBACKS = []
-    assert get(url).status == 404
-
-
 # -- whom it lets in
 
 
@@ -191,16 +183,6 @@ def test_an_overdue_file_gets_no_link(memory: ExpiringFS) -> None:
     memory.expire("a.png")
     with pytest.raises(errors.ResourceNotFound):
         memory.get_url("a.png")
-
-
-def test_no_single_character_of_a_token_can_be_another(memory: ExpiringFS) -> None:
-    url = memory.get_url("a.png", download_as="b.png")
-    head, token = url[:3], url[3:]
-    for at in range(len(token)):
-        for other in "A", "b", "0", "_", ":", "/", token[at].swapcase():
-            if other != token[at]:
-                assert get(f"{head}{token[:at]}{other}{token[at + 1 :]}").status == 404
-    assert get(url).status == 200
 
 
 def test_a_redis_that_is_away_is_503(memory: ExpiringFS, djfs: Callable[..., None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import socket
 import time
 from ast import literal_eval
@@ -154,7 +155,9 @@ class Harm:
 def test_the_worker_refuses_what_is_not_json(
     service: Service, files: ExpiringFS, tmp_path: Path
 ) -> None:
-    harm = Harm(tmp_path / "harm")
+    harm, control = Harm(tmp_path / "harm"), Harm(tmp_path / "control")
+    pickle.loads(pickle.dumps(control))
+    assert control.path.exists(), "it does no harm at all"
     service.celery.send_task(SWEEP, args=[harm], queue=SWEEPS, serializer="pickle")
 
     log = service.log("worker")
@@ -162,6 +165,79 @@ def test_the_worker_refuses_what_is_not_json(
 
     assert service.sweep().get(timeout=20)["failed"] == 0, "the worker goes on"
     assert not harm.path.exists()
+
+
+READ_RESULT = """
+from djpyfs_tasks import app
+try:
+    print("it says", app.AsyncResult("poisoned").get(timeout=10))
+except Exception as error:
+    print("refused")
+"""
+
+
+def test_a_result_that_is_not_json_is_not_read(service: Service, tmp_path: Path) -> None:
+    harm = Harm(tmp_path / "harm")
+    with service.redis.client() as client:
+        client.set("celery-task-meta-poisoned", pickle.dumps({"status": "SUCCESS", "result": harm}))
+    assert run_client(READ_RESULT, service.environ()) == "refused\n"
+    assert not harm.path.exists()
+
+
+DELETE = "djpyfs_tasks.delete_expired"
+LINE_OF_A_LOG = "a\n[2026-01-01 00:00:00,000: INFO/MainProcess] all is well\x1b[2J"
+BAD_MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
+    (DELETE, ["../disk", ["overdue"]], {}),
+    (DELETE, ["/etc", ["passwd"]], {}),
+    (DELETE, ["", ["overdue"]], {}),
+    (DELETE, [5, ["overdue"]], {}),
+    (DELETE, [{"disk": 1}, ["overdue"]], {}),
+    (DELETE, ["disk", "overdue"], {}),
+    (DELETE, ["disk", None], {}),
+    (DELETE, ["disk", {"overdue": 1}], {}),
+    (DELETE, ["disk", ["overdue", "../overdue"]], {}),
+    (DELETE, ["disk", ["overdue", 5]], {}),
+    (DELETE, ["disk", ["overdue", ["overdue"]]], {}),
+    (DELETE, ["disk", ["overdue", LINE_OF_A_LOG]], {}),
+    (DELETE, ["disk", ["overdue"] * 1_001], {}),
+    (DELETE, ["disk", ["overdue"] * 200_000], {}),
+    (DELETE, [], {}),
+    (DELETE, ["disk", ["overdue"], "more"], {}),
+    (DELETE, [], {"namespace": "disk", "path": "overdue"}),
+    (SWEEP, ["many"], {}),
+    (SWEEP, [-1], {}),
+    (SWEEP, [], {"seconds": 5}),
+]
+
+
+def test_a_task_that_nobody_of_ours_would_send_is_refused_logged_and_deletes_nothing(
+    service: Service, files: ExpiringFS
+) -> None:
+    for name in "overdue", "alive", "foreign":
+        files.touch(name)
+    files.expire("overdue")
+    files.expire("alive", 60)
+    log, start = service.log("worker"), service.log("worker").stat().st_size
+
+    def news() -> str:
+        return log.read_bytes()[start:].decode()
+
+    queues = {SWEEP: SWEEPS, DELETE: "djpyfs.one_shot"}
+    # Not the results themselves, which call Redis when they end.
+    sent = [
+        service.celery.send_task(task, args, kwargs, queue=queues[task]).id
+        for task, args, kwargs in BAD_MESSAGES
+    ]
+    # These are well formed, and yet carry no right to delete.
+    no_right = ["disk", ["alive", "foreign"]]
+    fine = service.celery.send_task(DELETE, no_right, queue=queues[DELETE]).id
+
+    wait_for(lambda: all(f"[{id_}] raised" in news() for id_ in sent), what="the refusals")
+    wait_for(lambda: f"[{fine}] succeeded" in news())
+    assert set(files.listdir("/")) == {"overdue", "alive", "foreign"}
+    assert "\x1b" not in news()
+    assert "\n[2026-01-01 00:00:00,000:" not in news()
+    files.remove("overdue")
 
 
 # -- one-shots
