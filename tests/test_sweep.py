@@ -49,6 +49,16 @@ class AwayBackend(MemoryBackend):
         raise RemoteConnectionError
 
 
+class LateBackend(MemoryBackend):
+    """A back-end that knows how often the one that is away was asked before it."""
+
+    away_was_asked = 0
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        type(self).away_was_asked = AwayBackend.asked
+        return super().delete(entries, lease)
+
+
 def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
     for name in names:
         filesystem.writebytes(name, b"picture")
@@ -224,6 +234,20 @@ def test_a_link_is_deleted_and_not_what_it_points_to(disk: ExpiringFS, tmp_path:
     disk.expire("link", 0)
     assert expire_objects().deleted == 1
     assert (tmp_path / "outside").is_file()
+
+
+def test_a_back_end_that_was_away_is_asked_after_the_others(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    away = {"type": "tests.test_sweep.AwayBackend", "bucket": records["key_prefix"]}
+    djfs(type="tests.test_sweep.LateBackend", namespaces={"exports": away}, **records)
+    AwayBackend.asked = 0
+    for was_asked_before in 1, 1:
+        fill(get_filesystem("exports"), f"a{was_asked_before}")
+        fill(get_filesystem("plots"), "a")
+        expire_objects()
+        assert LateBackend.away_was_asked == was_asked_before
+    assert AwayBackend.asked == 2
 
 
 @pytest.mark.parametrize("mount_point", [False, True])

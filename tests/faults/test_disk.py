@@ -17,13 +17,15 @@ from typing import Any, cast
 
 import pytest
 from django.core.files.base import ContentFile
+from fs.mode import Mode
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import close_all
+from djpyfs.backends.spool import SpooledFile
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status, tracked_file
 from djpyfs.storage import ExpiringStorage
-from tests.conftest import KEYS
+from tests.conftest import BUCKET, KEYS
 from tests.faults.conftest import Measured
 from tests.faults.processes import Race, names
 from tests.servers import HOST, RedisServer, free_port, installed
@@ -242,6 +244,39 @@ def test_a_write_to_a_full_disk_leaves_neither_a_record_nor_half_a_file(
 
     assert set(told) <= {"ENOSPC", "EFBIG"}
     measured(f"{len(told)} writes, each told {' or '.join(set(told))}; nothing stayed behind")
+
+
+def spool_too_much() -> tuple[str, bool, object]:
+    """Write more than there is room for on the way to where the file is kept."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL))
+    fs = get_filesystem("plots")
+    told = fill_up(fs.open("new", "wb"))
+    return told, fs.exists("new"), fs.expiration("new")
+
+
+def spool_too_much_for_a_storage() -> tuple[str, bool, object]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL))
+    stored: list[object] = []
+    told = fill_up(SpooledFile(Mode("wb"), lambda copy: None, stored.append))
+    return told, bool(stored), None
+
+
+def fill_up(opened: Any) -> str:
+    try:
+        with opened as file:
+            for _ in range(20):
+                file.write(TOO_MUCH)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "nothing"
+
+
+@pytest.mark.parametrize("job", [spool_too_much, spool_too_much_for_a_storage])
+def test_a_file_that_could_not_be_spooled_is_not_stored_in_part(
+    race_with: Callable[..., Race], s3_endpoint: str, job: Callable[[], object]
+) -> None:
+    race = race_with(type="s3fs", bucket=BUCKET, endpoint_url=s3_endpoint, default_ttl=600, **KEYS)
+    assert race.start(job).result() == ("EFBIG", False, None)
 
 
 def test_an_upload_whose_source_fails_leaves_no_half_file(disk: ExpiringFS) -> None:
