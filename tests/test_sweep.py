@@ -14,7 +14,7 @@ from fs.base import FS
 from fs.errors import RemoteConnectionError
 from fs.memoryfs import MemoryFS
 
-from djpyfs import SweepReport, expire_objects, get_filesystem
+from djpyfs import BackendUnavailable, SweepReport, expire_objects, get_filesystem
 from djpyfs.backends import Lease, Outcome
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
@@ -47,6 +47,33 @@ class AwayBackend(MemoryBackend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         type(self).asked += 1
         raise RemoteConnectionError
+
+
+class BusyBackend(MemoryBackend):
+    """A back-end whose server is too busy for every other request."""
+
+    asked = 0
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        type(self).asked += 1
+        if self.asked % 2:
+            raise BackendUnavailable("too busy")
+        return super().delete(entries, lease)
+
+
+class CutOffFS(MemoryFS):
+    """A filesystem whose server cannot be reached to remove anything."""
+
+    asked = 0
+
+    def remove(self, path: str) -> None:
+        type(self).asked += 1
+        raise RemoteConnectionError(path)
+
+
+class CutOffBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return CutOffFS()
 
 
 class LateBackend(MemoryBackend):
@@ -234,6 +261,26 @@ def test_a_link_is_deleted_and_not_what_it_points_to(disk: ExpiringFS, tmp_path:
     disk.expire("link", 0)
     assert expire_objects().deleted == 1
     assert (tmp_path / "outside").is_file()
+
+
+def test_a_back_end_that_answers_now_and_then_is_asked_for_each_batch(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_sweep.BusyBackend", batch_size=1, **records)
+    BusyBackend.asked = 0
+    fill(get_filesystem("plots"), *"abcdefghijkl")
+    report = expire_objects()
+    assert (report.deleted, report.postponed, report.failed) == (6, 6, 0)
+
+
+def test_a_server_that_cannot_be_reached_is_asked_for_one_file_of_a_batch(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_sweep.CutOffBackend", **records)
+    CutOffFS.asked = 0
+    fill(get_filesystem("plots"), *"abcd")
+    assert expire_objects().postponed == 4
+    assert CutOffFS.asked == 1
 
 
 def test_a_back_end_that_was_away_is_asked_after_the_others(
