@@ -11,8 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urljoin
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
-from demo.stack import HTTP_TIMEOUT
-
+TIMEOUT = 20  # seconds: also on a machine that is busy
 NO_FILES: Mapping[str, tuple[str, bytes]] = {}
 
 
@@ -50,7 +49,7 @@ class Browser:
 
     def _ask(self, request: Request) -> Answer:
         try:
-            answer = self._opener.open(request, timeout=HTTP_TIMEOUT)
+            answer = self._opener.open(request, timeout=TIMEOUT)
         except HTTPError as refusal:  # which is an answer as well
             answer = refusal
         with answer:
