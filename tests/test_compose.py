@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_a_container_runs_the_command_of_the_one_list(name: str) -> None:
 
 def test_redis_keeps_its_records_through_restarts_and_evicts_none() -> None:
     command = SERVICES["redis"]["command"]
-    options = dict(zip(command[1::2], command[2::2], strict=True))
+    options = dict(pairwise(command))
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
     assert "redis-data:/data" in SERVICES["redis"]["volumes"]
