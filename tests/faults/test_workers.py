@@ -78,11 +78,14 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     on_disk = place["type"] == "osfs"
     if not full and not on_disk:
         pytest.skip("in the full form alone")
-    place["directory_root"] = str(place.get("directory_root", ""))
-    due, alive, kills = (20_000 if on_disk else 5_000, 10_000, 20) if full else (1_000, 500, 2)
+    due, alive, kills = 1_000, 500, 2
+    if full:
+        due, alive, kills = (20_000, 10_000, 20) if on_disk else (5_000, 5_000, 20)
     lease = 2 if on_disk else 15
-    options = {key: value for key, value in place.items() if on_disk or key != "directory_root"}
-    service = service_with(**options, lease=lease, batch_size=20, sweep_interval=60)
+    options = {key: str(value) for key, value in place.items()}
+    # So small that a sweep is slow enough to be killed.
+    batch_size = 5 if full else 2
+    service = service_with(**options, lease=lease, batch_size=batch_size, sweep_interval=60)
     fs = get_filesystem("plots")
     living = [f"alive-{n:05}" for n in range(alive)]
     doomed = [f"due-{n:05}" for n in range(due)]
