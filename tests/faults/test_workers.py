@@ -78,7 +78,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     on_disk = place["type"] == "osfs"
     if not full and not on_disk:
         pytest.skip("in the full form alone")
-    due, alive, kills = 1_000, 500, 2
+    due, alive, kills = 1_000, 500, 1
     if full:
         due, alive, kills = (20_000, 10_000, 20) if on_disk else (5_000, 5_000, 20)
     lease = 2 if on_disk else 15

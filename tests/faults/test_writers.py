@@ -188,7 +188,7 @@ def harm_in(namespace: str, kind: str, story: Story) -> list[str]:
     "no file without a record where a default_ttl applies, no permanent file lost",
 )
 @pytest.mark.parametrize(
-    ("place", "short"), [("osfs", (3, "")), ("s3fs", (4, "replace what"))], indirect=["place"]
+    ("place", "short"), [("osfs", (5, "")), ("s3fs", (4, "replace what"))], indirect=["place"]
 )
 def test_a_writer_killed_at_any_step_leaves_no_file_for_ever_and_loses_no_permanent_one(
     place: dict[str, Any],
@@ -201,7 +201,7 @@ def test_a_writer_killed_at_any_step_leaves_no_file_for_ever_and_loses_no_perman
     settings = {**place, **records, "namespaces": {"temporary/*": {"default_ttl": 600}}}
     teller = Actor(settings, tell_all, *((1, "") if full else short))
     try:
-        kills, harm = teller.result(timeout=1_200 if full else 60)
+        kills, harm = teller.result(timeout=1_200 if full else 100)
     finally:
         teller.kill()
     assert harm == []
