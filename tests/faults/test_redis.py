@@ -106,7 +106,7 @@ def keep_writing_and_sweeping(client: int, count: Any, stop: Event) -> tuple[lis
 def test_a_redis_that_is_killed_and_started_again_loses_no_acknowledged_record(
     race_with: Callable[..., Race], full: bool, measured: Measured
 ) -> None:
-    kills = 10 if full else 2
+    kills = 10 if full else 1
     jobs = [keep_expiring] * 3 + [keep_writing_and_sweeping]
     with running_redis(appendonly="yes", appendfsync="always") as server:
         race = race_with(redis_url=server.url, lease=1)
@@ -331,7 +331,7 @@ def test_every_call_succeeds_where_redis_is_far_away(
 ) -> None:
     acts = {**WRITES, **READS}
     filled = {name: scene.filled("default_ttl" in name or name in READS) for name in acts}
-    scene.proxy.delay = 0.2
+    scene.proxy.delay = 0.2 if full else 0.05
     with ThreadPoolExecutor(len(acts)) as pool:
         futures = {name: pool.submit(answer, act, filled[name]) for name, act in acts.items()}
         answers = {name: future.result() for name, future in futures.items()}
