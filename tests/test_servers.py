@@ -38,7 +38,7 @@ def store_at(djfs: Callable[..., None]) -> Callable[..., ExpirationStore]:
 
 THREE = [("a", 26379), ("b", 1), ("c", 2)]
 FORMS: list[tuple[str, list[tuple[str, int]], str, dict[str, Any]]] = [
-    ("redis+sentinel://a,b:1,c:2/main", THREE, "main", {}),
+    ("redis+sentinel://a,b:1,c:2/main/", THREE, "main", {}),
     ("redis+sentinel://a,b:1,c:2/main/5", THREE, "main", {"db": 5}),
     ("redis+sentinel://a,b:1,c:2/5?master_name=main", THREE, "main", {"db": 5}),
     ("redis+sentinel://me:h%2Fsh@a,b:1,c:2/main", THREE, "main", {"password": "h/sh"}),
@@ -73,6 +73,8 @@ WRONG = [
     (f"redis+cluster://:{SECRET}/1@127.0.0.1:1", "%2F"),
     (f"redis+sentinel://:{SECRET}@a:b/main", "ports"),
     (f"redis+cluster://:{SECRET}@,", "ports"),
+    (f"redis+cluster://:{SECRET}@a/main", "ports"),
+    (f"redis+sentinel://:{SECRET}@a/main/other", "ports"),
     (f"redis+cluster://:{SECRET}@a?no_such_option=1", "options"),
     (f"redis+sentinel://:{SECRET}@a,b/0", "master_name"),
     (f"redis+cluster://:{SECRET}@a/3", "database"),

@@ -146,7 +146,11 @@ def _several(url: str, kind: str, tls: bool) -> Address:
         other, _, more = other.rpartition("://")[2].partition("?")
         hosts += "," + other.partition("/")[0].rpartition("@")[2]
         query += f"&{more}"
-    *service, db = path.strip("/").rpartition("/") if "/" in path else _one_part(path)
+    *service, db = [*filter(None, path.split("/"))] or [""]
+    if db and not db.isdigit():
+        service, db = [*service, db], ""
+    if len(service) > (kind == "sentinel"):
+        raise ValueError("the path names too much")
     scheme = "rediss" if tls else "redis"
     options = _parse_url(f"{scheme}://{credentials}{at}localhost/{db}?{query}")
     del options["host"]
@@ -160,10 +164,6 @@ def _several(url: str, kind: str, tls: bool) -> Address:
     address = Address(url, kind, [_host(h, kind) for h in hosts.split(",")], options, named, guide)
     _check(address)
     return address
-
-
-def _one_part(path: str) -> tuple[str, ...]:
-    return ("", path) if path.isdigit() or not path else (path, "")
 
 
 def _host(place: str, kind: str) -> tuple[str, int]:
