@@ -74,12 +74,19 @@ def _broker(redis_url: str) -> dict[str, Any]:
     if address and address.kind == "sentinel":
         return _behind_sentinels(address, quickly)
     if not (address and address.kind == "cluster"):
-        where = {"broker_url": redis_url, "result_backend": redis_url}
+        where = dict.fromkeys(("broker_url", "result_backend"), _checking(redis_url))
     elif hasattr(settings, "CELERY_BROKER_URL"):
         where = {}
     else:
         raise ConfigurationError(NO_BROKER)
     return {**where, "broker_transport_options": quickly}
+
+
+def _checking(redis_url: str) -> str:
+    """Have Celery check certificates where the address does not say: redis-py does by itself."""
+    if not redis_url.startswith("rediss://") or "ssl_cert_reqs=" in redis_url:
+        return redis_url
+    return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=required"
 
 
 def _behind_sentinels(address: Address, quickly: dict[str, Any]) -> dict[str, Any]:

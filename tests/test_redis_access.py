@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import redis
 from django.core.checks import run_checks
 from redis.exceptions import NoPermissionError
 
-from djpyfs import get_filesystem
-from tests.servers import HOST, RedisServer, wait_for
+from djpyfs import RecordStoreUnavailable, get_filesystem
+from tests.servers import HOST, RedisServer, free_port, installed, wait_for
 from tests.services import Service, run_client
 from tests.test_compose import SERVICES, filled_in
 
@@ -48,7 +49,7 @@ def denied(server: RedisServer) -> Iterator[Callable[[], list[str]]]:
 
 
 CLIENT = """
-from djpyfs import get_filesystem
+from djpyfs import RecordStoreUnavailable, get_filesystem
 fs = get_filesystem("disk")
 for name, seconds in ("one-shot", 1), ("swept", 0):
     fs.writebytes(name, b"")
@@ -63,7 +64,7 @@ def test_the_whole_service_runs_with_it(
     files = tmp_path / "files" / "disk"
     with service.process("worker"), service.process("flower"), service.process("beat"):
         run_client(CLIENT, service.environ(one_shot=True))
-        wait_for(lambda: not list(files.iterdir()) or denied(), 30, "both deletions")
+        wait_for(lambda: not list(files.iterdir()) or denied(), 60, "both deletions")
         wait_for(lambda: any(answering(service)) or denied(), 30, "the worker in Flower")
         ping = "from djpyfs_tasks import app; print(app.control.inspect(timeout=5).ping())"
         assert "pong" in run_client(ping, service.environ())  # as the container's health check does
@@ -113,3 +114,39 @@ def test_it_can_touch_nothing_else(url: str) -> None:
 def test_nobody_comes_in_without_the_password(server: RedisServer) -> None:
     with contextlib.closing(server.client()) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
+
+
+# -- TLS
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis that talks TLS alone, under a certificate of its own."""
+    here, port = tmp_path_factory.mktemp("tls"), str(free_port())
+    make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    out = ["-addext", f"subjectAltName=IP:{HOST}", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([installed("openssl"), *make, *out], cwd=here, check=True, capture_output=True)
+    files = {"tls-cert-file": f"{here}/cert.pem", "tls-key-file": f"{here}/key.pem"}
+    options = {**files, "tls-ca-cert-file": f"{here}/cert.pem", "tls-auth-clients": "no"}
+    server = RedisServer(here, **{"port": "0", "tls-port": port, **options})
+    server.port = int(port)
+    server.start()
+    yield f"rediss://{HOST}:{port}/0?ssl_ca_certs={here}/cert.pem"
+    server.stop()
+
+
+def test_the_service_runs_over_tls(encrypted: str, tmp_path: Path, server: RedisServer) -> None:
+    service = Service(tmp_path, server, redis_url=encrypted)
+    files = tmp_path / "files" / "disk"
+    with service.process("worker"), service.process("beat"):
+        run_client(CLIENT, service.environ(one_shot=True))
+        wait_for(lambda: not list(files.iterdir()), 60, "both deletions")
+    service.close()
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(
+    encrypted: str, djfs: Callable[..., None]
+) -> None:
+    djfs(type="memory", redis_url=encrypted.partition("?")[0])
+    with pytest.raises(RecordStoreUnavailable, match="certificate verify failed"):
+        get_filesystem("plots").expire("a", 5)
