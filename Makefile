@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 asked = $(filter-out 0 no false,$(1))
 
-.PHONY: help demo test test-faults lint bench pythons clean
+.PHONY: help demo test test-faults guards lint bench pythons clean
 .DELETE_ON_ERROR:
 # Two targets share one environment, which pip must not change twice at a time.
 .NOTPARALLEL:
@@ -18,6 +18,7 @@ help:
 	@echo "make demo ONCE=1    plays the demo's scenario by itself; S3=1: on an S3 endpoint"
 	@echo "make test           style, types, tests"
 	@echo "make test-faults    the fault suite in its full form, and the table of what it measured"
+	@echo "make guards         takes out each guard of the code in turn: some test must go red"
 	@echo "make lint           style and types alone"
 	@echo "make bench          speed, against the bare calls and against openedx-django-pyfs"
 	@echo "make pythons        the wheel on every Python on PATH, with each Django"
@@ -31,6 +32,9 @@ test: lint
 
 test-faults: .venv/dev.stamp
 	$(RUN) -m pytest tests/faults --full $(ARGS)
+
+guards: .venv/dev.stamp
+	$(RUN) -m tests.guards $(ARGS)
 
 lint: .venv/dev.stamp
 	$(RUN) -m ruff check

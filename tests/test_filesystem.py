@@ -19,6 +19,7 @@ import fs.copy
 import fs.move
 import pytest
 from fs import errors
+from fs.base import FS
 from fs.memoryfs import MemoryFS
 
 from djpyfs import (
@@ -28,6 +29,7 @@ from djpyfs import (
     expire_objects,
     get_filesystem,
 )
+from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from tests.servers import HOST, wait_for
 
@@ -278,10 +280,56 @@ def test_a_file_that_is_written_to_for_longer_than_the_grace_stays(
 # -- remove, move, copy
 
 
+REMOVALS: dict[str, Callable[[ExpiringFS], object]] = {
+    "sweep": lambda fs: expire_objects(),
+    "remove": lambda fs: fs.remove("a.png"),
+}
+
+
+class SlowToRemove(MemoryFS):
+    """Takes its time to remove a file."""
+
+    removing, go_on = threading.Event(), threading.Event()
+
+    def remove(self, path: str) -> None:
+        self.removing.set()
+        self.go_on.wait(10)
+        super().remove(path)
+
+
+class SlowBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return SlowToRemove()
+
+
+@pytest.mark.parametrize("write", ["writebytes", "open"])
+@pytest.mark.parametrize("removed_by", REMOVALS)
+def test_a_write_waits_for_a_removal_and_brings_the_file_back(
+    djfs: Callable[..., None], removed_by: str, write: str
+) -> None:
+    djfs(type="tests.test_filesystem.SlowBackend")
+    plots = get_filesystem("plots")
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 0 if removed_by == "sweep" else 100)
+    SlowToRemove.removing.clear()
+    SlowToRemove.go_on.clear()
+    with ThreadPoolExecutor(2) as pool:
+        removal = pool.submit(REMOVALS[removed_by], plots)
+        SlowToRemove.removing.wait(10)
+        writing = pool.submit(WRITES[write], plots, "a.png")
+        with pytest.raises(TimeoutError):
+            writing.result(0.2)
+        SlowToRemove.go_on.set()
+        removal.result(10), writing.result(10)
+    assert plots.exists("a.png")
+    assert plots.expiration("a.png") is None
+
+
 def test_remove_forgets_the_deadline(plots: ExpiringFS) -> None:
     plots.writebytes("a.png", b"old")
-    plots.expire("a.png", 0)
+    plots.expire("a.png", 100)
     plots.remove("a.png")
+    assert plots.expiration("a.png") is None
     plots.writebytes("a.png", b"new")
     assert plots.expiration("a.png") is None
     assert expire_objects().deleted == 0
@@ -443,6 +491,15 @@ def test_a_rewrite_keeps_a_deadline_that_was_set_by_hand(memos: ExpiringFS) -> N
 def test_a_record_is_there_before_the_first_byte(memos: ExpiringFS) -> None:
     with memos.open("a.png", "wb"):
         assert memos.expiration("a.png") is not None
+
+
+def test_the_default_life_begins_when_the_write_has_ended(memos: ExpiringFS) -> None:
+    with memos.open("a.png", "wb"):
+        begun = memos.expiration("a.png")
+    ended = memos.expiration("a.png")
+    assert begun
+    assert ended
+    assert ended > begun
 
 
 def test_a_write_that_comes_to_nothing_leaves_no_record(memos: ExpiringFS) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from djpyfs import ConfigurationError, RecordStoreError, conf, expirations
 from djpyfs.conf import SECOND
 from djpyfs.expirations import Backoff, Claim, ExpirationStore, store_for
 from tests.conftest import records_of
-from tests.servers import RedisServer, running_redis, wait_for
+from tests.servers import RedisServer, python, running_redis, wait_for
 
 LEASE = 30 * SECOND
 SHORT = SECOND // 5
@@ -58,6 +59,19 @@ def settle(store: ExpirationStore, member: bytes, token: int, failure: str = "")
     return settled.retried, settled.set_aside
 
 
+def another_member(store: ExpirationStore, member: bytes) -> bytes:
+    """Return a member on another shard, where there is one."""
+    others = [b"n\0other %d" % number for number in range(50)]
+    elsewhere = [other for other in others if store.shard_of(other) != store.shard_of(member)]
+    return (elsewhere or others)[0]
+
+
+def fail(store: ExpirationStore, member: bytes, attempts: int) -> None:
+    failures = [(member, "no")]
+    backoff = Backoff(attempts, 100 * SECOND)
+    store.settle(store.shard_of(member), claim(store).token, [], failures, backoff)
+
+
 def is_free_later(store: ExpirationStore, verb: Callable[[], Any]) -> float:
     started = time.monotonic()
     verb()
@@ -81,6 +95,20 @@ def test_a_ticket_is_good_for_its_uses_and_its_time(store: ExpirationStore) -> N
     ]
     assert not store.use_ticket(b"n\0a", "never issued")
     wait_for(lambda: not store.use_ticket(b"n\0a", "late", 0))
+
+
+def test_a_use_that_many_ask_for_at_a_time_is_taken_once(store: ExpirationStore) -> None:
+    now, _ = store.deadline(b"n\0a")
+    start = threading.Barrier(20)
+
+    def use(ticket: str) -> bool:
+        start.wait(10)
+        return store.use_ticket(b"n\0a", ticket)
+
+    with ThreadPoolExecutor(20) as pool:
+        for ticket in "one", "two", "three":
+            store.issue_ticket(b"n\0a", ticket, 1, now + 60 * SECOND)
+            assert sum(pool.map(use, [ticket] * 20)) == 1
 
 
 def test_schedule_takes_many_members_of_all_shards(store: ExpirationStore) -> None:
@@ -153,10 +181,12 @@ def test_the_token_of_a_lapsed_claim_settles_nothing(store: ExpirationStore) -> 
         lambda store: store.touch(b"n\0a", SECOND),
         lambda store: store.carry(b"n\0a", b"n\0b"),
         lambda store: store.carry(b"n\0b", b"n\0a"),
+        lambda store: store.carry(b"n\0a", another_member(store, b"n\0a")),
         lambda store: store.place(b"n\0a", 1),
         lambda store: store.reserve(b"n\0a", LEASE),
     ],
-    ids="schedule schedule_many cancel touch carry_from carry_to place reserve".split(),
+    ids="""schedule schedule_many cancel touch
+        carry_from carry_to carry_across place reserve""".split(),
 )
 def test_a_writer_waits_until_the_claim_has_ended(
     store: ExpirationStore, verb: Callable[[ExpirationStore], Any]
@@ -267,6 +297,14 @@ def test_touch_registers_nothing_where_somebody_has_cancelled_meanwhile(
     assert store.touch(b"n\0a", SECOND, 100 * SECOND, registered).deadline == 0
 
 
+def test_touch_leaves_permanent_what_was_made_so_while_it_was_written(
+    store: ExpirationStore,
+) -> None:
+    registered = store.touch(b"n\0a", SECOND, 100 * SECOND).deadline
+    store.cancel(b"n\0a")
+    assert store.touch(b"n\0a", SECOND, 100 * SECOND, registered).deadline == 0
+
+
 def test_touch_renews_what_the_same_write_has_registered_even_overdue(
     store: ExpirationStore,
 ) -> None:
@@ -302,19 +340,6 @@ def test_carry_without_a_deadline_changes_nothing(store: ExpirationStore) -> Non
     target = store.schedule([b"n\0b"], 10 * SECOND)
     assert store.carry(b"n\0a", b"n\0b") == (0, target)
     assert store.deadlines([b"n\0a", b"n\0b"])[1] == [0, target]
-
-
-def another_member(store: ExpirationStore, member: bytes) -> bytes:
-    """Return a member on another shard, where there is one."""
-    others = [b"n\0other %d" % number for number in range(50)]
-    elsewhere = [other for other in others if store.shard_of(other) != store.shard_of(member)]
-    return (elsewhere or others)[0]
-
-
-def fail(store: ExpirationStore, member: bytes, attempts: int) -> None:
-    failures = [(member, "no")]
-    backoff = Backoff(attempts, 100 * SECOND)
-    store.settle(store.shard_of(member), claim(store).token, [], failures, backoff)
 
 
 @pytest.mark.parametrize(
@@ -403,6 +428,41 @@ def test_a_record_is_not_put_back_over_a_deadline_that_is_not_the_one_expected(
     renewed = store.schedule([b"n\0a"], 20 * SECOND)
     store.place(b"n\0a", 1, expected=0)
     assert store.deadline(b"n\0a")[1] == renewed
+
+
+def test_the_token_of_a_lapsed_claim_puts_nothing_off(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    lapsed = claim(store, lease=1)
+    renewed = claim_later(store)
+    put_off = {SECOND: [b"n\0a"]}
+    store.settle(store.shard_of(b"n\0a"), lapsed.token, [], put_off=put_off)
+    settle(store, b"n\0a", renewed.token)
+    assert store.record(b"n\0a") is None
+
+
+def pause_after_failure(store: ExpirationStore, member: bytes) -> float:
+    """Seconds until a member, whose deletion fails once more, is tried again."""
+    token = store.claim_one(member, LEASE, early=1).token
+    backoff = Backoff(9, 4 * SECOND, 10 * SECOND)
+    store.settle(store.shard_of(member), token, [], [(member, "no")], backoff)
+    return store.claim_one(member, LEASE).wait / SECOND
+
+
+def test_the_pause_doubles_with_each_attempt_up_to_the_longest(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    for longest in 4, 8, 10, 10, 10:
+        assert longest / 2 - 1 < pause_after_failure(store, b"n\0a") <= longest
+
+
+def test_what_failed_together_is_not_tried_again_together(store: ExpirationStore) -> None:
+    members = [b"n\0%d" % number for number in range(20)]
+    store.schedule(members, 0)
+    for shard in store.shards:
+        found = store.claim(shard, 20, LEASE)
+        failures = [(member, "no") for member in found.members]
+        store.settle(shard, found.token, [], failures, Backoff(2, 100 * SECOND))
+    waits = [store.claim_one(member, LEASE).wait / SECOND for member in members]
+    assert max(waits) - min(waits) > 10
 
 
 def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationStore) -> None:
@@ -539,3 +599,38 @@ def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_through(
         found = store.claim(0, 10, LEASE)
         store.settle(0, found.token, found.members)
         assert store.deadline(b"n\0a")[1] == 0
+
+
+FORK = """
+import os, signal, sys, threading
+from django.conf import settings
+settings.configure(DJFS={"type": "memory", "redis_url": "memory://"})
+from djpyfs import conf
+from djpyfs.expirations import store_for
+
+inside, go_on = threading.Event(), threading.Event()
+
+class Slow(list):
+    def __iter__(self):
+        inside.set()
+        go_on.wait()
+        return super().__iter__()
+
+schedule = lambda: store_for(conf.current()).schedule(Slow([b"n\\0a"]), 1)
+threading.Thread(target=schedule).start()
+inside.wait()
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    store_for(conf.current()).schedule([b"n\\0b"], 1)
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+go_on.set()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_fork_in_the_midst_of_a_call_leaves_the_child_a_store_that_works() -> None:
+    process = python(FORK)
+    process.communicate(timeout=30)
+    assert process.returncode == 0

@@ -177,6 +177,15 @@ def test_what_was_set_aside_can_be_forgotten(store: ExpirationStore) -> None:
     assert store.counts()[1:] == (0, 0, 0, 0, 0)
 
 
+def test_a_deadline_ends_what_had_failed(store: ExpirationStore) -> None:
+    store.schedule([b"n\0a"], 0)
+    shard = store.shard_of(b"n\0a")
+    token = store.claim(shard, 1, LEASE).token
+    store.settle(shard, token, [], [(b"n\0a", "no")], Backoff(2))
+    deadline = store.schedule([b"n\0a"], 100 * SECOND)
+    assert store.deadline(b"n\0a")[1] == deadline
+
+
 def test_only_what_was_set_aside_is_tried_again_or_forgotten(store: ExpirationStore) -> None:
     deadline = store.schedule([b"n\0a"], 100 * SECOND)
     assert store.retry([b"n\0a"]) == store.forget([b"n\0a"]) == []

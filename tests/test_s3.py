@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import unittest
 import urllib.request
 import uuid
@@ -708,7 +709,11 @@ os._exit(0)
 def test_a_filesystem_that_was_opened_before_a_fork_serves_parent_and_child(
     start_store: Callable[..., tuple[Store, S3Backend]],
 ) -> None:
-    store, _ = start_store(lambda command, path, body: (200, path))
+    def answer(command: str, path: str, body: bytes) -> tuple[int, str]:
+        time.sleep(0.5 * path.endswith("/0"))  # so that both wait for an answer at a time
+        return 200, path
+
+    store, _ = start_store(answer)
     place = {"type": "s3fs", "bucket": "bucket", "endpoint_url": store.url, **CREDENTIALS}
     command = [sys.executable, "-c", FORK, json.dumps({"redis_url": "memory://", **place})]
     subprocess.run(command, check=True, timeout=60)

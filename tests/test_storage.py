@@ -69,6 +69,26 @@ def test_who_saves_at_the_same_time_gets_a_name_of_his_own(
     assert sorted(int(storage.open(name).read()) for name in names) == list(range(40))
 
 
+class LateStorage(ExpiringStorage):
+    """Somebody else takes a name after it was found free."""
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        found = super().get_available_name(name, max_length)
+        if found == "a":
+            ExpiringStorage(self.namespace).save("a", ContentFile(b"theirs"))
+        return found
+
+
+def test_what_was_saved_in_between_is_not_overwritten(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    storage = LateStorage("uploads")
+    name = storage.save("a", ContentFile(b"ours"))
+    assert storage.open("a").read() == b"theirs"
+    assert storage.open(name).read() == b"ours"
+
+
 def test_a_name_that_leads_out_is_a_suspicious_operation(storage: ExpiringStorage) -> None:
     for name in "../a", "d/../../a", "..\\a":
         for act in storage.open, storage.exists, storage.size, storage.delete, storage.url:

@@ -150,6 +150,27 @@ def test_a_storage_that_replaces_files_has_always_one_of_both(on_moto: ExpiringF
     assert on_moto.readbytes("sub/a.png") == b"new"
 
 
+class OvertakenStorage(FileSystemStorage):
+    """Somebody else is always faster."""
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        super().save(name, ContentFile(b"theirs"))
+        return super().save(name, content)
+
+
+def test_a_file_that_somebody_else_was_faster_to_store_is_left_alone(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    settings.STORAGES["default"]["BACKEND"] = f"{__name__}.{OvertakenStorage.__name__}"
+    djfs(type="storage")
+    files = get_filesystem("plots")
+    with pytest.raises(errors.ResourceLocked):
+        files.writebytes("a.png", b"ours")
+    assert files.listdir("/") == ["a.png"]
+    assert files.readbytes("a.png") == b"theirs"
+
+
 class PrunedStorage(FileSystemStorage):
     """Somebody else removes the empty directory ``d``, and those above it, once it was listed."""
 

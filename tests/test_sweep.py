@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import ANY
 
 import pytest
@@ -14,12 +14,12 @@ from fs.base import FS
 from fs.errors import RemoteConnectionError
 from fs.memoryfs import MemoryFS
 
-from djpyfs import BackendUnavailable, SweepReport, expire_objects, get_filesystem
-from djpyfs.backends import Lease, Outcome
+from djpyfs import BackendUnavailable, SweepReport, conf, expire_objects, get_filesystem
+from djpyfs.backends import Lease, Outcome, backend_for
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
-from djpyfs.sweeper import recent_sweeps, sweep
+from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
 from tests.servers import RedisServer
 
 
@@ -346,6 +346,68 @@ def test_a_broken_record_is_set_aside_alone_and_at_once(
     redis_server.client().zadd(key, dict.fromkeys(broken, 1))
     report = expire_objects()
     assert (report.deleted, report.failed, report.set_aside) == (1, len(broken), len(broken))
+
+
+class Lingering(MemoryBackend):
+    """Notes what is left of the lease when it deletes; the next claim will take a while."""
+
+    left: ClassVar[list[float]] = []
+    server: ClassVar[RedisServer]
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        self.left.append(lease.remaining())
+        self.linger()
+        return super().delete(entries, lease)
+
+    @classmethod
+    def linger(cls) -> None:
+        with cls.server.client() as client:
+            client.client_pause(500)
+
+
+def test_a_lease_counts_from_before_the_claim_was_sent_and_ends_early(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    Lingering.left, Lingering.server = [], redis_server
+    own = {"type": "tests.test_sweep.Lingering", "lease": 10, "batch_size": 1}
+    djfs(**own, redis_url=redis_server.url, key_prefix="lingering")
+    plots = get_filesystem("plots")
+    fill(plots, "a", "b", "c")
+    expire_objects(limit=1)  # nothing is left to be loaded
+    Lingering.left.clear()
+
+    Lingering.linger()
+    expire_objects()
+    plots.expire("d")  # waits for the end of the last pause
+    Lingering.linger()
+    delete_if_due("plots", "d")
+
+    assert len(Lingering.left) == 3
+    assert max(Lingering.left) < 10 - 1 - 0.4
+
+
+class EndingLease:
+    """A lease that is looked at so many times before it has ended."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def remaining(self) -> float:
+        self._looks -= 1
+        return float(self._looks)
+
+
+@pytest.mark.parametrize("place", ["osfs", "memory"], indirect=True)
+def test_what_is_left_of_a_batch_when_the_lease_ends_stays(
+    djfs: Callable[..., None], place: dict[str, Any]
+) -> None:
+    djfs(**place)
+    fill(get_filesystem("plots"), *"abc")
+    entries = [Entry("plots", name) for name in "abc"]
+    outcome = backend_for(conf.current(), "plots").delete(entries, EndingLease(3))
+    assert 0 < len(outcome.deleted) < 3
+    assert not outcome.missing
+    assert len(get_filesystem("plots").listdir("/")) == 3 - len(outcome.deleted)
 
 
 def test_an_idle_sweep_is_one_round_trip_per_shard(
