@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -337,6 +338,14 @@ def test_alerts_name_outcomes_that_exist() -> None:
     assert {outcome for names in named for outcome in names.split("|")} <= set(OUTCOMES)
 
 
+def _is_ready(port: int) -> bool:
+    try:
+        urlopen(f"http://{HOST}:{port}/-/ready", timeout=10).close()
+    except HTTPError:  # it listens before it has read what it keeps
+        return False
+    return True
+
+
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[int]:
     """A Prometheus with the rules of deploy/ that scrapes this process; its port."""
@@ -355,6 +364,7 @@ def prometheus(tmp_path: Path) -> Iterator[int]:
         server = Server([installed("prometheus"), *arguments], own)
         server.start()
         try:
+            wait_for(lambda: _is_ready(own), what="Prometheus")
             yield own
         finally:
             server.stop()
