@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import redis
@@ -150,3 +153,30 @@ def test_a_certificate_that_nobody_trusts_is_refused(
     djfs(type="memory", redis_url=encrypted.partition("?")[0])
     with pytest.raises(RecordStoreUnavailable, match="certificate verify failed"):
         get_filesystem("plots").expire("a", 5)
+
+
+def test_flower_lets_nobody_in_without_the_password(
+    server: RedisServer, url: str, tmp_path: Path
+) -> None:
+    service = Service(tmp_path, server, redis_url=url)
+    site = f"http://{HOST}:{service.flower_port}"
+
+    def status(path: str, **headers: str) -> int:
+        try:
+            with urlopen(Request(site + path, headers=headers), timeout=10) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0  # not there yet
+
+    locked = {"FLOWER_BASIC_AUTH": "admin:secret", "FLOWER_UNAUTHENTICATED_API": "false"}
+    with service.process("flower", **locked):
+        wait_for(lambda: status("/healthcheck") == 200, 60, "Flower")
+        paths = ["/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"]
+        assert {path: status(path) for path in paths} == dict.fromkeys(paths, 401)
+        key = b64encode(b"admin:secret").decode()
+        assert status("/workers", Authorization=f"Basic {key}") == 200
+        assert status("/workers", Authorization=f"Basic {key[:-4]}") == 401
+    service.close()
