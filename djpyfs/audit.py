@@ -171,14 +171,19 @@ class _WithinWalker(Walker):
     """Stays within the namespace: a link to a directory may lead anywhere."""
 
     def check_open_dir(self, fs: FS, path: str, info: Info) -> bool:
-        return info.get("link", "target") is None
+        return not _is_link(info)
 
 
 def _walk(files: FS) -> Iterator[str]:
     # A sweep prunes what has become empty.
     walker = _WithinWalker(on_error=lambda _, error: isinstance(error, ResourceNotFound))
     entries: Iterable[tuple[str, Info]] = walker.info(files, namespaces=["basic", "link"])
-    return (path.lstrip("/") for path, info in entries if not info.is_dir)
+    found = (path for path, info in entries if not info.is_dir and not _is_link(info))
+    return (path.lstrip("/") for path in found)
+
+
+def _is_link(info: Info) -> bool:
+    return info.get("link", "target") is not None
 
 
 def _batches(paths: Iterator[str]) -> Iterator[list[str]]:
