@@ -448,8 +448,7 @@ class Machine(RuleBasedStateMachine):
         self.of(destination)
         goes = goes and (overwrite or not model.is_seen(destination))
         waits = goes and source != destination
-        began, was_busy = self.world.now, model.is_busy(destination)
-        self.world.refuses_writes = refused
+        began, self.world.refuses_writes = self.world.now, refused
         with self.waiting(*[source, destination] * waits):
             try:
                 fs.move(source.path, path, overwrite)
@@ -464,12 +463,18 @@ class Machine(RuleBasedStateMachine):
         self.world.refuses_writes = False
         if waits and refused:
             model.fail_to_move(source, destination)
-            if was_busy and (record := model.records.get(destination)):
-                # That it had passed may have been seen before the claim had lapsed.
-                record.due = self.due_of(destination)
-                assert began <= record.due <= self.world.now
         elif waits:
             model.move(source, destination)
+        if waits:
+            self.look_at_deadlines(began, source, destination)
+
+    def look_at_deadlines(self, began: int, *moved: Entry) -> None:
+        """A deadline that has passed may have been carried before a wait for the other name."""
+        for entry in moved:
+            record = self.model.records.get(entry)
+            if record and record.due == self.world.now > began:
+                record.due = self.due_of(entry)
+                assert began <= record.due <= self.world.now
 
     @rule(source=entries, path=paths, overwrite=st.booleans())
     def copy(self, source: Entry, path: str, overwrite: bool) -> None:
@@ -499,10 +504,12 @@ class Machine(RuleBasedStateMachine):
         fs, is_seen = self.of(source), model.is_seen(source)
         self.of(destination)
         concerned = [source, destination] if is_seen else [source] * (source in model.files)
+        began = self.world.now
         with self.waiting(*concerned):
             fs.movedir("d", "e")
         if is_seen:
             model.move(source, destination)
+            self.look_at_deadlines(began, source, destination)
         elif concerned:  # what is hidden goes with its directory
             del model.files[source]
             model.records.pop(source, None)
