@@ -20,7 +20,7 @@ export class Board {
   // Take in all files there are, as the server has listed them at its time `now`.
   takeAll(files, now) {
     const alive = new Set(files.map((file) => file.name));
-    for (const file of files.sort((a, b) => b.deadline - a.deadline)) this.#take(file, now);
+    for (const file of files.sort((a, b) => a.deadline - b.deadline)) this.#take(file, now);
     for (const [name, { since }] of this.#shown) {
       // A list from before the file was made says nothing about it.
       if (!alive.has(name) && since < now) this.#drop(name);
