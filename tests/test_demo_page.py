@@ -152,7 +152,7 @@ def test_an_upload_is_listed_with_its_link_and_vanishes_in_time_without_a_reload
     hear(page, f"{name} uploaded. It lives for 10 seconds.")
     expect(page.locator("#upload-file")).to_have_value("")
     with page.expect_popup() as popup:
-        row.get_by_role("link", name=name, exact=True).click()
+        row.get_by_role("link", name=name, exact=True).press("Enter")
     expect(popup.value.locator("body")).to_have_text("to be gone soon")
 
     expect(row).to_have_count(0, timeout=GONE_WITHIN)
@@ -197,7 +197,7 @@ def test_an_upload_that_is_refused_says_why_beside_its_field(
     if megabytes:
         (tmp_path / "file").write_bytes(bytes(megabytes * 2**20))
         page.set_input_files("#upload-file", tmp_path / "file")
-    page.get_by_role("button", name="Upload it").click()
+    page.get_by_role("button", name="Upload it").press("Enter")
     expect(page.locator(".error:visible")).to_have_text([cure])
     expect(page.get_by_label("File", exact=True)).to_be_focused()
     after = page.request.get(f"{page.url}state").json()["uploads"]
@@ -232,7 +232,7 @@ def test_a_bad_value_gets_one_error_beside_its_field_and_nothing_is_written(
     before = page.request.get(f"{page.url}state").json()["plots"]
     wrong = page.get_by_label(field, exact=True).locator("visible=true")
     wrong.fill(value)
-    page.get_by_role("button", name="Draw it").click()
+    page.get_by_role("button", name="Draw it").press("Enter")
     expect(page.locator(".error:visible")).to_have_text([cure])
     expect(wrong).to_be_focused()
     expect(wrong).to_have_attribute("aria-invalid", "true")
