@@ -297,14 +297,6 @@ def test_touch_registers_nothing_where_somebody_has_cancelled_meanwhile(
     assert store.touch(b"n\0a", SECOND, 100 * SECOND, registered).deadline == 0
 
 
-def test_touch_leaves_permanent_what_was_made_so_while_it_was_written(
-    store: ExpirationStore,
-) -> None:
-    registered = store.touch(b"n\0a", SECOND, 100 * SECOND).deadline
-    store.cancel(b"n\0a")
-    assert store.touch(b"n\0a", SECOND, 100 * SECOND, registered).deadline == 0
-
-
 def test_touch_renews_what_the_same_write_has_registered_even_overdue(
     store: ExpirationStore,
 ) -> None:

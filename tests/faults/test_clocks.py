@@ -31,11 +31,13 @@ for number in range(50):
     deadlines[name] = fs.expiration(name).timestamp()
 fs.writebytes("later", b"")
 fs.expire("later", seconds=600)
-link = fs.get_url("later", timeout=2)
+link = fs.get_url("later", timeout=5)
 client = Client()
 answers = [client.get(link).status_code]
-time.sleep(2.5)
-answers.append(client.get(link).status_code)
+end = time.monotonic() + 30
+while (answer := client.get(link).status_code) == 200 and time.monotonic() < end:
+    time.sleep(0.05)
+answers.append(answer)
 print(json.dumps([deadlines, answers, time.time()]))
 """
 
