@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("full"):
         return
     marks = [(item, item.get_closest_marker("long")) for item in items]
-    left = [item for item, mark in marks if mark and item.name not in mark.kwargs["but"]]
+    left = [item for item, mark in marks if mark and item.name not in mark.kwargs.get("but", ())]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
 

@@ -134,13 +134,14 @@ def test_a_disk_that_is_stale_as_a_whole_costs_no_file_an_attempt(
     measured("1,000 put off, 0 attempts")
 
 
+@pytest.mark.long
 @pytest.mark.fault("a disk that has become read-only", "every file is put off")
 def test_a_disk_that_is_read_only_costs_no_file_an_attempt(
     djfs: Callable[..., None], small_disk: tuple[Path, int], measured: Measured
 ) -> None:
     disk, limit = small_disk
     if limit:
-        pytest.skip("needs a mount: run it with --full, where that is permitted")
+        pytest.skip("no disk can be mounted here: run it as root, where that is permitted")
     djfs(type="osfs", directory_root=disk)
     plots = get_filesystem("plots")
     for name in names("file", 10):

@@ -307,12 +307,11 @@ def test_every_call_ends_where_redis_accepts_and_never_answers(
     measured(f"{len(acts)} calls, the longest {longest:.1f} s")
 
 
+@pytest.mark.long  # 4 s for each of the calls
 @pytest.mark.fault("Redis falls silent in the middle of a call", "it ends within 5 s")
 def test_every_write_ends_where_redis_falls_silent_half_way(
-    scene: Scene, full: bool, measured: Measured
+    scene: Scene, measured: Measured
 ) -> None:
-    if not full:
-        pytest.skip("takes 4 s for each of the calls: run it with --full")
     longest = 0.0
     for act in WRITES.values():
         fs = scene.filled()

@@ -111,18 +111,17 @@ def raised_by(calls: Iterable[Callable[[], object]]) -> Iterator[Exception]:
             yield error
 
 
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.long] * (what in SLOW)) for what in WRONG]
+)
 def test_no_error_shows_a_secret(
     what: str,
     settings: Any,
-    full: bool,
     told: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     settings.DJFS = {"redis_url": "memory://", **WRONG[what]}
-    if what in SLOW and not full:
-        pytest.skip("every call asks each of the servers, for seconds: --full")
     raised = list(raised_by(tried()))
     assert raised
     told(*raised)

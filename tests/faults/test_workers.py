@@ -71,13 +71,13 @@ def fill(fs: ExpiringFS, paths: list[str]) -> None:
     "them (osfs; and 5,000 on S3)",
     "0 live gone, 0 expired left after one lease and two sweeps",
 )
-@pytest.mark.parametrize("place", ["osfs", "s3fs"], indirect=True)
+@pytest.mark.parametrize(
+    "place", ["osfs", pytest.param("s3fs", marks=pytest.mark.long)], indirect=True
+)
 def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     service_with: Callable[..., Service], place: dict[str, Any], full: bool, measured: Measured
 ) -> None:
     on_disk = place["type"] == "osfs"
-    if not full and not on_disk:
-        pytest.skip("in the full form alone")
     due, alive, kills = 1_000, 500, 1
     if full:
         due, alive, kills = (20_000, 10_000, 20) if on_disk else (5_000, 5_000, 20)
