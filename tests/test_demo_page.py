@@ -90,7 +90,9 @@ def hear(page: Page, news: str) -> None:
 
 
 def tab_to(page: Page, selector: str) -> None:
-    for _ in range(30):
+    """Press Tab until the element has the focus, once round the page and its cards at most."""
+    stops = page.locator("a, button, input, select").count() + 30  # and cards that come meanwhile
+    for _ in range(stops):
         if page.locator(f"{selector}:focus").count():
             return
         page.keyboard.press("Tab")

@@ -264,11 +264,11 @@ def test_a_write_that_fails_leaves_the_deadline_as_it_was(
 def test_a_file_that_is_written_to_for_longer_than_the_grace_stays(
     djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
 ) -> None:
-    djfs(**place, **records, grace=1)
+    djfs(**place, **records, grace=3)
     plots = get_filesystem("plots")
     plots.expire("a.png", 0.5)
     with plots.open("a.png", "wb") as file:
-        end = time.monotonic() + 2
+        end = time.monotonic() + 3.2
         while time.monotonic() < end:
             file.write(b"more")
             expire_objects()
