@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,7 @@ def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_back_end(
         "default": {"BACKEND": "djpyfs.storage.ExpiringStorage", "OPTIONS": options}
     }
     djfs(type="storage")
-    assert ids() == ["djpyfs.E005"]
+    assert ids() == ["djpyfs.E006"]
     with pytest.raises(ConfigurationError, match="in djpyfs"):
         storages["default"].exists("a")
 
@@ -179,7 +180,23 @@ def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_back_end(
 def test_a_storage_that_cannot_be_made_is_told(djfs: Callable[..., None], settings: Any) -> None:
     settings.STORAGES = {"default": {"BACKEND": "no.such.Storage"}}
     djfs(type="storage")
-    assert ids() == ["djpyfs.E005"]
+    assert ids() == ["djpyfs.E006"]
+
+
+def test_each_check_has_an_id_of_its_own_and_the_readme_lists_it() -> None:
+    root = Path(__file__).parent.parent
+    sources = [
+        path.read_text()
+        for room in ("djpyfs", "djpyfs_tasks")
+        for path in root.glob(f"{room}/**/*.py")
+    ]
+    told = [code for source in sources for code in re.findall(r'id="djpyfs\.(\w+)"', source)]
+    listed = [
+        code
+        for row in re.findall(r"^\| (`djpyfs\.[^|]*)\|", (root / "README.md").read_text(), re.M)
+        for code in re.findall(r"[EW]\d+", row)
+    ]
+    assert sorted(told) == sorted(listed) == sorted(set(told))
 
 
 def test_a_redis_that_forgets_is_told_at_deployment(

@@ -106,7 +106,7 @@ class StorageBackend(Backend):
         try:
             self.storage()
         except ImproperlyConfigured as error:
-            return [Error(str(error), obj="settings.DJFS", id="djpyfs.E005")]
+            return [Error(str(error), obj="settings.DJFS", id="djpyfs.E006")]
         return []
 
     def url(
