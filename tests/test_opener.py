@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 from unittest import TestCase
 
@@ -80,15 +81,28 @@ class TestFtp(Cases, TestCase):
         djfs(type="opener", url=ftp.url)
 
 
+class _ForOneThread(MemoryFS):
+    """Says that it is not made for threads, and lists those that have met in it nevertheless."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meta = {**self._meta, "thread_safe": False}
+        self._meeting = Barrier(2, timeout=0.5)
+
+    def listdir(self, path: str) -> list[str]:
+        try:
+            return [f"thread {self._meeting.wait()}"]
+        except BrokenBarrierError:  # nobody else came
+            return super().listdir(path)
+
+
 class _Careless(Opener):
-    """What says that it is not made for threads."""
+    """What opens it."""
 
     protocols = ["careless"]  # noqa: RUF012
 
     def open_fs(self, *_: Any) -> FS:
-        files = MemoryFS()
-        files._meta = {**files._meta, "thread_safe": False}
-        return files
+        return _ForOneThread()
 
 
 class TestOneThreadAtATime(Cases, TestCase):
@@ -96,6 +110,14 @@ class TestOneThreadAtATime(Cases, TestCase):
     def _place(self, djfs: Callable[..., None]) -> None:
         registry.install(_Careless)
         djfs(type="opener", url="careless://")
+
+
+def test_what_is_not_made_for_threads_is_used_by_one_at_a_time(djfs: Callable[..., None]) -> None:
+    registry.install(_Careless)
+    djfs(type="opener", url="careless://another")
+    plots = get_filesystem("plots")
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(plots.listdir, "//")) == [[], []]
 
 
 def archive(path: Path, **files: bytes) -> Path:
@@ -200,11 +222,21 @@ def test_an_archive_that_is_not_there_is_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have threads take turns as often as they can, so that none has the time to be lucky."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_threads_read_one_archive_at_the_same_time(
     djfs: Callable[..., None], tmp_path: Path, kind: str
 ) -> None:
-    contents = {name: name.encode() * 300_000 for name in "abcdefgh"}
+    contents = {name: name.encode() * 30_000 for name in "abcdefgh"}
     djfs(type="opener", url=f"{kind}://{archive(tmp_path / f'old.{kind}', **contents)}")
     plots = get_filesystem("plots")
 
@@ -213,7 +245,8 @@ def test_threads_read_one_archive_at_the_same_time(
             return b"".join(iter(lambda: file.read(1_000), b""))
 
     with ThreadPoolExecutor(8) as threads:
-        for name, found in zip(contents, threads.map(read, contents), strict=True):
+        names = [*contents] * 30
+        for name, found in zip(names, threads.map(read, names), strict=True):
             assert found == contents[name]
 
 
@@ -228,6 +261,17 @@ def test_memory_is_shared_in_a_process_and_made_anew_after_a_fork(
     if not child:
         os._exit(get_filesystem("plots").listdir("/") != [])
     assert os.waitpid(child, 0)[1] == 0
+    assert get_filesystem("plots").exists("a")
+
+
+def test_a_child_does_not_close_what_it_has_inherited(djfs: Callable[..., None]) -> None:
+    djfs(type="opener", url="temp://")  # which clears its directory away when it is closed
+    get_filesystem("plots").writebytes("a", b"picture")
+    child = os.fork()
+    if not child:
+        gc.collect()  # what nobody holds any more closes itself
+        os._exit(0)
+    os.waitpid(child, 0)
     assert get_filesystem("plots").exists("a")
 
 
