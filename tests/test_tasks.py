@@ -43,6 +43,7 @@ def sent() -> Iterator[Callable[[], int]]:
         ("plots", {"a": 1}),
         ("plots", ["a"] * 1_001),
         ("plots", ["../plots/a"]),
+        ("plots", ["a", "../plots/a"]),
         ("plots", [None]),
         ("../plots", ["a"]),
         (None, ["a"]),
