@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +16,14 @@ import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.test import Client
+from redis import Redis
 
 from djpyfs import conf, expire_objects, get_filesystem, links
 from djpyfs.backends import backend_for
 from djpyfs.expirations import store_for
 from tests.conftest import BUCKET, KEYS
 from tests.servers import HOST, free_port, running_redis
+from tests.services import run_client
 
 MARK = "sesame"
 KEY_ID, KEY, TOKEN = f"AKIA{MARK}", f"{MARK}/key", f"{MARK}-token"
@@ -152,6 +156,54 @@ def test_nothing_that_can_be_shown_shows_a_secret(settings: Any, told: Callable[
         told(backend, repr(backend), repr(backend.checks()))
     files = backend_for(read, "plots").open("plots")
     told(files, repr(files), store_for(read), repr(store_for(read)))
+
+
+# -- the broker
+
+SENT = """
+from celery.beat import Scheduler
+from djpyfs import get_filesystem
+from djpyfs_tasks import app
+plots = get_filesystem("plots")
+print(plots.get_url("a"), plots.get_url("a", max_downloads=1))
+plots.expire("a", 60)
+beat = Scheduler(app)
+[tick] = beat.schedule.values()
+beat.apply_async(tick)
+"""
+
+
+def read(message: bytes) -> tuple[Any, str]:
+    """Return what a message of Celery says, and all of it as whoever opens it sees it."""
+    envelope = json.loads(message)
+    body = base64.b64decode(envelope.pop("body")).decode()
+    return json.loads(body), f"{envelope} {body}"
+
+
+def test_no_message_to_the_broker_holds_a_secret(told: Callable[..., None]) -> None:
+    with running_redis(requirepass=MARK) as server:
+        url = f"redis://:{MARK}@{HOST}:{server.port}/0"
+        settings = {
+            "DJFS": {**S3, "redis_url": url, "one_shot": True},
+            "SECRET_KEY": f"{MARK}, said the signer",
+            "ROOT_URLCONF": "tests.faults.urls",
+        }
+        with Redis.from_url(url) as broker, broker.pubsub(ignore_subscribe_messages=True) as events:
+            events.psubscribe("*")
+            events.get_message(timeout=5)
+            environ = {"DJANGO_SETTINGS_MODULE": "tests.service_settings"}
+            addresses = run_client(SENT, {**environ, "SETTINGS": json.dumps(settings)}).split()
+            [one_shot] = map(read, broker.lrange("djpyfs.one_shot", 0, -1))
+            [tick] = map(read, broker.lrange("djpyfs.sweep", 0, -1))
+            published = [read(events.get_message(timeout=5)["data"]) for _ in range(2)]
+    assert one_shot[0][:2] == [["plots", ["a"]], {}]
+    assert tick[0][:2] == [[], {}]
+    assert [event["type"] for event, _ in published] == ["task-sent", "task-sent"]
+    assert len(addresses) == 2
+    for _, whole in one_shot, tick, *published:
+        told(whole)
+        for address in addresses:
+            assert address[-20:] not in whole  # the end of the signature
 
 
 # -- signed addresses
