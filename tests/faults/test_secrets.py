@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.core.files.storage import Storage
 from django.core.management import call_command
 from django.test import Client
 from redis import Redis
@@ -222,12 +223,13 @@ def test_no_log_shows_an_address_that_is_signed(
     client = Client()
     for url in urls:
         statuses = set()
-        for method, headers in ("GET", {}), ("POST", {}), ("GET", {"Range": "bytes=9-"}):
-            with closing(client.generic(method, url, headers=headers)) as answer:
-                statuses.add(answer.status_code)
+        for method in "GET", "POST":
+            for headers in {}, {"Range": "bytes=9-"}, {"If-Match": '"other"'}:
+                with closing(client.generic(method, url, headers=headers)) as answer:
+                    statuses.add(answer.status_code)
         assert 405 in statuses
         assert url.removeprefix("/f/")[:20] not in caplog.text
-        assert {404, 416, 503} & statuses
+        assert {404, 412, 503} & statuses
 
 
 def test_a_back_end_that_fails_is_a_503_without_the_address(
@@ -239,6 +241,24 @@ def test_a_back_end_that_fails_is_a_503_without_the_address(
     assert (answer.status_code, answer.content) == (503, b"Try again later\n")
     assert url not in caplog.text
     assert "a signed link was not answered" in caplog.text
+
+
+class BrokenStorage(Storage):
+    """Raises an error that nobody has foreseen."""
+
+    def exists(self, name: str) -> bool:
+        raise ZeroDivisionError
+
+
+def test_so_is_a_storage_that_fails_in_a_way_of_its_own(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.STORAGES = {"default": {"BACKEND": f"{__name__}.BrokenStorage"}}
+    settings.DJFS = {"type": "storage", "redis_url": "memory://"}
+    url = links.address(links.Link("plots", "a", 2**60))
+    assert Client().get(url).status_code == 503
+    assert url not in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_no_error_of_s3_shows_the_address_that_it_signed(
