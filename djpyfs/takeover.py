@@ -22,6 +22,8 @@ from .names import Entry, check_length, check_namespace, check_path
 TABLE = "djpyfs_fsexpirations"
 COLUMNS = "module filename expires expiration".split()
 BATCH = 1_000
+# µs since the epoch. In 2255 a double ceases to hold them all, and 0 would stand for no deadline.
+EARLIEST, LATEST = 1, 2**53
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _batches(connection: BaseDatabaseWrapper) -> Iterator[list[tuple[Any, ...]]]
             cursor.execute(_query(connection.ops.quote_name))
             while rows := cursor.fetchmany(BATCH):
                 yield rows
-    except (DatabaseError, ImproperlyConfigured) as error:
+    except (DatabaseError, ImproperlyConfigured, ValueError) as error:  # the last: of no date
         why = str(error).partition("\n")[0]
         raise TableUnreadable(
             f"{TABLE} in the database {connection.alias!r} cannot be read: {why}"
@@ -98,7 +100,8 @@ def _take(
         except InvalidName as error:
             report.refused.append(RefusedName(namespace, path, str(error)))
         else:
-            deadlines[member] = microseconds(_aware(expiration, connection))
+            wanted = microseconds(_aware(expiration, connection))
+            deadlines[member] = min(max(EARLIEST, wanted), LATEST)
     taken = len(store.adopt(deadlines))
     report.rows += len(rows)
     report.taken += taken

@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
-from djpyfs import conf, expire_objects, get_filesystem
+from djpyfs import conf, expire_objects, get_filesystem, inspection
 from djpyfs.errors import TableUnreadable
 from djpyfs.expirations import store_for
 from djpyfs.takeover import TakeOver, take_over
@@ -80,6 +80,18 @@ def test_what_is_overdue_there_goes_with_the_next_sweep(table: Table) -> None:
     assert not plots.exists("a")
 
 
+def test_the_ends_of_time_are_drawn_in_to_where_deadlines_are_exact(table: Table) -> None:
+    first, last = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    take_over(table(("plots", "first", True, first), ("plots", "last", True, last)))
+    plots = get_filesystem("plots")
+    assert inspection.status().overdue == 1
+    due = plots.expiration("last")
+    assert due is not None
+    assert due.year == 2255
+    assert expire_objects().missing == 1
+    assert plots.expiration("first") is None
+
+
 def test_it_can_be_repeated_and_keeps_newer_deadlines(table: Table) -> None:
     database = table(("plots", "a", True, LATER), ("plots", "b", True, LATER))
     take_over(database)
@@ -120,6 +132,14 @@ def test_a_table_that_is_not_there_is_one_error(
 ) -> None:
     djfs(type="memory")
     with pytest.raises(TableUnreadable, match="'old'"):
+        take_over(database)
+
+
+def test_an_expiration_that_is_no_date_is_one_error(table: Table) -> None:
+    database = table(("plots", "a", True, LATER))
+    with database.cursor() as cursor:
+        cursor.execute("UPDATE djpyfs_fsexpirations SET expiration = '2199-13-01 00:00:00'")
+    with pytest.raises(TableUnreadable, match="month"):
         take_over(database)
 
 
