@@ -75,14 +75,13 @@ class Audit:
         self._store = store_for(self._settings)
 
     def run(self, namespace: str) -> Iterator[Finding]:
-        """Yield what is found in ``namespace``, while it is walked through.
+        """Return what is found in ``namespace``, while it is walked through.
 
         A file that another namespace tracks, such as ``b/x`` of ``a`` as ``x`` of ``a/b``, has a
-        record. Raises `InvalidName`.
+        record. Raises `InvalidName`, before anything is looked at.
         """
         files = backend_for(self._settings, check_namespace(namespace)).open(namespace)
-        yield from self._without_record(namespace, files)
-        yield from self._without_file(namespace, files)
+        return chain(self._without_record(namespace, files), self._without_file(namespace, files))
 
     # -- files without a record
 

@@ -173,7 +173,7 @@ def test_a_record_that_no_file_could_have_is_told(disk: ExpiringFS) -> None:
 def test_bad_arguments_are_refused(djfs: Callable[..., None]) -> None:
     djfs(type="memory")
     with pytest.raises(InvalidName):
-        list(Audit().run("../x"))
+        Audit().run("../x")
     for ttl in -1, float("nan"), float("inf"):
         with pytest.raises(InvalidLifetime):
             Audit(ttl)
@@ -202,3 +202,11 @@ def test_the_command_adopts(disk: ExpiringFS) -> None:
     assert "no record     plots  kept  due 2" in out.getvalue()
     assert "1 adopted" in out.getvalue()
     assert disk.expiration("kept")
+
+
+def test_the_command_refuses_all_namespaces_or_none(disk: ExpiringFS) -> None:
+    fill(disk, "kept")
+    with pytest.raises(CommandError) as caught:
+        call_command("djpyfs", "audit", "plots", "../x", "--adopt", "100", stdout=StringIO())
+    assert caught.value.returncode == 2
+    assert disk.expiration("kept") is None

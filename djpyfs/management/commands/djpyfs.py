@@ -34,7 +34,7 @@ class Command(BaseCommand):
     help = (
         "Deletes files that have expired, and shows and mends the records of what expires when. "
         "Exit status: 0 all is well; 1 it was done, but something is amiss, such as a deletion "
-        "that failed; 2 it was refused, and nothing was done."
+        "that failed; 2 it was refused, and nothing was done, or could not go on."
     )
     # A sweep need not wait for the checks of the whole site; DJFS is checked as it is read.
     requires_system_checks = ()
@@ -299,12 +299,12 @@ def _describe_audit(parser: ArgumentParser) -> None:
 
 
 def _audit(console: Console, options: dict[str, Any]) -> None:
-
     def tell(totals: Totals) -> None:
         console.progress(f"{totals.files:,} files and {totals.records:,} records looked at")
 
     audit = Audit(options["adopt"], tell)
-    for finding in chain.from_iterable(map(audit.run, options["namespaces"])):
+    walks = [audit.run(namespace) for namespace in options["namespaces"]]  # all refused, or none
+    for finding in chain.from_iterable(walks):
         console.stream(finding, _finding_line(finding))
     totals = audit.totals
     console.stream(totals, _totals_line(totals))
