@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -161,10 +161,10 @@ class Backend(ABC):
         self.open.cache_clear()
 
 
-def size_on_disk(path: str) -> int | None:
-    """Return the size of a file of this machine, 0 without it; None where that is not told."""
+def size_told(lstat: Callable[[], os.stat_result]) -> int | None:
+    """Return the size that ``lstat`` tells, 0 where there is no file; None where it fails."""
     try:
-        return os.lstat(path).st_size
+        return lstat().st_size
     except FileNotFoundError:
         return 0
     except OSError:

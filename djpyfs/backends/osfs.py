@@ -15,7 +15,7 @@ from fs.errors import NoURL
 
 from ..errors import ConfigurationError
 from ..names import Entry
-from . import Backend, Lease, Outcome, reason, size_on_disk
+from . import Backend, Lease, Outcome, reason, size_told
 from .tree import Descent, DiskFileSystem
 
 
@@ -60,8 +60,8 @@ class DiskBackend(Backend):
         return {"X-Sendfile": quote(self.root) + name} if self._x_sendfile else {}
 
     def size(self, entry: Entry) -> int | None:
-        """Return a file's size in bytes, 0 without it."""
-        return size_on_disk(os.path.join(self.root, *entry))
+        """Return a file's size in bytes, 0 without it; None where a link leads to it."""
+        return size_told(lambda: self._descent.lstat("/".join(entry)))
 
     def roots(self) -> Sequence[str]:
         """Return the directory."""

@@ -26,7 +26,7 @@ from fs.subfs import SubFS
 
 from ..errors import ConfigurationError
 from ..names import Entry
-from . import Backend, size_on_disk
+from . import Backend, size_told
 from .spool import IN_MEMORY, open_spooled
 
 # How storages say that something is no directory: the third is Django's in memory, and the last
@@ -124,7 +124,7 @@ class StorageBackend(Backend):
         """Return the size in bytes of a file that the storage keeps on disk."""
         storage = self.storage()
         if isinstance(storage, FileSystemStorage):  # others have paths too, where no file is
-            return size_on_disk(storage.path("/".join(entry)))
+            return size_told(lambda: os.lstat(storage.path("/".join(entry))))
         return None
 
 

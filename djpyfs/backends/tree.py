@@ -90,6 +90,15 @@ class Descent:
                 os.close(above)
         return here
 
+    def lstat(self, path: str) -> os.stat_result:
+        """Return what is known of a file; of a link, what the link itself is. Raises `OSError`."""
+        *above, name = path.split("/")
+        directory = self.go(above)
+        try:
+            return os.lstat(name, dir_fd=directory)
+        finally:
+            os.close(directory)
+
     def ways(self, opened: ExitStack, root: int, names: Sequence[str]) -> list[int]:
         """Open one directory after the other below ``root``; return all of the descriptors."""
         ways = [root]

@@ -17,6 +17,7 @@ from fs.errors import CreateFailed, FSError
 from djpyfs import LinkNotFollowed, expire_objects, get_filesystem
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import preview
 from djpyfs.names import Entry
 from tests.faults.canary import SECRET, Canary
 from tests.faults.conftest import Measured
@@ -107,6 +108,12 @@ def test_a_sweep_deletes_a_link_and_nothing_behind_one(led_astray: ExpiringFS) -
     report = expire_objects()
     assert (report.deleted, report.failed) == (2, 1)
     assert set(led_astray.listdir("/")) == {"directory", "dangling"}
+
+
+def test_a_dry_run_measures_nothing_behind_a_link(led_astray: ExpiringFS) -> None:
+    led_astray.expire_many(["directory/secret", "mine", "gone/long ago"])
+    found = preview()
+    assert (found.files, found.bytes, found.unmeasured) == (3, len(b"mine"), 1)
 
 
 def test_no_namespace_is_behind_a_link(
