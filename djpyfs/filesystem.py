@@ -561,18 +561,19 @@ class _Write:
         self._entry = Entry(fs.namespace, path)
         self._member = self._entry.member
         self._default_ttl = fs._policy.default_ttl
-        self._deadline = self._registered = 0
+        self._before = self._deadline = self._registered = 0
         self._undone = False
         first = self._touch()
-        self._before = first.before
         self.began_anew = bool(first.before and (first.by_default or first.unfinished))
-        if not first.by_default:  # then the deadline is not ours to move
-            self._default_ttl = None
 
     def _touch(self, unfinished: int = UNFINISHED) -> Touch:
         touch = self._fs._expirations.touch(
             self._member, self._fs._settings.grace, self._default_ttl, self._registered, unfinished
         )
+        if touch.before != self._deadline:  # somebody has set it since
+            self._before = touch.before
+        if not touch.by_default:  # then the deadline is not ours to move, now and from here on
+            self._default_ttl = None
         self._deadline, self._touched = touch.deadline, monotonic()
         self._registered = 0 if touch.unfinished else touch.deadline
         return touch
@@ -587,9 +588,10 @@ class _Write:
         """Start the default life, where there is one, or the new one, at the end of the write."""
         if self._undone:
             return
-        if self._default_ttl is not None:
-            self._touch()
-            self._fs._announce([self._entry], self._default_ttl)
+        ttl = self._default_ttl
+        if ttl is not None:
+            if self._touch().by_default:
+                self._fs._announce([self._entry], ttl)
         elif self.began_anew:
             self._touch(unfinished=0)
 

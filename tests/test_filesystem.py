@@ -508,6 +508,46 @@ def test_a_write_that_comes_to_nothing_leaves_no_record(memos: ExpiringFS) -> No
     assert memos.expiration("a.png") is None
 
 
+SET_BY_HAND: dict[str, Callable[[ExpiringFS], object]] = {
+    "extended": lambda fs: fs.expire("a.png", 500),
+    "permanent": lambda fs: fs.expire("a.png", expires=False),
+}
+
+
+@pytest.mark.parametrize("by_hand", SET_BY_HAND)
+def test_what_is_set_by_hand_during_a_long_write_holds_from_then_on(
+    djfs: Callable[..., None], records: dict[str, Any], by_hand: str
+) -> None:
+    djfs(type="memory", **records, grace=1, default_ttl=100)
+    memos = get_filesystem("memos")
+    with memos.open("a.png", "wb") as file:
+        SET_BY_HAND[by_hand](memos)
+        expected = memos.expiration("a.png")
+        time.sleep(0.6)  # half the grace, after which a write looks at the record again
+        file.write(b"more")
+    assert memos.expiration("a.png") == expected
+
+
+def test_a_long_write_that_fails_leaves_an_extension_as_it_is(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records, grace=1)
+    plots = get_filesystem("plots")
+
+    class Extending(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            if left(plots, "a.png") > 400:
+                raise OSError(errno.EIO, "the client hung up")
+            plots.expire("a.png", 500)
+            time.sleep(0.6)  # half the grace, after which a write looks at the record again
+            return b"more"
+
+    plots.expire("a.png", 100)
+    with pytest.raises(OSError, match="hung up"):
+        plots.upload("a.png", Extending())
+    assert left(plots, "a.png") > 400
+
+
 def test_a_life_longer_than_the_longest_is_refused(memos: ExpiringFS) -> None:
     with pytest.raises(InvalidLifetime, match="max_ttl"):
         memos.expire("a.png", 1_001)
