@@ -407,6 +407,10 @@ class ExpiringFS(FS):
     ) -> None:
         """Copy a file. The copy is a new file, without the deadline of the first."""
         source = self._seen(src_path)
+        if overwrite and source == self._path(dst_path):  # the write would empty what it reads
+            if self.getinfo(source).is_dir:
+                raise errors.FileExpected(src_path)
+            return
         with self._writing(dst_path) as (destination, write):
             # A file whose time was up did not stand in the way.
             replaces = overwrite or (self._policy.hide_expired and write.began_anew)

@@ -418,6 +418,17 @@ def test_a_copy_is_a_new_file_without_a_deadline(plots: ExpiringFS, through: str
     assert plots.expiration("f/a.png") is None
 
 
+def test_a_copy_onto_itself_changes_nothing(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 100)
+    deadline = plots.expiration("a.png")
+    plots.copy("a.png", "/a.png", overwrite=True)
+    assert plots.readbytes("a.png") == b"picture"
+    assert plots.expiration("a.png") == deadline
+    with pytest.raises(errors.DestinationExists):
+        plots.copy("a.png", "/a.png")
+
+
 def test_the_short_cuts_of_fs_move_forget_what_they_took_away(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:
