@@ -6,10 +6,12 @@ import base64
 import io
 import json
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from django.core.checks import run_checks
 from django.core.files.storage import Storage
 from django.core.management import call_command
 from django.test import Client
+from django.views.debug import SafeExceptionReporterFilter
 from redis import Redis
 
 from djpyfs import conf, expire_objects, get_filesystem, links
@@ -157,6 +160,22 @@ def test_nothing_that_can_be_shown_shows_a_secret(settings: Any, told: Callable[
         told(backend, repr(backend), repr(backend.checks()))
     files = backend_for(read, "plots").open("plots")
     told(files, repr(files), store_for(read), repr(store_for(read)))
+
+
+def test_djangos_reports_show_none_with_the_filter_of_the_readme(
+    settings: Any, told: Callable[..., None]
+) -> None:
+    ftp = {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}/"}
+    settings.DJFS = {**S3, "redis_url": REDIS, "namespaces": {"ftp": ftp}}
+    settings.CELERY_BROKER_URL = settings.CELERY_RESULT_BACKEND = REDIS
+    assert MARK in str(SafeExceptionReporterFilter().get_safe_settings())
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [code] = re.findall(r"^  class HidesAddresses.+?(?=^  ```)", readme, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"SafeExceptionReporterFilter": SafeExceptionReporterFilter, "re": re}
+    exec(dedent(code), names)
+    shown = names["HidesAddresses"]().get_safe_settings()
+    told(shown)
+    assert shown["ROOT_URLCONF"] == settings.ROOT_URLCONF
 
 
 # -- the broker
