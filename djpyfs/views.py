@@ -39,12 +39,14 @@ log = logging.getLogger("djpyfs")
 SAFE_METHODS = ["GET", "HEAD"]
 CHUNK = 64 * 1024
 RETRY_AFTER = 5  # s
+UNKNOWN = "application/octet-stream"
 
 # What a browser shows without running any of it; the "+" leaves out what is XML in disguise.
 _shown_inline = re.compile(
     r"(?:image|audio|video|font)/[^+]+|text/(?:plain|csv|markdown|calendar)"
     r"|application/(?:pdf|json|zip)"
 ).fullmatch
+_played = re.compile(r"(?:audio|video)/[^+]+").fullmatch
 # What a page may take up as a part of itself, however it is disposed, if it is called by its name.
 _used_by_pages = re.compile(
     r"(?:text|application)/(?:x-)?(?:java|ecma|live|j)script|text/css|application/wasm"
@@ -55,6 +57,8 @@ _byte_range = re.compile(
 
 # Let a browser show a picture or a film by itself, and do nothing else.
 _POLICY = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
+# Its player fetches films and sounds once more, and may not without the origin of the site.
+_PLAYER_POLICY = _POLICY.replace("sandbox", "sandbox allow-same-origin")
 _SAFEGUARDS = {
     "Content-Security-Policy": _POLICY,
     "Referrer-Policy": "no-referrer",
@@ -103,6 +107,8 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     response["Cache-Control"] = "no-store" if link.ticket else f"private, max-age={left}"
     for name, value in _SAFEGUARDS.items():
         response[name] = value
+    if _played(_type_of(link.path)):
+        response["Content-Security-Policy"] = _PLAYER_POLICY
     return response
 
 
@@ -219,18 +225,26 @@ def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> 
 
 
 def _description(link: Link) -> dict[str, str]:
-    # The slash keeps a file name that looks like the address of a scheme from being read as one.
-    type_, encoding = guess_type(f"/{link.path}")
-    if encoding:
-        type_ = None
-    if type_ and _used_by_pages(type_):
-        type_ = None
-    attached = link.download_as is not None or not (type_ and _shown_inline(type_))
+    type_ = _type_of(link.path)
+    played_once = link.ticket and _played(type_)  # a player would find it used up
+    attached = bool(link.download_as or played_once or not _shown_inline(type_))
+    if type_.startswith("text/") and not attached:
+        type_ += "; charset=utf-8"  # else browsers take it for Windows-1252
     name = link.download_as or link.path.rpartition("/")[2]
     return {
-        "Content-Type": type_ or "application/octet-stream",
+        "Content-Type": type_,
         "Content-Disposition": str(content_disposition_header(attached, name)),
     }
+
+
+def _type_of(path: str) -> str:
+    # The slash keeps a file name that looks like the address of a scheme from being read as one.
+    type_, encoding = guess_type(f"/{path}")
+    if encoding:
+        type_ = None
+    if not type_ or _used_by_pages(type_):
+        return UNKNOWN
+    return type_
 
 
 def _wanted(request: HttpRequest, size: int, version: _Version) -> range | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import random
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -123,6 +125,31 @@ def test_chromium_runs_nothing_that_is_behind_a_signed_link(
         assert not [url for url in asked if "canary" in url]
     assert len(asked) > len(names)
     measured(f"{len(names)} files, opened and in pages, none ran")
+
+
+def second_of_silence() -> bytes:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 1, 8_000, 0, "NONE", ""))
+        file.writeframes(bytes(8_000))
+    return sound.getvalue()
+
+
+def test_what_runs_nothing_is_shown_and_played(
+    files: ExpiringFS, djfs: Callable[..., None], tmp_path: Path, page: Page
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path / "files")
+    files = get_filesystem("uploads")
+    files.writebytes("notes.txt", "Grüße".encode())
+    files.writebytes("a.wav", second_of_silence())
+    with running_site() as port:
+        site = f"http://{HOST}:{port}"
+        page.goto(site + files.get_url("notes.txt"))
+        assert page.inner_text("pre") == "Grüße"
+        page.goto(site + files.get_url("a.wav"))
+        page.wait_for_function("document.querySelector('video').duration === 1")
+        with page.expect_download(), suppress(Error):  # a player would ask for it twice
+            page.goto(site + files.get_url("a.wav", max_downloads=1))
 
 
 def test_the_same_files_do_run_where_they_are_served_without_care(
