@@ -429,18 +429,21 @@ class ExpiringFS(FS):
             raise errors.DestinationExists(dst_path)
         if source == destination:
             return
-        # While the file moves both names have its record: a crash may leave one too many.
+        # While the file moves both names have its record: a crash may leave one too many. Neither
+        # is due meanwhile, or a sweep might forget the file between the two.
         old, new = self._member(source), self._member(destination)
-        deadline, replaced = self._expirations.carry(old, new)
+        deadline, had, replaced = self._expirations.carry(old, new, self._settings.grace)
         if replaced and not deadline:
             self._make_room(destination)
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
             self._put_back(new, replaced, deadline)
+            self._put_back(old, had, deadline)
             raise
         if deadline:
             self._expirations.cancel(old, deadline)
+            self._put_back(new, had, deadline)
 
     def _make_room(self, path: str) -> None:
         """Remove a file with its deadline, under which nothing permanent must lie at any time."""
@@ -449,6 +452,8 @@ class ExpiringFS(FS):
 
     def _put_back(self, member: bytes, before: int, now: int) -> None:
         """Give a member the deadline that it had before, if it is still the one of now."""
+        if before == now:
+            return
         if before:
             self._expirations.place(member, before, expected=now)
         elif now:

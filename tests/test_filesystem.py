@@ -363,6 +363,34 @@ def test_move_carries_the_deadline_along(plots: ExpiringFS) -> None:
     assert plots.expiration("a.png") is None
 
 
+class SweptWhileMoving(MemoryFS):
+    """Reads a file, is swept, and writes the file under its new name."""
+
+    def move(self, src_path: str, dst_path: str, *_: Any) -> None:
+        contents = self.readbytes(src_path)
+        expire_objects()
+        self.writebytes(dst_path, contents)
+        if self.exists(src_path):
+            self.remove(src_path)
+
+
+class SweptBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return SweptWhileMoving()
+
+
+def test_a_sweep_during_a_move_makes_no_file_stay_for_ever(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_filesystem.SweptBackend", **records)
+    plots = get_filesystem("plots")
+    overdue(plots, "a.png")
+    plots.move("a.png", "b.png")
+    assert plots.listdir("/") == ["b.png"]
+    assert expire_objects().deleted == 1
+    assert plots.listdir("/") == []
+
+
 def test_a_permanent_file_stays_so_where_it_replaces_one_that_expires(plots: ExpiringFS) -> None:
     overdue(plots, "a.png")
     plots.writebytes("b.png", b"permanent")
@@ -373,7 +401,7 @@ def test_a_permanent_file_stays_so_where_it_replaces_one_that_expires(plots: Exp
 
 def test_a_move_that_fails_changes_no_deadline(disk: ExpiringFS) -> None:
     disk.writebytes("a.png", b"old")
-    disk.expire("a.png", 100)
+    disk.expire("a.png", 30)  # which is less than the grace
     disk.expire("missing/a.png", 200)
     before = disk.expiration("a.png"), disk.expiration("missing/a.png")
     with pytest.raises(errors.ResourceNotFound):

@@ -324,14 +324,25 @@ def test_renew_leaves_what_is_over_or_has_no_deadline(store: ExpirationStore) ->
 def test_carry_gives_both_the_deadline_of_the_source(store: ExpirationStore) -> None:
     source = store.schedule([b"n\0a"], 50 * SECOND)
     target = store.schedule([b"n\0b"], 10 * SECOND)
-    assert store.carry(b"n\0a", b"n\0b") == (source, target)
+    assert store.carry(b"n\0a", b"n\0b") == (source, source, target)
     assert store.deadlines([b"n\0a", b"n\0b"])[1] == [source, source]
 
 
 def test_carry_without_a_deadline_changes_nothing(store: ExpirationStore) -> None:
     target = store.schedule([b"n\0b"], 10 * SECOND)
-    assert store.carry(b"n\0a", b"n\0b") == (0, target)
+    assert store.carry(b"n\0a", b"n\0b") == (0, 0, target)
     assert store.deadlines([b"n\0a", b"n\0b"])[1] == [0, target]
+
+
+def test_carry_lets_neither_be_due_before_the_grace_has_passed(store: ExpirationStore) -> None:
+    source, destination = b"n\0a", another_member(store, b"n\0a")
+    deadline = store.schedule([source], 0)
+    carried = store.carry(source, destination, grace=100 * SECOND)
+    now, deadlines = store.deadlines([source, destination])
+    assert deadlines == [carried.deadline] * 2
+    assert (carried.had >= deadline, carried.replaced) == (True, 0)
+    assert carried.deadline > now + 50 * SECOND
+    assert not claim(store).members
 
 
 @pytest.mark.parametrize(
@@ -350,7 +361,7 @@ def test_carry_takes_along_what_could_not_be_deleted(
     became(store)
 
     destination = another_member(store, b"n\0a")
-    carried, _ = store.carry(b"n\0a", destination)
+    carried, *_ = store.carry(b"n\0a", destination)
     store.cancel(b"n\0a", carried)
 
     now, deadline = store.deadline(destination)

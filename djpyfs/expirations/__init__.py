@@ -55,6 +55,14 @@ class Touch(NamedTuple):
     unfinished: bool = False  # it is only that of the write; the member's own has passed
 
 
+class Carried(NamedTuple):
+    """The deadlines of two members, of which one was given that of the other, in µs or 0."""
+
+    deadline: int = 0  # of both
+    had: int = 0  # by the source
+    replaced: int = 0  # of the destination
+
+
 class Counts(NamedTuple):
     """How many records there are of which kind."""
 
@@ -179,13 +187,12 @@ class ExpirationStore(ABC):
         ttl = default_ttl or 0
         return _when_free(lambda: self._touch(member, grace, ttl, registered, unfinished))
 
-    def carry(self, source: bytes, destination: bytes) -> tuple[int, int]:
+    def carry(self, source: bytes, destination: bytes, grace: int = 0) -> Carried:
         """Give ``destination`` the deadline of ``source``, which keeps it as well.
 
-        Returns that deadline and the one that ``destination`` had, 0 for none; nothing changes
-        where ``source`` has none.
+        Both are due in ``grace`` at the earliest. Nothing changes where ``source`` has none.
         """
-        return _when_free(lambda: self._carry(source, destination))
+        return _when_free(lambda: self._carry(source, destination, grace))
 
     def reserve(self, member: bytes, lease: int) -> ClaimOne:
         """Claim ``member`` before its time, to remove it; without a token: it has no record."""
@@ -365,7 +372,7 @@ class ExpirationStore(ABC):
     ) -> tuple[int, Touch]: ...
 
     @abstractmethod
-    def _carry(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]: ...
+    def _carry(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]: ...
 
 
 def _soonest(records: Iterable[Record], limit: int) -> list[Record]:

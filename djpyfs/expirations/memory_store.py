@@ -20,6 +20,7 @@ from . import (
     NOTHING,
     SWEEPS_KEPT,
     Backoff,
+    Carried,
     Claim,
     ClaimOne,
     Counts,
@@ -143,17 +144,18 @@ class MemoryStore(ExpirationStore):
                 self._set_deadline(member, now + grace)
             return 0, Touch(self._due.get(member, 0), before, by_default)
 
-    def _carry(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]:
+    def _carry(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]:
         with self._lock:
             if left := max(self._busy(source), self._busy(destination)):
-                return left, (0, 0)
+                return left, Carried()
             now = self._now()
-            carried = self._known_deadline(source, now)
+            had = self._known_deadline(source, now)
             replaced = self._known_deadline(destination, now)
-            for member in (source, destination) if carried else ():
+            deadline = max(had, now + grace) if had else 0
+            for member in (source, destination) if deadline else ():
                 self._forget(member)
-                self._set_deadline(member, carried)
-            return 0, (carried, replaced)
+                self._set_deadline(member, deadline)
+            return 0, Carried(deadline, had, replaced)
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:

@@ -27,6 +27,7 @@ from . import (
     NOTHING,
     SWEEPS_KEPT,
     Backoff,
+    Carried,
     Claim,
     ClaimOne,
     Counts,
@@ -148,20 +149,20 @@ class RedisStore(ExpirationStore):
         )
         return left, Touch(*touch)
 
-    def _carry(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]:
+    def _carry(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]:
         shard = self.shard_of(source)
         if shard != self.shard_of(destination):
-            return self._carry_across(source, destination)
-        left, carried, replaced = self._run("carry", shard, source, destination)
-        return left, (carried, replaced)
+            return self._carry_across(source, destination, grace)
+        left, *carried = self._run("carry", shard, source, destination, grace)
+        return left, Carried(*carried)
 
-    def _carry_across(self, source: bytes, destination: bytes) -> tuple[int, tuple[int, int]]:
-        left, carried = self._run("pin", self.shard_of(source), source)
+    def _carry_across(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]:
+        left, deadline, had = self._run("pin", self.shard_of(source), source, grace)
         if left:
-            return left, (0, 0)
+            return left, Carried()
         _, replaced = self.deadline(destination)
-        left = self._place(destination, carried, 0, -1) if carried else 0
-        return left, (carried, replaced)
+        left = self._place(destination, deadline, 0, -1) if deadline else 0
+        return left, Carried(deadline, had, replaced)
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         groups = self._by_shard(members)
