@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -31,6 +32,9 @@ from demo.stack import redis_server
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
+# Below those from which the kernel takes one for a connection, or for who asks for any: there a
+# server that is started again might find its port taken by a client that has looked for it.
+PORTS = range(20_000, 32_000)
 
 
 def installed(*names: str) -> str:
@@ -43,12 +47,14 @@ def installed(*names: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            return port
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 20, what: str = "the condition") -> T:
+def wait_for(condition: Callable[[], T], timeout: float = 45, what: str = "the condition") -> T:
     """Poll until ``condition`` returns something true, and return that."""
     deadline = time.monotonic() + timeout
     while True:
@@ -303,9 +309,18 @@ class SentinelSet:
     def hand_over(self, key: bytes = b"") -> None:
         """Have a replica take over, whether the master lives or not."""
         old = self.master()
-        with redis.Redis(host=HOST, port=self.sentinels[0].port) as client:
+        wait_for(lambda: self._has_replaced(old), what="the new master")
+
+    def _has_replaced(self, old: RedisServer) -> bool:
+        if self.master() is not old:
+            return True
+        # Refused while one is under way, and before it is known that the replica is sound.
+        with (
+            redis.Redis(host=HOST, port=self.sentinels[0].port) as client,
+            contextlib.suppress(redis.ResponseError),
+        ):
             client.sentinel_failover(self.name)
-        wait_for(lambda: self.master() is not old, what="the new master")
+        return False
 
     def take_back(self, server: RedisServer) -> None:
         """Have a server follow the one that has taken over. Sentinels do that too, after 8 s."""

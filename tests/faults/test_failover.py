@@ -118,7 +118,10 @@ def keep_sweeping(stop: Event) -> int:
 def fail_over(servers: RedisCluster | SentinelSet, how: signal.Signals, full: bool) -> RedisServer:
     """Kill or freeze the master until another one has taken over; return that one."""
     old = servers.master(KEY)
-    old.send(how)
+    if how is signal.SIGKILL:
+        old.stop()
+    else:
+        old.send(how)
     if full:
         wait_for(lambda: servers.master(KEY) is not old, 30, "another master")
     else:
@@ -126,7 +129,6 @@ def fail_over(servers: RedisCluster | SentinelSet, how: signal.Signals, full: bo
     if how is signal.SIGSTOP:
         old.send(signal.SIGCONT)
     else:
-        old.stop()
         old.start()
     servers.take_back(old)
     return servers.master(KEY)
@@ -141,7 +143,7 @@ def scripts_loaded(server: RedisServer) -> int:
 
 def wait_for_progress(race: Race) -> None:
     seen = race.files()
-    wait_for(lambda: len(race.files() - seen) > 100, 30, "work going on")
+    wait_for(lambda: len(race.files() - seen) > 100, 60, "work going on")
 
 
 def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], full: bool) -> str:
@@ -151,7 +153,7 @@ def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], 
     sweeper = race.start(keep_sweeping, stop)
     writers = [race.start(keep_extending, shard, stop) for shard in shards]
     totals = store_for(conf.current()).totals
-    wait_for(lambda: totals().get("deleted"), 30, "files that went before they were extended")
+    wait_for(lambda: totals().get("deleted"), 60, "files that went before they were extended")
     for how in faults:
         new = fail_over(servers, how, full)
         wait_for_progress(race)
