@@ -18,7 +18,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from demo.services import commands
-from tests.servers import HOST, RedisServer, free_port, python
+from tests.servers import HOST, RedisServer, free_port, python, wait_for
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SWEEP = "djpyfs_tasks.expire_objects"
@@ -58,7 +58,7 @@ def running(
         yield process
         assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 class Service:
@@ -108,15 +108,23 @@ class Service:
             yield process
 
     def flower(self, path: str) -> Any:
-        with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=5) as answer:
+        with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=30) as answer:
             return json.load(answer)
 
     def sweep(self) -> AsyncResult[dict[str, float]]:
         return self.celery.send_task(SWEEP, queue=SWEEPS)
 
-    def is_idle(self) -> bool:
-        tasks = self.flower(f"tasks?taskname={SWEEP}").values()
-        return {task["state"] for task in tasks} <= {"SUCCESS", "FAILURE", "REVOKED"}
+    def wait_until_idle(self) -> None:
+        """Wait for the end of all sweeps, those included of which Flower has yet to hear."""
+        last = self.sweep().id
+
+        def is_idle() -> bool:
+            states = {
+                id_: it["state"] for id_, it in self.flower(f"tasks?taskname={SWEEP}").items()
+            }
+            return last in states and {*states.values()} <= {"SUCCESS", "FAILURE", "REVOKED"}
+
+        wait_for(is_idle, 60, "the end of all sweeps")
 
     def close(self) -> None:
         self.celery.close()
