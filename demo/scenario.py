@@ -43,8 +43,8 @@ UPLOAD_LIFE = 10  # seconds
 AT_ONCE = 8  # requests for a link that works once
 POLL = 0.05  # seconds
 # A file goes with the first sweep after its deadline; the rest is for a machine that is busy.
-LATEST = SWEEP_INTERVAL + 6.0  # seconds
-FLOWER_TIMEOUT = 10.0  # seconds: Flower hears of a sweep a little after its end
+LATEST = SWEEP_INTERVAL + 18.0  # seconds
+FLOWER_TIMEOUT = 30.0  # seconds: Flower hears of a sweep a little after its end
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.servers import installed
+
+expect.set_options(timeout=30_000)  # ms, as for what a page is told to do
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [

@@ -14,8 +14,8 @@ from pathlib import Path
 from tests.servers import wait_for
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-START_TIMEOUT = 60  # seconds
-STOP_TIMEOUT = 15  # seconds
+START_TIMEOUT = 100  # seconds
+STOP_TIMEOUT = 60  # seconds
 
 
 class Demo:
