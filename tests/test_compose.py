@@ -118,6 +118,12 @@ def test_the_site_takes_the_settings_that_its_container_has() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_health_check_may_call_the_site_whatever_browsers_call_it() -> None:
+    allowed = SERVICES["web"]["environment"]["DJANGO_ALLOWED_HOSTS"]
+    [called] = re.findall(r"http://([^:/]+):", SERVICES["web"]["healthcheck"]["test"][-1])
+    assert called in re.sub(r"\$\{[^}]*\}", "example.org", allowed).split(",")
+
+
 def test_prometheus_reads_its_rules_and_finds_a_site_that_answers() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
     assert "./deploy/prometheus:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]

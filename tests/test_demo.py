@@ -66,6 +66,24 @@ print(Client().get("/healthz", headers={"host": "127.0.0.1"}).status_code)
     assert on_the_site(ask, tmp_path / "db", DJFS_REDIS_URL=NOBODY_LISTENS) == "503"
 
 
+def test_behind_a_proxy_with_tls_the_site_takes_its_own_forms(tmp_path: Path) -> None:
+    send_forms = """
+import django
+django.setup()
+from django.test import Client
+site = Client(enforce_csrf_checks=True, headers={"host": "example.org"})
+token = site.get("/").cookies["csrftoken"].value
+for origin in "https://example.org", "https://example.com":
+    form = {"csrfmiddlewaretoken": token}
+    print(site.post("/plots", form, headers={"origin": origin}).status_code)
+"""
+    behind = {
+        "DJANGO_ALLOWED_HOSTS": "example.org",
+        "DJANGO_TRUSTED_ORIGINS": "https://example.org",
+    }
+    assert on_the_site(send_forms, tmp_path / "db", **behind) == "400\n403"
+
+
 def test_each_start_lets_the_user_in_whom_the_environment_names(tmp_path: Path) -> None:
     start_often = """
 import os
