@@ -177,8 +177,18 @@ def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_back_end(
         storages["default"].exists("a")
 
 
-def test_a_storage_that_cannot_be_made_is_told(djfs: Callable[..., None], settings: Any) -> None:
-    settings.STORAGES = {"default": {"BACKEND": "no.such.Storage"}}
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"BACKEND": "no.such.Storage"},
+        {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"locatoin": "x"}},
+    ],
+    ids=str,
+)
+def test_a_storage_that_cannot_be_made_is_told(
+    djfs: Callable[..., None], settings: Any, storage: dict[str, Any]
+) -> None:
+    settings.STORAGES = {"default": storage}
     djfs(type="storage")
     assert ids() == ["djpyfs.E006"]
 

@@ -12,7 +12,6 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO
 
 from django.core.checks import CheckMessage, Error
-from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.utils.timezone import is_naive, make_aware
@@ -26,7 +25,7 @@ from fs.subfs import SubFS
 
 from ..errors import ConfigurationError
 from ..names import Entry
-from . import Backend, size_told
+from . import Backend, reason, size_told
 from .spool import IN_MEMORY, open_spooled
 
 # How storages say that something is no directory: the third is Django's in memory, and the last
@@ -68,7 +67,7 @@ class StorageBackend(Backend):
     def storage(self) -> Storage:
         """Return the storage; Django makes it at the first use.
 
-        Raises `ImproperlyConfigured` where that cannot be done, and `ConfigurationError` for a
+        Raises what comes of that where it cannot be done, and `ConfigurationError` for a
         storage that keeps its files in djpyfs.
         """
         storage = storages[self._alias]
@@ -105,8 +104,8 @@ class StorageBackend(Backend):
         """Tell of a storage that cannot be made, or cannot hold our files."""
         try:
             self.storage()
-        except ImproperlyConfigured as error:
-            return [Error(str(error), obj="settings.DJFS", id="djpyfs.E006")]
+        except Exception as error:  # whatever it makes of its OPTIONS
+            return [Error(reason(error), obj="settings.DJFS", id="djpyfs.E006")]
         return []
 
     def url(
