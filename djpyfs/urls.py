@@ -1,4 +1,4 @@
-"""The address of signed links: ``path("files/", include("djpyfs.urls"))``."""
+"""The address of signed links: ``path("links/", include("djpyfs.urls"))``."""
 
 from django.urls import path
 
