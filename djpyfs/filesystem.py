@@ -425,7 +425,8 @@ class ExpiringFS(FS):
         # For a moment the destination has the source's deadline, so it must be known to yield.
         if self.getinfo(source).is_dir:
             raise errors.FileExpected(src_path)
-        if not overwrite and self.exists(destination):
+        there = self.isfile(destination) if overwrite else self.exists(destination)
+        if there and not overwrite:
             raise errors.DestinationExists(dst_path)
         if source == destination:
             return
@@ -438,7 +439,9 @@ class ExpiringFS(FS):
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
-            self._put_back(new, replaced, deadline)
+            # Many a back-end copies and then removes: what was copied must not stay for ever.
+            copied = not (there or replaced) and self._is_surely_file(destination)
+            self._put_back(new, had if copied else replaced, deadline)
             self._put_back(old, had, deadline)
             raise
         if deadline:
@@ -449,6 +452,12 @@ class ExpiringFS(FS):
         """Remove a file with its deadline, under which nothing permanent must lie at any time."""
         with self._removing(path) as relative, suppress(errors.ResourceNotFound):
             self._files.remove(relative)
+
+    def _is_surely_file(self, path: str) -> bool:
+        try:
+            return self._files.isfile(path)
+        except errors.FSError:
+            return False
 
     def _put_back(self, member: bytes, before: int, now: int) -> None:
         """Give a member the deadline that it had before, if it is still the one of now."""

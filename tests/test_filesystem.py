@@ -409,6 +409,46 @@ def test_a_move_that_fails_changes_no_deadline(disk: ExpiringFS) -> None:
     assert (disk.expiration("a.png"), disk.expiration("missing/a.png")) == before
 
 
+class CopiedOnly(MemoryFS):
+    """Goes away after the first half of a move."""
+
+    def move(self, src_path: str, dst_path: str, *_: Any) -> None:
+        self.copy(src_path, dst_path, overwrite=True)
+        raise errors.RemoteConnectionError(src_path)
+
+
+class CopyingBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return CopiedOnly()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_copy_that_a_failed_move_left_does_not_stay_for_ever(
+    djfs: Callable[..., None], records: dict[str, Any], overwrite: bool
+) -> None:
+    djfs(type="tests.test_filesystem.CopyingBackend", **records)
+    plots = get_filesystem("plots")
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 30)
+    deadline = plots.expiration("a.png")
+    with pytest.raises(errors.RemoteConnectionError):
+        plots.move("a.png", "b.png", overwrite)
+    assert (plots.expiration("a.png"), plots.expiration("b.png")) == (deadline, deadline)
+
+
+def test_a_failed_move_onto_a_permanent_file_gives_it_no_deadline(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_filesystem.CopyingBackend", **records)
+    plots = get_filesystem("plots")
+    plots.writebytes("a.png", b"picture")
+    plots.writebytes("b.png", b"permanent")
+    plots.expire("a.png", 30)
+    with pytest.raises(errors.RemoteConnectionError):
+        plots.move("a.png", "b.png", overwrite=True)
+    assert plots.expiration("b.png") is None
+
+
 def test_movedir_carries_every_deadline_along(plots: ExpiringFS) -> None:
     plots.makedirs("d/e")
     for number, path in enumerate(["d/a.png", "d/e/b.png"]):
