@@ -568,11 +568,8 @@ class S3File(io.BufferedIOBase):
         spool = self._writable()
         if self._how.appending:
             spool.seek(0, io.SEEK_END)
-        try:
+        with self._broken_by_error():
             return int(spool.write(data))
-        except OSError:
-            self._broken = True
-            raise
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._spool.seek(offset, whence)
@@ -584,14 +581,23 @@ class S3File(io.BufferedIOBase):
     def truncate(self, size: int | None = None) -> int:
         spool, position = self._writable(), self.tell()
         size = position if size is None else size
-        end = spool.seek(0, io.SEEK_END)
-        if size > end:
-            spool.seek(size - 1)
-            spool.write(b"\0")
-        else:
-            spool.truncate(size)
-        spool.seek(position)
+        with self._broken_by_error():
+            end = spool.seek(0, io.SEEK_END)
+            if size > end:
+                spool.seek(size - 1)
+                spool.write(b"\0")
+            else:
+                spool.truncate(size)
+            spool.seek(position)
         return size
+
+    @contextmanager
+    def _broken_by_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._broken = True
+            raise
 
     def _readable(self) -> Any:
         if not self._how.reading:

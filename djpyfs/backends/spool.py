@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
 
@@ -90,11 +91,8 @@ class SpooledFile(io.RawIOBase):
         self._changed = True
         if self._mode.appending:
             self._file.seek(0, io.SEEK_END)
-        try:
+        with self._broken_by_error():
             return self._file.write(data)
-        except OSError:
-            self._broken = True
-            raise
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._need(True, "seek")
@@ -110,10 +108,11 @@ class SpooledFile(io.RawIOBase):
         self._changed = True
         here = self._file.tell()
         size = here if size is None else size
-        missing = size - self._file.seek(0, io.SEEK_END)
-        self._file.write(bytes(max(missing, 0)))
-        self._file.truncate(size)
-        self._file.seek(here)
+        with self._broken_by_error():
+            missing = size - self._file.seek(0, io.SEEK_END)
+            self._file.write(bytes(max(missing, 0)))
+            self._file.truncate(size)
+            self._file.seek(here)
         return size
 
     def close(self) -> None:
@@ -126,6 +125,14 @@ class SpooledFile(io.RawIOBase):
         finally:
             super().close()
             self._file.close()
+
+    @contextmanager
+    def _broken_by_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._broken = True
+            raise
 
     def _need(self, allowed: bool, act: str) -> None:
         if self.closed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import Any, BinaryIO, TypeVar, cast
@@ -20,6 +20,7 @@ from fs.error_tools import convert_os_errors
 from fs.errors import (
     CreateFailed,
     DestinationExists,
+    FileExists,
     FileExpected,
     FSError,
     RemoveRootError,
@@ -222,15 +223,19 @@ class DiskFileSystem(FS):
         if abspath(normpath(path)) == "/":
             raise FileExpected(path)
 
-        def open_() -> BinaryIO:
+        def open_(flag: int = 0) -> BinaryIO:
             with self._parent("openbin", path) as (parent, name):
-                return cast(BinaryIO, self._opened(parent, name, checked, buffering))
+                return cast(BinaryIO, self._opened(parent, name, checked, buffering, flag))
 
         if not checked.create:
             return open_()
-        file = self._despite_pruning(path, open_)
-        if checked.appending:
-            return file
+        try:  # what is added to is new only if nothing was there
+            flag = os.O_EXCL if checked.appending else 0
+            file = self._despite_pruning(path, lambda: open_(flag))
+        except FileExists:
+            if not checked.appending:
+                raise
+            return self._despite_pruning(path, open_)
         return cast(BinaryIO, _NewFile(file, checked.to_platform_bin(), path, self._remove_if))
 
     def upload(
@@ -249,9 +254,10 @@ class DiskFileSystem(FS):
             if is_it(os.lstat(name, dir_fd=parent)):
                 os.unlink(name, dir_fd=parent)
 
-    def _opened(self, parent: int, name: str, mode: Mode, buffering: int) -> Any:
+    def _opened(self, parent: int, name: str, mode: Mode, buffering: int, flag: int) -> Any:
         def open_beneath(name: str, flags: int) -> int:
-            return os.open(name, flags | self._descent.no_follow, _NEW_FILE, dir_fd=parent)
+            flags |= flag | self._descent.no_follow
+            return os.open(name, flags, _NEW_FILE, dir_fd=parent)
 
         return open(name, mode.to_platform_bin(), buffering, opener=open_beneath)
 
@@ -402,7 +408,7 @@ class DiskFileSystem(FS):
 
 
 class _NewFile(RawWrapper):
-    """A file that is written from its beginning, and removed again where that fails."""
+    """A file that a write has begun, and that is removed again where the write fails."""
 
     def __init__(
         self,
@@ -419,6 +425,9 @@ class _NewFile(RawWrapper):
 
     def write(self, data: Any) -> int:
         return self._attempt(super().write, data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        self._attempt(super().writelines, lines)
 
     def truncate(self, size: int | None = None) -> int:
         return self._attempt(super().truncate, size)

@@ -247,6 +247,43 @@ def test_a_write_to_a_full_disk_leaves_neither_a_record_nor_half_a_file(
     measured(f"{len(told)} writes, each told {' or '.join(set(told))}; nothing stayed behind")
 
 
+ROOM_COMES_BACK: dict[str, Callable[[Any], object]] = {
+    "w": lambda file: file.writelines([TOO_MUCH]),
+    "a": lambda file: file.write(TOO_MUCH),
+}
+
+
+def write_while_there_is_no_room(mode: str) -> tuple[str, bool, object]:
+    """Write too much to a disk that has room again before the file is closed."""
+    fs = get_filesystem("plots")
+    with fs.openbin("new", mode) as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
+        try:
+            ROOM_COMES_BACK[mode](file)
+            told = "nothing"
+        except OSError as error:
+            told = errno.errorcode[error.errno or 0]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    return told, fs.exists("new"), fs.expiration("new")
+
+
+@pytest.mark.parametrize("mode", ROOM_COMES_BACK)
+def test_half_a_file_goes_also_where_there_is_room_again_at_the_end(
+    race_with: Callable[..., Race], tmp_path: Path, mode: str
+) -> None:
+    race = race_with(directory_root=str(tmp_path), default_ttl=600)
+    assert race.start(write_while_there_is_no_room, mode).result() == ("EFBIG", False, None)
+
+
+def test_what_was_there_stays_where_adding_to_it_fails(
+    race_with: Callable[..., Race], tmp_path: Path
+) -> None:
+    race = race_with(directory_root=str(tmp_path), default_ttl=600)
+    (tmp_path / "plots").mkdir(exist_ok=True)
+    (tmp_path / "plots" / "new").touch()
+    assert race.start(write_while_there_is_no_room, "a").result() == ("EFBIG", True, None)
+
+
 def spool_too_much() -> tuple[str, bool, object]:
     """Write more than there is room for on the way to where the file is kept."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL))
@@ -262,17 +299,28 @@ def spool_too_much_for_a_storage() -> tuple[str, bool, object]:
     return told, bool(stored), None
 
 
-def fill_up(opened: Any) -> str:
+def truncate_too_far() -> tuple[str, bool, object]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL))
+    fs = get_filesystem("plots")
+    told = fill_up(fs.open("new", "wb"), lambda file: file.truncate(20 * len(TOO_MUCH)))
+    return told, fs.exists("new"), fs.expiration("new")
+
+
+def write_often(file: Any) -> None:
+    for _ in range(20):
+        file.write(TOO_MUCH)
+
+
+def fill_up(opened: Any, write: Callable[[Any], object] = write_often) -> str:
     try:
         with opened as file:
-            for _ in range(20):
-                file.write(TOO_MUCH)
+            write(file)
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     return "nothing"
 
 
-@pytest.mark.parametrize("job", [spool_too_much, spool_too_much_for_a_storage])
+@pytest.mark.parametrize("job", [spool_too_much, spool_too_much_for_a_storage, truncate_too_far])
 def test_a_file_that_could_not_be_spooled_is_not_stored_in_part(
     race_with: Callable[..., Race], s3_endpoint: str, job: Callable[[], object]
 ) -> None:
