@@ -607,6 +607,14 @@ def test_errors_of_the_store_are_errors_of_the_filesystem(
     assert str(caught.value)
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_error_before_the_first_request_is_one_of_the_filesystem(
+    make_backend: Callable[..., S3Backend], action: Callable[[Any], object]
+) -> None:
+    with pytest.raises(errors.OperationFailed, match="InvalidRegion"):
+        action(make_backend(bucket="b", region="no region").open("n"))
+
+
 def test_a_bucket_that_is_not_there_is_not_a_file_that_is_not_there(
     make_backend: Callable[..., S3Backend],
 ) -> None:
@@ -744,8 +752,14 @@ def test_all_threads_share_one_client(make_backend: Callable[..., S3Backend], bu
         ({"bucket": "b", "addressing_style": "dns"}, "addressing_style"),
         ({"bucket": "b", "upload_args": {"Acl": "private"}}, "upload_args"),
         ({"bucket": "b", "upload_args": "private"}, "upload_args"),
+        ({"bucket": "b", "upload_args": 7}, "upload_args"),
         ({"bucket": "b", "endpoint_url": "store:8333"}, "endpoint_url"),
         ({"bucket": "b", "endpoint_url": "https://me:secret-key@store"}, "endpoint_url"),
+        ({"bucket": "b", "endpoint_url": "http://"}, "endpoint_url"),
+        ({"bucket": "b", "endpoint_url": "http://a store"}, "endpoint_url"),
+        ({"bucket": "b", "endpoint_url": "http://[::1"}, "endpoint_url"),
+        ({"bucket": "b", "region": 7}, "region"),
+        ({"bucket": "b", "aws_access_key_id": 7, "aws_secret_access_key": "k"}, "aws_access_key"),
         ({"bucket": "b", "strict": "no"}, "strict"),
     ],
 )
@@ -755,3 +769,10 @@ def test_an_option_that_does_not_fit_is_named_without_its_secret(
     with pytest.raises(ConfigurationError, match=named) as caught:
         S3Backend(options)
     assert "secret-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["store:8333", "127.0.0.1", "[::1]:8333", "s3.eu.example.org"])
+def test_every_host_that_boto3_takes_may_be_the_endpoint(host: str) -> None:
+    url = f"http://{host}/"
+    backend = S3Backend({"bucket": "b", "endpoint_url": url, **CREDENTIALS})
+    assert backend.url("n", "a", 60).startswith(f"{url}b/n/a")

@@ -20,6 +20,7 @@ from boto3.session import Session
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
 from django.utils.http import content_disposition_header
 from fs import ResourceType, errors, tools
 from fs.info import Info
@@ -445,9 +446,9 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         return [item["Key"] for item in answer.get("Contents", ())]
 
     def _pages(self, path: str, **how: Any) -> Iterator[Any]:
-        pages = self.client.get_paginator("list_objects_v2")
         prefix = self._path_to_dir_key(path)
         with _translated(path):
+            pages = self.client.get_paginator("list_objects_v2")
             yield from pages.paginate(Bucket=self._bucket_name, Prefix=prefix, **how)
 
     def _scan(self, path: str, valid: str, namespaces: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -860,11 +861,14 @@ def _prefix(options: Mapping[str, Any]) -> str:
 
 def _upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
     args = options.get("upload_args") or {}
-    unknown = set(args) - set(S3Transfer.ALLOWED_UPLOAD_ARGS)
-    if not isinstance(args, Mapping) or unknown:
+    known = ", ".join(S3Transfer.ALLOWED_UPLOAD_ARGS)
+    if not isinstance(args, Mapping):
         raise ConfigurationError(
-            f"DJFS['upload_args'] has {sorted(map(str, unknown))}: give it a dict with some of "
-            + ", ".join(S3Transfer.ALLOWED_UPLOAD_ARGS)
+            f"DJFS['upload_args'] is a {type(args).__name__}: give it a dict with some of {known}"
+        )
+    if unknown := set(args) - set(S3Transfer.ALLOWED_UPLOAD_ARGS):
+        raise ConfigurationError(
+            f"DJFS['upload_args'] has {sorted(map(str, unknown))}: give it some of {known}"
         )
     return args
 
@@ -877,6 +881,9 @@ def _strict(options: Mapping[str, Any]) -> bool:
 
 
 def _check_credentials(options: Mapping[str, Any]) -> None:
+    for name in ("region", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"):
+        if not isinstance(options.get(name) or "", str):  # nor is it shown: it is a secret
+            raise ConfigurationError(f"DJFS[{name!r}] is no str: put it in quotes")
     names = ("aws_access_key_id", "aws_secret_access_key")
     missing = [name for name in names if not options.get(name)]
     if len(missing) == 1 or (missing and options.get("aws_session_token")):
@@ -891,10 +898,21 @@ def _check_address(options: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"DJFS['addressing_style'] is {style!r}: use 'auto', 'path' or 'virtual'"
         )
-    endpoint = urlsplit(str(options.get("endpoint_url") or "https://"))
-    if endpoint.scheme not in ("http", "https") or endpoint.username:
+    endpoint = options.get("endpoint_url") or "https://s3.amazonaws.com"
+    if not _is_address(str(endpoint)):
         # It is not shown, for errors of boto3 would show it too, password and all.
         raise ConfigurationError(
-            "DJFS['endpoint_url'] must begin with http:// or https:// and hold no user name: "
+            "DJFS['endpoint_url'] must be http:// or https:// with a host, such as "
+            "'https://store:8333', and hold no user name: "
             "use 'aws_access_key_id' and 'aws_secret_access_key'"
         )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as half an IPv6 address
+        return False
+    if parts.scheme not in ("http", "https") or parts.username:
+        return False
+    return is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url)
