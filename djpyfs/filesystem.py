@@ -284,13 +284,17 @@ class ExpiringFS(FS):
         checked, policy = self._seen(path), self._policy
         if policy.renew_on_read and policy.default_ttl is not None:
             latest = self._latest(checked, policy.max_ttl) if policy.max_ttl else 0
-            self._expirations.renew(self._member(checked), policy.default_ttl, latest)
+            if latest is not None:
+                self._expirations.renew(self._member(checked), policy.default_ttl, latest)
         return checked
 
-    def _latest(self, path: str, longest: int) -> int:
-        """Return when a file that lives for ``longest`` since it was written must go."""
-        modified = self._files.getinfo(path, ["details"]).raw["details"]["modified"]
-        return round(cast(float, modified) * SECOND) + longest
+    def _latest(self, path: str, longest: int) -> int | None:
+        """Return when a file that lives for ``longest`` since it was written must go.
+
+        None where the back-end does not tell when that was.
+        """
+        modified = self._files.getinfo(path, ["details"]).get("details", "modified")
+        return None if modified is None else round(cast(float, modified) * SECOND) + longest
 
     # -- reading
 

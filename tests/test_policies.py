@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from django.dispatch import Signal
 from fs import errors
+from fs.base import FS
+from fs.info import Info
+from fs.memoryfs import MemoryFS
 
 from djpyfs import (
     ConfigurationError,
@@ -21,6 +24,7 @@ from djpyfs import (
     expire_objects,
     get_filesystem,
 )
+from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.signals import files_expired, sweep_finished
 from tests.test_filesystem import left, overdue
@@ -208,6 +212,27 @@ def test_a_file_is_not_renewed_beyond_its_longest_life(
     plots.expire("a", 1)
     plots.readbytes("a")
     assert left(plots, "a") == pytest.approx(40, abs=5)
+
+
+class Timeless(MemoryFS):
+    def getinfo(self, path: str, namespaces: Any = None) -> Info:
+        return Info({"basic": super().getinfo(path).raw["basic"], "details": {"modified": None}})
+
+
+class TimelessBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return Timeless()
+
+
+def test_a_file_with_a_longest_life_is_not_renewed_where_nobody_knows_when_it_was_written(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="tests.test_policies.TimelessBackend", **SLIDING, max_ttl=100)
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 10)
+    assert plots.readbytes("a") == b"picture"
+    assert left(plots, "a") <= 10
 
 
 def test_a_file_that_is_overdue_is_not_renewed(make: Make) -> None:
