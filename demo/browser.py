@@ -16,6 +16,8 @@ NO_FILES: Mapping[str, tuple[str, bytes]] = {}
 
 
 class Answer(NamedTuple):
+    """What a server has answered; ``url`` is where redirections have led."""
+
     url: str
     status: int
     headers: Message

@@ -58,6 +58,7 @@ class Stack:
 
     @property
     def redis_url(self) -> str:
+        """The address of the record store."""
         return f"redis://{HOST}:{self.ports['redis']}/0"
 
     @property

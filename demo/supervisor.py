@@ -33,12 +33,14 @@ class Journal(Printer):  # type: ignore[misc]  # honcho has no types
         self.path = path
 
     def write(self, message: Message) -> None:
+        """Take in what a process has printed."""
         super().write(message)
         if self._screen:
             self._screen.width = self.width
             self._screen.write(message)
 
     def last_lines(self) -> str:
+        """What was printed last."""
         with self.path.open(encoding="utf-8") as lines:
             return "".join(deque(lines, LAST_LINES))
 

@@ -25,6 +25,7 @@ class Bar:
 
     @property
     def total(self) -> float:
+        """How high it is."""
         return self.value + self.alarm
 
 
