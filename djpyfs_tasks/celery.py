@@ -19,6 +19,11 @@ SWEEPS = "djpyfs.sweep"
 ONE_SHOTS = "djpyfs.one_shot"
 # A broker that is away must not hold up the web request that offers a one-shot to it.
 BROKER_TIMEOUT = 2  # s
+# Not in the address, of which Flower reads nothing about TLS. Another broker needs none of ours.
+USE_TLS = {
+    "CELERY_BROKER_URL": "broker_use_ssl",
+    "CELERY_RESULT_BACKEND": "redis_backend_use_ssl",
+}
 NO_BROKER = (
     "DJFS['redis_url'] is a Redis Cluster, which cannot hold Celery's queues: "
     "set CELERY_BROKER_URL to another broker (and CELERY_RESULT_BACKEND, to keep results)"
@@ -71,28 +76,29 @@ def _broker(redis_url: str) -> dict[str, Any]:
     """Return where the queues and the results are, in the form that Celery takes."""
     quickly = {"socket_timeout": BROKER_TIMEOUT}
     address = None if redis_url.startswith("memory://") else address_of(redis_url)
+    if address and address.kind == "cluster":
+        if not hasattr(settings, "CELERY_BROKER_URL"):
+            raise ConfigurationError(NO_BROKER)
+        return {"broker_transport_options": quickly}
+    tls = _tls(address) if address else {}
+    encrypted = {key: tls for url, key in USE_TLS.items() if tls and not hasattr(settings, url)}
     if address and address.kind == "sentinel":
-        return _behind_sentinels(address, quickly)
-    if not (address and address.kind == "cluster"):
-        where = dict.fromkeys(("broker_url", "result_backend"), _checking(redis_url))
-    elif hasattr(settings, "CELERY_BROKER_URL"):
-        where = {}
-    else:
-        raise ConfigurationError(NO_BROKER)
-    return {**where, "broker_transport_options": quickly}
+        return {**_behind_sentinels(address, quickly, tls), **encrypted}
+    where = dict.fromkeys(("broker_url", "result_backend"), redis_url)
+    return {**where, "broker_transport_options": quickly, **encrypted}
 
 
-def _checking(redis_url: str) -> str:
+def _tls(address: Address) -> dict[str, Any]:
     """Have Celery check certificates where the address does not say: redis-py does by itself."""
-    if not redis_url.startswith("rediss://") or "ssl_cert_reqs=" in redis_url:
-        return redis_url
-    return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=required"
+    if not address.tls:
+        return {}
+    options = {key: value for key, value in address.options.items() if key.startswith("ssl_")}
+    return {"ssl_cert_reqs": "required", **options}
 
 
-def _behind_sentinels(address: Address, quickly: dict[str, Any]) -> dict[str, Any]:
-    tls = {key: value for key, value in address.options.items() if key.startswith("ssl_")}
-    if address.tls:
-        tls = {"ssl_cert_reqs": "required", **tls}
+def _behind_sentinels(
+    address: Address, quickly: dict[str, Any], tls: dict[str, Any]
+) -> dict[str, Any]:
     sentinel = {**quickly, **tls, "ssl": address.tls, **address.guide_options}
     options = {**quickly, "master_name": address.master_name, "sentinel_kwargs": sentinel}
     db, credentials = address.options.get("db", 0), _credentials(address.options)
@@ -105,7 +111,6 @@ def _behind_sentinels(address: Address, quickly: dict[str, Any]) -> dict[str, An
         "result_backend": url,
         "broker_transport_options": options,
         "result_backend_transport_options": options,
-        **({"broker_use_ssl": tls, "redis_backend_use_ssl": tls} if address.tls else {}),
     }
 
 
