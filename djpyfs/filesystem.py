@@ -485,13 +485,18 @@ class ExpiringFS(FS):
             if not self.getinfo(source).is_dir:
                 raise errors.DirectoryExpected(src_path)
             self.makedir(destination, recreate=True)
+            emptied = [source]
             for path, info in list(self.walk.info(source)):
                 moved = join(destination, frombase(source, path).lstrip("/"))
                 if info.is_dir:
                     self.makedir(moved, recreate=True)
+                    emptied.append(path)
                 else:
                     self.move(path, moved, overwrite=True, preserve_time=preserve_time)
-            self.removetree(source)
+            # Not as a tree: what somebody has written there meanwhile must not go.
+            for path in reversed(emptied):
+                with suppress(errors.ResourceNotFound, errors.DirectoryNotEmpty):
+                    self.removedir(path)
 
     def makedir(
         self, path: str, permissions: Permissions | None = None, recreate: bool = False

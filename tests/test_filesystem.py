@@ -462,6 +462,32 @@ def test_movedir_carries_every_deadline_along(plots: ExpiringFS) -> None:
     assert plots.expiration("f/c.png") is None
 
 
+class WrittenMeanwhile(MemoryFS):
+    """Has another writer, who is as fast as a move."""
+
+    def move(self, src_path: str, dst_path: str, *_: Any) -> None:
+        self.writebytes(dst_path, self.readbytes(src_path))
+        self.remove(src_path)
+        self.writebytes("d/other.png", b"permanent")
+
+
+class WrittenBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return WrittenMeanwhile()
+
+
+def test_what_is_written_into_a_directory_while_it_moves_is_not_lost(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="tests.test_filesystem.WrittenBackend")
+    plots = get_filesystem("plots")
+    plots.makedirs("d/e")
+    plots.writebytes("d/e/a.png", b"picture")
+    plots.movedir("d", "f", create=True)
+    assert plots.listdir("d") == ["other.png"]
+    assert plots.readbytes("f/e/a.png") == b"picture"
+
+
 def test_a_directory_cannot_move_into_itself(disk: ExpiringFS) -> None:
     disk.makedirs("d/e")
     disk.writebytes("d/a.png", b"old")
