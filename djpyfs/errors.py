@@ -52,7 +52,7 @@ class NameNotText(InvalidName, TypeError):
 
 
 class InvalidLifetime(DjpyfsError, ValueError):
-    """A life time that is negative, too long, or not a number."""
+    """A life time that is negative, too long, too short, or not a number."""
 
 
 class NamespaceHeld(DjpyfsError, PermissionDenied):

@@ -126,6 +126,7 @@ class ExpiringFS(FS):
         """Return a file's deadline as an aware datetime (UTC), or None where it has none.
 
         For a file whose deletion is under way, or was given up, that is the present time.
+        Raises `InvalidName` and `RecordStoreUnavailable`.
         """
         _, deadline = self._expirations.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
@@ -155,8 +156,9 @@ class ExpiringFS(FS):
         signed address on every back-end, and works for so many GET requests.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
-        `djpyfs.urls` would be needed and is not included, and `fs.errors.ResourceNotFound` where
-        the address would outlive a file that is overdue.
+        `djpyfs.urls` would be needed and is not included, `fs.errors.ResourceNotFound` where
+        the address would outlive a file that is overdue, and `RecordStoreUnavailable` where an
+        address must end with its file.
         """
         self.check()
         seconds = _seconds("timeout", timeout)
