@@ -131,7 +131,7 @@ def test_the_whole_service_runs_with_it(
     with service.process("worker"), service.process("flower"), service.process("beat"):
         run_client(CLIENT, service.environ(one_shot=True))
         wait_for(lambda: not list(files.iterdir()) or denied(), 60, "both deletions")
-        wait_for(lambda: any(answering(service)) or denied(), 30, "the worker in Flower")
+        wait_for(lambda: any(answering(service)) or denied(), 60, "the worker in Flower")
         queues = service.flower("queues/length")["active_queues"]
         assert "djpyfs.sweep" in {queue["name"] for queue in queues}
         told = run_client(ASK_WORKER, service.environ())
@@ -349,7 +349,7 @@ def test_flower_lets_nobody_in_without_the_password(
 
     def status(path: str, **headers: str) -> int:
         try:
-            with urlopen(Request(site + path, headers=headers), timeout=10) as answer:
+            with urlopen(Request(site + path, headers=headers), timeout=30) as answer:
                 return int(answer.status)
         except HTTPError as error:
             error.close()
