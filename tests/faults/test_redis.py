@@ -45,7 +45,7 @@ urlpatterns = [path("f/", include("djpyfs.urls"))]
 
 
 class Progress:
-    """How often each of several processes has got an answer."""
+    """How often something has come about in each of several processes."""
 
     def __init__(self, clients: int) -> None:
         self._counts = [processes.Value("q", 0) for _ in range(clients)]
@@ -63,13 +63,13 @@ class Progress:
                 now >= before + more for now, before in zip(self.seen(), start, strict=True)
             ),
             timeout=60,
-            what="an answer to every client",
+            what="something new of every client",
         )
 
 
-def keep_expiring(client: int, count: Any, stop: Event) -> tuple[list[str], int]:
+def keep_expiring(client: int, count: Any, failed: Any, stop: Event) -> tuple[list[str], int]:
     """Extend new names; return those whose extension was acknowledged, and how much failed."""
-    fs, acknowledged, failures, number = get_filesystem(Race.namespace), list[str](), 0, 0
+    fs, acknowledged, number = get_filesystem(Race.namespace), list[str](), 0
     while not stop.is_set():
         name = f"{client}-{number:06}"
         number += 1
@@ -77,27 +77,29 @@ def keep_expiring(client: int, count: Any, stop: Event) -> tuple[list[str], int]
             fs.expire(name, seconds=1_000)
             fs.expire(name, seconds=1_000_000)
         except RecordStoreUnavailable:
-            failures += 1
+            failed.value += 1
             time.sleep(0.01)
         else:
             acknowledged.append(name)
             count.value += 1
-    return acknowledged, failures
+    return acknowledged, failed.value
 
 
-def keep_writing_and_sweeping(client: int, count: Any, stop: Event) -> tuple[list[str], int]:
-    fs, failures = get_filesystem(Race.namespace), 0
+def keep_writing_and_sweeping(
+    client: int, count: Any, failed: Any, stop: Event
+) -> tuple[list[str], int]:
+    fs = get_filesystem(Race.namespace)
     while not stop.is_set():
         try:
             fs.writebytes(f"swept by {client}", b"picture")
             fs.expire(f"swept by {client}")
             expire_objects()
         except RecordStoreUnavailable:
-            failures += 1
+            failed.value += 1
             time.sleep(0.01)
         else:
             count.value += 1
-    return [], failures
+    return [], failed.value
 
 
 @pytest.mark.fault(
@@ -110,11 +112,12 @@ def test_a_redis_that_is_killed_and_started_again_loses_no_acknowledged_record(
     jobs = [keep_expiring] * 3 + [keep_writing_and_sweeping]
     with running_redis(appendonly="yes", appendfsync="always") as server:
         race = race_with(redis_url=server.url, lease=1)
-        stop, progress = processes.Event(), Progress(len(jobs))
-        clients = [race.start(job, n, progress[n], stop) for n, job in enumerate(jobs)]
+        stop, progress, failed = processes.Event(), Progress(len(jobs)), Progress(len(jobs))
+        clients = [race.start(job, n, progress[n], failed[n], stop) for n, job in enumerate(jobs)]
         for _ in range(kills):
             progress.wait_for_all(50 if full else 10)
             server.stop()
+            failed.wait_for_all(1)  # else those that are slow might not have noticed
             server.start()
         progress.wait_for_all(50 if full else 10)
         stop.set()

@@ -94,7 +94,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     fs.expire_many(doomed)
 
     for kill in range(kills):
-        left = alive + due * (kills - kill) // (kills + 1)
+        left = alive + due - (due * (kill + 1) // (kills + 1) if full else 50)
         with service.victim("worker"):
             service.sweep()
             wait_for(lambda: counts().tracked <= left, 120, "a part of the sweep")  # noqa: B023
@@ -102,6 +102,8 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     with service.process("worker"):
         wait_for(lambda: counts().claimed == 0, what="the end of the last lease")
         reports = [service.sweep().get(timeout=300) for _ in range(2)]
+        # Each has handed over to others what was left when its turn was over.
+        wait_for(lambda: counts().overdue == counts().claimed == 0, what="the follow-ups")
 
     left_over = set(fs._files.listdir("/"))
     assert left_over == set(living)
@@ -228,7 +230,7 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
     rates = [turn["deleted"] / turn["duration"] for turn in turns]
     tenth = -(-len(rates) // 10)
     first, last = median(rates[:tenth]), median(rates[-tenth:])
-    assert last > first / 4
+    assert not full or last > first / 4  # the short form has too few turns to tell
     measured(
         f"{total:,} files in {took:.0f} s, {len(turns)} turns of {first:,.0f}/s in the first tenth "
         f"and {last:,.0f}/s in the last; RSS + {growth / 1024:.1f} MiB; one-shots up to "
