@@ -102,10 +102,12 @@ class RedisServer(Server):
     """Redis or Valkey, without persistence unless ``options`` say otherwise."""
 
     def __init__(self, directory: Path, **options: str) -> None:
+        self._socket = str(directory / "socket")
         options = {
             "bind": HOST,
             "port": str(free_port()),
             "dir": str(directory),
+            "unixsocket": self._socket,
             "save": "",
             "appendonly": "no",
             "maxmemory-policy": "noeviction",
@@ -118,6 +120,11 @@ class RedisServer(Server):
     @property
     def url(self) -> str:
         return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def local_url(self) -> str:
+        """The same without TCP, which is faster."""
+        return f"unix://{self._socket}"
 
     def client(self) -> redis.Redis:
         return redis.Redis(host=HOST, port=self.port)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,9 +60,8 @@ def _perform(
     django_settings.DJFS = djfs
     try:
         answer.send((None, job(*arguments)))
-    except Exception as error:
-        answer.send((f"{type(error).__name__}: {error}", None))
-        raise
+    except Exception:
+        answer.send((traceback.format_exc(), None))
 
 
 class Race:

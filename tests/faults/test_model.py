@@ -13,12 +13,14 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar
 
 import pytest
+import redis
 from django.conf import settings as django_settings
+from django.test import override_settings
 from django.urls import include, path
 from fs import errors
 from hypothesis import HealthCheck, Phase, settings
@@ -39,7 +41,8 @@ from djpyfs.expirations import ExpirationStore, State, Touch, store_for
 from djpyfs.filesystem import DEFAULT_URL, UNFINISHED, ExpiringFS
 from djpyfs.names import Entry
 from djpyfs.sweeper import SweepReport, delete_if_due
-from tests.faults.conftest import Measured
+from tests.faults.conftest import FULL_TIMEOUT, Measured
+from tests.faults.processes import Actor
 from tests.faults.world import (
     BEGINNING,
     TICK,
@@ -61,6 +64,10 @@ GRACE = 10_000_300
 MAX_ATTEMPTS = 3
 BACKOFF = 5 * SECOND
 LONGEST_BACKOFF = 3_600 * SECOND
+
+IN_MEMORY = "memory://"
+TELLERS = 2  # processes that tell the stories of the full form
+STEPS = 110  # at the most: now and then Hypothesis ends a story early
 
 HIDING = "hiding"  # a namespace that hides what has expired
 NAMESPACES = ("plain", HIDING)
@@ -273,6 +280,7 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(self.world)
         self.handles: list[Handle] = []
         self.frozen: list[Followed] = []
+        self.steps = 0
         self.raw = {ns: backends.backend_for(conf.current(), ns).open(ns) for ns in NAMESPACES}
 
     def configure(self) -> None:
@@ -677,11 +685,14 @@ class Machine(RuleBasedStateMachine):
         _, deadlines = self.store.deadlines([entry.member for entry in ENTRIES])
         for entry, deadline in zip(ENTRIES, deadlines, strict=True):
             assert deadline == self.model.deadline(entry), entry
-            raw, contents = self.raw[entry.namespace], self.model.files.get(entry)
-            assert raw.exists(entry.path) == (contents is not None), entry
-            if contents:
-                assert raw.readbytes(entry.path) == contents.data, entry
-        self.seen["steps"] += 1
+            contents = self.model.files.get(entry)
+            assert self.found(entry) == (contents.data if contents else None), entry
+        self.steps += 1
+
+    def found(self, entry: Entry) -> bytes | None:
+        with suppress(errors.ResourceNotFound):
+            return self.raw[entry.namespace].readbytes(entry.path)
+        return None
 
     def teardown(self) -> None:
         """In the end nothing that is overdue stays, nor any record of it."""
@@ -694,6 +705,7 @@ class Machine(RuleBasedStateMachine):
                 handle.file.close()  # which the collector would do in another example's time
 
     def let_all_end(self) -> None:
+        self.seen.update(stories=1, steps=self.steps)
         for handle in list(self.handles):
             self.close(handle)
         self.world.undeletable.clear()
@@ -706,7 +718,6 @@ class Machine(RuleBasedStateMachine):
         assert not self.model.records
         counts = self.store.counts()
         assert (counts.tracked, counts.overdue, counts.set_aside) == (0, 0, 0)
-        self.seen["examples"] += 1
 
 
 @dataclass
@@ -723,52 +734,94 @@ def _refusals() -> Iterator[_Refusal]:
         refusal.kind = type(error)
 
 
-@pytest.fixture(params=["memory", "redis"])
-def world(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, settings: Any
-) -> Iterator[World]:
-    settings.ROOT_URLCONF = __name__
-    settings.DJFS = {
+@contextmanager
+def world_over(redis_url: str) -> Iterator[World]:
+    """Settings and clocks are those of a world that keeps its records there."""
+    djfs = {
         "type": f"{WatchedBackend.__module__}.{WatchedBackend.__qualname__}",
-        "redis_url": "memory://",
+        "redis_url": redis_url,
         "lease": LEASE / SECOND,
         "grace": GRACE / SECOND,
         "max_attempts": MAX_ATTEMPTS,
         "batch_size": 2,
     }
+    with ExitStack() as stack:
+        stack.callback(backends.close_all)
+        stack.callback(expirations.close_all)
+        logging.disable()  # what fails, and is tried again
+        stack.callback(logging.disable, logging.NOTSET)
+        monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
+        if redis_url == IN_MEMORY:
+            world = world_of_memory(monkeypatch)
+        else:
+            djfs["shards"] = 2
+            client = stack.enter_context(closing(redis.Redis.from_url(redis_url)))
+            world = world_of_redis(monkeypatch, client)
+        stack.enter_context(override_settings(ROOT_URLCONF=__name__, DJFS=djfs))
+        yield world
+
+
+@pytest.fixture(params=["memory", "redis"])
+def redis_url(request: pytest.FixtureRequest) -> str:
     if request.param == "memory":
-        yield world_of_memory(monkeypatch)
-    else:
-        server: RedisServer = request.getfixturevalue("redis_server")
-        settings.DJFS |= {"redis_url": server.url, "shards": 2}
-        with closing(server.client()) as client:
-            yield world_of_redis(monkeypatch, client)
-    backends.close_all()
-    expirations.close_all()
+        return IN_MEMORY
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.local_url
 
 
-@pytest.mark.fault("whatever Hypothesis thinks of, 80 steps long", "5,000 as in the model")
+def tell(redis_url: str, stories: int, derandomize: bool = False) -> Counter[str]:
+    """Let Hypothesis tell so many stories; return what was seen in them."""
+    with world_over(redis_url) as world:
+        Machine.world, Machine.seen = world, Counter()
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=stories,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                derandomize=derandomize,
+                phases=[Phase.generate, Phase.shrink],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    return Machine.seen
+
+
+def tell_side_by_side(redis_url: str, stories: int) -> Counter[str]:
+    """Let several processes tell so many stories together."""
+    tellers = [Actor({}, tell, redis_url, stories // TELLERS) for _ in range(TELLERS)]
+    try:
+        return sum((teller.result(FULL_TIMEOUT) for teller in tellers), Counter())
+    finally:
+        for teller in tellers:
+            teller.kill()
+
+
+@pytest.mark.fault(
+    "whatever Hypothesis thinks of, in stories of 80 steps and more", "5,000 as in the model"
+)
 def test_files_and_records_are_those_of_a_simple_model(
-    world: World, full: bool, measured: Measured, caplog: pytest.LogCaptureFixture
+    redis_url: str, full: bool, measured: Measured
 ) -> None:
-    caplog.set_level(logging.CRITICAL, logger="djpyfs")
-    Machine.world, Machine.seen = world, Counter()
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=5_000 if full else 25,
-            stateful_step_count=80,
-            deadline=None,
-            database=None,
-            derandomize=not full,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    measured(", ".join(f"{number:,} {what}" for what, number in sorted(Machine.seen.items())))
+    if not full:
+        tell(redis_url, 25, derandomize=True)
+        return
+    seen = tell_side_by_side(redis_url, 5_000)
+    steps, stories = seen.pop("steps"), seen["stories"]
+    what = (f"{number:,} {name}" for name, number in sorted(seen.items()))
+    measured(f"{', '.join(what)}, {steps / stories:.1f} steps in each on average")
+    assert stories >= 5_000
+    assert steps >= 80 * stories
 
 
 # -- where the clocks stand still
+
+
+@pytest.fixture
+def world(redis_url: str) -> Iterator[World]:
+    with world_over(redis_url) as world:
+        yield world
 
 
 @pytest.fixture
@@ -803,3 +856,13 @@ def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
     with pytest.raises(FileBusy):
         store.schedule([b"n\0a"], SECOND)
     assert world.now - BEGINNING > 2 * LEASE
+
+
+def test_closing_a_file_leaves_it_the_grace_again(store: ExpirationStore, world: World) -> None:
+    fs = get_filesystem("plots")
+    fs.expire("a", 1)
+    file = fs.openbin("a", "wb")
+    world.pass_(GRACE / 5)  # too soon for a write to renew the deadline
+    file.close()
+    _, deadline = store.deadline(Entry("plots", "a").member)
+    assert deadline == world.now + GRACE

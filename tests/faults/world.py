@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Semaphore, Thread
@@ -25,7 +26,6 @@ from djpyfs.names import Entry
 
 BEGINNING = 1_800_000_000 * SECOND
 TICK = SECOND // 1_000  # no point in time that is reached lies between two of them
-CLOCK_KEY = "clock of the tests"
 
 
 class World:
@@ -44,8 +44,9 @@ class World:
         self._tell_time(self.now)
 
     def pass_(self, microseconds: float) -> None:
-        self.now += math.ceil(microseconds / TICK) * TICK
-        self._tell_time(self.now)
+        if microseconds:
+            self.now += math.ceil(microseconds / TICK) * TICK
+            self._tell_time(self.now)
 
     # The clocks that a process has
 
@@ -72,12 +73,13 @@ def world_of_redis(monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> Worl
 
     So the one place in the scripts that asks for the time is given a key to read instead.
     """
-    ask, read = "redis.call('TIME')", f"{{0, redis.call('GET', '{CLOCK_KEY}')}}"
+    clock = f"clock-{uuid.uuid4().hex}"
+    ask, read = "redis.call('TIME')", f"{{0, redis.call('GET', '{clock}')}}"
     sources = redis_store._sources()
     assert all(source.count(ask) == 1 for source in sources.values())
     told = {verb: source.replace(ask, read) for verb, source in sources.items()}
     monkeypatch.setattr(redis_store, "_sources", lambda: told)
-    return _with_clocks(World(lambda now: client.set(CLOCK_KEY, now)), monkeypatch)
+    return _with_clocks(World(lambda now: client.set(clock, now)), monkeypatch)
 
 
 def _with_clocks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
