@@ -208,6 +208,8 @@ class Model:
 
     def renew(self, write: Write, unfinished: int = UNFINISHED) -> None:
         touch = self.touch(write.entry, write.default_ttl, write.registered, unfinished)
+        if not touch.by_default:  # somebody has set another deadline, or none, since
+            write.default_ttl = None
         write.registered = 0 if touch.unfinished else touch.deadline
 
     def finish(self, write: Write) -> None:
