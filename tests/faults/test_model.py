@@ -513,16 +513,12 @@ class Machine(RuleBasedStateMachine):
         source, destination, model = Entry(ns, "d/a"), Entry(ns, "e/a"), self.model
         fs, is_seen = self.of(source), model.is_seen(source)
         self.of(destination)
-        concerned = [source, destination] if is_seen else [source] * (source in model.files)
         began = self.world.now
-        with self.waiting(*concerned):
+        with self.waiting(*[source, destination] * is_seen):
             fs.movedir("d", "e")
         if is_seen:
             model.move(source, destination)
             self.look_at_deadlines(began, source, destination)
-        elif concerned:  # what is hidden goes with its directory
-            del model.files[source]
-            model.records.pop(source, None)
 
     # -- readers
 
