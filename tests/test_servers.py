@@ -71,6 +71,7 @@ def test_sentinels_may_have_a_password_of_their_own() -> None:
 WRONG = [
     (f"redis://:{SECRET}/1@127.0.0.1:6379/0", "%2F"),
     (f"redis+cluster://:{SECRET}/1@127.0.0.1:1", "%2F"),
+    (f"redis://:{SECRET}@a..b:6379", "hosts"),
     (f"redis+sentinel://:{SECRET}@a:b/main", "ports"),
     (f"redis+cluster://:{SECRET}@,", "ports"),
     (f"redis+cluster://:{SECRET}@a/main", "ports"),

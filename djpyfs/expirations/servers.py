@@ -119,14 +119,15 @@ def address_of(url: str) -> Address:
         raise ConfigurationError("DJFS['redis_url'] has an unknown scheme")
     kind, tls = _KINDS[scheme]
     try:
-        if kind == "single":
-            return _single(url)
-        return _several(url, kind, tls)
+        address = _single(url) if kind == "single" else _several(url, kind, tls)
+        for host, _ in address.hosts:
+            host.encode("idna")  # as each connection does, and fails with a raw error
+        return address
     except (ValueError, TypeError, RedisError):
         # The error may quote a part of the password.
         raise ConfigurationError(
-            "DJFS['redis_url'] cannot be read: look at its ports and options, and write special "
-            "characters of a password as %2F for / and so on"
+            "DJFS['redis_url'] cannot be read: look at its hosts, ports and options, and write "
+            "special characters of a password as %2F for / and so on"
         ) from None
 
 
