@@ -14,12 +14,20 @@ from fs.base import FS
 from fs.errors import RemoteConnectionError
 from fs.memoryfs import MemoryFS
 
-from djpyfs import BackendUnavailable, SweepReport, conf, expire_objects, get_filesystem
+from djpyfs import (
+    BackendUnavailable,
+    SweepReport,
+    conf,
+    expirations,
+    expire_objects,
+    get_filesystem,
+)
 from djpyfs.backends import Lease, Outcome, backend_for
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
 from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer
 
 
@@ -97,8 +105,8 @@ def test_the_report_counts_what_became_of_the_files(plots: ExpiringFS) -> None:
     fill(plots, "later", seconds=100)
     report = expire_objects()
     assert (report.deleted, report.failed, report.remaining) == (2, 0, 0)
-    assert 0 <= report.lag < 5
-    assert 0 < report.duration < 5
+    assert 0 <= report.lag < 60
+    assert 0 < report.duration < 60
     assert plots.listdir("/") == ["later"]
 
 
@@ -348,42 +356,35 @@ def test_a_broken_record_is_set_aside_alone_and_at_once(
     assert (report.deleted, report.failed, report.set_aside) == (1, len(broken), len(broken))
 
 
-class Lingering(MemoryBackend):
-    """Notes what is left of the lease when it deletes; the next claim will take a while."""
+class LeaseNotingBackend(MemoryBackend):
+    """Notes what is left of the lease when it deletes."""
 
     left: ClassVar[list[float]] = []
-    server: ClassVar[RedisServer]
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         self.left.append(lease.remaining())
-        self.linger()
         return super().delete(entries, lease)
-
-    @classmethod
-    def linger(cls) -> None:
-        with cls.server.client() as client:
-            client.client_pause(500)
 
 
 def test_a_lease_counts_from_before_the_claim_was_sent_and_ends_early(
     djfs: Callable[..., None], redis_server: RedisServer
 ) -> None:
-    Lingering.left, Lingering.server = [], redis_server
-    own = {"type": "tests.test_sweep.Lingering", "lease": 10, "batch_size": 1}
-    djfs(**own, redis_url=redis_server.url, key_prefix="lingering")
+    own = {"type": "tests.test_sweep.LeaseNotingBackend", "lease": 10, "batch_size": 1}
+    proxy = Proxy(redis_server.port)
+    djfs(**own, redis_url=proxy.url, key_prefix="lease")
     plots = get_filesystem("plots")
-    fill(plots, "a", "b", "c")
+    fill(plots, "a", "b", "c", "d")
     expire_objects(limit=1)  # nothing is left to be loaded
-    Lingering.left.clear()
+    LeaseNotingBackend.left.clear()
 
-    Lingering.linger()
-    expire_objects()
-    plots.expire("d")  # waits for the end of the last pause
-    Lingering.linger()
+    proxy.delay = 0.5  # s, for which each claim is under way
+    expire_objects(limit=2)
     delete_if_due("plots", "d")
 
-    assert len(Lingering.left) == 3
-    assert max(Lingering.left) < 10 - 1 - 0.4
+    expirations.close_all()
+    proxy.stop()
+    assert len(LeaseNotingBackend.left) == 3
+    assert max(LeaseNotingBackend.left) < 10 - 1 - 0.4
 
 
 class EndingLease:
