@@ -20,12 +20,12 @@ from fs import errors
 from fs.base import FS
 from fs.memoryfs import MemoryFS
 from fs.opener import Opener, registry
-from fs.test import FSTestCases
 
 from djpyfs import ConfigurationError, expire_objects, get_filesystem
 from djpyfs.backends import close_all
 from djpyfs.backends.opener import OpenerBackend
 from tests.servers import HOST, Server, free_port
+from tests.test_pyfilesystem import Cases
 
 SERVE = """
 import sys
@@ -61,11 +61,6 @@ def ftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftp]:
     finally:
         close_all()  # while there is somebody to say good-bye to
         server.stop()
-
-
-class Cases(FSTestCases):
-    def make_fs(self) -> FS:
-        return get_filesystem(f"cases/{uuid.uuid4().hex}")
 
 
 class TestMemory(Cases, TestCase):

@@ -15,14 +15,13 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, default_storage
 from fs import errors
-from fs.base import FS
-from fs.test import FSTestCases
 from storages.backends.s3 import S3Storage
 
 from djpyfs import ConfigurationError, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import KEYS
 from tests.servers import Moto
+from tests.test_pyfilesystem import Cases
 
 IN_MEMORY = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
 
@@ -31,11 +30,6 @@ def on_disk(directory: Path) -> dict[str, Any]:
     options = {"location": directory, "base_url": "/media/"}
     backend = "django.core.files.storage.FileSystemStorage"
     return {"default": {"BACKEND": backend, "OPTIONS": options}}
-
-
-class Cases(FSTestCases):
-    def make_fs(self) -> FS:
-        return get_filesystem(f"cases/{uuid.uuid4().hex}")
 
 
 class TestInMemory(Cases, TestCase):
