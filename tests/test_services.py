@@ -256,14 +256,17 @@ print(fs.expiration("one-shot").timestamp())
 """
 
 
-def test_a_one_shot_deletes_soon_after_the_deadline_and_without_a_beat(
+def test_a_one_shot_deletes_within_two_seconds_of_the_deadline_and_without_a_beat(
     service: Service, files: ExpiringFS
 ) -> None:
-    deadline = float(run_client(ONE_SHOT, service.environ(one_shot=True)))
+    def lateness() -> float:
+        deadline = float(run_client(ONE_SHOT, service.environ(one_shot=True)))
+        wait_for(lambda: not files.exists("one-shot"), what="the deletion")
+        late = time.time() - deadline
+        assert late > 0
+        return late
 
-    wait_for(lambda: not files.exists("one-shot"), what="the deletion")
-
-    assert deadline < time.time() < deadline + 10  # by about a second, but the machine may be busy
+    assert any(lateness() < 2 for _ in range(5))  # a busy machine may hold up some
     wait_for(lambda: service.flower("tasks?taskname=djpyfs_tasks.delete_expired&state=SUCCESS"))
 
 
