@@ -162,6 +162,8 @@ class RedisStore(ExpirationStore):
             return left, Carried()
         _, replaced = self.deadline(destination)
         left = self._place(destination, deadline, 0, -1) if deadline else 0
+        if left:  # the next attempt shall find the deadline that there was
+            self._place(source, had, 0, deadline)
         return left, Carried(deadline, had, replaced)
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:

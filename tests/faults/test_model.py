@@ -706,3 +706,16 @@ def test_closing_a_file_leaves_it_the_grace_again(store: ExpirationStore, world:
     file.close()
     _, deadline = store.deadline(Entry("plots", "a").member)
     assert deadline == world.now + GRACE
+
+
+def test_a_move_that_waits_for_its_destination_carries_the_deadline_there_was(
+    store: ExpirationStore, world: World
+) -> None:
+    members = [b"n\0%d" % number for number in range(20)]
+    source = next(m for m in members if store.shard_of(m) == store.shards[0])
+    destination = next(m for m in reversed(members) if store.shard_of(m) == store.shards[-1])
+    deadline = store.schedule([source], SECOND)
+    store.schedule([destination], 0)
+    store.claim_one(destination, LEASE)
+    assert store.carry(source, destination, GRACE).had == deadline
+    assert world.now > deadline
