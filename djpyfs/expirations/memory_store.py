@@ -130,8 +130,9 @@ class MemoryStore(ExpirationStore):
             now = self._now()
             before = self._known_deadline(member, now)
             deadline, own = before, bool(before and before == registered)
-            if deadline and not own and deadline <= now:
+            if deadline and deadline <= now:
                 self._forget(member)
+            if deadline and not own and deadline <= now:
                 deadline = 0
                 if unfinished and not default_ttl:
                     self._attempts[member] = 0

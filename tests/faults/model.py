@@ -112,7 +112,9 @@ class Model:
         """
         before = self.deadline(entry)
         own = before != 0 and before == registered
-        if 0 < before <= self.now and not own:
+        if own and before <= self.now:
+            self.records[entry] = Record(before)
+        elif 0 < before <= self.now:
             del self.records[entry]
             if unfinished and default_ttl is None:
                 self.records[entry] = Record(self.now + unfinished, put_off=True)

@@ -719,3 +719,17 @@ def test_a_move_that_waits_for_its_destination_carries_the_deadline_there_was(
     store.claim_one(destination, LEASE)
     assert store.carry(source, destination, GRACE).had == deadline
     assert world.now > deadline
+
+
+def test_a_write_renews_its_deadline_also_where_a_sweep_has_failed_at_that_very_moment(
+    store: ExpirationStore, world: World
+) -> None:
+    entry = Entry("plots", "a")
+    world.undeletable.add(entry)
+    deadline = store.touch(entry.member, GRACE, SECOND).deadline
+    world.pass_(deadline - world.now)
+    expire_objects()
+    assert world.now == deadline
+    for _ in range(2):
+        deadline = store.touch(entry.member, GRACE, SECOND, deadline).deadline
+        assert store.deadline(entry.member)[1] == deadline == world.now + SECOND

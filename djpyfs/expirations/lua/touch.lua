@@ -17,8 +17,10 @@ end
 local before = known_deadline(member)
 local deadline = before
 local own = deadline and deadline == registered
-if deadline and not own and deadline <= now then
+if deadline and deadline <= now then
   forget(member)
+end
+if deadline and not own and deadline <= now then
   deadline = nil
   if unfinished > 0 and default_ttl == 0 then
     redis.call('HSET', attempts, member, 0)
