@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -141,9 +142,15 @@ def scripts_loaded(server: RedisServer) -> int:
     return int(commands.get("cmdstat_script|load", {}).get("calls", 0))
 
 
-def wait_for_progress(race: Race) -> None:
+def wait_for_progress(race: Race, shards: list[int]) -> None:
+    """Wait until each of the writers goes on, also that whose master has failed."""
     seen = race.files()
-    wait_for(lambda: len(race.files() - seen) > 100, 60, "work going on")
+
+    def all_go_on() -> bool:
+        new = Counter(name.partition("-")[0] for name in race.files() - seen)
+        return all(new[str(shard)] > 100 for shard in shards)
+
+    wait_for(all_go_on, 60, "work going on")
 
 
 def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], full: bool) -> str:
@@ -156,7 +163,7 @@ def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], 
     wait_for(lambda: totals().get("deleted"), 60, "files that went before they were extended")
     for how in faults:
         new = fail_over(servers, how, full)
-        wait_for_progress(race)
+        wait_for_progress(race, shards)
         assert scripts_loaded(new)
     stop.set()
     work: list[Work] = [writer.result() for writer in writers]
