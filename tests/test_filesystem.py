@@ -752,10 +752,14 @@ def test_a_redis_that_is_away_is_one_error(djfs: Callable[..., None]) -> None:
 def test_a_redis_that_hangs_is_one_error_within_five_seconds(djfs: Callable[..., None]) -> None:
     with socket.create_server((HOST, 0)) as silent:
         djfs(type="memory", redis_url=f"redis://{HOST}:{silent.getsockname()[1]}/0")
-        started = time.monotonic()
-        with pytest.raises(DjpyfsError):
-            get_filesystem("plots").expire("a.png", 5)
-        assert time.monotonic() - started < 7  # it waits for 4; a second try would make that 8
+
+        def seconds() -> float:
+            started = time.monotonic()
+            with pytest.raises(DjpyfsError):
+                get_filesystem("plots").expire("a.png", 5)
+            return time.monotonic() - started
+
+        assert any(seconds() < 5 for _ in range(3))  # a busy machine may hold up some
 
 
 def test_deadlines_are_aware(plots: ExpiringFS) -> None:
