@@ -32,6 +32,7 @@ from fs_s3fs import S3FS
 from ..errors import ConfigurationError, InvalidLifetime, InvalidName
 from ..names import Entry, check_namespace
 from . import Backend, Lease, Outcome, reason
+from .spool import WholeOrNot
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -514,7 +515,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             raise errors.OperationFailed(path, msg=_escaped(f"{key!r} stays: {_told(problem)}"))
 
 
-class S3File(io.BufferedIOBase):
+class S3File(WholeOrNot, io.BufferedIOBase):
     """An open file: its bytes are here until it is closed, and in the store from then on.
 
     Closing uploads what was written, also after an error in the body of a ``with`` statement;
@@ -522,7 +523,6 @@ class S3File(io.BufferedIOBase):
     """
 
     def __init__(self, filesystem: S3FileSystem, path: str, mode: Mode, spool: Any) -> None:
-        self._broken = False  # a write has failed, for the local disk is full, say
         self._filesystem = filesystem
         self._path = path
         self._how = mode
@@ -591,14 +591,6 @@ class S3File(io.BufferedIOBase):
                 spool.truncate(size)
             spool.seek(position)
         return size
-
-    @contextmanager
-    def _broken_by_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            self._broken = True
-            raise
 
     def _readable(self) -> Any:
         if not self._how.reading:

@@ -46,7 +46,21 @@ def _is_there(files: FS, path: str, mode: Mode) -> bool:
     return True
 
 
-class SpooledFile(io.RawIOBase):
+class WholeOrNot:
+    """A file that is not stored where a write to its copy has failed."""
+
+    _broken = False  # the local disk is full, say
+
+    @contextmanager
+    def _broken_by_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._broken = True
+            raise
+
+
+class SpooledFile(WholeOrNot, io.RawIOBase):
     """A binary file with a copy of its own of the contents, on disk where they are long.
 
     ``fetch`` writes what is there so far into the file that it is given, ``store`` reads from
@@ -59,7 +73,6 @@ class SpooledFile(io.RawIOBase):
         super().__init__()
         # What is closed without having been filled must not be stored.
         self._changed = False
-        self._broken = False  # a write has failed, for the local disk is full, say
         self._mode = mode
         self._store = store
         self._file = cast(BinaryIO, SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115
@@ -125,14 +138,6 @@ class SpooledFile(io.RawIOBase):
         finally:
             super().close()
             self._file.close()
-
-    @contextmanager
-    def _broken_by_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            self._broken = True
-            raise
 
     def _need(self, allowed: bool, act: str) -> None:
         if self.closed:
