@@ -1,7 +1,7 @@
 """Tries the wheel in fresh environments: ``python -m tests.pythons [PYTHON ...]``.
 
-Every Python on PATH that djpyfs supports, with Django 5.2 and the newest, with no setuptools and
-with the newest.
+Every Python on PATH that djpyfs supports, with Django 5.2 and the newest, with the newest
+setuptools, which fs brings, and with none.
 """
 
 from __future__ import annotations
@@ -57,8 +57,13 @@ class Environment:
         self.python = place / "bin" / "python"
 
     def install(self, *requirements: str | Path) -> None:
-        pip = (sys.executable, "-m", "pip", "--python", self.python)
-        run(*pip, "install", "--quiet", "--upgrade", *requirements)
+        self._pip("install", "--upgrade", *requirements)
+
+    def uninstall(self, distribution: str) -> None:
+        self._pip("uninstall", "--yes", distribution)
+
+    def _pip(self, *arguments: str | Path) -> None:
+        run(sys.executable, "-m", "pip", "--quiet", "--python", self.python, *arguments)
 
     def use(self) -> str:
         """Plays a short scenario with every warning an error; returns what it printed."""
@@ -76,7 +81,7 @@ def try_everything(pythons: list[str]) -> None:
             environment = Environment(Path(scratch, str(number)), python)
             environment.install(wheel, django)
             printed = environment.use()
-            environment.install("setuptools")
+            environment.uninstall("setuptools")
             printed += environment.use()
             version = environment.version_of("Django")
             print(f"{python}, Django {version}: {printed or 'silent'}", flush=True)

@@ -29,13 +29,13 @@ def test_the_wheel_holds_the_two_packages_with_all_that_they_read(wheel: Path) -
     assert rooms == {"djpyfs", "djpyfs_tasks"}
 
 
-def test_the_wheel_works_silently_without_setuptools_and_with_the_newest(
+def test_the_wheel_works_silently_with_the_newest_setuptools_and_without_any(
     wheel: Path, tmp_path: Path
 ) -> None:
     environment = Environment(tmp_path / "environment")
     environment.install(wheel)
     assert environment.use() == ""
-    environment.install("setuptools")
+    environment.uninstall("setuptools")
     assert environment.use() == ""
 
 
