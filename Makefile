@@ -60,4 +60,4 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	"djpyfs needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.13, say" \
 	% sys.version_info[:2])'
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv --clear --upgrade-deps .venv
