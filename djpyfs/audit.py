@@ -11,6 +11,7 @@ from itertools import chain, islice
 from fs.base import FS
 from fs.errors import ResourceNotFound
 from fs.info import Info
+from fs.memoryfs import MemoryFS
 from fs.walk import Walker
 
 from . import conf
@@ -80,7 +81,9 @@ class Audit:
         A file that another namespace tracks, such as ``b/x`` of ``a`` as ``x`` of ``a/b``, has a
         record. Raises `InvalidName`, before anything is looked at.
         """
-        files = backend_for(self._settings, check_namespace(namespace)).open(namespace)
+        backend = backend_for(self._settings, check_namespace(namespace))
+        # To open a namespace that is not there would make it.
+        files = backend.open(namespace) if backend.has(namespace) else MemoryFS()
         return chain(self._without_record(namespace, files), self._without_file(namespace, files))
 
     # -- files without a record

@@ -82,6 +82,19 @@ def test_nothing_is_changed_unless_it_is_told_to(plots: ExpiringFS) -> None:
     assert plots.expiration("never/was")
 
 
+@pytest.mark.parametrize("type_", ["osfs", "opener"])
+def test_a_namespace_that_is_not_there_is_not_made(
+    djfs: Callable[..., None], tmp_path: Path, type_: str
+) -> None:
+    djfs(type=type_, directory_root=tmp_path, url=f"osfs://{tmp_path}")
+    gone = get_filesystem("gone")
+    gone.expire("never/was", 100)
+    (tmp_path / "gone").rmdir()
+    assert found("gone") == {(Kind.NO_FILE, "never/was")}
+    assert found("plotz/unheard of") == set()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_is_adopted_by_the_time_of_its_modification(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:

@@ -141,6 +141,10 @@ class Backend(ABC):
         """Return the bucket that holds the files, where there is one."""
         return None
 
+    def has(self, namespace: str) -> bool:
+        """Tell whether there may be files in a namespace, without making its directory."""
+        return True
+
     def is_there(self) -> bool:
         """Tell whether a file that is not found may be taken for gone."""
         return True

@@ -70,6 +70,10 @@ class OpenerBackend(Backend):
             raise errors.CreateFailed(exc=error) from error
         return _Directory(self, namespace)
 
+    def has(self, namespace: str) -> bool:
+        """Tell whether the directory of a namespace is there. Raises `fs.errors.FSError`."""
+        return self.filesystem().exists(namespace)
+
     def is_there(self) -> bool:
         """Tell whether there is anything to have files in."""
         return self.filesystem().isdir("/")

@@ -44,6 +44,14 @@ class DiskBackend(Backend):
         """Return the filesystem of a namespace, whose directory is made if need be."""
         return DiskFileSystem(self._descent, namespace)
 
+    def has(self, namespace: str) -> bool:
+        """Tell whether the directory of a namespace is there."""
+        try:
+            self._descent.lstat(namespace)
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)  # of all else `open` tells
+        return True
+
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
