@@ -17,6 +17,8 @@ from .errors import InvalidName, NameNotText
 
 SEGMENT_BYTES = 255  # NAME_MAX of ext4, XFS, APFS and NTFS
 KEY_BYTES = 1024  # the longest key of an S3 object
+# Beside the namespaces, for what a back-end keeps for itself: no namespace begins with it.
+RESERVED = ".djpyfs"
 
 # C0, DEL and C1 controls, what ends a line, what turns the direction of writing and so makes a
 # name look like another, the backslash that some systems take for a separator, and what XML
@@ -98,6 +100,8 @@ def check_length(path: str, *parts: str) -> None:
 def _checked_namespace(namespace: str) -> str:
     if not namespace:
         raise InvalidName(namespace, "is empty: a namespace needs a name")
+    if namespace.partition("/")[0] == RESERVED:
+        raise InvalidName(namespace, f"begins with {RESERVED!r}, which is kept for djpyfs itself")
     _check_segments(namespace, namespace.split("/"))
     return namespace
 

@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from threading import Lock
 from typing import Any, ClassVar, Protocol
 
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
+from django.views.debug import SafeExceptionReporterFilter
 from fs.base import FS
 from fs.errors import CreateFailed, RemoteConnectionError, ResourceNotFound
 
@@ -63,6 +65,9 @@ class Outcome:
     #: What stays because the back-end as a whole is away, and how that shows. It counts as no
     #: attempt, however often it is tried again.
     away: list[tuple[Entry, str]] = field(default_factory=list)
+    #: What was asked for and not answered, and how that shows: it may still be deleted, so its
+    #: claim lasts until that can no longer happen.
+    unanswered: list[tuple[Entry, str]] = field(default_factory=list)
 
 
 class Backend(ABC):
@@ -80,12 +85,15 @@ class Backend(ABC):
     shared: bool = True
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
+    #: Seconds after which a deletion that was sent and not answered can no longer act.
+    late: ClassVar[float] = 0
     #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
     longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
+        self._given = options
         self.open = lru_cache(maxsize=OPEN_FILESYSTEMS)(self.make_filesystem)
 
     @abstractmethod
@@ -149,6 +157,32 @@ class Backend(ABC):
         """Tell whether a file that is not found may be taken for gone."""
         return True
 
+    def place(self) -> str:
+        """Return the identity of where the files are, on which all processes and hosts agree.
+
+        A record names it, and only who knows that place touches the record. Two back-ends with
+        the same files return the same, two with others never do. Raises `BackendUnavailable`
+        where the place is not there, such as a disk that is not mounted.
+        """
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        shown = SafeExceptionReporterFilter().cleanse_setting("", dict(self._given))
+        return place_id(*(self.roots() or (kind, repr(sorted(shown.items(), key=str)))))
+
+    def answers(self) -> bool:
+        """Tell whether the back-end as a whole can delete files at the moment.
+
+        It is asked after a deletion that was not answered, or was refused for a whole batch: if
+        it can, the trouble is with one of the files.
+        """
+        return self.is_there()
+
+    def fence(self, entry: Entry) -> None:  # noqa: B027  not every back-end has to wait
+        """Wait until no sweeper whose claim has lapsed can still delete a file.
+
+        Raises `FileBusy` where that takes too long. There is nothing to wait for where a deletion
+        ends with its process, and a frozen process cannot be told from a dead one.
+        """
+
     def roots(self) -> Sequence[str]:
         """Return the roots of what it writes to, as paths or addresses without anything secret.
 
@@ -163,6 +197,11 @@ class Backend(ABC):
     def close(self) -> None:
         """Give up what the back-end holds."""
         self.open.cache_clear()
+
+
+def place_id(*parts: str) -> str:
+    """Return a short identity for a place that ``parts`` tell from all others."""
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def size_told(lstat: Callable[[], os.stat_result]) -> int | None:
