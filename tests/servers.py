@@ -46,12 +46,24 @@ def installed(*names: str) -> str:
     return str(found)
 
 
+# Sockets with these names tell whoever else runs tests on this machine that a port is taken.
+_taken: list[socket.socket] = []
+
+
 def free_port() -> int:
+    """Return a port that is this process's until its end, also while nothing listens there."""
     while True:
         port = secrets.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind((HOST, port))
-            return port
+        ours = socket.socket(socket.AF_UNIX)
+        try:
+            ours.bind(f"\0djpyfs-tests-{port}")
+            with socket.socket() as probe:
+                probe.bind((HOST, port))
+        except OSError:
+            ours.close()
+            continue
+        _taken.append(ours)
+        return port
 
 
 def wait_for(condition: Callable[[], T], timeout: float = 45, what: str = "the condition") -> T:
