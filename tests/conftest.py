@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unittest
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 
 import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
@@ -26,6 +28,9 @@ from tests.servers import (
 
 # fs.test calls it by the name that Python 3.12 dropped.
 unittest.TestCase.assertRaisesRegexp = unittest.TestCase.assertRaisesRegex  # type: ignore[attr-defined]
+
+# Reading the description of S3 takes 100 ms, and each test of S3 makes clients of its own.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 BUCKET = "djpyfs"
 NEVER = 3_600.0  # s: until then no server takes over for another one that is slow
