@@ -3,12 +3,18 @@
 PYTHON ?= python3
 # Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
+# As many processes as there are cores share the tests; many a test starts servers of its own.
+WORKERS ?= auto
 
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=worksteal
+# The heart of everything, with files on disk and in memory, and records in memory and one Redis.
+HEART := $(patsubst %,tests/test_%.py,records records_read filesystem sweep storage links policies \
+	settings commands tasks imports)
 asked = $(filter-out 0 no false,$(1))
 
-.PHONY: help demo test test-faults guards lint bench pythons clean
+.PHONY: help demo quick test test-faults guards lint bench pythons clean
 .DELETE_ON_ERROR:
 # Two targets share one environment, which pip must not change twice at a time.
 .NOTPARALLEL:
@@ -16,6 +22,7 @@ asked = $(filter-out 0 no false,$(1))
 help:
 	@echo "make demo           the whole service on this machine, until Ctrl-C"
 	@echo "make demo ONCE=1    plays the demo's scenario by itself; S3=1: on an S3 endpoint"
+	@echo "make quick          the tests of the heart alone, in less than a minute"
 	@echo "make test           style, types, tests"
 	@echo "make test-faults    the fault suite in its full form, and the table of what it measured"
 	@echo "make guards         takes out each guard of the code in turn: some test must go red"
@@ -27,8 +34,11 @@ help:
 demo: .venv/demo.stamp
 	$(RUN) -m demo $(if $(call asked,$(ONCE)),--once) $(if $(call asked,$(S3)),--s3)
 
+quick: .venv/dev.stamp
+	$(RUN) -m pytest $(TOGETHER) $(HEART) -k "not (s3 or sharded or sentinel or cluster)" $(ARGS)
+
 test: lint
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(TOGETHER) $(ARGS)
 
 test-faults: .venv/dev.stamp
 	$(RUN) -m pytest tests/faults --full $(ARGS)
