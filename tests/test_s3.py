@@ -28,7 +28,8 @@ from fs.test import FSTestCases
 from redis.connection import Connection
 
 from djpyfs import expire_objects, get_filesystem
-from djpyfs.backends.s3 import LONGEST_DELETION, S3Backend
+from djpyfs.backends.s3 import S3Backend
+from djpyfs.backends.s3.client import LONGEST_DELETION
 from djpyfs.errors import ConfigurationError, InvalidLifetime
 from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry

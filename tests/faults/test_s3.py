@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from djpyfs import expire_objects, get_filesystem
-from djpyfs.backends import s3
+from djpyfs.backends.s3.client import HASTY
 from djpyfs.inspection import files_set_aside, status
 from tests.conftest import KEYS
 from tests.faults.conftest import Measured
@@ -126,7 +126,7 @@ def test_an_s3_in_trouble_is_swept_all_the_same(
 ) -> None:
     size, prefix = 1_000 if full else 50, f"test-{uuid.uuid4().hex}"
     if not full and "time-outs" in trouble:
-        monkeypatch.setitem(s3.HASTY, "read_timeout", 1)
+        monkeypatch.setitem(HASTY, "read_timeout", 1)
     djfs(
         type="s3fs",
         bucket=bucket.name,
@@ -142,7 +142,7 @@ def test_an_s3_in_trouble_is_swept_all_the_same(
         put(bucket.name, f"plots/{name}")
     get_filesystem("plots").expire_many(files)
     troubled.trouble, troubled.deletions = TROUBLES[trouble], 0
-    troubled.silence = 1.2 * s3.HASTY["read_timeout"]
+    troubled.silence = 1.2 * HASTY["read_timeout"]
 
     sweeps = deleted = 0
     with redis_server.client() as client:
