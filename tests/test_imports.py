@@ -51,6 +51,7 @@ DRIVERS = {
     "boto3": "djpyfs/backends/s3/",
     "botocore": "djpyfs/backends/s3/",
     "fs_s3fs": "djpyfs/backends/s3/",
+    "s3transfer": "djpyfs/backends/s3/",
     "celery": "djpyfs_tasks/",
     "kombu": "djpyfs_tasks/",
 }

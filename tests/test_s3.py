@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -420,6 +421,7 @@ class Store:
 
     def __init__(self, answer: Callable[[str, str, bytes], tuple[int, str]]) -> None:
         self.requests: list[str] = []
+        self.headers = Message()  # of the last request
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"  # keeps connections open, as S3 does
@@ -427,6 +429,7 @@ class Store:
             def handle_any(handler) -> None:  # noqa: N805
                 body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
                 self.requests.append(handler.command)
+                self.headers = handler.headers
                 status, text = answer(handler.command, handler.path, body)
                 handler.send_response(status)
                 handler.send_header("Content-Length", str(len(text.encode())))
@@ -574,6 +577,77 @@ def test_single_deletions_end_with_the_lease(
     outcome = backend.delete(entries("a", "b", "c"), FixedLease(30, 30, 5))
     assert [entry for entry, _ in outcome.failed] == entries("a")
     assert outcome.deleted == []
+
+
+SIZES = pytest.mark.parametrize("size", [7, 9_000_000], ids=["small", "big"])
+
+
+@SIZES
+def test_of_two_that_create_a_file_at_a_time_one_does(files: Any, size: int) -> None:
+    faster, slower = files.open("a", "xb"), files.open("a", "xb")
+    faster.write(b"f" * size)
+    slower.write(b"s" * size)
+    faster.close()
+    with pytest.raises(errors.FileExists):
+        slower.close()
+    assert files.readbytes("a") == b"f" * size
+    with pytest.raises(errors.FileExists):
+        files.open("a", "xb")
+
+
+def test_a_file_that_was_created_in_vain_leaves_no_parts_behind(
+    files: Any, admin: Any, bucket: str
+) -> None:
+    created = files.open("a", "xb")
+    created.write(bytes(9_000_000))
+    files.writebytes("a", b"x")
+    with pytest.raises(errors.FileExists):
+        created.close()
+    assert "Uploads" not in admin.list_multipart_uploads(Bucket=bucket)
+
+
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_store_that_cannot_compare_is_looked_at_before_a_file_is_created(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int, code: str, there: bool
+) -> None:
+    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+        if method == "PUT" and "If-None-Match" in store.headers:
+            return status, error_document(code)
+        missing = method == "HEAD" and not (there and "PUT" in store.requests)
+        return 404 if missing else 200, ""
+
+    store, backend = start_store(answer)
+    file = backend.open("n").openbin("a", "x")
+    file.write(b"x")
+    if there:
+        with pytest.raises(errors.FileExists):
+            file.close()
+    else:
+        file.close()
+    assert store.requests == ["HEAD", "PUT", "HEAD", *([] if there else ["PUT"])]
+
+
+def test_a_file_whose_creation_was_not_answered_is_not_taken_for_that_of_another(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    answers = [(404, ""), (503, error_document("SlowDown")), (412, error_document("Never"))]
+    store, backend = start_store(lambda *_: answers.pop(0))
+    file = backend.open("n").openbin("a", "x")
+    with pytest.raises(errors.OperationFailed):
+        file.close()
+    assert store.requests == ["HEAD", "PUT"]
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab", "r+b", "xb"])
+def test_a_file_that_was_discarded_is_not_stored(files: Any, mode: str) -> None:
+    name = "new" if mode == "xb" else "a"
+    files.writebytes("a", b"old")
+    with files.openbin(name, mode) as file:
+        file.write(b"half of it")
+        file.discard()
+    assert files.readbytes("a") == b"old"
+    assert files.listdir("") == ["a"]
 
 
 def test_a_view_survives_a_store_that_is_busy_for_a_moment(

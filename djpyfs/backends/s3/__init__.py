@@ -10,7 +10,16 @@ from botocore.exceptions import ClientError
 from ...errors import InvalidLifetime
 from ...names import Entry
 from .. import Backend, Lease, Outcome, reason
-from .client import HASTY, LONGEST_DELETION, PATIENT, SharedClient, code_of, is_away, translated
+from .client import (
+    HASTY,
+    LONGEST_DELETION,
+    ONCE,
+    PATIENT,
+    SharedClient,
+    code_of,
+    is_away,
+    translated,
+)
 from .deletion import KEYS_PER_REQUEST, batch_refused, delete_batch, settle
 from .filesystem import S3FileSystem
 from .options import bucket_name, check_address, check_credentials, prefix, strict, upload_args
@@ -75,12 +84,14 @@ class S3Backend(Backend):
         check_credentials(options)
         check_address(options)
         self._for_files = SharedClient(options, PATIENT)
+        self._once = SharedClient(options, ONCE)
         self._for_sweeps = SharedClient(options, HASTY)
 
     def make_filesystem(self, namespace: str) -> S3FileSystem:
         """Return the files below ``prefix/namespace``, without a request."""
         root = self._key(namespace)
-        return S3FileSystem(self._bucket, root, self._for_files, self._upload_args, self._strict)
+        clients = self._for_files, self._once
+        return S3FileSystem(self._bucket, root, *clients, self._upload_args, self._strict)
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
@@ -120,8 +131,8 @@ class S3Backend(Backend):
     def close(self) -> None:
         """Close the connections."""
         super().close()
-        self._for_files.close()
-        self._for_sweeps.close()
+        for client in self._for_files, self._once, self._for_sweeps:
+            client.close()
 
     def _key(self, *parts: str) -> str:
         return "/".join((self.prefix, *parts) if self.prefix else parts)

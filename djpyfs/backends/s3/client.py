@@ -28,6 +28,9 @@ PATIENT: Mapping[str, Any] = {
     "retries": {"mode": "standard", "total_max_attempts": 3},
     "max_pool_connections": 50,  # threads share the client
 }
+# What must not be repeated on its own: the first attempt may have been carried out, or may still
+# be, when another writer has been there in between.
+ONCE: Mapping[str, Any] = {**PATIENT, "retries": {"mode": "standard", "total_max_attempts": 1}}
 # Requests of a sweep: none may reach the store after its lease has ended, when the files may
 # have been written anew. So there is one attempt, without the pauses and the second 13 s of a
 # retry: what failed is the record store's to try again, under a new lease. A request is begun
@@ -42,6 +45,27 @@ HASTY: Mapping[str, Any] = {
 }
 
 BUSY = frozenset((429, 500, 502, 503, 504))  # what servers answer that are in trouble themselves
+
+
+class CreatingClient:
+    """A boto3 client that writes only where there is no object yet; else S3 answers 412 or 409.
+
+    What makes an object show goes through ``once``: where an answer is lost, a second attempt
+    would find the object of the first, and take it for somebody else's.
+    """
+
+    def __init__(self, client: S3Client, once: S3Client) -> None:
+        self._client = client
+        self._once = once
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def put_object(self, **how: Any) -> Any:
+        return self._once.put_object(**how, IfNoneMatch="*")
+
+    def complete_multipart_upload(self, **how: Any) -> Any:
+        return self._once.complete_multipart_upload(**how, IfNoneMatch="*")
 
 
 class SharedClient:

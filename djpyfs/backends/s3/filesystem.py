@@ -21,14 +21,18 @@ from fs.mode import Mode
 from fs.path import basename, dirname
 from fs.subfs import SubFS
 from fs_s3fs import S3FS
+from s3transfer.manager import TransferManager
 
 from ..spool import WholeOrNot
-from .client import SharedClient, escaped, message, translated
+from .client import CreatingClient, SharedClient, escaped, message, status_of, translated
 from .deletion import batch_refused, delete_batch, told
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
+# How S3 answers a write that wants no object to be there, where there is one, or where another
+# write or a deletion is under way; and how a store answers that has no such writes.
+TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
 PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is kept in memory and is one PUT
 
 
@@ -41,7 +45,8 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     read as a file is "not found" instead of "file expected". With ``strict`` the rules of
     PyFilesystem hold to the letter, for one or two requests more.
 
-    Errors of boto3 come out as `fs.errors.FSError`. All instances may share one ``client``.
+    Errors of boto3 come out as `fs.errors.FSError`. All instances may share one ``client``, and
+    one that never repeats a request, for what must be done ``once``.
     """
 
     def __init__(
@@ -49,11 +54,13 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         bucket: str,
         root: str,
         client: SharedClient,
+        once: SharedClient,
         upload_args: Mapping[str, Any] | None = None,
         strict: bool = False,
     ) -> None:
         super().__init__(bucket, root, upload_args=dict(upload_args or {}), strict=strict)
         self._shared_client = client
+        self._once = once
 
     @property
     def client(self) -> S3Client:
@@ -193,21 +200,28 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
 
     def store(self, path: str, file: Any) -> None:
         """Write all of a seekable ``file``, without a look at what is there."""
-        key = self._path_to_key(path)
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
         with translated(path):
-            if size <= PART_SIZE:
-                args = self._get_upload_args(key)
-                self.client.put_object(Bucket=self._bucket_name, Key=key, Body=file, **args)
+            self._put(path, file, self.client)
+
+    def store_new(self, path: str, file: Any) -> None:
+        """Write all of a seekable ``file`` where there is none. Raises `fs.errors.FileExists`.
+
+        A store that cannot do both at once is looked at before: who writes between the look and
+        the end of the upload is not noticed.
+        """
+        with translated(path):
+            try:
+                self._put(path, file, CreatingClient(self.client, self._once()))
+            except ClientError as error:
+                if status_of(error) in TAKEN:
+                    raise errors.FileExists(path) from error
+                if status_of(error) not in CANNOT_COMPARE:
+                    raise
             else:
-                self.client.upload_fileobj(
-                    file,
-                    self._bucket_name,
-                    key,
-                    ExtraArgs=self._get_upload_args(key),
-                    Config=TransferConfig(multipart_threshold=PART_SIZE),
-                )
+                return
+        if self.isfile(path):
+            raise errors.FileExists(path)
+        self.store(path, file)
 
     # Making, removing, moving
 
@@ -325,6 +339,17 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             if not may_be_missing:
                 raise
 
+    def _put(self, path: str, file: Any, client: Any) -> None:
+        key = self._path_to_key(path)
+        args = self._get_upload_args(key)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size <= PART_SIZE:
+            client.put_object(Bucket=self._bucket_name, Key=key, Body=file, **args)
+            return
+        with TransferManager(client, TransferConfig(multipart_threshold=PART_SIZE)) as transfer:
+            transfer.upload(file, self._bucket_name, key, args).result()
+
     def _get_upload_args(self, key: str) -> dict[str, Any]:
         kind, coding = mimetypes.guess_type(basename(key))
         fallback = "application/octet-stream"
@@ -411,7 +436,7 @@ class S3File(WholeOrNot, io.BufferedIOBase):
     """An open file: its bytes are here until it is closed, and in the store from then on.
 
     Closing uploads what was written, also after an error in the body of a ``with`` statement;
-    where a write has failed, it does not.
+    after `discard`, or where a write has failed, it does not.
     """
 
     def __init__(self, filesystem: S3FileSystem, path: str, mode: Mode, spool: Any) -> None:
@@ -426,13 +451,22 @@ class S3File(WholeOrNot, io.BufferedIOBase):
     def __repr__(self) -> str:
         return f"<S3File {self._path!r} {self.mode!r}>"
 
+    def discard(self) -> None:
+        """Have `close` upload nothing: what was there before stays."""
+        self._broken = True
+
     def close(self) -> None:
-        """Upload the file if it was open for writing. A second call does nothing."""
+        """Upload the file if it was open for writing. A second call does nothing.
+
+        Raises `fs.errors.FileExists` for mode ``x`` where somebody was faster.
+        """
         if self.closed:
             return
         try:
             if self._how.writing and not self._broken:
-                self._filesystem.store(self._path, self._spool)
+                files = self._filesystem
+                store = files.store_new if self._how.exclusive else files.store
+                store(self._path, self._spool)
         finally:
             self._spool.close()
             super().close()
