@@ -8,22 +8,16 @@ from typing import Any, ClassVar
 from botocore.exceptions import ClientError
 
 from ...errors import InvalidLifetime
-from ...names import Entry
-from .. import Backend, Lease, Outcome, reason
-from .client import (
-    HASTY,
-    LONGEST_DELETION,
-    ONCE,
-    PATIENT,
-    SharedClient,
-    code_of,
-    is_away,
-    translated,
-)
-from .deletion import KEYS_PER_REQUEST, batch_refused, delete_batch, settle
+from ...names import RESERVED, Entry
+from .. import Backend, Lease, Outcome
+from .client import HASTY, ONCE, PATIENT, SharedClient, code_of, translated
+from .deletion import KEYS_PER_REQUEST, Deletion
 from .filesystem import S3FileSystem
 from .options import bucket_name, check_address, check_credentials, prefix, strict, upload_args
 
+# Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
+# of clouds give up after 60 s, and the store has dropped it by then.
+LATE = 60
 LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
 
 
@@ -71,7 +65,7 @@ class S3Backend(Backend):
         aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
-    longest_deletion: ClassVar[float] = LONGEST_DELETION
+    late: ClassVar[float] = LATE
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -112,13 +106,19 @@ class S3Backend(Backend):
 
         S3 does not tell a deleted file from one that was not there: both count as deleted.
         """
-        outcome = Outcome()
+        deletion = Deletion(self._for_sweeps, self._bucket, lease, self.answers)
         for start in range(0, len(entries), KEYS_PER_REQUEST):
-            if lease.remaining() < LONGEST_DELETION:
-                break
             chunk = entries[start : start + KEYS_PER_REQUEST]
-            self._delete_chunk({self._key(*entry): entry for entry in chunk}, lease, outcome)
-        return outcome
+            deletion.delete({self._key(*entry): entry for entry in chunk})
+        return deletion.outcome
+
+    def answers(self) -> bool:
+        """Tell whether files can be deleted: 1 DELETE of a key that no file can have."""
+        try:
+            self._for_sweeps().delete_object(Bucket=self._bucket, Key=self._key(RESERVED, "probe"))
+        except Exception as error:  # whatever it is, it would be the same for a file
+            return code_of(error) == "NoSuchKey"
+        return True
 
     def bucket(self) -> S3Bucket:
         """Return the bucket, which may hold more than the files of this back-end."""
@@ -136,31 +136,3 @@ class S3Backend(Backend):
 
     def _key(self, *parts: str) -> str:
         return "/".join((self.prefix, *parts) if self.prefix else parts)
-
-    def _delete_chunk(self, chunk: dict[str, Entry], lease: Lease, outcome: Outcome) -> None:
-        try:
-            refused = delete_batch(self._for_sweeps(), self._bucket, chunk)
-        except Exception as error:  # whatever it is, the other batches must go
-            if batch_refused(error):
-                self._delete_singly(chunk, lease, outcome)
-            else:  # which says nothing of a single file
-                outcome.away.extend((entry, reason(error)) for entry in chunk.values())
-        else:
-            settle(chunk, refused, outcome)
-
-    def _delete_singly(self, chunk: dict[str, Entry], lease: Lease, outcome: Outcome) -> None:
-        client = self._for_sweeps()
-        for key, entry in chunk.items():
-            if lease.remaining() < LONGEST_DELETION:
-                break
-            try:
-                client.delete_object(Bucket=self._bucket, Key=key)
-            except Exception as error:  # whatever it is, the other files must go
-                if code_of(error) == "NoSuchKey":
-                    outcome.missing.append(entry)
-                elif is_away(error):
-                    outcome.away.append((entry, reason(error)))
-                else:
-                    outcome.failed.append((entry, reason(error)))
-            else:
-                outcome.deleted.append(entry)

@@ -8,15 +8,24 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
+from xml.etree import ElementTree
 
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    SSLError,
+)
 from fs import errors
 
+from ...errors import NotAnswered
 from .. import reason
 
 if TYPE_CHECKING:
+    from botocore.model import OperationModel
     from types_boto3_s3.client import S3Client
 
 Checksums = Literal["when_required", "when_supported"]
@@ -31,20 +40,23 @@ PATIENT: Mapping[str, Any] = {
 # What must not be repeated on its own: the first attempt may have been carried out, or may still
 # be, when another writer has been there in between.
 ONCE: Mapping[str, Any] = {**PATIENT, "retries": {"mode": "standard", "total_max_attempts": 1}}
-# Requests of a sweep: none may reach the store after its lease has ended, when the files may
-# have been written anew. So there is one attempt, without the pauses and the second 13 s of a
-# retry: what failed is the record store's to try again, under a new lease. A request is begun
-# only while the lease covers the longest that it can take.
-CONNECT_SECONDS, ANSWER_SECONDS = 3, 10
-LONGEST_DELETION = CONNECT_SECONDS + ANSWER_SECONDS
+# Requests of a sweep: the record store tries again what failed, and has others wait for what was
+# not answered. So a sweep need not hang for long.
 HASTY: Mapping[str, Any] = {
-    "connect_timeout": CONNECT_SECONDS,
-    "read_timeout": ANSWER_SECONDS,
-    "retries": {"mode": "standard", "total_max_attempts": 1},
+    **ONCE,
+    "read_timeout": 10,
     "parameter_validation": False,  # the keys were checked; once more would cost 2 ms per batch
 }
+# How proxies say that the store has not answered them.
+UNANSWERED = frozenset((502, 504))
+# What the answer to a deletion is about, by its first tag. botocore takes any page for success.
+DELETED = {"DeleteObject": "", "DeleteObjects": "DeleteResult"}
 
-BUSY = frozenset((429, 500, 502, 503, 504))  # what servers answer that are in trouble themselves
+
+class StrangeAnswer(HTTPClientError):
+    """Something that is not the store has answered, such as a proxy with a page."""
+
+    fmt = "what came with status {status} is no answer to a deletion"
 
 
 class CreatingClient:
@@ -114,6 +126,9 @@ class SharedClient:
         )
         client = session.client("s3", endpoint_url=endpoint_url, config=config)
         client.meta.events.register_first("before-endpoint-resolution.s3", _stay_in_region)
+        for operation in DELETED:
+            # With the star it comes before botocore's own look, which takes odd pages for a 500.
+            client.meta.events.register_first(f"before-parse.*.{operation}", _check_answer)
         return client
 
     def close(self) -> None:
@@ -141,8 +156,27 @@ def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
     context["use_global_endpoint"] = False
 
 
+def _check_answer(operation_model: OperationModel, response_dict: dict[str, Any], **_: Any) -> None:
+    about, status = (DELETED[operation_model.name], "Error"), response_dict["status_code"]
+    if status < 300 and _first_tag(response_dict["body"]) not in about:
+        raise StrangeAnswer(status=status)
+
+
+def _first_tag(body: bytes) -> str:
+    if not body.strip():
+        return ""
+    try:
+        tag = ElementTree.fromstring(body).tag  # noqa: S314  botocore would parse it as well
+    except ElementTree.ParseError:
+        return "no XML"
+    return tag.rpartition("}")[2]
+
+
 def code_of(error: Exception) -> str:
-    return error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
+    """Return the code with which the store refuses, or the status where there is none; or ""."""
+    if not isinstance(error, ClientError):
+        return ""
+    return error.response["Error"].get("Code") or str(status_of(error))
 
 
 def status_of(error: Exception) -> int:
@@ -151,8 +185,12 @@ def status_of(error: Exception) -> int:
     return error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
 
 
-def is_away(error: Exception) -> bool:
-    return not isinstance(error, ClientError) or status_of(error) in BUSY
+def is_unanswered(error: Exception) -> bool:
+    """Tell whether a request that ended in ``error`` may still be carried out."""
+    if isinstance(error, ClientError):
+        return status_of(error) in UNANSWERED
+    # boto3's other errors come before anything is sent; of strangers nobody knows.
+    return isinstance(error, HTTPClientError | SSLError) or not isinstance(error, BotoCoreError)
 
 
 @contextmanager
@@ -165,7 +203,9 @@ def translated(path: str) -> Iterator[None]:
 
 
 def _translation(path: str, error: Exception) -> Exception:
-    if isinstance(error, ConnectionError | HTTPClientError):
+    if is_unanswered(error):
+        return NotAnswered(path, exc=error, msg=message(error))
+    if isinstance(error, ConnectionError):
         return errors.RemoteConnectionError(path, exc=error, msg=message(error))
     status = status_of(error)
     if status == 404 and code_of(error) != "NoSuchBucket":

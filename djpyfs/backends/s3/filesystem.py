@@ -237,7 +237,11 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         return SubFS(self, path)
 
     def remove(self, path: str) -> None:
-        """Delete a file: 1 DELETE, which does not tell whether it was there unless ``strict``."""
+        """Delete a file: 1 DELETE, which does not tell whether it was there unless ``strict``.
+
+        It is sent once, for what comes late may meet a newer file. Raises `NotAnswered` where it
+        may still come.
+        """
         self._check_file_path(path)
         if self.strict:
             with self._wanted(path):
@@ -415,12 +419,12 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
 
     def _delete(self, path: str, key: str) -> None:
         with translated(path):
-            self.client.delete_object(Bucket=self._bucket_name, Key=key)
+            self._once().delete_object(Bucket=self._bucket_name, Key=key)
 
     def _delete_all(self, path: str, keys: Sequence[str]) -> None:
         with translated(path):
             try:
-                refused = delete_batch(self.client, self._bucket_name, keys)
+                refused = delete_batch(self._once(), self._bucket_name, keys)
             except ClientError as error:
                 if not batch_refused(error):
                     raise
