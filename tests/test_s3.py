@@ -31,7 +31,7 @@ from redis.connection import Connection
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import is_away
 from djpyfs.backends.s3 import S3Backend
-from djpyfs.errors import ConfigurationError, InvalidLifetime, NotAnswered
+from djpyfs.errors import BackendUnavailable, ConfigurationError, InvalidLifetime, NotAnswered
 from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry
 from tests.servers import Moto, RedisServer
@@ -983,3 +983,63 @@ def test_every_host_that_boto3_takes_may_be_the_endpoint(host: str) -> None:
     url = f"http://{host}/"
     backend = S3Backend({"bucket": "b", "endpoint_url": url, **CREDENTIALS})
     assert backend.url("n", "a", 60).startswith(f"{url}b/n/a")
+
+
+HERE = {"bucket": "b", "prefix": "a", "region": "eu-west-1", "endpoint_url": "http://store"}
+AMAZON = {**HERE, "endpoint_url": None}
+CHINA = {**AMAZON, "region": "cn-north-1"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (HERE, {**HERE, "endpoint_url": "HTTP://Store:80/"}),
+        (HERE, {**HERE, "prefix": "/a/", "aws_access_key_id": "another", "region": None}),
+        (
+            {**HERE, "endpoint_url": "https://[::1]:443"},
+            {**HERE, "endpoint_url": "https://[::1]/"},
+        ),
+        (AMAZON, {**AMAZON, "endpoint_url": "https://s3.eu-west-1.amazonaws.com"}),
+        (AMAZON, {**AMAZON, "region": "us-east-1"}),
+        (CHINA, {**AMAZON, "endpoint_url": "https://s3.cn-north-1.amazonaws.com.cn"}),
+    ],
+)
+def test_a_place_is_the_same_however_it_is_written(
+    make_backend: Callable[..., S3Backend], one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert make_backend(**one).place() == make_backend(**other).place()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**HERE, "bucket": "c"},
+        {**HERE, "prefix": "a/b"},
+        {**HERE, "prefix": ""},
+        {**HERE, "endpoint_url": "http://store:8333"},
+        {**HERE, "endpoint_url": "https://store"},
+        {**HERE, "endpoint_url": "http://store/tenant"},
+        AMAZON,
+        CHINA,
+        {**AMAZON, "region": "us-gov-west-1"},
+    ],
+)
+def test_other_files_are_at_another_place(
+    make_backend: Callable[..., S3Backend], other: dict[str, Any]
+) -> None:
+    places = {make_backend(**options).place() for options in (HERE, AMAZON, CHINA, other)}
+    assert len(places) == 3 + (other not in (AMAZON, CHINA))
+
+
+def test_the_address_of_the_store_may_stand_in_the_environment(
+    make_backend: Callable[..., S3Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", HERE["endpoint_url"])
+    assert make_backend(**AMAZON).place() == make_backend(**HERE).place()
+
+
+def test_without_a_region_that_can_be_there_is_no_place(
+    make_backend: Callable[..., S3Backend],
+) -> None:
+    with pytest.raises(BackendUnavailable, match="InvalidRegion"):
+        make_backend(bucket="b", region="no region").place()

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
@@ -16,12 +17,16 @@ import boto3
 import pytest
 
 from djpyfs import expire_objects, get_filesystem
-from djpyfs.backends.s3.client import HASTY
+from djpyfs.backends.s3 import S3Backend
+from djpyfs.backends.s3.client import HASTY, ONCE
+from djpyfs.errors import NotAnswered
 from djpyfs.inspection import files_set_aside, status
+from djpyfs.names import Entry
 from tests.conftest import KEYS
 from tests.faults.conftest import Measured
 from tests.faults.processes import names
-from tests.servers import Moto, RedisServer
+from tests.faults.proxy import Proxy
+from tests.servers import HOST, Moto, RedisServer
 
 BATCHES = 10
 KEY = re.compile(rb"<Object><Key>([^<]*)</Key></Object>")
@@ -117,6 +122,67 @@ def let_pauses_pass(client: Any, prefix: str) -> None:
     for key in f"{prefix}:{{00}}:due", f"{prefix}:{{00}}:claimed":
         if waiting := client.zrange(key, 0, -1):
             client.zadd(key, dict.fromkeys(waiting, 1), xx=True)
+
+
+class Always:
+    """A lease that never ends."""
+
+    def remaining(self) -> float:
+        return 1
+
+
+@pytest.fixture
+def muted(
+    troubled: TroubledMoto, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Proxy, S3Backend]]:
+    """A back-end whose store hears all and is never heard, once its proxy is silent."""
+    for manners in HASTY, ONCE:
+        monkeypatch.setitem(manners, "read_timeout", 1)
+    proxy = Proxy(int(troubled.url.rpartition(":")[2]))
+    troubled.trouble = Trouble()
+    options = {"bucket": bucket.name, "endpoint_url": f"http://{HOST}:{proxy.port}", **KEYS}
+    with closing(S3Backend(options)) as backend:
+        yield proxy, backend
+    proxy.stop()
+
+
+@pytest.mark.parametrize("due", ["a", "ab"])
+def test_a_deletion_whose_answer_is_lost_is_carried_out_and_not_called_deleted(
+    muted: tuple[Proxy, S3Backend], bucket: Any, due: str
+) -> None:
+    proxy, backend = muted
+    for name in "abc":
+        put(bucket.name, f"plots/{name}")
+    proxy.silent = True
+    entries = [Entry("plots", name) for name in due]
+    outcome = backend.delete(entries, Always())
+    assert [entry for entry, _ in outcome.unanswered] == entries
+    assert (outcome.deleted, outcome.failed, outcome.away) == ([], [], [])
+    assert not backend.answers()
+    left = [f"plots/{name}" for name in "abc" if name not in due]
+    assert [item.key for item in bucket.objects.all()] == left
+
+
+def test_a_removal_whose_answer_is_lost_says_that_it_may_still_come(
+    muted: tuple[Proxy, S3Backend], bucket: Any
+) -> None:
+    proxy, backend = muted
+    put(bucket.name, "plots/a")
+    proxy.silent = True
+    with pytest.raises(NotAnswered):
+        backend.open("plots").remove("a")
+
+
+def test_a_file_whose_creation_was_carried_out_unheard_is_not_called_somebody_elses(
+    muted: tuple[Proxy, S3Backend], bucket: Any
+) -> None:
+    proxy, backend = muted
+    file = backend.open("plots").openbin("a", "x")
+    file.write(b"ours")
+    proxy.silent = True
+    with pytest.raises(NotAnswered):
+        file.close()
+    assert bucket.Object("plots/a").get()["Body"].read() == b"ours"
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

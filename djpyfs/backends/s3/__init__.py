@@ -7,13 +7,21 @@ from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 
-from ...errors import InvalidLifetime
+from ...errors import BackendUnavailable, InvalidLifetime
 from ...names import RESERVED, Entry
-from .. import Backend, Lease, Outcome
+from .. import Backend, Lease, Outcome, place_id, reason
 from .client import HASTY, ONCE, PATIENT, SharedClient, code_of, translated
 from .deletion import KEYS_PER_REQUEST, Deletion
 from .filesystem import S3FileSystem
-from .options import bucket_name, check_address, check_credentials, prefix, strict, upload_args
+from .options import (
+    bucket_name,
+    check_address,
+    check_credentials,
+    prefix,
+    store_at,
+    strict,
+    upload_args,
+)
 
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
 # of clouds give up after 60 s, and the store has dropped it by then.
@@ -123,6 +131,15 @@ class S3Backend(Backend):
     def bucket(self) -> S3Bucket:
         """Return the bucket, which may hold more than the files of this back-end."""
         return S3Bucket(self._bucket, self._endpoint_url, self._for_files)
+
+    def place(self) -> str:
+        """Return the identity of the store, the bucket and the prefix, without a request."""
+        try:
+            # The address may also stand in the environment, or in a file of AWS.
+            store = store_at(self._for_files().meta.endpoint_url)
+        except Exception as error:  # boto3 finds no region, say
+            raise BackendUnavailable(reason(error)) from error
+        return place_id(store, self._bucket, self.prefix)
 
     def roots(self) -> Sequence[str]:
         """Return the address of the bucket, with the prefix."""

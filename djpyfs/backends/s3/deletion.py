@@ -75,7 +75,7 @@ class Deletion:
             self.outcome.missing += entries.values()
         elif is_unanswered(error):
             self.outcome.unanswered += _each(entries, reason(error))
-        elif not alone and code_of(error) in BATCH_REFUSED:
+        elif not alone and batch_refused(error):
             self._delete_in(len(entries), entries)
         elif self._is_outage(error):
             self._away = reason(error)

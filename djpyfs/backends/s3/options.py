@@ -1,4 +1,4 @@
-"""What the options of the back-end may be; each function raises `ConfigurationError`."""
+"""What the options of the back-end may be, and which store an address is of."""
 
 from __future__ import annotations
 
@@ -87,3 +87,18 @@ def _is_address(url: str) -> bool:
     if parts.scheme not in ("http", "https") or parts.username:
         return False
     return is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url)
+
+
+def store_at(endpoint_url: str) -> str:
+    """Return the same for all ways to write the address of a store.
+
+    All of AWS is one store: a bucket's name is good in every region of a partition.
+    """
+    parts = urlsplit(endpoint_url)
+    host = parts.hostname or ""
+    if host.endswith(".amazonaws.com"):
+        return "s3-us-gov" if ".us-gov-" in host else "s3"
+    if host.endswith(".amazonaws.com.cn"):
+        return "s3-cn"
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
