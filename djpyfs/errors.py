@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
-from fs.errors import InvalidCharsInPath, PermissionDenied
+from fs.errors import InvalidCharsInPath, PermissionDenied, RemoteConnectionError
 
 
 def printable(text: str) -> str:
@@ -77,6 +77,10 @@ class FileBusy(DjpyfsError):
 
 class BackendUnavailable(DjpyfsError):
     """The place where files are kept is away as a whole; that says nothing of a single file."""
+
+
+class NotAnswered(DjpyfsError, RemoteConnectionError):
+    """A request to where files are kept was sent and not answered: it may still be carried out."""
 
 
 class TableUnreadable(DjpyfsError):

@@ -48,9 +48,10 @@ ROOMS = [
 DRIVERS = {
     "prometheus_client": "djpyfs/metrics.py",
     "redis": "djpyfs/expirations/",
-    "boto3": "djpyfs/backends/s3.py",
-    "botocore": "djpyfs/backends/s3.py",
-    "fs_s3fs": "djpyfs/backends/s3.py",
+    "boto3": "djpyfs/backends/s3/",
+    "botocore": "djpyfs/backends/s3/",
+    "fs_s3fs": "djpyfs/backends/s3/",
+    "s3transfer": "djpyfs/backends/s3/",
     "celery": "djpyfs_tasks/",
     "kombu": "djpyfs_tasks/",
 }

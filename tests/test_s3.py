@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,8 +29,9 @@ from fs.test import FSTestCases
 from redis.connection import Connection
 
 from djpyfs import expire_objects, get_filesystem
-from djpyfs.backends.s3 import LONGEST_DELETION, S3Backend
-from djpyfs.errors import ConfigurationError, InvalidLifetime
+from djpyfs.backends import is_away
+from djpyfs.backends.s3 import S3Backend
+from djpyfs.errors import BackendUnavailable, ConfigurationError, InvalidLifetime, NotAnswered
 from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry
 from tests.servers import Moto, RedisServer
@@ -261,6 +263,20 @@ def test_namespaces_that_begin_alike_do_not_see_each_other(
     assert backend.open(f"{namespace}2").readbytes("a.png") == b"2"
 
 
+def test_a_file_may_be_named_from_any_directory_above_it(
+    backend: S3Backend, namespace: str
+) -> None:
+    backend.open(f"{namespace}/a").writebytes("b/c.png", b"picture")
+    assert backend.open(namespace).opendir("a/b").readbytes("c.png") == b"picture"
+    for place, name in [("", "a/b/1"), ("/a", "b/2"), ("/a/b", "3")]:
+        backend.open(namespace).writebytes(f"a/b/{name[-1]}", b"x")
+        entry = Entry(f"{namespace}{place}", name)
+        assert backend.delete([entry], LONG).deleted == [entry]
+    due = [Entry(namespace, "a/b/c.png"), Entry(f"{namespace}/a/b", "d.png")]
+    assert backend.delete(due, LONG).deleted == due
+    assert not backend.open(namespace).exists("a")
+
+
 def test_a_listing_tells_size_and_time_of_each_file(files: Any) -> None:
     files.writebytes("a.png", b"picture")
     (listed,) = files.scandir("", namespaces=["details"])
@@ -360,7 +376,7 @@ def test_odd_names_come_back_byte_for_byte(
 def test_one_request_deletes_a_thousand_files_of_as_many_namespaces(
     moto: Moto, backend: S3Backend, namespace: str, keys_in: Callable[[str], set[str]]
 ) -> None:
-    due = [Entry(f"{namespace}/{number}", "a b.png") for number in range(2001)]
+    due = [Entry(f"{namespace}/{number}", "a b.png") for number in range(2002)]
     for entry in (*due[:3], due[-1]):
         backend.open(entry.namespace).writebytes(entry.path, b"x")
     backend.open(namespace).writebytes("stays", b"x")
@@ -396,8 +412,8 @@ def test_a_dry_run_counts_the_requests_of_the_sweep(
     assert found.requests == Requests(files=len(moto.requests), records=len(sent))
 
 
-@pytest.mark.parametrize("seconds", [-1, 0, LONGEST_DELETION - 0.01])
-def test_nothing_is_deleted_under_a_lease_that_the_request_could_outlive(
+@pytest.mark.parametrize("seconds", [-1, 0])
+def test_nothing_is_deleted_under_a_lease_that_has_ended(
     moto: Moto, backend: S3Backend, seconds: float
 ) -> None:
     backend.open("n").writebytes("a", b"x")
@@ -409,9 +425,12 @@ def test_nothing_is_deleted_under_a_lease_that_the_request_could_outlive(
 
 def test_a_lease_that_runs_short_leaves_the_later_batches(backend: S3Backend) -> None:
     due = [Entry("n", str(number)) for number in range(2500)]
-    outcome = backend.delete(due, FixedLease(30, 20, 5))
+    outcome = backend.delete(due, FixedLease(2, 1, 0))
     assert outcome.deleted == due[:2000]
     assert outcome.failed == []
+
+
+DROP = 0  # instead of a status: the connection is closed without an answer
 
 
 class Store:
@@ -419,6 +438,7 @@ class Store:
 
     def __init__(self, answer: Callable[[str, str, bytes], tuple[int, str]]) -> None:
         self.requests: list[str] = []
+        self.headers = Message()  # of the last request
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"  # keeps connections open, as S3 does
@@ -426,7 +446,11 @@ class Store:
             def handle_any(handler) -> None:  # noqa: N805
                 body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
                 self.requests.append(handler.command)
+                self.headers = handler.headers
                 status, text = answer(handler.command, handler.path, body)
+                if status == DROP:
+                    handler.close_connection = True
+                    return
                 handler.send_response(status)
                 handler.send_header("Content-Length", str(len(text.encode())))
                 handler.end_headers()
@@ -483,14 +507,16 @@ def entries(*paths: str) -> list[Entry]:
 def test_each_key_of_a_batch_is_settled_on_its_own(
     start_store: Callable[..., tuple[Store, S3Backend]],
 ) -> None:
-    refusals = {"n/a&b": "AccessDenied", "n/c": "NoSuchKey", "n/d": "InternalError"}
+    refusals = {"n/a&b": "AccessDenied", "n/c": "NoSuchKey"}
+    refusals |= {"n/d": "InternalError", "n/e": "SlowDown"}
     _, backend = start_store(lambda *_: (200, delete_result(**refusals)))
-    outcome = backend.delete(entries("1", "a&b", "c", "d", "2"), LONG)
+    outcome = backend.delete(entries("1", "a&b", "c", "d", "e", "2"), LONG)
     assert outcome.deleted == entries("1", "2")
     assert outcome.missing == entries("c")
-    assert outcome.failed == [
-        (Entry("n", "a&b"), "AccessDenied: no way"),
+    assert outcome.failed == [(Entry("n", "a&b"), "AccessDenied: no way")]
+    assert outcome.away == [
         (Entry("n", "d"), "InternalError: no way"),
+        (Entry("n", "e"), "SlowDown: no way"),
     ]
 
 
@@ -504,37 +530,144 @@ def test_a_batch_fails_where_it_is_unclear_which_keys_were_refused(
 
 
 @pytest.mark.parametrize(
-    ("status", "document", "told"),
-    [
-        (503, error_document("SlowDown"), "SlowDown"),
-        (403, error_document("AccessDenied"), "AccessDenied"),
-        (
-            403,
-            error_document("SignatureDoesNotMatch", "one\nsecret\nline"),
-            "SignatureDoesNotMatch",
-        ),
-        (200, "this is not <xml", "500"),
-    ],
+    ("due", "requests"), [("a", ["DELETE", "DELETE"]), ("ab", ["POST", "DELETE"])]
 )
-def test_a_request_that_fails_is_made_once_and_tells_of_no_single_file_in_one_line(
-    start_store: Callable[..., tuple[Store, S3Backend]], status: int, document: str, told: str
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "SignatureDoesNotMatch"), (500, "InternalError"), (503, "503")]
+)
+def test_a_store_that_refuses_everything_fails_no_entry(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+    due: str,
+    requests: list[str],
+    status: int,
+    code: str,
 ) -> None:
-    store, backend = start_store(lambda *_: (status, document))
-    outcome = backend.delete(entries("a", "b"), LONG)
-    assert [entry for entry, _ in outcome.away] == entries("a", "b")
+    store, backend = start_store(lambda *_: (status, error_document(code, "one\nmore\nline")))
+    outcome = backend.delete(entries(*due), LONG)
+    assert [entry for entry, _ in outcome.away] == entries(*due)
     assert outcome.failed == []
     for _, reason in outcome.away:
-        assert told in reason
+        assert code in reason
         assert "\n" not in reason
         assert "-key" not in reason
+    assert store.requests == requests
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [(503, error_document("SlowDown")), (429, "<html>Too many requests</html>")],
+)
+def test_a_store_that_asks_for_fewer_requests_gets_no_more_of_them(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int, document: str
+) -> None:
+    store, backend = start_store(lambda *_: (status, document))
+    due = entries(*map(str, range(2500)))
+    outcome = backend.delete(due, LONG)
+    assert [entry for entry, _ in outcome.away] == due
     assert store.requests == ["POST"]
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_one_culprit_does_not_keep_the_rest_of_its_batch(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int
+) -> None:
+    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+        if path.endswith("/n/culprit") or b"<Key>n/culprit</Key>" in body:
+            return status, error_document("Unfair")
+        return (200, delete_result()) if method == "POST" else (204, "")
+
+    store, backend = start_store(answer)
+    others = entries(*map(str, range(999)))
+    due = [*others[:700], Entry("n", "culprit"), *others[700:]]
+    outcome = backend.delete(due, LONG)
+    assert sorted(outcome.deleted) == sorted(others)
+    [(culprit, why)] = outcome.failed
+    assert culprit.path == "culprit"
+    assert "Unfair" in why
+    assert len(store.requests) <= 32  # a thousand is halved ten times
+
+
+@pytest.mark.parametrize("status", [DROP, 502, 504])
+@pytest.mark.parametrize("due", ["a", "ab"])
+def test_a_deletion_that_was_not_answered_may_still_act_and_is_not_repeated(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int, due: str
+) -> None:
+    store, backend = start_store(lambda *_: (status, ""))
+    outcome = backend.delete(entries(*due), LONG)
+    assert [entry for entry, _ in outcome.unanswered] == entries(*due)
+    assert (outcome.deleted, outcome.failed, outcome.away) == ([], [], [])
+    assert len(store.requests) == 1
+
+
+PAGE = "<html><head><title>We are back soon</title></head></html>"
+
+
+@pytest.mark.parametrize(
+    ("due", "page"),
+    [
+        ("ab", ""),
+        ("ab", PAGE),
+        ("ab", "<!DOCTYPE html>" + PAGE.replace("</head>", "<br>")),
+        ("ab", "<DeleteResult><Error><Key>n/a</Key>"),
+        ("a", PAGE),
+        ("a", "no mark-up"),
+    ],
+)
+def test_what_is_no_answer_of_s3_deletes_nothing(
+    start_store: Callable[..., tuple[Store, S3Backend]], due: str, page: str
+) -> None:
+    _, backend = start_store(lambda *_: (200, page))
+    outcome = backend.delete(entries(*due), LONG)
+    assert outcome.deleted == []
+    assert [entry for entry, _ in outcome.unanswered] == entries(*due)
+
+
+@pytest.mark.parametrize("answer", [(DROP, ""), (504, ""), (200, PAGE)])
+def test_a_removal_that_was_not_answered_is_sent_once_and_says_so(
+    start_store: Callable[..., tuple[Store, S3Backend]], answer: tuple[int, str]
+) -> None:
+    store, backend = start_store(lambda *_: answer)
+    with pytest.raises(NotAnswered) as caught:
+        backend.open("n").remove("a")
+    assert is_away(caught.value)
+    assert store.requests == ["DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "document"),
+    [
+        (True, 204, ""),
+        (True, 404, error_document("NoSuchKey")),
+        (False, 404, error_document("NoSuchBucket")),
+        (False, 403, error_document("AccessDenied")),
+        (False, 503, ""),
+        (False, DROP, ""),
+        (False, 200, PAGE),
+    ],
+)
+def test_a_store_answers_where_it_would_delete_what_no_file_can_be(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+    expected: bool,
+    status: int,
+    document: str,
+) -> None:
+    paths: list[str] = []
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+        paths.append(f"{method} {path}")
+        return status, document
+
+    _, backend = start_store(answer)
+    assert backend.answers() is expected
+    assert paths == ["DELETE /some-bucket/.djpyfs/probe"]
 
 
 def test_a_store_that_is_away_fails_no_entry(make_backend: Callable[..., S3Backend]) -> None:
     backend = make_backend(bucket="some-bucket", endpoint_url=refusing_address())
+    assert not backend.answers()
     outcome = backend.delete(entries("a", "b"), LONG)
     assert [entry for entry, _ in outcome.away] == entries("a", "b")
-    assert outcome.failed == []
+    assert (outcome.failed, outcome.unanswered) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -563,16 +696,90 @@ def test_a_store_without_batches_gets_single_deletions(
     assert outcome.deleted == entries("a", "b")
     assert outcome.missing == entries("gone")
     assert [entry for entry, _ in outcome.failed] == entries("locked")
-    assert store.requests == ["POST", "DELETE", "DELETE", "DELETE", "DELETE"]
+    assert store.requests == ["POST", *5 * ["DELETE"]]  # one of them asks whether it answers
 
 
 def test_single_deletions_end_with_the_lease(
     start_store: Callable[..., tuple[Store, S3Backend]],
 ) -> None:
-    _, backend = start_store(lambda *_: (501, error_document("NotImplemented")))
-    outcome = backend.delete(entries("a", "b", "c"), FixedLease(30, 30, 5))
-    assert [entry for entry, _ in outcome.failed] == entries("a")
-    assert outcome.deleted == []
+    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+        return (501, error_document("NotImplemented")) if method == "POST" else (204, "")
+
+    _, backend = start_store(answer)
+    outcome = backend.delete(entries("a", "b", "c"), FixedLease(2, 1, 0))
+    assert outcome.deleted == entries("a")
+    assert (outcome.failed, outcome.away, outcome.unanswered) == ([], [], [])
+
+
+SIZES = pytest.mark.parametrize("size", [7, 9_000_000], ids=["small", "big"])
+
+
+@SIZES
+def test_of_two_that_create_a_file_at_a_time_one_does(files: Any, size: int) -> None:
+    faster, slower = files.open("a", "xb"), files.open("a", "xb")
+    faster.write(b"f" * size)
+    slower.write(b"s" * size)
+    faster.close()
+    with pytest.raises(errors.FileExists):
+        slower.close()
+    assert files.readbytes("a") == b"f" * size
+    with pytest.raises(errors.FileExists):
+        files.open("a", "xb")
+
+
+def test_a_file_that_was_created_in_vain_leaves_no_parts_behind(
+    files: Any, admin: Any, bucket: str
+) -> None:
+    created = files.open("a", "xb")
+    created.write(bytes(9_000_000))
+    files.writebytes("a", b"x")
+    with pytest.raises(errors.FileExists):
+        created.close()
+    assert "Uploads" not in admin.list_multipart_uploads(Bucket=bucket)
+
+
+@pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_store_that_cannot_compare_is_looked_at_before_a_file_is_created(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int, code: str, there: bool
+) -> None:
+    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+        if method == "PUT" and "If-None-Match" in store.headers:
+            return status, error_document(code)
+        missing = method == "HEAD" and not (there and "PUT" in store.requests)
+        return 404 if missing else 200, ""
+
+    store, backend = start_store(answer)
+    file = backend.open("n").openbin("a", "x")
+    file.write(b"x")
+    if there:
+        with pytest.raises(errors.FileExists):
+            file.close()
+    else:
+        file.close()
+    assert store.requests == ["HEAD", "PUT", "HEAD", *([] if there else ["PUT"])]
+
+
+def test_a_file_whose_creation_was_not_answered_is_not_taken_for_that_of_another(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    answers = [(404, ""), (503, error_document("SlowDown")), (412, error_document("Never"))]
+    store, backend = start_store(lambda *_: answers.pop(0))
+    file = backend.open("n").openbin("a", "x")
+    with pytest.raises(errors.OperationFailed):
+        file.close()
+    assert store.requests == ["HEAD", "PUT"]
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab", "r+b", "xb"])
+def test_a_file_that_was_discarded_is_not_stored(files: Any, mode: str) -> None:
+    name = "new" if mode == "xb" else "a"
+    files.writebytes("a", b"old")
+    with files.openbin(name, mode) as file:
+        file.write(b"half of it")
+        file.discard()
+    assert files.readbytes("a") == b"old"
+    assert files.listdir("") == ["a"]
 
 
 def test_a_view_survives_a_store_that_is_busy_for_a_moment(
@@ -776,3 +983,63 @@ def test_every_host_that_boto3_takes_may_be_the_endpoint(host: str) -> None:
     url = f"http://{host}/"
     backend = S3Backend({"bucket": "b", "endpoint_url": url, **CREDENTIALS})
     assert backend.url("n", "a", 60).startswith(f"{url}b/n/a")
+
+
+HERE = {"bucket": "b", "prefix": "a", "region": "eu-west-1", "endpoint_url": "http://store"}
+AMAZON = {**HERE, "endpoint_url": None}
+CHINA = {**AMAZON, "region": "cn-north-1"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (HERE, {**HERE, "endpoint_url": "HTTP://Store:80/"}),
+        (HERE, {**HERE, "prefix": "/a/", "aws_access_key_id": "another", "region": None}),
+        (
+            {**HERE, "endpoint_url": "https://[::1]:443"},
+            {**HERE, "endpoint_url": "https://[::1]/"},
+        ),
+        (AMAZON, {**AMAZON, "endpoint_url": "https://s3.eu-west-1.amazonaws.com"}),
+        (AMAZON, {**AMAZON, "region": "us-east-1"}),
+        (CHINA, {**AMAZON, "endpoint_url": "https://s3.cn-north-1.amazonaws.com.cn"}),
+    ],
+)
+def test_a_place_is_the_same_however_it_is_written(
+    make_backend: Callable[..., S3Backend], one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert make_backend(**one).place() == make_backend(**other).place()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**HERE, "bucket": "c"},
+        {**HERE, "prefix": "a/b"},
+        {**HERE, "prefix": ""},
+        {**HERE, "endpoint_url": "http://store:8333"},
+        {**HERE, "endpoint_url": "https://store"},
+        {**HERE, "endpoint_url": "http://store/tenant"},
+        AMAZON,
+        CHINA,
+        {**AMAZON, "region": "us-gov-west-1"},
+    ],
+)
+def test_other_files_are_at_another_place(
+    make_backend: Callable[..., S3Backend], other: dict[str, Any]
+) -> None:
+    places = {make_backend(**options).place() for options in (HERE, AMAZON, CHINA, other)}
+    assert len(places) == 3 + (other not in (AMAZON, CHINA))
+
+
+def test_the_address_of_the_store_may_stand_in_the_environment(
+    make_backend: Callable[..., S3Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", HERE["endpoint_url"])
+    assert make_backend(**AMAZON).place() == make_backend(**HERE).place()
+
+
+def test_without_a_region_that_can_be_there_is_no_place(
+    make_backend: Callable[..., S3Backend],
+) -> None:
+    with pytest.raises(BackendUnavailable, match="InvalidRegion"):
+        make_backend(bucket="b", region="no region").place()

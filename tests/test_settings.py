@@ -43,7 +43,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which holds for all"),
     ({**DISK, "namespaces": {"a": {"bucket_": "x"}}}, "did you mean 'bucket'"),
     ({"type": "s3fs"}, "bucket"),
-    ({"type": "s3fs", "bucket": "b", "lease": 10}, "lease"),
     ({"type": "s3fs", "bucket": "b", "aws_access_key_id": "x"}, "aws_secret_access_key"),
 ]
 

@@ -1,0 +1,155 @@
+"""Files in an S3 bucket: ``prefix/namespace/path`` is the key of an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from botocore.exceptions import ClientError
+
+from ...errors import BackendUnavailable, InvalidLifetime
+from ...names import RESERVED, Entry
+from .. import Backend, Lease, Outcome, place_id, reason
+from .client import HASTY, ONCE, PATIENT, SharedClient, code_of, translated
+from .deletion import KEYS_PER_REQUEST, Deletion
+from .filesystem import S3FileSystem
+from .options import (
+    bucket_name,
+    check_address,
+    check_credentials,
+    prefix,
+    store_at,
+    strict,
+    upload_args,
+)
+
+# Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
+# of clouds give up after 60 s, and the store has dropped it by then.
+LATE = 60
+LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
+
+
+class S3Bucket:
+    """The bucket as a whole, and its lifecycle configuration."""
+
+    def __init__(self, name: str, endpoint_url: str | None, client: SharedClient) -> None:
+        self.address = f"{(endpoint_url or 's3:').rstrip('/')}/{name}"
+        self._name = name
+        self._client = client
+
+    def lifecycle(self) -> dict[str, Any]:
+        """Return its rules: 1 GET."""
+        with translated(self._name):
+            try:
+                answer = self._client().get_bucket_lifecycle_configuration(Bucket=self._name)
+            except ClientError as error:
+                if code_of(error) == "NoSuchLifecycleConfiguration":
+                    return {"Rules": []}
+                raise
+        return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+
+    def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Replace its rules: 1 PUT, or 1 DELETE where none is left."""
+        others: dict[str, Any] = dict(configuration)
+        rules = others.pop("Rules")
+        with translated(self._name):
+            if rules:
+                self._client().put_bucket_lifecycle_configuration(
+                    Bucket=self._name, LifecycleConfiguration={"Rules": rules}, **others
+                )
+            else:
+                self._client().delete_bucket_lifecycle(Bucket=self._name)
+
+
+class S3Backend(Backend):
+    """Keeps files in one bucket of S3 or of a store that speaks its protocol.
+
+    Without ``aws_access_key_id`` and ``aws_secret_access_key`` boto3's chain of credentials
+    holds (environment, shared files, role of the machine).
+    """
+
+    options: ClassVar[frozenset[str]] = frozenset(
+        """bucket prefix region endpoint_url addressing_style upload_args strict
+        aws_access_key_id aws_secret_access_key aws_session_token""".split()
+    )
+    longest_url: ClassVar[int] = LONGEST_URL_LIFE
+    late: ClassVar[float] = LATE
+    files_per_request: ClassVar[int] = KEYS_PER_REQUEST
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._bucket = bucket_name(options)
+        self._endpoint_url = options.get("endpoint_url")
+        self.prefix = prefix(options)
+        self._upload_args = upload_args(options)
+        self._strict = strict(options)
+        check_credentials(options)
+        check_address(options)
+        self._for_files = SharedClient(options, PATIENT)
+        self._once = SharedClient(options, ONCE)
+        self._for_sweeps = SharedClient(options, HASTY)
+
+    def make_filesystem(self, namespace: str) -> S3FileSystem:
+        """Return the files below ``prefix/namespace``, without a request."""
+        root = self._key(namespace)
+        clients = self._for_files, self._once
+        return S3FileSystem(self._bucket, root, *clients, self._upload_args, self._strict)
+
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
+        """Return a presigned address (Signature Version 4), good for 1 to 604,800 seconds.
+
+        Raises `InvalidLifetime`, and `fs.errors.NoURL` where there are no credentials to sign
+        with.
+        """
+        if lifetime is None or not 1 <= lifetime <= LONGEST_URL_LIFE:
+            raise InvalidLifetime(
+                f"an address on S3 lives for 1 to {LONGEST_URL_LIFE} seconds, not {lifetime!r}"
+            )
+        return self.make_filesystem(namespace).geturl(path, "download", lifetime, download_as)
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        """Delete files of any number of namespaces: 1 request per thousand.
+
+        S3 does not tell a deleted file from one that was not there: both count as deleted.
+        """
+        deletion = Deletion(self._for_sweeps, self._bucket, lease, self.answers)
+        for start in range(0, len(entries), KEYS_PER_REQUEST):
+            chunk = entries[start : start + KEYS_PER_REQUEST]
+            deletion.delete({self._key(*entry): entry for entry in chunk})
+        return deletion.outcome
+
+    def answers(self) -> bool:
+        """Tell whether files can be deleted: 1 DELETE of a key that no file can have."""
+        try:
+            self._for_sweeps().delete_object(Bucket=self._bucket, Key=self._key(RESERVED, "probe"))
+        except Exception as error:  # whatever it is, it would be the same for a file
+            return code_of(error) == "NoSuchKey"
+        return True
+
+    def bucket(self) -> S3Bucket:
+        """Return the bucket, which may hold more than the files of this back-end."""
+        return S3Bucket(self._bucket, self._endpoint_url, self._for_files)
+
+    def place(self) -> str:
+        """Return the identity of the store, the bucket and the prefix, without a request."""
+        try:
+            # The address may also stand in the environment, or in a file of AWS.
+            store = store_at(self._for_files().meta.endpoint_url)
+        except Exception as error:  # boto3 finds no region, say
+            raise BackendUnavailable(reason(error)) from error
+        return place_id(store, self._bucket, self.prefix)
+
+    def roots(self) -> Sequence[str]:
+        """Return the address of the bucket, with the prefix."""
+        return [f"{self.bucket().address}/{self.prefix}"]
+
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        for client in self._for_files, self._once, self._for_sweeps:
+            client.close()
+
+    def _key(self, *parts: str) -> str:
+        return "/".join((self.prefix, *parts) if self.prefix else parts)

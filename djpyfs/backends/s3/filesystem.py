@@ -1,0 +1,548 @@
+"""A PyFilesystem over the objects of a bucket, and its open file."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from itertools import islice
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from boto3.s3.transfer import S3Transfer, TransferConfig
+from botocore import xform_name
+from botocore.exceptions import BotoCoreError, ClientError
+from django.utils.http import content_disposition_header
+from fs import ResourceType, errors, tools
+from fs.info import Info
+from fs.mode import Mode
+from fs.path import basename, dirname
+from fs.subfs import SubFS
+from fs_s3fs import S3FS
+from s3transfer.manager import TransferManager
+
+from ..spool import WholeOrNot
+from .client import CreatingClient, SharedClient, escaped, message, status_of, translated
+from .deletion import batch_refused, delete_batch, told
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+# How S3 answers a write that wants no object to be there, where there is one, or where another
+# write or a deletion is under way; and how a store answers that has no such writes.
+TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
+PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is kept in memory and is one PUT
+
+
+class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
+    """A PyFilesystem over the objects below one key of a bucket.
+
+    A directory exists where a key lies below it; no marker is needed, and only `makedir` writes
+    one. Unless ``strict``, a path is taken at the caller's word: writing does not look whether
+    the directory is there, removing does not look whether the file is, and a directory that is
+    read as a file is "not found" instead of "file expected". With ``strict`` the rules of
+    PyFilesystem hold to the letter, for one or two requests more.
+
+    Errors of boto3 come out as `fs.errors.FSError`. All instances may share one ``client``, and
+    one that never repeats a request, for what must be done ``once``.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        root: str,
+        client: SharedClient,
+        once: SharedClient,
+        upload_args: Mapping[str, Any] | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__(bucket, root, upload_args=dict(upload_args or {}), strict=strict)
+        self._shared_client = client
+        self._once = once
+
+    @property
+    def client(self) -> S3Client:
+        """The boto3 client, the same one for all threads."""
+        return self._shared_client()
+
+    # What is there
+
+    def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
+        """Describe a file (1 HEAD) or a directory (1 LIST more)."""
+        valid = self.validatepath(path)
+        if valid == "/":
+            return Info(_directory(""))
+        try:
+            head = self._head(path)
+        except errors.ResourceNotFound:
+            if self.isdir(path):
+                return Info(_directory(basename(valid)))
+            raise
+        return Info(self._file(valid, head["ContentLength"], head, namespaces or ()))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is a file (1 HEAD) or a directory (1 LIST more)."""
+        return bool(self.isfile(path) or self.isdir(path))
+
+    def isfile(self, path: str) -> bool:
+        """Tell whether there is a file: 1 HEAD."""
+        try:
+            return self.validatepath(path) != "/" and bool(self._head(path))
+        except errors.ResourceNotFound:
+            return False
+
+    def isdir(self, path: str) -> bool:
+        """Tell whether any key lies below: 1 LIST of one key."""
+        return self.validatepath(path) == "/" or bool(self._keys_below(path, 1))
+
+    def isempty(self, path: str) -> bool:
+        """Tell whether a directory holds nothing but its marker: 1 LIST of two keys."""
+        valid = self.validatepath(path)
+        keys = self._keys_below(path, 2)
+        if not keys and valid != "/":
+            raise self._no_directory(path)
+        return all(key == self._path_to_dir_key(path) for key in keys)
+
+    def listdir(self, path: str) -> list[str]:
+        """List names: 1 LIST per thousand."""
+        found = self._scan(path, self.validatepath(path), ())
+        return list(dict.fromkeys(raw["basic"]["name"] for raw in found))
+
+    def scandir(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        """Describe what a directory holds, with sizes and times: 1 LIST per thousand."""
+        found = self._scan(path, self.validatepath(path), namespaces or ())
+        return map(Info, islice(found, *page) if page else found)
+
+    def setinfo(self, path: str, info: Mapping[str, Any]) -> None:
+        """Look whether ``path`` exists: S3 lets nobody set the times of an object."""
+        self.getinfo(path)
+
+    def geturl(
+        self,
+        path: str,
+        purpose: str = "download",
+        lifetime: int = 3600,
+        download_as: str | None = None,
+    ) -> str:
+        """Return an address that is good for ``lifetime`` seconds. Raises `fs.errors.NoURL`."""
+        if self.validatepath(path) == "/" or purpose != "download":
+            raise errors.NoURL(path, purpose)
+        params = {"Bucket": self._bucket_name, "Key": self._path_to_key(path)}
+        if download_as is not None:
+            disposition = content_disposition_header(as_attachment=True, filename=download_as)
+            params["ResponseContentDisposition"] = str(disposition)
+        try:
+            return self.client.generate_presigned_url("get_object", params, lifetime)
+        except BotoCoreError as error:
+            raise errors.NoURL(path, purpose, message(error)) from error
+
+    # Reading and writing
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        """Open a file: 1 GET where old bytes matter, 1 PUT at close where it was written to."""
+        how = Mode(mode)
+        how.validate_bin()
+        self._check_file_path(path)
+        if how.create:
+            self._check_target(path)
+        if how.exclusive and self.isfile(path):
+            raise errors.FileExists(path)
+        spool = _spool()
+        try:
+            if how.appending or (how.reading and not how.truncate):
+                self._fetch(path, spool, may_be_missing=how.create)
+        except Exception:
+            spool.close()
+            raise
+        return S3File(self, path, how, spool)  # type: ignore[return-value]
+
+    def readbytes(self, path: str) -> bytes:
+        """Read a whole file: 1 GET."""
+        self._check_file_path(path)
+        with self._wanted(path), closing(self._get(path)) as body:
+            return body.read()  # type: ignore[no-any-return]
+
+    def download(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        """Copy a file into ``file``, in chunks of bytes: 1 GET."""
+        self._check_file_path(path)
+        with self._wanted(path), closing(self._get(path)) as body:
+            tools.copy_file_data(body, file, chunk_size)
+
+    def writebytes(self, path: str, contents: bytes) -> None:
+        """Write a whole file: 1 PUT up to 8 MiB, more in parts."""
+        if not isinstance(contents, bytes):
+            raise TypeError("contents must be bytes")
+        self._check_file_path(path)
+        self._check_target(path)
+        self.store(path, io.BytesIO(contents))
+
+    def upload(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        """Write what is left in ``file``, which stays open: 1 PUT up to 8 MiB, more in parts.
+
+        Nothing is written where reading ``file`` fails.
+        """
+        self._check_file_path(path)
+        self._check_target(path)
+        with _spool() as spool:
+            tools.copy_file_data(file, spool, chunk_size)
+            self.store(path, spool)
+
+    def store(self, path: str, file: Any) -> None:
+        """Write all of a seekable ``file``, without a look at what is there."""
+        with translated(path):
+            self._put(path, file, self.client)
+
+    def store_new(self, path: str, file: Any) -> None:
+        """Write all of a seekable ``file`` where there is none. Raises `fs.errors.FileExists`.
+
+        A store that cannot do both at once is looked at before: who writes between the look and
+        the end of the upload is not noticed.
+        """
+        with translated(path):
+            try:
+                self._put(path, file, CreatingClient(self.client, self._once()))
+            except ClientError as error:
+                if status_of(error) in TAKEN:
+                    raise errors.FileExists(path) from error
+                if status_of(error) not in CANNOT_COMPARE:
+                    raise
+            else:
+                return
+        if self.isfile(path):
+            raise errors.FileExists(path)
+        self.store(path, file)
+
+    # Making, removing, moving
+
+    def makedir(self, path: str, permissions: Any = None, recreate: bool = False) -> SubFS[Any]:
+        """Write the marker of a directory, unless there is one."""
+        if self.exists(path):
+            if recreate:
+                return self.opendir(path)  # type: ignore[no-any-return]
+            raise errors.DirectoryExists(path)
+        self._check_parent(path)
+        with translated(path):
+            self.client.put_object(Bucket=self._bucket_name, Key=self._path_to_dir_key(path))
+        return SubFS(self, path)
+
+    def remove(self, path: str) -> None:
+        """Delete a file: 1 DELETE, which does not tell whether it was there unless ``strict``.
+
+        It is sent once, for what comes late may meet a newer file. Raises `NotAnswered` where it
+        may still come.
+        """
+        self._check_file_path(path)
+        if self.strict:
+            with self._wanted(path):
+                self._head(path)
+        self._delete(path, self._path_to_key(path))
+
+    def removedir(self, path: str) -> None:
+        """Delete the marker of an empty directory."""
+        if self.validatepath(path) == "/":
+            raise errors.RemoveRootError()
+        if not self.isempty(path):
+            raise errors.DirectoryNotEmpty(path)
+        self._delete(path, self._path_to_dir_key(path))
+
+    def removetree(self, dir_path: str) -> None:
+        """Delete all that is in a directory: 1 LIST and 1 DeleteObjects per thousand."""
+        found = self.validatepath(dir_path) == "/"
+        for page in self._pages(dir_path):
+            if keys := [item["Key"] for item in page.get("Contents", ())]:
+                found = True
+                self._delete_all(dir_path, keys)
+        if not found:
+            raise self._no_directory(dir_path)
+
+    def copy(
+        self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Copy a file of up to 5 GB within the store.
+
+        ``preserve_time`` changes nothing: S3 lets nobody set the times of an object.
+        """
+        self._check_file_path(src_path)
+        self._check_file_path(dst_path)
+        if not overwrite and self.exists(dst_path):
+            raise errors.DestinationExists(dst_path)
+        self._check_target(dst_path)
+        with self._wanted(src_path):
+            if self._same(src_path, dst_path):  # which S3 refuses
+                self._head(src_path)
+            else:
+                self._copy_object(src_path, dst_path)
+
+    def move(
+        self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Copy a file, then delete the first one."""
+        self.copy(src_path, dst_path, overwrite, preserve_time)
+        if not self._same(src_path, dst_path):
+            self._delete(src_path, self._path_to_key(src_path))
+
+    # How
+
+    # Errors name a path as the caller wrote it; _path_to_key takes it in any spelling.
+
+    def _check_file_path(self, path: str) -> None:
+        if self.validatepath(path) == "/":
+            raise errors.FileExpected(path)
+
+    def _check_target(self, path: str) -> None:
+        self._check_parent(path)
+        if self.strict and self.isdir(path):
+            raise errors.FileExpected(path)
+
+    def _check_parent(self, path: str) -> None:
+        if self.strict and not self.isdir(dirname(self.validatepath(path))):
+            raise errors.ResourceNotFound(path)
+
+    @contextmanager
+    def _wanted(self, path: str) -> Iterator[None]:
+        """Translate errors of a request that wants ``path`` to be a file."""
+        try:
+            with translated(path):
+                yield
+        except errors.ResourceNotFound as error:
+            if self.strict and self.isdir(path):
+                raise errors.FileExpected(path) from error
+            raise
+
+    def _same(self, path: str, other: str) -> bool:
+        return bool(self._path_to_key(path) == self._path_to_key(other))
+
+    def _no_directory(self, path: str) -> Exception:
+        kind = errors.DirectoryExpected if self.isfile(path) else errors.ResourceNotFound
+        return kind(path)
+
+    def _head(self, path: str) -> Any:
+        with translated(path):
+            return self.client.head_object(Bucket=self._bucket_name, Key=self._path_to_key(path))
+
+    def _get(self, path: str) -> Any:
+        key = self._path_to_key(path)
+        return self.client.get_object(Bucket=self._bucket_name, Key=key)["Body"]
+
+    def _fetch(self, path: str, spool: Any, may_be_missing: bool) -> None:
+        try:
+            with self._wanted(path), closing(self._get(path)) as body:
+                tools.copy_file_data(body, spool)
+        except errors.ResourceNotFound:
+            if not may_be_missing:
+                raise
+
+    def _put(self, path: str, file: Any, client: Any) -> None:
+        key = self._path_to_key(path)
+        args = self._get_upload_args(key)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size <= PART_SIZE:
+            client.put_object(Bucket=self._bucket_name, Key=key, Body=file, **args)
+            return
+        with TransferManager(client, TransferConfig(multipart_threshold=PART_SIZE)) as transfer:
+            transfer.upload(file, self._bucket_name, key, args).result()
+
+    def _get_upload_args(self, key: str) -> dict[str, Any]:
+        kind, coding = mimetypes.guess_type(basename(key))
+        fallback = "application/octet-stream"
+        return {"ContentType": fallback if coding else kind or fallback, **self.upload_args}
+
+    def _keys_below(self, path: str, most: int) -> list[str]:
+        prefix = self._path_to_dir_key(path)
+        with translated(path):
+            answer = self.client.list_objects_v2(
+                Bucket=self._bucket_name, Prefix=prefix, MaxKeys=most
+            )
+        return [item["Key"] for item in answer.get("Contents", ())]
+
+    def _pages(self, path: str, **how: Any) -> Iterator[Any]:
+        prefix = self._path_to_dir_key(path)
+        with translated(path):
+            pages = self.client.get_paginator("list_objects_v2")
+            yield from pages.paginate(Bucket=self._bucket_name, Prefix=prefix, **how)
+
+    def _scan(self, path: str, valid: str, namespaces: Collection[str]) -> Iterator[dict[str, Any]]:
+        start, found = len(self._path_to_dir_key(path)), valid == "/"
+        for page in self._pages(path, Delimiter="/"):
+            for item in page.get("CommonPrefixes", ()):
+                found = True
+                if name := item["Prefix"][start:-1]:
+                    yield _directory(name)
+            for item in page.get("Contents", ()):
+                found = True
+                if name := item["Key"][start:]:
+                    yield self._file(f"{path}/{name}", item["Size"], item, namespaces)
+        if not found:
+            raise self._no_directory(path)
+
+    def _file(
+        self, path: str, size: int, answer: Mapping[str, Any], namespaces: Collection[str]
+    ) -> dict[str, Any]:
+        raw: dict[str, Any] = {
+            "basic": {"name": basename(path), "is_dir": False},
+            "details": {
+                "accessed": None,
+                "modified": answer["LastModified"].timestamp(),
+                "size": size,
+                "type": int(ResourceType.file),
+            },
+        }
+        if "s3" in namespaces:
+            raw["s3"] = {
+                xform_name(k): _plain(v) for k, v in answer.items() if k != "ResponseMetadata"
+            }
+        if "urls" in namespaces:
+            raw["urls"] = {"download": self.geturl(path)}
+        return raw
+
+    def _copy_object(self, source: str, target: str) -> None:
+        # S3 copies contents and headers, but not who may read the copy or how it is encrypted.
+        args = {k: v for k, v in self.upload_args.items() if k in S3Transfer.ALLOWED_COPY_ARGS}
+        self.client.copy_object(
+            Bucket=self._bucket_name,
+            Key=self._path_to_key(target),
+            CopySource={"Bucket": self._bucket_name, "Key": self._path_to_key(source)},
+            **args,
+        )
+
+    def _delete(self, path: str, key: str) -> None:
+        with translated(path):
+            self._once().delete_object(Bucket=self._bucket_name, Key=key)
+
+    def _delete_all(self, path: str, keys: Sequence[str]) -> None:
+        with translated(path):
+            try:
+                refused = delete_batch(self._once(), self._bucket_name, keys)
+            except ClientError as error:
+                if not batch_refused(error):
+                    raise
+                for key in keys:
+                    self._delete(path, key)
+                return
+        if refused:
+            key, problem = next(iter(refused.items()))
+            raise errors.OperationFailed(path, msg=escaped(f"{key!r} stays: {told(problem)}"))
+
+
+class S3File(WholeOrNot, io.BufferedIOBase):
+    """An open file: its bytes are here until it is closed, and in the store from then on.
+
+    Closing uploads what was written, also after an error in the body of a ``with`` statement;
+    after `discard`, or where a write has failed, it does not.
+    """
+
+    def __init__(self, filesystem: S3FileSystem, path: str, mode: Mode, spool: Any) -> None:
+        self._filesystem = filesystem
+        self._path = path
+        self._how = mode
+        self._spool = spool
+        self.mode: str = mode.to_platform_bin()
+        if not mode.appending:
+            spool.seek(0)
+
+    def __repr__(self) -> str:
+        return f"<S3File {self._path!r} {self.mode!r}>"
+
+    def discard(self) -> None:
+        """Have `close` upload nothing: what was there before stays."""
+        self._broken = True
+
+    def close(self) -> None:
+        """Upload the file if it was open for writing. A second call does nothing.
+
+        Raises `fs.errors.FileExists` for mode ``x`` where somebody was faster.
+        """
+        if self.closed:
+            return
+        try:
+            if self._how.writing and not self._broken:
+                files = self._filesystem
+                store = files.store_new if self._how.exclusive else files.store
+                store(self._path, self._spool)
+        finally:
+            self._spool.close()
+            super().close()
+
+    def readable(self) -> bool:
+        return bool(self._how.reading)
+
+    def writable(self) -> bool:
+        return bool(self._how.writing)
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._spool.fileno())
+
+    def read(self, size: int | None = -1) -> bytes:
+        return bytes(self._readable().read(-1 if size is None else size))
+
+    read1 = read
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return bytes(self._readable().readline(-1 if size is None else size))
+
+    def write(self, data: Any) -> int:
+        spool = self._writable()
+        if self._how.appending:
+            spool.seek(0, io.SEEK_END)
+        with self._broken_by_error():
+            return int(spool.write(data))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._spool.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return int(self._spool.tell())
+
+    def truncate(self, size: int | None = None) -> int:
+        spool, position = self._writable(), self.tell()
+        size = position if size is None else size
+        with self._broken_by_error():
+            end = spool.seek(0, io.SEEK_END)
+            if size > end:
+                spool.seek(size - 1)
+                spool.write(b"\0")
+            else:
+                spool.truncate(size)
+            spool.seek(position)
+        return size
+
+    def _readable(self) -> Any:
+        if not self._how.reading:
+            raise io.UnsupportedOperation("not open for reading")
+        return self._spool
+
+    def _writable(self) -> Any:
+        if not self._how.writing:
+            raise io.UnsupportedOperation("not open for writing")
+        return self._spool
+
+
+def _spool() -> SpooledTemporaryFile[bytes]:
+    return SpooledTemporaryFile(max_size=PART_SIZE)
+
+
+def _plain(value: Any) -> Any:
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
+def _directory(name: str) -> dict[str, Any]:
+    return {
+        "basic": {"name": name, "is_dir": True},
+        "details": {"type": int(ResourceType.directory)},
+    }

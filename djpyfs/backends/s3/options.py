@@ -1,0 +1,104 @@
+"""What the options of the back-end may be, and which store an address is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from boto3.s3.transfer import S3Transfer
+from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
+
+from ...errors import ConfigurationError, InvalidName
+from ...names import check_namespace
+
+
+def bucket_name(options: Mapping[str, Any]) -> str:
+    bucket = options.get("bucket")
+    if not isinstance(bucket, str) or not bucket:
+        raise ConfigurationError("DJFS['bucket'] is missing: type 's3fs' needs the bucket's name")
+    return bucket
+
+
+def prefix(options: Mapping[str, Any]) -> str:
+    prefix = options.get("prefix") or ""
+    try:
+        return prefix and check_namespace(prefix.strip("/"))
+    except (AttributeError, InvalidName) as error:
+        raise ConfigurationError(
+            f"DJFS['prefix'] is {prefix!r}: use names joined by '/', such as 'media/plots'"
+        ) from error
+
+
+def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = options.get("upload_args") or {}
+    known = ", ".join(S3Transfer.ALLOWED_UPLOAD_ARGS)
+    if not isinstance(args, Mapping):
+        raise ConfigurationError(
+            f"DJFS['upload_args'] is a {type(args).__name__}: give it a dict with some of {known}"
+        )
+    if unknown := set(args) - set(S3Transfer.ALLOWED_UPLOAD_ARGS):
+        raise ConfigurationError(
+            f"DJFS['upload_args'] has {sorted(map(str, unknown))}: give it some of {known}"
+        )
+    return args
+
+
+def strict(options: Mapping[str, Any]) -> bool:
+    strict = options.get("strict", False)
+    if not isinstance(strict, bool):
+        raise ConfigurationError(f"DJFS['strict'] is {strict!r}: use True or False")
+    return strict
+
+
+def check_credentials(options: Mapping[str, Any]) -> None:
+    for name in ("region", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"):
+        if not isinstance(options.get(name) or "", str):  # nor is it shown: it is a secret
+            raise ConfigurationError(f"DJFS[{name!r}] is no str: put it in quotes")
+    names = ("aws_access_key_id", "aws_secret_access_key")
+    missing = [name for name in names if not options.get(name)]
+    if len(missing) == 1 or (missing and options.get("aws_session_token")):
+        raise ConfigurationError(
+            f"DJFS[{missing[0]!r}] is missing: set it too, or none of them for boto3's own chain"
+        )
+
+
+def check_address(options: Mapping[str, Any]) -> None:
+    style = options.get("addressing_style") or "auto"
+    if style not in ("auto", "path", "virtual"):
+        raise ConfigurationError(
+            f"DJFS['addressing_style'] is {style!r}: use 'auto', 'path' or 'virtual'"
+        )
+    endpoint = options.get("endpoint_url") or "https://s3.amazonaws.com"
+    if not _is_address(str(endpoint)):
+        # It is not shown, for errors of boto3 would show it too, password and all.
+        raise ConfigurationError(
+            "DJFS['endpoint_url'] must be http:// or https:// with a host, such as "
+            "'https://store:8333', and hold no user name: "
+            "use 'aws_access_key_id' and 'aws_secret_access_key'"
+        )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as half an IPv6 address
+        return False
+    if parts.scheme not in ("http", "https") or parts.username:
+        return False
+    return is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url)
+
+
+def store_at(endpoint_url: str) -> str:
+    """Return the same for all ways to write the address of a store.
+
+    All of AWS is one store: a bucket's name is good in every region of a partition.
+    """
+    parts = urlsplit(endpoint_url)
+    host = parts.hostname or ""
+    if host.endswith(".amazonaws.com"):
+        return "s3-us-gov" if ".us-gov-" in host else "s3"
+    if host.endswith(".amazonaws.com.cn"):
+        return "s3-cn"
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
