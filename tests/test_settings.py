@@ -12,7 +12,8 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import storages
 
-from djpyfs import ConfigurationError, UnknownBackend, get_filesystem
+from djpyfs import ConfigurationError, UnknownBackend, conf, get_filesystem
+from djpyfs.backends import backend_for
 from tests.servers import RedisServer, running_redis
 
 DISK = {"type": "osfs", "directory_root": "/nonexistent"}
@@ -275,7 +276,8 @@ def test_without_a_setting_the_defaults_of_the_ancestor_hold(
     del settings.DJFS
     filesystem = get_filesystem("plots")
     assert filesystem.get_url("a.png") == "/static/django-pyfs/plots/a.png"
-    assert (tmp_path / "django-pyfs/static/django-pyfs/plots").is_dir()
+    backend = backend_for(conf.current(), "plots")
+    assert backend.roots() == [str(tmp_path / "django-pyfs/static/django-pyfs")]
 
 
 def test_an_overridden_setting_starts_with_empty_memory(djfs: Callable[..., None]) -> None:

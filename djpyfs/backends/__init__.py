@@ -157,12 +157,13 @@ class Backend(ABC):
         """Tell whether a file that is not found may be taken for gone."""
         return True
 
-    def place(self) -> str:
+    def place(self, make: bool = False) -> str:
         """Return the identity of where the files are, on which all processes and hosts agree.
 
         A record names it, and only who knows that place touches the record. Two back-ends with
-        the same files return the same, two with others never do. Raises `BackendUnavailable`
-        where the place is not there, such as a disk that is not mounted.
+        the same files return the same, two with others never do. Who is about to write may
+        ``make`` the place; else nothing is made. Raises `BackendUnavailable` where the place is
+        not there, such as a disk that is not mounted.
         """
         kind = f"{type(self).__module__}.{type(self).__qualname__}"
         shown = SafeExceptionReporterFilter().cleanse_setting("", dict(self._given))

@@ -86,6 +86,7 @@ class Race:
 
     def fill(self, names: Iterable[str], contents: bytes = b"old") -> None:
         """Put files there without telling anybody."""
+        self.fs.makedir("/", recreate=True)
         for name in names:
             path = self.directory / name
             path.parent.mkdir(exist_ok=True)
