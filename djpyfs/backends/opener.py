@@ -23,8 +23,10 @@ from fs.subfs import SubFS
 from fs.tarfs import ReadTarFS
 
 from ..errors import ConfigurationError
+from ..names import Entry
 from . import Backend
-from .spool import open_spooled
+from .memory import MemoryBackend
+from .spool import SpoolingFS, Turns
 
 UNSHARED = ("mem", "temp")
 READ_ONLY = ("zip", "tar")
@@ -39,6 +41,13 @@ class OpenerBackend(Backend):
     """
 
     options = frozenset({"url"})
+    late = 60  # s, until it is known that there is no network between
+
+    @classmethod
+    def at(cls, options: Mapping[str, Any]) -> Backend:
+        """Return a back-end for an address; what is in this process has one of its own."""
+        protocol = _checked_address(options.get("url")).partition("://")[0]
+        return MemoryBackend({}) if protocol == "mem" else cls(options)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -54,6 +63,7 @@ class OpenerBackend(Backend):
             if self._opened is None or monotonic() > self._stale_at:
                 self._opened = self._open()
                 network = self._opened.getmeta().get("network")
+                self.late = type(self).late if network else 0
                 self._stale_at = monotonic() + CONNECTION_LIFE if network else math.inf
             return self._opened
 
@@ -76,7 +86,24 @@ class OpenerBackend(Backend):
 
     def is_there(self) -> bool:
         """Tell whether there is anything to have files in."""
-        return self.filesystem().isdir("/")
+        try:
+            return self.filesystem().isdir("/")
+        except errors.FSError:
+            return False
+
+    def answers(self) -> bool:
+        """Ask again; over a network by another connection.
+
+        By the old one a late answer may still come: to the next question.
+        """
+        with self._lock:
+            if self.late:
+                self._opened = None
+            return self.is_there()
+
+    def delete_one(self, entry: Entry) -> None:
+        """Delete a file; no directory is made for it."""
+        self.filesystem().remove("/".join(entry))
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
@@ -162,12 +189,13 @@ class _Directory(SubFS[FS]):
         return self.delegate_fs(), join(self._sub_dir, relpath(normpath(path)))
 
 
-class _Copying(FS):
+class _Copying(SpoolingFS):
     """A filesystem whose open files are copies, and that only one thread uses where it must."""
 
     def __init__(self, files: FS, thread_safe: bool) -> None:
         super().__init__()
         self._files = files
+        self._turns = Turns()
         self._turn: AbstractContextManager[Any] = nullcontext() if thread_safe else RLock()
 
     def getmeta(self, namespace: str = "standard") -> dict[str, object]:
@@ -198,20 +226,17 @@ class _Copying(FS):
             self._files.makedir(path, permissions, recreate)
         return SubFS(self, path)
 
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        return open_spooled(self, path, mode)
-
     def download(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         with self._turn:
             self._files.download(path, file, chunk_size, **options)
 
-    def upload(
-        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
-    ) -> None:
-        with self._turn:
-            self._files.upload(path, file, chunk_size, **options)
+    def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
+        with self._turns.of(normpath(path)), self._turn:
+            if exclusive and self._files.exists(path):
+                raise errors.FileExists(path)
+            self._files.upload(path, file)
 
     def remove(self, path: str) -> None:
         with self._turn:
