@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from secrets import token_hex
 from threading import RLock
 from time import monotonic
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from fs.tarfs import ReadTarFS
 
 from ..errors import ConfigurationError
 from ..names import Entry
-from . import Backend
+from . import Backend, place_id
 from .memory import MemoryBackend
 from .spool import SpoolingFS, Turns
 
@@ -53,6 +54,7 @@ class OpenerBackend(Backend):
         super().__init__(options)
         self._address = _checked_address(options.get("url"))
         self.shared = self._address.partition("://")[0] not in UNSHARED
+        self._id = token_hex()
         self._lock = RLock()
         self._opened: FS | None = None
         self._stale_at = math.inf
@@ -88,7 +90,7 @@ class OpenerBackend(Backend):
         """Tell whether there is anything to have files in."""
         try:
             return self.filesystem().isdir("/")
-        except errors.FSError:
+        except (errors.FSError, OSError):
             return False
 
     def answers(self) -> bool:
@@ -104,6 +106,17 @@ class OpenerBackend(Backend):
     def delete_one(self, entry: Entry) -> None:
         """Delete a file; no directory is made for it."""
         self.filesystem().remove("/".join(entry))
+
+    def place(self) -> str:
+        """Return what tells the files from others: protocol, user, host and path."""
+        if not self.shared:
+            return place_id(self._id, str(os.getpid()))
+        parsed = parse_fs_url(self._address)
+        place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
+        if parsed.protocol in READ_ONLY:
+            place = os.path.abspath(os.path.expanduser(place))
+        # What one user finds at a path of a server need not be what another finds there.
+        return place_id(parsed.protocol, parsed.username or "", place)
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
