@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -13,10 +11,12 @@ from django.core.checks import CheckMessage, Error, Warning
 from fs.base import FS
 from fs.errors import NoURL
 
-from ..errors import ConfigurationError
+from ..errors import BackendUnavailable, ConfigurationError
 from ..names import Entry
-from . import Backend, Lease, Outcome, reason, size_told
-from .tree import Descent, DiskFileSystem
+from . import Backend, Lease, Outcome, locks, place_id, reason, size_told
+from .deletion import Deletion
+from .disk_files import DiskFileSystem
+from .tree import Descent
 
 
 class DiskBackend(Backend):
@@ -41,16 +41,8 @@ class DiskBackend(Backend):
         self._accel_redirect = _location(options)
 
     def make_filesystem(self, namespace: str) -> FS:
-        """Return the filesystem of a namespace, whose directory is made if need be."""
+        """Return the filesystem of a namespace, whose directory is made by the first write."""
         return DiskFileSystem(self._descent, namespace)
-
-    def has(self, namespace: str) -> bool:
-        """Tell whether the directory of a namespace is there."""
-        try:
-            self._descent.lstat(namespace)
-        except OSError as error:
-            return not isinstance(error, FileNotFoundError)  # of all else `open` tells
-        return True
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
@@ -101,13 +93,50 @@ class DiskBackend(Backend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files directory by directory, and prune those that become empty.
 
-        A root that cannot be opened, or holds nothing at all, is one whose disk is not mounted.
+        What was written since the call began is not attempted. Raises `BackendUnavailable` where
+        the root is not the `place` that it was, or cannot be written.
         """
         try:
             with self._descent.opened() as root:
-                return _Deletion(self._descent, root, lease).run(entries)
+                self._descent.confirm(root)
+                outcome = Deletion(self._descent, root, lease).run(entries)
+                self._descent.tidy(root)
+                return outcome
         except OSError as error:
-            return Outcome(away=[(entry, reason(error)) for entry in entries])
+            raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
+
+    def place(self, make: bool = False) -> str:
+        """Return the identity of the root, which is made where it is not there, to ``make`` it."""
+        return place_id("disk", self._descent.place(make))
+
+    def is_there(self) -> bool:
+        """Tell whether the root holds its id."""
+        try:
+            self._descent.place()
+        except BackendUnavailable:
+            return False
+        return True
+
+    def answers(self) -> bool:
+        """Tell whether the root is there, and can be written."""
+        try:
+            with self._descent.opened() as root:
+                self._descent.confirm(root)
+                self._descent.clock(root)
+        except (BackendUnavailable, OSError):
+            return False
+        return True
+
+    def fence(self, entry: Entry) -> None:
+        """Wait until nobody is about to delete a file in its directory. Raises `FileBusy`."""
+        try:
+            directory = self._descent.go_to_hold("/".join(entry).split("/")[:-1])
+        except OSError:  # there is nothing to delete; of all else a write tells
+            return
+        try:
+            locks.take(directory)
+        finally:
+            os.close(directory)
 
 
 def _nearest_existing(path: str) -> str:
@@ -133,84 +162,3 @@ def _location(options: Mapping[str, Any]) -> str | None:
             "such as '/protected/'"
         )
     return location.rstrip("/")
-
-
-class _Deletion:
-    """One batch that is deleted below a root that is open."""
-
-    def __init__(self, descent: Descent, root: int, lease: Lease) -> None:
-        self._descent = descent
-        self._root = root
-        self._lease = lease
-        self._outcome = Outcome()
-
-    def run(self, entries: Sequence[Entry]) -> Outcome:
-        groups: dict[tuple[str, str], list[Entry]] = {}
-        for entry in entries:
-            groups.setdefault((entry.namespace, entry.path.rpartition("/")[0]), []).append(entry)
-        for (namespace, directory), group in groups.items():
-            if self._lease.remaining() <= 0:
-                break
-            self._delete_in(namespace, directory, group)
-        return self._outcome
-
-    def _delete_in(self, namespace: str, directory: str, group: list[Entry]) -> None:
-        below = directory.split("/") if directory else []
-        with ExitStack() as opened:
-            try:
-                ways = self._descent.ways(opened, self._root, [*namespace.split("/"), *below])
-            except FileNotFoundError:
-                self._are_missing(group)
-            except OSError as error:
-                self._stay(group, error)
-            else:
-                self._unlink(ways[-1], group)
-                _prune(ways, below)
-
-    def _unlink(self, directory: int, group: list[Entry]) -> None:
-        for entry in group:
-            if self._lease.remaining() <= 0:
-                return
-            try:
-                os.unlink(entry.path.rpartition("/")[2], dir_fd=directory)
-            except FileNotFoundError:
-                self._outcome.missing.append(entry)
-            except OSError as error:
-                self._stay([entry], error)
-            else:
-                self._outcome.deleted.append(entry)
-
-    def _are_missing(self, entries: Sequence[Entry]) -> None:
-        if _is_empty(self._root):
-            why = "directory_root is empty: is its disk mounted?"
-            self._outcome.away += [(entry, why) for entry in entries]
-        else:
-            self._outcome.missing += entries
-
-    def _stay(self, entries: Sequence[Entry], error: OSError) -> None:
-        told = self._outcome.away if _is_away(self._root, error) else self._outcome.failed
-        told += [(entry, reason(error)) for entry in entries]
-
-
-def _is_away(root: int, error: OSError) -> bool:
-    """Tell whether it is the whole disk that fails, and not what ``error`` was about."""
-    try:
-        flags = os.fstatvfs(root).f_flag
-    except OSError:
-        return True
-    return error.errno == errno.EROFS and bool(flags & os.ST_RDONLY)
-
-
-def _is_empty(directory: int) -> bool:
-    with os.scandir(directory) as entries:
-        return next(entries, None) is None
-
-
-def _prune(ways: list[int], below: list[str]) -> None:
-    """Remove the deepest directories of a namespace, as long as they are empty."""
-    for name in reversed(below):
-        ways = ways[:-1]
-        try:
-            os.rmdir(name, dir_fd=ways[-1])
-        except OSError:  # not empty: somebody needs it
-            return

@@ -1,0 +1,120 @@
+"""Deleting a batch of files on disk: only what was there when it began, whatever happens since."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from time import monotonic, sleep
+
+from ..errors import FileBusy
+from ..names import Entry
+from . import Lease, Outcome, locks, reason
+from .tree import Descent
+
+# Writers wait meanwhile: long enough not to matter, and short against how long they wait.
+LONGEST_HOLD = 0.05  # s
+PAUSE = 0.005  # s, in which those who wait take their turn
+PATIENCE = 1.0  # s, with a writer that holds a directory, and is frozen
+
+Group = list[tuple[str, Entry]]  # files of one directory, by their names in it
+
+
+class Deletion:
+    """One batch that is deleted below a root that is open. Raises `OSError`."""
+
+    def __init__(self, descent: Descent, root: int, lease: Lease) -> None:
+        self._descent = descent
+        self._root = root
+        self._lease = lease
+        self._began = descent.clock(root)
+        self._outcome = Outcome()
+
+    def run(self, entries: Sequence[Entry]) -> Outcome:
+        """Delete directory by directory, and prune those that become empty."""
+        groups: dict[str, Group] = {}
+        for entry in entries:
+            directory, _, name = "/".join(entry).rpartition("/")
+            groups.setdefault(directory, []).append((name, entry))
+        for directory, group in groups.items():
+            if self._lease.remaining() <= 0:
+                break
+            self._delete_in(directory.split("/"), group)
+        return self._outcome
+
+    def _delete_in(self, names: list[str], group: Group) -> None:
+        ways = [self._root]
+        try:
+            self._descent.walk(ways, names)
+        except FileNotFoundError:
+            self._outcome.missing += [entry for _, entry in group]
+        except OSError as error:
+            self._stay(group, error)
+        else:
+            self._delete_held(ways[-1], group)
+        _prune(ways, names)
+        for way in ways[1:]:
+            os.close(way)
+
+    def _delete_held(self, directory: int, group: Group) -> None:
+        """Delete files while nobody can put another one in the place of what is looked at."""
+        while group:
+            try:
+                locks.take(directory, shared=True, patience=PATIENCE)
+            except (OSError, FileBusy) as error:
+                return self._stay(group, error)
+            try:
+                group = self._delete_some(directory, group)
+            finally:
+                locks.give_back(directory)
+            if group:
+                sleep(PAUSE)
+        return None
+
+    def _delete_some(self, directory: int, group: Group) -> Group:
+        """Return what is still to be deleted after a pause."""
+        end = monotonic() + LONGEST_HOLD
+        for done, (name, entry) in enumerate(group):
+            if self._lease.remaining() <= 0:
+                return []
+            if monotonic() > end:
+                return group[done:]
+            try:
+                if self._is_newer(os.lstat(name, dir_fd=directory)):
+                    continue  # written since the batch began, so it is another file
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                self._outcome.missing.append(entry)
+            except OSError as error:
+                self._stay([(name, entry)], error)
+            else:
+                self._outcome.deleted.append(entry)
+        return []
+
+    def _is_newer(self, found: os.stat_result) -> bool:
+        # What lies in the future was written before the clock was set back.
+        written = found.st_ctime_ns
+        return written > self._began and written <= self._descent.clock(self._root)
+
+    def _stay(self, group: Group, error: OSError | FileBusy) -> None:
+        is_away = isinstance(error, OSError) and _is_away(self._root, error)
+        told = self._outcome.away if is_away else self._outcome.failed
+        told += [(entry, reason(error)) for _, entry in group]
+
+
+def _is_away(root: int, error: OSError) -> bool:
+    """Tell whether it is the whole disk that fails, and not what ``error`` was about."""
+    try:
+        flags = os.fstatvfs(root).f_flag
+    except OSError:
+        return True
+    return error.errno == errno.EROFS and bool(flags & os.ST_RDONLY)
+
+
+def _prune(ways: list[int], names: list[str]) -> None:
+    """Remove the deepest directories below a root, as long as they are empty."""
+    for above, name in reversed(list(zip(ways, names[: len(ways) - 1], strict=False))):
+        try:
+            os.rmdir(name, dir_fd=above)
+        except OSError:  # not empty: somebody needs it
+            return
