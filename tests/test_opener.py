@@ -22,9 +22,10 @@ from fs.info import Info
 from fs.memoryfs import MemoryFS
 from fs.opener import Opener, registry
 
-from djpyfs import ConfigurationError, conf, expire_objects, get_filesystem
+from djpyfs import BackendUnavailable, ConfigurationError, conf, expire_objects, get_filesystem
 from djpyfs.backends import Outcome, backend_for, close_all
 from djpyfs.backends.opener import OpenerBackend
+from djpyfs.backends.osfs import DiskBackend
 from djpyfs.names import Entry
 from tests.servers import HOST, Server, free_port
 from tests.test_pyfilesystem import Cases
@@ -329,6 +330,7 @@ def test_a_sweep_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp
         ("zip://a.zip", f"zip://{os.getcwd()}/a.zip", True),
         ("zip://a.zip", "zip://b.zip", False),
         ("mem://", "mem://", False),
+        ("temp://", "temp://", False),
     ],
 )
 def test_the_place_of_files_is_told_without_their_password(
@@ -336,6 +338,43 @@ def test_the_place_of_files_is_told_without_their_password(
 ) -> None:
     places = [OpenerBackend.at({"url": url}).place() for url in (one, other)]
     assert (places[0] == places[1]) is same
+
+
+def test_a_directory_by_its_address_is_the_place_that_it_is_as_a_disk(tmp_path: Path) -> None:
+    by_address = OpenerBackend.at({"url": f"osfs://{tmp_path}"})
+    with pytest.raises(BackendUnavailable):
+        by_address.place()
+    by_address.open("plots").writebytes("a", b"picture")
+    assert by_address.place() == DiskBackend({"directory_root": tmp_path}).place()
+
+
+def test_a_sweep_follows_no_link_out_of_a_directory_by_its_address(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/a").write_bytes(b"precious")
+    backend = OpenerBackend.at({"url": f"osfs://{tmp_path}/files"})
+    backend.open("plots").writebytes("mine", b"picture")
+    (tmp_path / "files/plots/directory").symlink_to(tmp_path / "outside")
+    (tmp_path / "files/plots/file").symlink_to(tmp_path / "outside/a")
+    entries = [Entry("plots/directory", "a"), Entry("plots", "file")]
+    outcome = backend.delete(entries, Forever())
+    assert [entry for entry, _ in outcome.failed] == entries[:1]
+    assert outcome.deleted == entries[1:]
+    assert (tmp_path / "outside/a").read_bytes() == b"precious"
+
+
+def test_a_temporary_directory_goes_when_it_is_closed_but_not_with_a_child() -> None:
+    backend = OpenerBackend.at({"url": "temp://"})
+    files = backend.open("plots")
+    files.writebytes("a", b"picture")
+    [root] = backend.roots()
+    child = os.fork()
+    if not child:
+        backend.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert files.readbytes("a") == b"picture"
+    backend.close()
+    assert not Path(root).exists()
 
 
 def test_memory_is_another_place_in_a_child_of_this_process(djfs: Callable[..., None]) -> None:

@@ -17,8 +17,9 @@ from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storag
 from fs import errors
 from storages.backends.s3 import S3Storage
 
-from djpyfs import ConfigurationError, expire_objects, get_filesystem
+from djpyfs import BackendUnavailable, ConfigurationError, expire_objects, get_filesystem
 from djpyfs.backends import Outcome
+from djpyfs.backends.osfs import DiskBackend
 from djpyfs.backends.storage import StorageBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import RESERVED, Entry
@@ -278,6 +279,7 @@ class Forever:
 def outcome_of(*names: str) -> Outcome:
     """What becomes of files that are deleted as one batch."""
     backend = StorageBackend({})
+    backend.place(make=True)
     for name in names:
         backend.storage().save(f"plots/{name}", ContentFile(b"picture"))
     return backend.delete([Entry("plots", name) for name in names], Forever())
@@ -328,9 +330,27 @@ def test_a_sweep_follows_no_link_out_of_a_storage(
 
 def test_a_sweep_makes_no_directory(settings: Any, tmp_path: Path) -> None:
     settings.STORAGES = on_disk(tmp_path)
-    outcome = StorageBackend({}).delete([Entry("plots/d", "a")], Forever())
+    backend = StorageBackend({})
+    backend.place(make=True)
+    outcome = backend.delete([Entry("plots/d", "a")], Forever())
     assert len(outcome.missing) == 1
     assert not (tmp_path / "plots").exists()
+
+
+def test_a_directory_whose_disk_is_not_mounted_is_no_place(settings: Any, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    settings.STORAGES = on_disk(media)
+    backend = StorageBackend({})
+    backend.open("plots").writebytes("a", b"picture")
+    assert backend.place() == DiskBackend({"directory_root": media}).place()
+    media.rename(tmp_path / "unmounted")
+    media.mkdir()
+    with pytest.raises(BackendUnavailable):
+        backend.place()
+    entries = [Entry("plots", name) for name in "ab"]
+    outcome = backend.delete(entries, Forever())
+    assert [entry for entry, _ in outcome.away] == entries
+    assert not outcome.missing
 
 
 def place_with(settings: Any, backend: str, **options: Any) -> str:

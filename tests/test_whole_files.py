@@ -33,7 +33,9 @@ def ftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ftp]:
         server.stop()
 
 
-@pytest.fixture(params=["memory", "mem://", "ftp://", "storage", "storage-on-disk"])
+@pytest.fixture(
+    params=["memory", "mem://", "temp://", "osfs://", "ftp://", "storage", "storage-on-disk"]
+)
 def place(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> dict[str, Any]:
     """The part of DJFS that says where files are kept."""
     settings.STORAGES = on_disk(tmp_path) if request.param == "storage-on-disk" else IN_MEMORY
@@ -100,7 +102,9 @@ def test_a_new_file_that_is_discarded_leaves_nothing(files: FS, mode: str) -> No
     assert files.listdir("/") == []
 
 
-def test_a_write_that_failed_is_not_stored(files: FS) -> None:
+def test_a_write_that_failed_is_not_stored(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    files = opened(f"plots/{uuid.uuid4().hex}")
     files.writebytes("a", b"the old contents")
     file = begun(files, "a", "w")
     with pytest.raises(TypeError):

@@ -182,12 +182,13 @@ class Backend(ABC):
         """Tell whether a file that is not found may be taken for gone."""
         return True
 
-    def place(self) -> str:
+    def place(self, make: bool = False) -> str:
         """Return the identity of where the files are, on which all processes and hosts agree.
 
         A record names it, and only who knows that place touches the record. Two back-ends with
-        the same files return the same, two with others never do. Raises `BackendUnavailable`
-        where the place is not there, such as a disk that is not mounted.
+        the same files return the same, two with others never do. What writes may ``make`` the
+        place. Raises `BackendUnavailable` where it is not there, such as a disk that is not
+        mounted.
         """
         return place_id(*(self.roots() or (_class_path(type(self)), described(self._given))))
 

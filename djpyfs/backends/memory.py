@@ -53,7 +53,7 @@ class MemoryBackend(Backend):
         except errors.ResourceNotFound:
             return 0
 
-    def place(self) -> str:
+    def place(self, make: bool = False) -> str:
         """Return what no other process has, nor a child of this one, whose files are others."""
         return place_id(self._id, str(os.getpid()))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from secrets import token_hex
+from tempfile import mkdtemp
 from threading import RLock
 from time import monotonic
 from typing import Any, BinaryIO
+from weakref import finalize
 
 from fs import errors
 from fs.base import FS
@@ -27,9 +29,9 @@ from ..errors import ConfigurationError
 from ..names import Entry
 from . import Backend, place_id
 from .memory import MemoryBackend
+from .osfs import DiskBackend
 from .spool import SpoolingFS, Turns
 
-UNSHARED = ("mem", "temp")
 READ_ONLY = ("zip", "tar")
 CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
 
@@ -46,15 +48,21 @@ class OpenerBackend(Backend):
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a back-end for an address; what is in this process has one of its own."""
-        protocol = _checked_address(options.get("url")).partition("://")[0]
-        return MemoryBackend({}) if protocol == "mem" else cls(options)
+        """Return a back-end for an address; the disk and memory have their own."""
+        address = _checked_address(options.get("url"))
+        protocol = address.partition("://")[0]
+        if protocol == "mem":
+            return MemoryBackend({})
+        if protocol == "temp":
+            return _TemporaryBackend()
+        if protocol in ("osfs", "file"):
+            directory = os.path.expanduser(parse_fs_url(address).resource)
+            return DiskBackend({"directory_root": os.path.expandvars(directory)})
+        return cls(options)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._address = _checked_address(options.get("url"))
-        self.shared = self._address.partition("://")[0] not in UNSHARED
-        self._id = token_hex()
         self._lock = RLock()
         self._opened: FS | None = None
         self._stale_at = math.inf
@@ -107,10 +115,8 @@ class OpenerBackend(Backend):
         """Delete a file; no directory is made for it."""
         self.filesystem().remove("/".join(entry))
 
-    def place(self) -> str:
+    def place(self, make: bool = False) -> str:
         """Return what tells the files from others: protocol, user, host and path."""
-        if not self.shared:
-            return place_id(self._id, str(os.getpid()))
         parsed = parse_fs_url(self._address)
         place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
         if parsed.protocol in READ_ONLY:
@@ -125,15 +131,13 @@ class OpenerBackend(Backend):
         raise errors.NoURL(path, "download")
 
     def roots(self) -> Sequence[str]:
-        """Return host and path of the address, or the directory on this machine."""
+        """Return host and path of the address."""
         parsed = parse_fs_url(self._address)
-        if parsed.protocol in UNSHARED or parsed.protocol in READ_ONLY:
+        if parsed.protocol in READ_ONLY:
             return []
         # Whoever writes a password unquoted may have some of it here: not in what comes after
         # the last @, and before anything that a query has.
         place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
-        if parsed.protocol in ("osfs", "file"):
-            return [os.path.abspath(os.path.expanduser(place))]
         return [f"{parsed.protocol}://{place}"]
 
     def close(self) -> None:
@@ -157,6 +161,31 @@ class OpenerBackend(Backend):
             return opened
         # PyFilesystem's own open files on FTP lose what is empty, and more.
         return _Copying(opened, thread_safe)
+
+
+class _TemporaryBackend(DiskBackend):
+    """A directory that goes with the process that made it."""
+
+    shared = False
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        super().__init__({"directory_root": mkdtemp(prefix="djpyfs-")})
+        self._end = finalize(self, _remove_own, self.root, self._process)
+
+    def place(self, make: bool = False) -> str:
+        """Return what no other process has, nor a child of this one."""
+        return place_id(self.root, str(self._process), str(os.getpid()))
+
+    def close(self) -> None:
+        """Remove the directory."""
+        super().close()
+        self._end()
+
+
+def _remove_own(directory: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _checked_address(url: Any) -> str:

@@ -25,7 +25,7 @@ from fs.path import basename, dirname, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 
-from ..errors import ConfigurationError
+from ..errors import BackendUnavailable, ConfigurationError
 from ..names import RESERVED, Entry
 from . import Backend, described, place_id, reason, size_told
 from .spool import SpoolingFS, Turns
@@ -69,6 +69,7 @@ class StorageBackend(Backend):
         self.shared = not self._settings["BACKEND"].endswith("InMemoryStorage")
         self._id = token_hex()
         self._making = Lock()
+        self._descent: Descent | None = None
         #: True from when it is known that the storage has no directories, only names with slashes.
         self.flat = False
         #: The directories that were made here, and those in which a file was written.
@@ -103,8 +104,20 @@ class StorageBackend(Backend):
 
     def is_there(self) -> bool:
         """Tell whether the directory is there, of a storage that has one."""
+        try:
+            return self._on_disk() is None or bool(self.place())
+        except BackendUnavailable:
+            return False
+
+    def _on_disk(self) -> Descent | None:
+        """Return the way into the directory of a storage that has one."""
         storage = self.storage()
-        return not isinstance(storage, FileSystemStorage) or os.path.isdir(storage.location)
+        if not isinstance(storage, FileSystemStorage):
+            return None
+        location = str(storage.location)
+        if self._descent is None or self._descent.root != location:
+            self._descent = Descent(location)
+        return self._descent
 
     def answers(self) -> bool:
         """Tell whether the storage answers the question for a file."""
@@ -116,8 +129,13 @@ class StorageBackend(Backend):
             return False
         return self.is_there()
 
-    def place(self) -> str:
-        """Return what tells the storage from others: where it is, or how it was configured."""
+    def place(self, make: bool = False) -> str:
+        """Return what tells the storage from others: where it is, or how it was configured.
+
+        On disk that is the identity of the directory, which is made only to ``make`` it.
+        """
+        if descent := self._on_disk():
+            return place_id("disk", descent.place(make))
         if not self.shared:
             return place_id(self._id, str(os.getpid()))
         options = described(self._settings.get("OPTIONS", {}))
@@ -125,12 +143,12 @@ class StorageBackend(Backend):
 
     def delete_one(self, entry: Entry) -> None:
         """Delete a file; on disk a link itself, and nothing that is behind one."""
-        storage = self.storage()
-        if not isinstance(storage, FileSystemStorage):
+        descent, storage = self._on_disk(), self.storage()
+        if descent is None:
             return super().delete_one(entry)
         *above, name = "/".join(entry).split("/")
         try:
-            directory = Descent(str(storage.location)).go(above)
+            directory = descent.go(above)
         except FileNotFoundError:
             raise errors.ResourceNotFound(entry.path) from None
         try:
@@ -177,10 +195,8 @@ class StorageBackend(Backend):
 
     def size(self, entry: Entry) -> int | None:
         """Return the size in bytes of a file that the storage keeps on disk."""
-        storage = self.storage()
-        if isinstance(storage, FileSystemStorage):  # others have paths too, where no file is
-            return size_told(lambda: os.lstat(storage.path("/".join(entry))))
-        return None
+        descent = self._on_disk()
+        return size_told(lambda: descent.lstat("/".join(entry))) if descent else None
 
 
 class Made:
@@ -305,6 +321,7 @@ class StorageFileSystem(SpoolingFS):
         """
         absolute = self.validatepath(path)
         storage, name = self._storage(), self._name(absolute)
+        self._backend.place(make=True)
         with self._backend.turns.of(name):
             if self._make_way(path):
                 if exclusive:
