@@ -21,6 +21,7 @@ from fs.base import FS
 from fs.info import Info
 from fs.memoryfs import MemoryFS
 from fs.opener import Opener, registry
+from fs.opener.appfs import AppFSOpener
 
 from djpyfs import BackendUnavailable, ConfigurationError, conf, expire_objects, get_filesystem
 from djpyfs.backends import Outcome, backend_for, close_all
@@ -249,8 +250,10 @@ class _ToTrouble(Opener):
 
     protocols = ["troubled"]  # noqa: RUF012
     files = _Troubled()
+    opened = 0
 
     def open_fs(self, *_: Any) -> FS:
+        type(self).opened += 1
         return self.files
 
 
@@ -308,6 +311,26 @@ def test_a_server_that_does_not_answer_at_all_puts_off_what_is_left(
     outcome = backend.delete([Entry("plots", name) for name in "abc"], Forever())
     assert [entry.path for entry in outcome.deleted] == ["a"]
     assert [entry.path for entry, _ in outcome.away] == ["b", "c"]
+
+
+def test_after_an_answer_that_did_not_come_another_connection_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Troubled, "troubles", {"bad": TimeoutError("no answer")})
+    monkeypatch.setattr(_ToTrouble, "opened", 0)
+    outcome_of("bad", "a")
+    assert _ToTrouble.opened == 2
+
+
+@pytest.mark.parametrize("protocol", AppFSOpener.protocols[:1])
+def test_the_directory_of_an_application_is_on_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    backend = OpenerBackend.at({"url": f"{protocol}://plots:ann"})
+    backend.open("plots").writebytes("a", b"picture")
+    assert list(tmp_path.rglob("plots/a"))
+    assert isinstance(backend, DiskBackend)
 
 
 def test_a_sweep_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
@@ -449,6 +472,7 @@ def test_a_child_leaves_the_connection_of_its_parent_alone(
     get_filesystem("plots").writebytes(name, b"picture")
     child = os.fork()
     if not child:
+        gc.collect()  # what nobody holds any more says good-bye
         os._exit(get_filesystem("plots").readbytes(name) != b"picture")
     assert os.waitpid(child, 0)[1] == 0
     assert get_filesystem("plots").readbytes(name) == b"picture"

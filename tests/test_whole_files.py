@@ -16,7 +16,9 @@ from fs.base import FS
 
 from djpyfs import conf, get_filesystem
 from djpyfs.backends import backend_for, close_all
-from tests.test_opener import Ftp
+from djpyfs.backends.memory import MemoryBackend
+from djpyfs.names import Entry
+from tests.test_opener import Forever, Ftp
 from tests.test_storage_backend import IN_MEMORY, on_disk
 
 WRITERS = 20
@@ -212,3 +214,29 @@ def test_an_empty_directory_is_the_same_through_both(namespace: str) -> None:
     assert set(above.listdir("d")) == {"a", "e", "f"}
     above.removedir("d/f")
     assert not below.exists("f")
+
+
+class Nowhere(MemoryBackend):
+    """Has no directory of any namespace."""
+
+    def has(self, namespace: str) -> bool:
+        return False
+
+    def make_filesystem(self, namespace: str) -> FS:
+        raise AssertionError("a directory was made")
+
+
+def test_a_deletion_opens_no_namespace_that_is_not_there() -> None:
+    outcome = Nowhere({}).delete([Entry("plots/d", "a")], Forever())
+    assert len(outcome.missing) == 1
+
+
+def test_a_namespace_is_there_again_after_it_was_removed_from_above(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="memory")
+    above, below = get_filesystem("removed"), get_filesystem("removed/d")
+    below.writebytes("a", b"picture")
+    above.removetree("d")
+    below.writebytes("a", b"another")
+    assert above.readbytes("d/a") == b"another"

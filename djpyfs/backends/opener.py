@@ -18,7 +18,9 @@ from fs import errors
 from fs.base import FS
 from fs.info import Info
 from fs.opener import open_fs, registry
+from fs.opener.appfs import AppFSOpener
 from fs.opener.errors import NotWriteable, OpenerError, ParseError
+from fs.opener.osfs import OSFSOpener
 from fs.opener.parse import parse_fs_url
 from fs.path import join, normpath, relpath
 from fs.permissions import Permissions
@@ -55,9 +57,12 @@ class OpenerBackend(Backend):
             return MemoryBackend({})
         if protocol == "temp":
             return _TemporaryBackend()
-        if protocol in ("osfs", "file"):
+        if protocol in OSFSOpener.protocols:
             directory = os.path.expanduser(parse_fs_url(address).resource)
             return DiskBackend({"directory_root": os.path.expandvars(directory)})
+        if protocol in AppFSOpener.protocols:
+            with open_fs(address, create=True) as files:
+                return DiskBackend({"directory_root": files.getsyspath("/")})
         return cls(options)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -157,9 +162,10 @@ class OpenerBackend(Backend):
         meta = opened.getmeta()
         # A tar file says so too, but whoever reads from it moves the position of all.
         thread_safe = bool(meta.get("thread_safe")) and not isinstance(opened, ReadTarFS)
-        if thread_safe and not meta.get("network"):
+        if thread_safe and meta.get("read_only") and not meta.get("network"):
             return opened
-        # PyFilesystem's own open files on FTP lose what is empty, and more.
+        # What is written to others would be seen in part; and open files on FTP lose what is
+        # empty, and more.
         return _Copying(opened, thread_safe)
 
 
