@@ -24,6 +24,7 @@ from fs.opener import Opener, registry
 from fs.opener.appfs import AppFSOpener
 
 from djpyfs import BackendUnavailable, ConfigurationError, conf, expire_objects, get_filesystem
+from djpyfs.audit import Audit
 from djpyfs.backends import Outcome, backend_for, close_all
 from djpyfs.backends.opener import OpenerBackend
 from djpyfs.backends.osfs import DiskBackend
@@ -341,6 +342,13 @@ def test_a_sweep_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp
     assert len(outcome.missing) == 1
     assert not (ftp.directory / name).exists()
     backend.close()
+
+
+def test_an_audit_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
+    djfs(type="opener", url=ftp.url)
+    name = uuid.uuid4().hex
+    assert list(Audit().run(f"{name}/unheard of")) == []
+    assert not (ftp.directory / name).exists()
 
 
 @pytest.mark.parametrize(

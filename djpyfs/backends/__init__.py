@@ -86,7 +86,7 @@ class Backend(ABC):
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
     #: Seconds after which a deletion that was sent and not answered can no longer act.
-    late: float = 0
+    late: ClassVar[float] = 0
     #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
     longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.

@@ -35,6 +35,7 @@ from .osfs import DiskBackend
 from .spool import SpoolingFS, Turns
 
 READ_ONLY = ("zip", "tar")
+LATE = 60  # s, after which no server on the way carries out what was asked for
 CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
 
 
@@ -46,7 +47,6 @@ class OpenerBackend(Backend):
     """
 
     options = frozenset({"url"})
-    late = 60  # s, until it is known that there is no network between
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
@@ -70,16 +70,21 @@ class OpenerBackend(Backend):
         self._address = _checked_address(options.get("url"))
         self._lock = RLock()
         self._opened: FS | None = None
+        self._network = True  # until it is known better
         self._stale_at = math.inf
+
+    @property
+    def late(self) -> float:  # type: ignore[override]  # which depends on what is opened
+        """Seconds after which a deletion can no longer act; 0 where there is no network between."""
+        return LATE if self._network else 0
 
     def filesystem(self) -> FS:
         """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""
         with self._lock:
             if self._opened is None or monotonic() > self._stale_at:
                 self._opened = self._open()
-                network = self._opened.getmeta().get("network")
-                self.late = type(self).late if network else 0
-                self._stale_at = monotonic() + CONNECTION_LIFE if network else math.inf
+                self._network = bool(self._opened.getmeta().get("network"))
+                self._stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
             return self._opened
 
     def make_filesystem(self, namespace: str) -> FS:
@@ -112,7 +117,7 @@ class OpenerBackend(Backend):
         By the old one a late answer may still come: to the next question.
         """
         with self._lock:
-            if self.late:
+            if self._network:
                 self._opened = None
             return self.is_there()
 
