@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -232,10 +233,31 @@ def test_directories_that_a_sweep_empties_are_pruned(disk: ExpiringFS, tmp_path:
     assert sorted(disk.walk.dirs("/")) == ["/a", "/a/kept", "/untouched"]
 
 
-def test_the_root_of_a_namespace_is_not_pruned(disk: ExpiringFS, tmp_path: Path) -> None:
+def test_a_namespace_that_a_sweep_has_emptied_leaves_nothing_and_works_on(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
     fill(disk, "x")
+    deep = get_filesystem("users/7/plots")
+    fill(deep, "x")
     expire_objects()
-    assert (tmp_path / "files" / "plots").is_dir()
+    assert os.listdir(tmp_path / "files") == [".djpyfs"]
+    for namespace in disk, deep:
+        assert (namespace.listdir("/"), list(namespace.scandir("/"))) == ([], [])
+        assert namespace.getinfo("/", ["details"]).is_dir
+        assert (namespace.exists("/"), namespace.exists("x")) == (True, False)
+    disk.makedir("d")
+    deep.writebytes("y", b"picture")
+    assert (disk.listdir("/"), deep.listdir("/")) == (["d"], ["y"])
+
+
+def test_what_is_left_of_a_pruning_that_broke_off_goes_with_the_next_try(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
+    fill(disk, "kept")
+    disk.makedirs("a/b")
+    disk.expire("a/b/c/x", 0)  # whose directory was removed, and then the sweeper died
+    expire_objects()
+    assert os.listdir(tmp_path / "files") == [".djpyfs"]
 
 
 def test_a_directory_that_was_pruned_is_there_for_the_next_write(disk: ExpiringFS) -> None:
@@ -248,9 +270,9 @@ def test_a_directory_that_was_pruned_is_there_for_the_next_write(disk: ExpiringF
 
 
 def test_a_namespace_that_somebody_cleared_away_works_on(disk: ExpiringFS, tmp_path: Path) -> None:
-    (tmp_path / "files" / "plots").rmdir()
+    disk.writebytes("x", b"picture")
+    shutil.rmtree(tmp_path / "files" / "plots")
     assert disk.listdir("/") == []
-    (tmp_path / "files" / "plots").rmdir()
     get_filesystem("plots").writebytes("x", b"picture")
     assert disk.exists("x")
 
@@ -259,6 +281,7 @@ def test_a_sweep_follows_no_link_out_of_the_namespace(disk: ExpiringFS, tmp_path
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "x").write_bytes(b"precious")
+    disk.makedir("directory")
     os.symlink(outside, tmp_path / "files" / "plots" / "link")
     disk.expire("link/x", 0)
     report = expire_objects()
@@ -268,6 +291,7 @@ def test_a_sweep_follows_no_link_out_of_the_namespace(disk: ExpiringFS, tmp_path
 
 def test_a_link_is_deleted_and_not_what_it_points_to(disk: ExpiringFS, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"precious")
+    disk.makedir("directory")
     os.symlink(tmp_path / "outside", tmp_path / "files" / "plots" / "link")
     disk.expire("link", 0)
     assert expire_objects().deleted == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from time import monotonic, sleep
@@ -97,18 +96,17 @@ class Deletion:
         return written > self._began and written <= self._descent.clock(self._root)
 
     def _stay(self, group: Group, error: OSError | FileBusy) -> None:
-        is_away = isinstance(error, OSError) and _is_away(self._root, error)
-        told = self._outcome.away if is_away else self._outcome.failed
+        told = self._outcome.away if _is_away(self._root) else self._outcome.failed
         told += [(entry, reason(error)) for _, entry in group]
 
 
-def _is_away(root: int, error: OSError) -> bool:
-    """Tell whether it is the whole disk that fails, and not what ``error`` was about."""
+def _is_away(root: int) -> bool:
+    """Tell whether it is the whole disk that fails, and not one file on it."""
     try:
-        flags = os.fstatvfs(root).f_flag
+        os.fstatvfs(root)
     except OSError:
         return True
-    return error.errno == errno.EROFS and bool(flags & os.ST_RDONLY)
+    return False
 
 
 def _prune(ways: list[int], names: list[str]) -> None:

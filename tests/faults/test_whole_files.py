@@ -1,0 +1,349 @@
+"""Writes on disk that are whole or not there, and disks that are told from each other."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier, Event
+from typing import Any
+
+import pytest
+from fs.errors import FileExists
+
+from djpyfs.backends import Outcome
+from djpyfs.backends.osfs import DiskBackend
+from djpyfs.errors import BackendUnavailable, FileBusy
+from djpyfs.names import Entry
+from tests.faults.conftest import Measured
+from tests.faults.processes import Actor
+from tests.faults.test_disk import ROOT, mounted, with_failing_calls
+from tests.servers import wait_for
+
+OLD, NEW = b"o" * 200_000, b"n" * 100_000
+
+
+class Forever:
+    def remaining(self) -> float:
+        return 1
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> DiskBackend:
+    return DiskBackend({"directory_root": tmp_path / "files"})
+
+
+@pytest.fixture
+def files(backend: DiskBackend) -> Any:
+    files = backend.open("plots")
+    files.writebytes("a", OLD)
+    return files
+
+
+def unfinished(backend: DiskBackend) -> list[str]:
+    return os.listdir(Path(backend.root, ".djpyfs", "writes"))
+
+
+def delete(backend: DiskBackend, *paths: str) -> Outcome:
+    return backend.delete([Entry("plots", path) for path in paths], Forever())
+
+
+# -- whole or not there
+
+
+def test_nothing_shows_until_a_file_is_closed(files: Any) -> None:
+    for mode, whole in ("w", NEW), ("a", OLD + NEW), ("r+", NEW + OLD[len(NEW) :]):
+        files.writebytes("a", OLD)
+        with files.openbin("a", mode) as file:
+            file.write(NEW)
+            file.flush()
+            assert files.readbytes("a") == OLD
+        assert files.readbytes("a") == whole
+
+
+@pytest.mark.parametrize("mode", ["w", "a", "r+"])
+def test_what_is_discarded_leaves_the_old_contents(
+    files: Any, backend: DiskBackend, mode: str
+) -> None:
+    with files.openbin("a", mode) as file:
+        file.write(NEW)
+        file.discard()
+    assert files.readbytes("a") == OLD
+    assert unfinished(backend) == []
+
+
+def test_a_file_keeps_its_permissions(files: Any, tmp_path: Path) -> None:
+    path = tmp_path / "files" / "plots" / "a"
+    path.chmod(0o666)  # which a umask would not leave
+    files.writebytes("a", NEW)
+    assert path.stat().st_mode & 0o777 == 0o666
+
+
+def overwrite(root: str, times: int) -> None:
+    files = DiskBackend({"directory_root": root}).open("plots")
+    for number in range(times):
+        files.writebytes("a", (OLD, NEW)[number % 2])
+
+
+@pytest.mark.fault("readers during 10,000 overwrites by two writers", "whole files only")
+def test_readers_find_whole_files_while_others_overwrite_them(
+    files: Any, backend: DiskBackend, full: bool, measured: Measured
+) -> None:
+    times = 5_000 if full else 200
+    writers = [Actor({}, overwrite, backend.root, times) for _ in range(2)]
+    done, seen = Event(), 0
+
+    def read() -> int:
+        count = 0
+        while not done.is_set():
+            assert files.readbytes("a") in (OLD, NEW)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for writer in writers:
+                writer.result(timeout=300)
+        finally:
+            done.set()
+        seen = sum(reader.result() for reader in readers)
+    for writer in writers:
+        writer.kill()
+    assert seen
+    measured(f"{2 * times:,} overwrites, {seen:,} whole files read, 0 torn")
+
+
+def test_of_many_that_make_one_file_exclusively_one_does(files: Any) -> None:
+    start = Barrier(20)
+
+    def save(number: int) -> int | None:
+        try:
+            with files.openbin("new", "x") as file:
+                file.write(b"%d" % number)
+                start.wait()
+        except FileExists:
+            return None
+        return number
+
+    with ThreadPoolExecutor(20) as pool:
+        [saved] = [n for n in pool.map(save, range(20)) if n is not None]
+    assert files.readbytes("new") == b"%d" % saved
+    with pytest.raises(FileExists):
+        files.openbin("new", "x")
+
+
+# -- writers that die
+
+
+def write_for_ever(root: str) -> None:
+    files = DiskBackend({"directory_root": root}).open("plots")
+    while True:
+        with files.openbin("a", "w") as file:
+            file.write(NEW)
+            file.flush()
+
+
+@pytest.mark.fault("200 writers killed at random moments", "the next sweep leaves nothing of them")
+def test_a_sweep_leaves_nothing_of_writers_that_died(
+    files: Any, backend: DiskBackend, full: bool, measured: Measured
+) -> None:
+    with files.openbin("mine", "w") as mine:
+        count, left = (200 if full else 6), 0
+        for _ in range(count):
+            writer = Actor({}, write_for_ever, backend.root)
+            wait_for(lambda left=left: len(unfinished(backend)) > left + 1)  # type: ignore[misc]
+            writer.kill()
+            left = len(unfinished(backend)) - 1
+        delete(backend, "a")
+        assert len(unfinished(backend)) == 1, "what is being written is not touched"
+        mine.write(NEW)
+    assert files.readbytes("mine") == NEW
+    assert unfinished(backend) == []
+    measured(f"{count} killed, {left} files left behind, 0 after the sweep")
+
+
+# -- other devices
+
+
+@pytest.fixture
+def other_device(files: Any, tmp_path: Path) -> Any:
+    directory = tmp_path / "files" / "plots" / "mounted"
+    directory.mkdir()
+    with mounted(directory) as is_one:
+        if not is_one:
+            pytest.skip("no disk can be mounted here")
+        yield directory
+
+
+def test_a_file_on_a_disk_below_the_root_is_whole_or_not_there(
+    files: Any, backend: DiskBackend, other_device: Path
+) -> None:
+    files.writebytes("mounted/b", b"old")
+    with files.openbin("mounted/b", "a") as file:
+        file.write(b" and new")
+        assert files.listdir("mounted") == ["b"]
+        assert [info.name for info in files.scandir("mounted")] == ["b"]
+        assert len(os.listdir(other_device)) == 2
+        delete(backend)
+        assert len(os.listdir(other_device)) == 2
+    assert files.readbytes("mounted/b") == b"old and new"
+    assert (os.listdir(other_device), unfinished(backend)) == (["b"], [])
+
+
+def write_below_and_die(root: str) -> None:
+    files = DiskBackend({"directory_root": root}).open("plots")
+    file = files.openbin("mounted/b", "w")
+    file.write(b"half")
+    os._exit(0)
+
+
+def test_a_sweep_leaves_nothing_of_writers_that_died_on_another_disk(
+    files: Any, backend: DiskBackend, other_device: Path
+) -> None:
+    writer = os.fork()
+    if not writer:
+        write_below_and_die(backend.root)
+    os.waitpid(writer, 0)
+    assert len(os.listdir(other_device)) == 1
+    delete(backend)
+    assert (os.listdir(other_device), unfinished(backend)) == ([], [])
+
+
+# -- deletions that freeze
+
+SWEEP = """
+import sys
+from django.conf import settings
+settings.configure(DJFS={})
+import djpyfs
+from djpyfs.backends.osfs import DiskBackend
+from djpyfs.names import Entry
+class Forever:
+    remaining = lambda self: 1
+DiskBackend({"directory_root": sys.argv[1]}).delete([Entry("plots", "a")], Forever())
+"""
+
+
+@pytest.mark.fault("a sweeper frozen between look and unlink", "no newer file is taken")
+def test_no_newer_file_is_taken_by_a_sweeper_that_is_frozen_before_it_deletes(
+    files: Any, backend: DiskBackend, measured: Measured
+) -> None:
+    seconds = 8
+    command = with_failing_calls(f"unlinkat:delay_enter={seconds}000000:when=1")
+    entry = Entry("plots", "a")
+    files.writebytes("b", NEW)
+    frozen = subprocess.Popen([*command, sys.executable, "-c", SWEEP, backend.root], cwd=ROOT)
+    wait_for(lambda: is_held(f"{backend.root}/plots"))
+    with ThreadPoolExecutor() as pool:
+        acts = [
+            pool.submit(backend.fence, entry),
+            pool.submit(files.writebytes, "a", NEW),
+            pool.submit(files.move, "b", "a", overwrite=True),
+        ]
+        for act in acts:
+            with pytest.raises(FileBusy):
+                act.result()
+    assert unfinished(backend) == []
+    assert frozen.wait(60) == 0
+    backend.fence(entry)
+    files.writebytes("a", NEW)
+    assert files.readbytes("a") == NEW
+    measured(f"frozen for {seconds} s: FileBusy, and no newer file taken")
+
+
+def is_held(directory: str) -> bool:
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(opened)
+    return False
+
+
+def test_what_was_written_since_a_batch_began_is_not_attempted(
+    files: Any, backend: DiskBackend
+) -> None:
+    class Meanwhile:
+        """A lease that is asked before each file, when another process writes one of them."""
+
+        def remaining(self) -> float:
+            if not files.exists("written"):
+                time.sleep(0.02)  # longer than a tick of the clock that dates files
+                files.writebytes("written", NEW)
+            return 1
+
+    outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], Meanwhile())
+    assert outcome == Outcome(deleted=[Entry("plots", "a")])
+    assert files.readbytes("written") == NEW
+
+
+# -- which disk it is
+
+
+def test_a_root_is_one_place_under_any_path_and_no_other_root_is(
+    backend: DiskBackend, tmp_path: Path
+) -> None:
+    here = backend.place(make=True)
+    (tmp_path / "link").symlink_to(tmp_path / "files")
+    assert DiskBackend({"directory_root": tmp_path / "link"}).place() == here
+    assert DiskBackend({"directory_root": tmp_path / "other"}).place(make=True) != here
+
+
+def test_those_who_only_read_make_no_place(backend: DiskBackend) -> None:
+    with pytest.raises(BackendUnavailable):
+        backend.place()
+    with pytest.raises(BackendUnavailable, match="directory_root is away"):
+        delete(backend, "a")
+    assert backend.open("plots").listdir("/") == []
+    assert not backend.answers()
+    assert not os.path.exists(backend.root)
+
+
+def test_many_that_make_one_place_at_once_agree(tmp_path: Path) -> None:
+    for round_ in range(5):
+        start, root = Barrier(8), tmp_path / str(round_)
+
+        def make(_: int, start: Barrier = start, root: Path = root) -> str:
+            backend = DiskBackend({"directory_root": root})
+            start.wait()
+            return backend.place(make=True)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(make, range(8)))) == 1
+
+
+def test_nothing_is_deleted_where_another_disk_has_taken_the_place_of_one(
+    files: Any, backend: DiskBackend, tmp_path: Path
+) -> None:
+    before = backend.place()
+    (tmp_path / "files").rename(tmp_path / "unmounted")
+    DiskBackend({"directory_root": tmp_path / "files"}).open("plots").writebytes("a", NEW)
+    with pytest.raises(BackendUnavailable):
+        delete(backend, "a")
+    assert backend.open("plots").readbytes("a") == NEW
+    assert backend.place() != before
+
+
+def test_nothing_is_written_below_a_disk_that_was_mounted_and_is_not(tmp_path: Path) -> None:
+    root = tmp_path / "mounted"
+    root.mkdir()
+    backend = DiskBackend({"directory_root": root})
+    with mounted(root) as is_one:
+        if not is_one:
+            pytest.skip("no disk can be mounted here")
+        backend.open("plots").writebytes("a", b"old")
+    for act in (
+        lambda: backend.open("plots").writebytes("a", b"new"),
+        lambda: backend.place(make=True),
+        lambda: delete(backend, "a"),
+    ):
+        with pytest.raises(BackendUnavailable):
+            act()
+    assert os.listdir(root) == []
