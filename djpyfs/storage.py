@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from os import PathLike
-from typing import IO, Any, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
@@ -20,6 +21,7 @@ from fs import errors
 from fs.mode import Mode
 from fs.path import dirname
 
+from .backends.spool import spool
 from .backends.storage import DjpyfsStorage
 from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
@@ -133,20 +135,25 @@ class ExpiringStorage(DjpyfsStorage):
             return _StoredFile(_opened(files, path, mode), name, mode, self)
 
     def _save(self, name: str, content: File[Any]) -> str:
-        path = self._stored(name, content)
+        with (
+            spool() as copy
+        ):  # what comes from elsewhere may fail, or not be there for a second try
+            for chunk in content.chunks():
+                copy.write(chunk.encode() if isinstance(chunk, str) else chunk)
+            path = self._stored(name, copy)
         if hasattr(content, "temporary_file_path"):  # it has been moved, as Django puts it
             with suppress(FileNotFoundError):
                 os.remove(content.temporary_file_path())
         return path
 
-    def _stored(self, name: str, content: File[Any]) -> str:
+    def _stored(self, name: str, content: BinaryIO) -> str:
         mode = "wb" if self.allow_overwrite else "xb"
         while True:
+            content.seek(0)
             with self._files(name) as (files, path):
                 try:
                     with _opened(files, path, mode) as file:
-                        for chunk in content.chunks():
-                            file.write(chunk.encode() if isinstance(chunk, str) else chunk)
+                        shutil.copyfileobj(content, file)
                     if self.allow_overwrite and self.default_ttl is not None:
                         files.expire(path, self.default_ttl)
                     return path

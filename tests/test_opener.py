@@ -8,22 +8,27 @@ import sys
 import tarfile
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
-from typing import Any
+from typing import Any, ClassVar
 from unittest import TestCase
 
 import pytest
 from fs import errors
 from fs.base import FS
+from fs.info import Info
 from fs.memoryfs import MemoryFS
 from fs.opener import Opener, registry
+from fs.opener.appfs import AppFSOpener
 
-from djpyfs import ConfigurationError, expire_objects, get_filesystem
-from djpyfs.backends import close_all
+from djpyfs import BackendUnavailable, ConfigurationError, conf, expire_objects, get_filesystem
+from djpyfs.audit import Audit
+from djpyfs.backends import Outcome, backend_for, close_all
 from djpyfs.backends.opener import OpenerBackend
+from djpyfs.backends.osfs import DiskBackend
+from djpyfs.names import Entry
 from tests.servers import HOST, Server, free_port
 from tests.test_pyfilesystem import Cases
 
@@ -217,6 +222,203 @@ def test_an_archive_that_is_not_there_is_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
+class _Troubled(MemoryFS):
+    """A filesystem behind a network; it raises what it was told to at some of its files."""
+
+    troubles: ClassVar[dict[str, Exception]] = {}
+    is_away = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meta = {**self._meta, "network": True}
+
+    def remove(self, path: str) -> None:
+        if error := self.troubles.get(path.rpartition("/")[2]):
+            raise error
+        super().remove(path)
+
+    def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
+        if self.is_away:
+            raise TimeoutError("no answer")
+        return super().getinfo(path, namespaces)
+
+    def close(self) -> None:
+        """Stay, as a server does when a connection to it is closed."""
+
+
+class _ToTrouble(Opener):
+    """What opens it, each time the same one."""
+
+    protocols = ["troubled"]  # noqa: RUF012
+    files = _Troubled()
+    opened = 0
+
+    def open_fs(self, *_: Any) -> FS:
+        type(self).opened += 1
+        return self.files
+
+
+class Forever:
+    def remaining(self) -> float:
+        return 1
+
+
+def outcome_of(*names: str) -> Outcome:
+    """What becomes of files behind a network that are deleted as one batch."""
+    registry.install(_ToTrouble)
+    backend = OpenerBackend.at({"url": "troubled://"})
+    files = backend.open("plots")
+    for name in names:
+        files.writebytes(name, b"picture")
+    return backend.delete([Entry("plots", name) for name in names], Forever())
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (TimeoutError("no answer"), "unanswered"),
+        (errors.RemoteConnectionError("lost connection"), "unanswered"),
+        (ConnectionRefusedError("nobody there"), "failed"),
+        (PermissionError("never"), "failed"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_one_file_in_trouble_puts_no_other_off(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, left: str
+) -> None:
+    monkeypatch.setattr(_Troubled, "troubles", {"bad": error})
+    outcome = outcome_of("a", "bad", "b")
+    assert [entry.path for entry in outcome.deleted] == ["a", "b"]
+    assert [entry.path for entry, _ in getattr(outcome, left)] == ["bad"]
+    assert not outcome.away
+
+
+def test_what_a_library_makes_of_a_time_out_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("the library's own")
+    error.__cause__ = TimeoutError("no answer")
+    monkeypatch.setattr(_Troubled, "troubles", {"bad": error})
+    assert [entry.path for entry, _ in outcome_of("a", "bad").unanswered] == ["bad"]
+
+
+def test_a_server_that_does_not_answer_at_all_puts_off_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Troubled, "troubles", {"b": TimeoutError("no answer")})
+    registry.install(_ToTrouble)
+    backend = OpenerBackend.at({"url": "troubled://"})
+    for name in "abc":
+        backend.open("plots").writebytes(name, b"picture")
+    monkeypatch.setattr(_Troubled, "is_away", True)
+    outcome = backend.delete([Entry("plots", name) for name in "abc"], Forever())
+    assert [entry.path for entry in outcome.deleted] == ["a"]
+    assert [entry.path for entry, _ in outcome.away] == ["b", "c"]
+
+
+def test_after_an_answer_that_did_not_come_another_connection_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Troubled, "troubles", {"bad": TimeoutError("no answer")})
+    monkeypatch.setattr(_ToTrouble, "opened", 0)
+    outcome_of("bad", "a")
+    assert _ToTrouble.opened == 2
+
+
+@pytest.mark.parametrize("protocol", AppFSOpener.protocols[:1])
+def test_the_directory_of_an_application_is_on_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, protocol: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    backend = OpenerBackend.at({"url": f"{protocol}://plots:ann"})
+    backend.open("plots").writebytes("a", b"picture")
+    assert list(tmp_path.rglob("plots/a"))
+    assert isinstance(backend, DiskBackend)
+
+
+def test_a_sweep_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
+    djfs(type="opener", url=ftp.url)
+    backend = OpenerBackend.at({"url": ftp.url})
+    name = uuid.uuid4().hex
+    outcome = backend.delete([Entry(f"{name}/x", "a")], Forever())
+    assert len(outcome.missing) == 1
+    assert not (ftp.directory / name).exists()
+    backend.close()
+
+
+def test_an_audit_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
+    djfs(type="opener", url=ftp.url)
+    name = uuid.uuid4().hex
+    assert list(Audit().run(f"{name}/unheard of")) == []
+    assert not (ftp.directory / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("ftp://ann:old@host/files", "ftp://ann:new@host/files", True),
+        ("ftp://ann:old@host/files", "ftp://bob:old@host/files", False),
+        ("ftp://ann:old@host/files", "ftp://ann:old@host/others", False),
+        ("ftp://ann:old@host/files", "ftp://ann:old@other/files", False),
+        ("zip://a.zip", f"zip://{os.getcwd()}/a.zip", True),
+        ("zip://a.zip", "zip://b.zip", False),
+        ("mem://", "mem://", False),
+        ("temp://", "temp://", False),
+    ],
+)
+def test_the_place_of_files_is_told_without_their_password(
+    one: str, other: str, same: bool
+) -> None:
+    places = [OpenerBackend.at({"url": url}).place() for url in (one, other)]
+    assert (places[0] == places[1]) is same
+
+
+def test_a_directory_by_its_address_is_the_place_that_it_is_as_a_disk(tmp_path: Path) -> None:
+    by_address = OpenerBackend.at({"url": f"osfs://{tmp_path}"})
+    with pytest.raises(BackendUnavailable):
+        by_address.place()
+    by_address.open("plots").writebytes("a", b"picture")
+    assert by_address.place() == DiskBackend({"directory_root": tmp_path}).place()
+
+
+def test_a_sweep_follows_no_link_out_of_a_directory_by_its_address(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/a").write_bytes(b"precious")
+    backend = OpenerBackend.at({"url": f"osfs://{tmp_path}/files"})
+    backend.open("plots").writebytes("mine", b"picture")
+    (tmp_path / "files/plots/directory").symlink_to(tmp_path / "outside")
+    (tmp_path / "files/plots/file").symlink_to(tmp_path / "outside/a")
+    entries = [Entry("plots/directory", "a"), Entry("plots", "file")]
+    outcome = backend.delete(entries, Forever())
+    assert [entry for entry, _ in outcome.failed] == entries[:1]
+    assert outcome.deleted == entries[1:]
+    assert (tmp_path / "outside/a").read_bytes() == b"precious"
+
+
+def test_a_temporary_directory_goes_when_it_is_closed_but_not_with_a_child() -> None:
+    backend = OpenerBackend.at({"url": "temp://"})
+    files = backend.open("plots")
+    files.writebytes("a", b"picture")
+    [root] = backend.roots()
+    child = os.fork()
+    if not child:
+        backend.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert files.readbytes("a") == b"picture"
+    backend.close()
+    assert not Path(root).exists()
+
+
+def test_memory_is_another_place_in_a_child_of_this_process(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    backend = backend_for(conf.current(), "plots")
+    here = backend.place()
+    assert backend.place() == here
+    child = os.fork()
+    if not child:
+        os._exit(backend.place() == here)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
     """Have threads take turns as often as they can, so that none has the time to be lucky."""
@@ -278,6 +480,7 @@ def test_a_child_leaves_the_connection_of_its_parent_alone(
     get_filesystem("plots").writebytes(name, b"picture")
     child = os.fork()
     if not child:
+        gc.collect()  # what nobody holds any more says good-bye
         os._exit(get_filesystem("plots").readbytes(name) != b"picture")
     assert os.waitpid(child, 0)[1] == 0
     assert get_filesystem("plots").readbytes(name) == b"picture"

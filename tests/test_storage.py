@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -21,7 +23,9 @@ from django.utils import timezone
 
 from djpyfs import InvalidLifetime, expire_objects, get_filesystem
 from djpyfs.storage import ExpiringStorage
+from tests.conftest import BUCKET, KEYS
 from tests.servers import python
+from tests.test_storage_backend import IN_MEMORY, on_disk
 
 
 @pytest.fixture
@@ -67,6 +71,68 @@ def test_who_saves_at_the_same_time_gets_a_name_of_his_own(
     with ThreadPoolExecutor(8) as threads:
         names = list(threads.map(lambda n: storage.save("a", ContentFile(b"%d" % n)), range(40)))
     assert sorted(int(storage.open(name).read()) for name in names) == list(range(40))
+
+
+class OnceOnly(ContentFile):  # type: ignore[type-arg]
+    """Can be read once, as what comes through a pipe, and may break off."""
+
+    def __init__(self, *parts: bytes | Exception) -> None:
+        super().__init__(b"")
+        self._parts = list(parts)
+
+    def chunks(self, chunk_size: int | None = None) -> Any:
+        while self._parts:
+            part = self._parts.pop(0)
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+
+@pytest.fixture(params=["osfs", "s3fs", "memory", "storage", "storage-on-disk", "opener"])
+def anywhere(
+    request: pytest.FixtureRequest, djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> ExpiringStorage:
+    """A storage on every back-end there is."""
+    settings.STORAGES = on_disk(tmp_path) if request.param == "storage-on-disk" else IN_MEMORY
+    own: dict[str, Any] = {"type": request.param.partition("-")[0]}
+    if request.param == "osfs":
+        own["directory_root"] = tmp_path
+    if request.param == "opener":
+        own["url"] = "mem://"
+    if request.param == "s3fs":
+        endpoint = request.getfixturevalue("s3_endpoint")
+        own |= {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": endpoint, **KEYS}
+    djfs(**own)
+    return ExpiringStorage(f"uploads/{uuid.uuid4().hex}")
+
+
+def test_of_fifty_who_save_one_name_at_once_each_finds_his_own_content(
+    anywhere: ExpiringStorage,
+) -> None:
+    start = Barrier(50)
+
+    def save(number: int) -> str:
+        start.wait(60)
+        return anywhere.save("report.csv", OnceOnly(b"number ", b"%d" % number))
+
+    with ThreadPoolExecutor(50) as threads:
+        names = list(threads.map(save, range(50)))
+    assert [anywhere.open(name).read() for name in names] == [b"number %d" % n for n in range(50)]
+    assert set(anywhere.listdir("")[1]) == set(names)
+
+
+@pytest.mark.parametrize("allow_overwrite", [False, True])
+def test_content_that_breaks_off_stores_nothing(
+    anywhere: ExpiringStorage, allow_overwrite: bool
+) -> None:
+    storage = ExpiringStorage(anywhere.namespace, 60, allow_overwrite)
+    storage.save("a", ContentFile(b"the old contents"))
+    for name in "a", "b":
+        with pytest.raises(OSError, match="gone"):
+            storage.save(name, OnceOnly(b"half", OSError("the client has gone")))
+    assert storage.open("a").read() == b"the old contents"
+    assert storage.listdir("")[1] == ["a"]
+    assert get_filesystem(storage.namespace).expiration("b") is None
 
 
 class LateStorage(ExpiringStorage):
@@ -280,22 +346,6 @@ def test_an_upload_lives_as_long_as_the_storage_says(
     uploads.expire(name, 0)
     expire_objects()
     assert not ExpiringStorage("uploads").exists(name)
-
-
-def test_a_save_that_fails_leaves_at_most_a_file_that_expires(
-    djfs: Callable[..., None], tmp_path: Path
-) -> None:
-    djfs(type="osfs", directory_root=tmp_path)
-
-    class Broken(ContentFile):  # type: ignore[type-arg]
-        def chunks(self, chunk_size: int | None = None) -> Any:
-            yield b"half"
-            raise OSError("the client has gone")
-
-    storage = ExpiringStorage("uploads", default_ttl=100)
-    with pytest.raises(OSError, match="gone"):
-        storage.save("a", Broken(b""))
-    assert storage.exists("a") <= bool(get_filesystem("uploads").expiration("a"))
 
 
 def test_django_makes_it_from_its_settings_and_writes_it_into_migrations(

@@ -6,19 +6,23 @@ import io
 import shutil
 import uuid
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, default_storage
+from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage, default_storage
 from fs import errors
 from storages.backends.s3 import S3Storage
 
-from djpyfs import ConfigurationError, expire_objects, get_filesystem
+from djpyfs import BackendUnavailable, ConfigurationError, expire_objects, get_filesystem
+from djpyfs.backends import Outcome
+from djpyfs.backends.osfs import DiskBackend
+from djpyfs.backends.storage import StorageBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.names import RESERVED, Entry
 from tests.conftest import KEYS
 from tests.servers import Moto
 from tests.test_pyfilesystem import Cases
@@ -224,6 +228,156 @@ def test_a_storage_that_is_not_on_disk_is_never_taken_for_a_disk_that_is_away(
     djfs(type="storage")
     get_filesystem("plots").expire("a", 0)
     assert expire_objects().missing == 1
+
+
+class TroubledStorage(FileSystemStorage):
+    """One of its files cannot be deleted in time."""
+
+    def delete(self, name: str) -> None:
+        if name.endswith("bad"):
+            raise TimeoutError("no answer")
+        super().delete(name)
+
+
+class RemoteStorage(Storage):
+    """Keeps its files behind a network, which may be cut."""
+
+    is_away = False
+
+    def __init__(self, **options: Any) -> None:
+        self._files = InMemoryStorage()
+
+    def delete(self, name: str) -> None:
+        if self.is_away or name.endswith("bad"):
+            raise TimeoutError("no answer")
+        self._files.delete(name)
+
+    def exists(self, name: str) -> bool:
+        if self.is_away and name.startswith(RESERVED):
+            raise RuntimeError("the library's own")
+        return self._files.exists(name)
+
+    def listdir(self, path: str) -> Any:
+        return self._files.listdir(path)
+
+    def _save(self, name: str, content: Any) -> str:
+        return self._files.save(name, content)
+
+
+class Elsewhere(RemoteStorage):
+    """Another one."""
+
+
+REMOTE = f"{__name__}.{RemoteStorage.__name__}"
+
+
+class Forever:
+    def remaining(self) -> float:
+        return 1
+
+
+def outcome_of(*names: str) -> Outcome:
+    """What becomes of files that are deleted as one batch."""
+    backend = StorageBackend({})
+    backend.place(make=True)
+    for name in names:
+        backend.storage().save(f"plots/{name}", ContentFile(b"picture"))
+    return backend.delete([Entry("plots", name) for name in names], Forever())
+
+
+def test_one_file_in_trouble_on_disk_puts_no_other_off(settings: Any, tmp_path: Path) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    settings.STORAGES["default"]["BACKEND"] = f"{__name__}.{TroubledStorage.__name__}"
+    outcome = outcome_of("a", "bad", "b")
+    assert [entry.path for entry in outcome.deleted] == ["a", "b"]
+    assert [entry.path for entry, _ in outcome.failed] == ["bad"]
+
+
+def test_one_file_in_trouble_elsewhere_may_still_go_and_puts_no_other_off(settings: Any) -> None:
+    settings.STORAGES = {"default": {"BACKEND": REMOTE}}
+    outcome = outcome_of("a", "bad", "b")
+    assert [entry.path for entry in outcome.deleted] == ["a", "b"]
+    assert [entry.path for entry, _ in outcome.unanswered] == ["bad"]
+
+
+def test_a_storage_that_is_away_puts_off_what_is_left(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.STORAGES = {"default": {"BACKEND": REMOTE}}
+    monkeypatch.setattr(RemoteStorage, "is_away", True)
+    assert [entry.path for entry, _ in outcome_of("a", "b").away] == ["a", "b"]
+
+
+def test_a_sweep_follows_no_link_out_of_a_storage(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> None:
+    media, outside = tmp_path / "media", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_bytes(b"precious")
+    (media / "plots").mkdir(parents=True)
+    (media / "plots/directory").symlink_to(outside)
+    (media / "plots/file").symlink_to(outside / "a")
+    settings.STORAGES = on_disk(media)
+    backend = StorageBackend({})
+    entries = [Entry("plots", name) for name in ("directory/a", "file", "directory")]
+    outcome = backend.delete(entries, Forever())
+    assert outcome.deleted == entries[1:]
+    [(entry, why)] = outcome.failed
+    assert entry == entries[0]
+    assert "a link, which is not followed" in why
+    assert (outside / "a").read_bytes() == b"precious"
+
+
+def test_a_sweep_makes_no_directory(settings: Any, tmp_path: Path) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    backend = StorageBackend({})
+    backend.place(make=True)
+    outcome = backend.delete([Entry("plots/d", "a")], Forever())
+    assert len(outcome.missing) == 1
+    assert not (tmp_path / "plots").exists()
+
+
+def test_a_directory_whose_disk_is_not_mounted_is_no_place(settings: Any, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    settings.STORAGES = on_disk(media)
+    backend = StorageBackend({})
+    backend.open("plots").writebytes("a", b"picture")
+    assert backend.place() == DiskBackend({"directory_root": media}).place()
+    media.rename(tmp_path / "unmounted")
+    media.mkdir()
+    with pytest.raises(BackendUnavailable):
+        backend.place()
+    entries = [Entry("plots", name) for name in "ab"]
+    outcome = backend.delete(entries, Forever())
+    assert [entry for entry, _ in outcome.away] == entries
+    assert not outcome.missing
+
+
+def place_with(settings: Any, backend: str, **options: Any) -> str:
+    settings.STORAGES = {"default": {"BACKEND": backend, "OPTIONS": options}}
+    return StorageBackend({}).place()
+
+
+def test_the_place_of_a_storage_is_how_it_is_configured(settings: Any) -> None:
+    ours = partial(place_with, settings, REMOTE)
+    assert ours(location="a", secret_key="1") == ours(secret_key="2", location="a")
+    assert ours(location="a") != ours(location="b")
+    assert ours(auth=object()) == ours(auth=object())
+    assert ours(session=object()) == ours(session=object())
+    assert ours() != place_with(settings, f"{__name__}.{Elsewhere.__name__}")
+
+
+def test_each_storage_in_memory_is_a_place_of_its_own(settings: Any) -> None:
+    in_memory = partial(place_with, settings, IN_MEMORY["default"]["BACKEND"])
+    assert in_memory() != in_memory()
+
+
+@pytest.mark.usefixtures("on_s3")
+def test_the_place_on_s3_is_the_bucket_and_the_location_in_it(settings: Any) -> None:
+    options = settings.STORAGES["default"]["OPTIONS"]
+    ours = partial(place_with, settings, settings.STORAGES["default"]["BACKEND"])
+    assert ours(**options) == ours(**options, querystring_auth=False)
+    assert ours(**options) != ours(**{**options, "location": "elsewhere"})
 
 
 def test_an_alias_that_is_not_there_is_told_with_those_that_are(

@@ -84,6 +84,9 @@ class CutOffBackend(MemoryBackend):
     def make_filesystem(self, namespace: str) -> FS:
         return CutOffFS()
 
+    def answers(self) -> bool:
+        return False
+
 
 class LateBackend(MemoryBackend):
     """A back-end that knows how often the one that is away was asked before it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -96,6 +96,14 @@ class Backend(ABC):
         self._given = options
         self.open = lru_cache(maxsize=OPEN_FILESYSTEMS)(self.make_filesystem)
 
+    @classmethod
+    def at(cls, options: Mapping[str, Any]) -> Backend:
+        """Return a back-end for ``options``: another one, where these lead to what it is made for.
+
+        Raises `ConfigurationError`.
+        """
+        return cls(options)
+
     @abstractmethod
     def make_filesystem(self, namespace: str) -> FS:
         """Return a new PyFilesystem with the files of ``namespace``; `open` keeps it."""
@@ -122,24 +130,41 @@ class Backend(ABC):
         deleted because the back-end as a whole is away.
         """
         outcome = Outcome()
-        for place, entry in enumerate(entries):
+        for number, entry in enumerate(entries):
             if lease.remaining() <= 0:
                 break
             try:
-                self.open(entry.namespace).remove(entry.path)
+                self.delete_one(entry)
             except ResourceNotFound:
                 outcome.missing.append(entry)
             except Exception as error:  # one bad file must not stop the others
-                if is_away(error):
-                    outcome.away += [(left, reason(error)) for left in entries[place:]]
+                if is_away(error) and not self.answers():
+                    outcome.away += [(left, reason(error)) for left in entries[number:]]
                     break
-                outcome.failed.append((entry, reason(error)))
+                stays = outcome.unanswered if self.late and may_act(error) else outcome.failed
+                stays.append((entry, reason(error)))
             else:
                 outcome.deleted.append(entry)
         if outcome.missing and not self.is_there():
             outcome.away += [(entry, "its root is not there") for entry in outcome.missing]
             outcome.missing = []
         return outcome
+
+    def delete_one(self, entry: Entry) -> None:
+        """Delete a file; no directory is made for it. Raises `fs.errors.ResourceNotFound`."""
+        files, path = self.reach(entry)
+        files.remove(path)
+
+    def reach(self, entry: Entry) -> tuple[FS, str]:
+        """Return a filesystem and the path by which it knows a file.
+
+        It is that of the topmost namespace, of which there are few, and which is there where
+        the file is. Raises `fs.errors.ResourceNotFound` where it is not.
+        """
+        namespace, _, path = "/".join(entry).partition("/")
+        if not self.has(namespace):
+            raise ResourceNotFound(path)
+        return self.open(namespace), path
 
     def size(self, entry: Entry) -> int | None:
         """Return a file's size in bytes, 0 without it; None where that would cost a request."""
@@ -161,13 +186,11 @@ class Backend(ABC):
         """Return the identity of where the files are, on which all processes and hosts agree.
 
         A record names it, and only who knows that place touches the record. Two back-ends with
-        the same files return the same, two with others never do. Who is about to write may
-        ``make`` the place; else nothing is made. Raises `BackendUnavailable` where the place is
-        not there, such as a disk that is not mounted.
+        the same files return the same, two with others never do. What writes may ``make`` the
+        place. Raises `BackendUnavailable` where it is not there, such as a disk that is not
+        mounted.
         """
-        kind = f"{type(self).__module__}.{type(self).__qualname__}"
-        shown = SafeExceptionReporterFilter().cleanse_setting("", dict(self._given))
-        return place_id(*(self.roots() or (kind, repr(sorted(shown.items(), key=str)))))
+        return place_id(*(self.roots() or (_class_path(type(self)), described(self._given))))
 
     def answers(self) -> bool:
         """Tell whether the back-end as a whole can delete files at the moment.
@@ -205,6 +228,26 @@ def place_id(*parts: str) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+def described(options: Mapping[str, Any]) -> str:
+    """Return ``options`` as a text that is the same in all processes, without what is secret."""
+    shown = SafeExceptionReporterFilter().cleanse_setting("", dict(options))
+    return repr(_plain(shown))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return sorted((str(key), _plain(under)) for key, under in value.items())
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int | float | os.PathLike):
+        return str(value)
+    return _class_path(type(value))  # whose repr() may have an address in memory
+
+
+def _class_path(class_: type) -> str:
+    return f"{class_.__module__}.{class_.__qualname__}"
+
+
 def size_told(lstat: Callable[[], os.stat_result]) -> int | None:
     """Return the size that ``lstat`` tells, 0 where there is no file; None where it fails."""
     try:
@@ -220,11 +263,23 @@ def reason(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}".replace("\n", " "))[:500]
 
 
-def is_away(error: BaseException | None) -> bool:
-    """Tell whether ``error`` is one of a back-end that is away as a whole."""
-    if isinstance(error, CreateFailed):
-        return is_away(error.exc)
-    return isinstance(error, AWAY)
+def is_away(error: BaseException) -> bool:
+    """Tell whether ``error``, or what has caused it, may be one of a back-end that is away."""
+    return any(isinstance(cause, AWAY) for cause in _causes(error))
+
+
+def may_act(error: BaseException) -> bool:
+    """Tell whether ``error`` leaves open what becomes of the request that it ended."""
+    refused = (ConnectionRefusedError, CreateFailed, BackendUnavailable)
+    return is_away(error) and not any(isinstance(cause, refused) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that have led to it: libraries put their own round the system's."""
+    while error is not None:
+        yield error
+        inner = error.exc if isinstance(error, CreateFailed) else error.__cause__
+        error = inner or (None if error.__suppress_context__ else error.__context__)
 
 
 def backend_class(type_: str) -> type[Backend]:
@@ -274,7 +329,7 @@ def _made(placement: Placement) -> Backend:
     with _lock:
         if placement not in _backends:
             cls = backend_class(placement.type)
-            _backends[placement] = cls(placement.options_for(cls.options))
+            _backends[placement] = cls.at(placement.options_for(cls.options))
         return _backends[placement]
 
 

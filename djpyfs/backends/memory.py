@@ -2,40 +2,100 @@
 
 from __future__ import annotations
 
-from threading import Lock
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from secrets import token_hex
+from typing import Any, BinaryIO
 
+from fs import errors
 from fs.base import FS
-from fs.errors import NoURL, ResourceNotFound
+from fs.info import Info
 from fs.memoryfs import MemoryFS
+from fs.mode import Mode
+from fs.path import dirname
+from fs.subfs import SubFS
 
-from ..names import Entry
-from . import Backend
+from ..names import RESERVED, Entry
+from . import Backend, place_id
+from .spool import SpoolingFS
 
 
 class MemoryBackend(Backend):
-    """Keeps each namespace in a `MemoryFS` that lives as long as the process."""
+    """Keeps each namespace in a directory of a `MemoryFS` that lives as long as the process."""
 
     shared = False
 
     def __init__(self, options: object) -> None:
         super().__init__({})
-        self._filesystems: dict[str, MemoryFS] = {}
-        self._lock = Lock()
+        self._files = MemoryFiles()
+        self._id = token_hex()
 
     def make_filesystem(self, namespace: str) -> FS:
-        """Return the namespace's one filesystem: a second would not have its files."""
-        with self._lock:
-            return self._filesystems.setdefault(namespace, MemoryFS())
+        """Return the directory of a namespace, which is made if need be."""
+        try:
+            self._files.makedirs(namespace, recreate=True)
+        except errors.FSError as error:
+            raise errors.CreateFailed(exc=error) from error
+        return _Namespace(self._files, namespace)
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
         """Raise `NoURL`: no browser can reach into this process."""
-        raise NoURL(path, "download")
+        raise errors.NoURL(path, "download")
 
     def size(self, entry: Entry) -> int:
         """Return a file's size in bytes, 0 without it."""
+        files, path = self.reach(entry)
         try:
-            return self.open(entry.namespace).getsize(entry.path)
-        except ResourceNotFound:
+            return files.getsize(path)
+        except errors.ResourceNotFound:
             return 0
+
+    def place(self, make: bool = False) -> str:
+        """Return what no other process has, nor a child of this one, whose files are others."""
+        return place_id(self._id, str(os.getpid()))
+
+
+class MemoryFiles(SpoolingFS, MemoryFS):
+    """A `MemoryFS` in which a file appears as a whole; whoever has the old one open keeps it."""
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        """Open a file; what is written appears when it is closed."""
+        if Mode(mode).writing:
+            return super().openbin(path, mode, buffering, **options)
+        return MemoryFS.openbin(self, path, mode, buffering, **options)
+
+    def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
+        """Put a new file in the place of an old one, in one moment for all threads."""
+        unfinished = f"/{RESERVED}"
+        with self._lock:
+            if not self.isdir(dirname(self.validatepath(path))):
+                raise errors.ResourceNotFound(path)
+            if self.isdir(path):
+                raise errors.FileExpected(path)
+            if exclusive and self.exists(path):
+                raise errors.FileExists(path)
+            with MemoryFS.openbin(self, unfinished, "w") as new:
+                shutil.copyfileobj(file, new)
+            self.move(unfinished, path, overwrite=True)  # type: ignore[no-untyped-call]
+
+    def scandir(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        """Describe what a directory holds, without a lock on it until the last was asked for."""
+        return iter(list(super().scandir(path, namespaces, page)))
+
+
+class _Namespace(SubFS[MemoryFiles]):
+    """A namespace's directory, which is made again where it was removed from above."""
+
+    def delegate_path(self, path: str) -> tuple[MemoryFiles, str]:
+        files, below = super().delegate_path(path)
+        if not files.isdir(self._sub_dir):
+            files.makedirs(self._sub_dir, recreate=True)
+        return files, below

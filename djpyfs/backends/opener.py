@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from tempfile import mkdtemp
 from threading import RLock
 from time import monotonic
 from typing import Any, BinaryIO
+from weakref import finalize
 
 from fs import errors
 from fs.base import FS
 from fs.info import Info
 from fs.opener import open_fs, registry
+from fs.opener.appfs import AppFSOpener
 from fs.opener.errors import NotWriteable, OpenerError, ParseError
+from fs.opener.osfs import OSFSOpener
 from fs.opener.parse import parse_fs_url
 from fs.path import join, normpath, relpath
 from fs.permissions import Permissions
@@ -23,11 +28,14 @@ from fs.subfs import SubFS
 from fs.tarfs import ReadTarFS
 
 from ..errors import ConfigurationError
-from . import Backend
-from .spool import open_spooled
+from ..names import Entry
+from . import Backend, place_id
+from .memory import MemoryBackend
+from .osfs import DiskBackend
+from .spool import SpoolingFS, Turns
 
-UNSHARED = ("mem", "temp")
 READ_ONLY = ("zip", "tar")
+LATE = 60  # s, after which no server on the way carries out what was asked for
 CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
 
 
@@ -40,21 +48,43 @@ class OpenerBackend(Backend):
 
     options = frozenset({"url"})
 
+    @classmethod
+    def at(cls, options: Mapping[str, Any]) -> Backend:
+        """Return a back-end for an address; the disk and memory have their own."""
+        address = _checked_address(options.get("url"))
+        protocol = address.partition("://")[0]
+        if protocol == "mem":
+            return MemoryBackend({})
+        if protocol == "temp":
+            return _TemporaryBackend()
+        if protocol in OSFSOpener.protocols:
+            directory = os.path.expanduser(parse_fs_url(address).resource)
+            return DiskBackend({"directory_root": os.path.expandvars(directory)})
+        if protocol in AppFSOpener.protocols:
+            with open_fs(address, create=True) as files:
+                return DiskBackend({"directory_root": files.getsyspath("/")})
+        return cls(options)
+
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._address = _checked_address(options.get("url"))
-        self.shared = self._address.partition("://")[0] not in UNSHARED
         self._lock = RLock()
         self._opened: FS | None = None
+        self._network = True  # until it is known better
         self._stale_at = math.inf
+
+    @property
+    def late(self) -> float:  # type: ignore[override]  # which depends on what is opened
+        """Seconds after which a deletion can no longer act; 0 where there is no network between."""
+        return LATE if self._network else 0
 
     def filesystem(self) -> FS:
         """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""
         with self._lock:
             if self._opened is None or monotonic() > self._stale_at:
                 self._opened = self._open()
-                network = self._opened.getmeta().get("network")
-                self._stale_at = monotonic() + CONNECTION_LIFE if network else math.inf
+                self._network = bool(self._opened.getmeta().get("network"))
+                self._stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
             return self._opened
 
     def make_filesystem(self, namespace: str) -> FS:
@@ -76,7 +106,33 @@ class OpenerBackend(Backend):
 
     def is_there(self) -> bool:
         """Tell whether there is anything to have files in."""
-        return self.filesystem().isdir("/")
+        try:
+            return self.filesystem().isdir("/")
+        except (errors.FSError, OSError):
+            return False
+
+    def answers(self) -> bool:
+        """Ask again; over a network by another connection.
+
+        By the old one a late answer may still come: to the next question.
+        """
+        with self._lock:
+            if self._network:
+                self._opened = None
+            return self.is_there()
+
+    def delete_one(self, entry: Entry) -> None:
+        """Delete a file; no directory is made for it."""
+        self.filesystem().remove("/".join(entry))
+
+    def place(self, make: bool = False) -> str:
+        """Return what tells the files from others: protocol, user, host and path."""
+        parsed = parse_fs_url(self._address)
+        place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
+        if parsed.protocol in READ_ONLY:
+            place = os.path.abspath(os.path.expanduser(place))
+        # What one user finds at a path of a server need not be what another finds there.
+        return place_id(parsed.protocol, parsed.username or "", place)
 
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
@@ -85,15 +141,13 @@ class OpenerBackend(Backend):
         raise errors.NoURL(path, "download")
 
     def roots(self) -> Sequence[str]:
-        """Return host and path of the address, or the directory on this machine."""
+        """Return host and path of the address."""
         parsed = parse_fs_url(self._address)
-        if parsed.protocol in UNSHARED or parsed.protocol in READ_ONLY:
+        if parsed.protocol in READ_ONLY:
             return []
         # Whoever writes a password unquoted may have some of it here: not in what comes after
         # the last @, and before anything that a query has.
         place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
-        if parsed.protocol in ("osfs", "file"):
-            return [os.path.abspath(os.path.expanduser(place))]
         return [f"{parsed.protocol}://{place}"]
 
     def close(self) -> None:
@@ -113,10 +167,36 @@ class OpenerBackend(Backend):
         meta = opened.getmeta()
         # A tar file says so too, but whoever reads from it moves the position of all.
         thread_safe = bool(meta.get("thread_safe")) and not isinstance(opened, ReadTarFS)
-        if thread_safe and not meta.get("network"):
+        if thread_safe and meta.get("read_only") and not meta.get("network"):
             return opened
-        # PyFilesystem's own open files on FTP lose what is empty, and more.
+        # What is written to others would be seen in part; and open files on FTP lose what is
+        # empty, and more.
         return _Copying(opened, thread_safe)
+
+
+class _TemporaryBackend(DiskBackend):
+    """A directory that goes with the process that made it."""
+
+    shared = False
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        super().__init__({"directory_root": mkdtemp(prefix="djpyfs-")})
+        self._end = finalize(self, _remove_own, self.root, self._process)
+
+    def place(self, make: bool = False) -> str:
+        """Return what no other process has, nor a child of this one."""
+        return place_id(self.root, str(self._process), str(os.getpid()))
+
+    def close(self) -> None:
+        """Remove the directory."""
+        super().close()
+        self._end()
+
+
+def _remove_own(directory: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _checked_address(url: Any) -> str:
@@ -162,12 +242,13 @@ class _Directory(SubFS[FS]):
         return self.delegate_fs(), join(self._sub_dir, relpath(normpath(path)))
 
 
-class _Copying(FS):
+class _Copying(SpoolingFS):
     """A filesystem whose open files are copies, and that only one thread uses where it must."""
 
     def __init__(self, files: FS, thread_safe: bool) -> None:
         super().__init__()
         self._files = files
+        self._turns = Turns()
         self._turn: AbstractContextManager[Any] = nullcontext() if thread_safe else RLock()
 
     def getmeta(self, namespace: str = "standard") -> dict[str, object]:
@@ -198,20 +279,17 @@ class _Copying(FS):
             self._files.makedir(path, permissions, recreate)
         return SubFS(self, path)
 
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        return open_spooled(self, path, mode)
-
     def download(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         with self._turn:
             self._files.download(path, file, chunk_size, **options)
 
-    def upload(
-        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
-    ) -> None:
-        with self._turn:
-            self._files.upload(path, file, chunk_size, **options)
+    def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
+        with self._turns.of(normpath(path)), self._turn:
+            if exclusive and self._files.exists(path):
+                raise errors.FileExists(path)
+            self._files.upload(path, file)
 
     def remove(self, path: str) -> None:
         with self._turn:

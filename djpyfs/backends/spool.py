@@ -3,33 +3,73 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
+from threading import Lock
 from typing import Any, BinaryIO, cast
+from zlib import crc32
 
 from fs import errors
 from fs.base import FS
 from fs.mode import Mode
 from fs.path import abspath, dirname, normpath
+from fs.tools import copy_file_data
 
 IN_MEMORY = 1 << 20  # bytes, beyond which a file waits on disk
 
 
-def open_spooled(files: FS, path: str, mode: str) -> BinaryIO:
-    """Open a file of a filesystem that can only `download` and `upload` whole files.
+def spool() -> BinaryIO:
+    """Return a new temporary file, in memory as long as it is short."""
+    return cast(BinaryIO, SpooledTemporaryFile(max_size=IN_MEMORY))
 
-    A new one appears when it is closed. Raises what PyFilesystem's ``openbin`` raises.
-    """
-    checked = Mode(mode)
-    checked.validate_bin()
-    there = _is_there(files, path, checked)
 
-    def fetch(copy: BinaryIO) -> None:
-        if there:
-            files.download(path, copy)
+class Turns:
+    """Locks, so that of all threads one at a time stores a file of some name."""
 
-    return cast(BinaryIO, SpooledFile(checked, fetch, lambda copy: files.upload(path, copy)))
+    def __init__(self) -> None:
+        self._locks = [Lock() for _ in range(64)]
+
+    def of(self, name: str) -> Lock:
+        """Return the lock of a name, which it may share with a few others."""
+        return self._locks[crc32(name.encode()) % len(self._locks)]
+
+
+class SpoolingFS(FS):
+    """A filesystem that can only `download` and `store` whole files."""
+
+    @abstractmethod
+    def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
+        """Store what is left in ``file``, in place of what is there.
+
+        An ``exclusive`` one takes the place of nothing. Raises `fs.errors.FileExists` for that,
+        `fs.errors.FileExpected` and `fs.errors.ResourceNotFound`.
+        """
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        """Open a file; what is written is stored when it is closed."""
+        checked = Mode(mode)
+        checked.validate_bin()
+        there = _is_there(self, path, checked)
+
+        def fetch(copy: BinaryIO) -> None:
+            if there:
+                self.download(path, copy)
+
+        def store(copy: BinaryIO) -> None:
+            self.store(path, copy, checked.exclusive)
+
+        return cast(BinaryIO, SpooledFile(checked, fetch, store))
+
+    def upload(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        """Store the rest of an open binary file; where reading it fails, nothing is stored."""
+        with spool() as copy:
+            copy_file_data(file, copy, chunk_size)
+            copy.seek(0)
+            self.store(path, copy)
 
 
 def _is_there(files: FS, path: str, mode: Mode) -> bool:
@@ -47,16 +87,20 @@ def _is_there(files: FS, path: str, mode: Mode) -> bool:
 
 
 class WholeOrNot:
-    """A file that is not stored where a write to its copy has failed."""
+    """A file that is not stored where it is discarded, or a write to its copy has failed."""
 
-    _broken = False  # the local disk is full, say
+    _broken = False
+
+    def discard(self) -> None:
+        """Let `close` store nothing: what was there before stays."""
+        self._broken = True
 
     @contextmanager
     def _broken_by_error(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
-            self._broken = True
+        except BaseException:  # the local disk is full, say
+            self.discard()
             raise
 
 
@@ -75,7 +119,7 @@ class SpooledFile(WholeOrNot, io.RawIOBase):
         self._changed = False
         self._mode = mode
         self._store = store
-        self._file = cast(BinaryIO, SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115
+        self._file = spool()
         if not mode.truncate:
             fetch(self._file)
             self._file.seek(0, io.SEEK_END if mode.appending else io.SEEK_SET)

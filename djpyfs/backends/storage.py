@@ -6,14 +6,16 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from itertools import islice
-from tempfile import SpooledTemporaryFile
+from secrets import token_hex
+from threading import Lock
 from typing import Any, BinaryIO
 
 from django.core.checks import CheckMessage, Error
 from django.core.files.base import File
-from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage, storages
 from django.utils.timezone import is_naive, make_aware
 from fs import errors
 from fs.base import FS
@@ -23,10 +25,11 @@ from fs.path import basename, dirname, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 
-from ..errors import ConfigurationError
-from ..names import Entry
-from . import Backend, reason, size_told
-from .spool import IN_MEMORY, open_spooled
+from ..errors import BackendUnavailable, ConfigurationError
+from ..names import RESERVED, Entry
+from . import Backend, described, place_id, reason, size_told
+from .spool import SpoolingFS, Turns
+from .tree import Descent
 
 # How storages say that something is no directory: the third is Django's in memory, and the last
 # cannot list at all.
@@ -38,6 +41,8 @@ NO_DIRECTORY = (
     NotImplementedError,
 )
 DIRECTORIES_REMEMBERED = 1_000
+DIRECTORIES_MADE = 10_000
+LATE = 60  # s, after which no server on the way carries out what was asked for
 
 
 class DjpyfsStorage(Storage):
@@ -59,10 +64,23 @@ class StorageBackend(Backend):
                 f"DJFS['alias'] is {self._alias!r}, which STORAGES does not have: use {known}"
             )
 
+        self._settings = configured[self._alias]
+        # By its name: Django makes a storage, and imports it, at the first use.
+        self.shared = not self._settings["BACKEND"].endswith("InMemoryStorage")
+        self._id = token_hex()
+        self._making = Lock()
+        self._descent: Descent | None = None
         #: True from when it is known that the storage has no directories, only names with slashes.
         self.flat = False
-        # By its name: Django makes a storage, and imports it, at the first use.
-        self.shared = not configured[self._alias]["BACKEND"].endswith("InMemoryStorage")
+        #: The directories that were made here, and those in which a file was written.
+        self.made = Made()
+        self.written: set[str] = set()
+        self.turns = Turns()
+
+    @property
+    def late(self) -> float:  # type: ignore[override]  # which depends on what is below
+        """Seconds after which a deletion can no longer act; 0 where there is no network between."""
+        return 0 if isinstance(self.storage(), FileSystemStorage | InMemoryStorage) else LATE
 
     def storage(self) -> Storage:
         """Return the storage; Django makes it at the first use.
@@ -70,7 +88,8 @@ class StorageBackend(Backend):
         Raises what comes of that where it cannot be done, and `ConfigurationError` for a
         storage that keeps its files in djpyfs.
         """
-        storage = storages[self._alias]
+        with self._making:  # else of threads that need it at once each would get its own
+            storage = storages[self._alias]
         if isinstance(storage, DjpyfsStorage):
             raise ConfigurationError(
                 f"DJFS['alias'] is {self._alias!r}, a storage that keeps its files in djpyfs: "
@@ -85,8 +104,63 @@ class StorageBackend(Backend):
 
     def is_there(self) -> bool:
         """Tell whether the directory is there, of a storage that has one."""
+        try:
+            return self._on_disk() is None or bool(self.place())
+        except BackendUnavailable:
+            return False
+
+    def _on_disk(self) -> Descent | None:
+        """Return the way into the directory of a storage that has one."""
         storage = self.storage()
-        return not isinstance(storage, FileSystemStorage) or os.path.isdir(storage.location)
+        if not isinstance(storage, FileSystemStorage):
+            return None
+        location = str(storage.location)
+        if self._descent is None or self._descent.root != location:
+            self._descent = Descent(location)
+        return self._descent
+
+    def answers(self) -> bool:
+        """Tell whether the storage answers the question for a file."""
+        try:
+            self.storage().exists(f"{RESERVED}/answers")
+        except NO_DIRECTORY:
+            pass
+        except Exception:  # whatever it makes of a server that is away
+            return False
+        return self.is_there()
+
+    def place(self, make: bool = False) -> str:
+        """Return what tells the storage from others: where it is, or how it was configured.
+
+        On disk that is the identity of the directory, which is made only to ``make`` it.
+        """
+        if descent := self._on_disk():
+            return place_id("disk", descent.place(make))
+        if not self.shared:
+            return place_id(self._id, str(os.getpid()))
+        options = described(self._settings.get("OPTIONS", {}))
+        return place_id(*(self.roots() or (self._settings["BACKEND"], options)))
+
+    def delete_one(self, entry: Entry) -> None:
+        """Delete a file; on disk a link itself, and nothing that is behind one."""
+        descent, storage = self._on_disk(), self.storage()
+        if descent is None:
+            return super().delete_one(entry)
+        *above, name = "/".join(entry).split("/")
+        try:
+            directory = descent.go(above)
+        except FileNotFoundError:
+            raise errors.ResourceNotFound(entry.path) from None
+        try:
+            os.lstat(name, dir_fd=directory)
+            if type(storage).delete is FileSystemStorage.delete:  # which follows links
+                os.unlink(name, dir_fd=directory)
+            else:
+                storage.delete("/".join(entry))
+        except FileNotFoundError:
+            raise errors.ResourceNotFound(entry.path) from None
+        finally:
+            os.close(directory)
 
     def roots(self) -> Sequence[str]:
         """Return the directory of a storage on disk, or bucket and location of one on S3."""
@@ -121,17 +195,53 @@ class StorageBackend(Backend):
 
     def size(self, entry: Entry) -> int | None:
         """Return the size in bytes of a file that the storage keeps on disk."""
-        storage = self.storage()
-        if isinstance(storage, FileSystemStorage):  # others have paths too, where no file is
-            return size_told(lambda: os.lstat(storage.path("/".join(entry))))
-        return None
+        descent = self._on_disk()
+        return size_told(lambda: descent.lstat("/".join(entry))) if descent else None
 
 
-class StorageFileSystem(FS):
+class Made:
+    """Directories that are empty, perhaps: which ones there are only their process knows."""
+
+    def __init__(self) -> None:
+        self._above: dict[str, str] = {}
+        self._below: dict[str, set[str]] = {}
+        self._lock = Lock()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._above
+
+    def below(self, name: str) -> set[str]:
+        """Return the names of those in a directory."""
+        with self._lock:
+            return set(self._below.get(name, ()))
+
+    def add(self, name: str) -> None:
+        """Remember a directory, and forget the oldest where there are too many."""
+        with self._lock:
+            above, _, own = name.rpartition("/")
+            self._above[name] = above
+            self._below.setdefault(above, set()).add(own)
+            if len(self._above) > DIRECTORIES_MADE:
+                self._forget(next(iter(self._above)))
+
+    def discard(self, name: str) -> None:
+        """Forget a directory."""
+        with self._lock:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        above = self._above.pop(name, None)
+        if above is not None:
+            self._below[above].discard(basename(name))
+            if not self._below[above]:
+                del self._below[above]
+
+
+class StorageFileSystem(SpoolingFS):
     """What a storage keeps under one name.
 
     A storage has no directories but those that the names of its files imply. An empty one is
-    known to this object alone.
+    known to the back-end alone.
     """
 
     def __init__(self, backend: StorageBackend, namespace: str) -> None:
@@ -139,8 +249,6 @@ class StorageFileSystem(FS):
         self._backend = backend
         self._storage = backend.storage
         self._namespace = namespace
-        self._made: set[str] = set()
-        self._written: set[str] = set()  # directories in which a file was written
         self._meta = {
             "case_insensitive": False,
             "network": True,
@@ -183,45 +291,47 @@ class StorageFileSystem(FS):
         if self.exists(absolute) and not (recreate and self.isdir(absolute)):
             raise errors.DirectoryExists(path)
         if absolute != "/":
-            self._made.add(absolute)
+            self._backend.made.add(self._name(absolute))
         return self.opendir(path)
-
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        """Open a file; what is written is stored when it is closed."""
-        return open_spooled(self, path, mode)
 
     def download(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         """Copy the contents of a file into an open binary file."""
         absolute = self.validatepath(path)
-        try:
-            source = self._storage().open(self._name(absolute))
-        except OSError:
-            self._file(path)  # which knows what is not there, or no file
-            raise
-        with source:
-            shutil.copyfileobj(source, file)
+        with self._reading(self._name(absolute)):
+            try:
+                source = self._storage().open(self._name(absolute))
+            except OSError:
+                self._file(path)  # which knows what is not there, or no file
+                raise
+            with source:
+                shutil.copyfileobj(source, file)
 
-    def upload(
-        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
-    ) -> None:
-        """Store the rest of an open binary file.
+    def _reading(self, name: str) -> AbstractContextManager[Any]:
+        # Those who have a file of this one open share it, also with who writes it.
+        in_memory = isinstance(self._storage(), InMemoryStorage)
+        return self._backend.turns.of(name) if in_memory else nullcontext()
+
+    def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
+        """Store a file.
 
         Where the storage does not replace files, there is neither old nor new for a moment.
+        Where it does, only this process keeps an ``exclusive`` one from taking another's place.
         """
-        there = self._make_way(path)
         absolute = self.validatepath(path)
         storage, name = self._storage(), self._name(absolute)
-        with SpooledTemporaryFile(max_size=IN_MEMORY) as copy:  # a storage wants to seek
-            shutil.copyfileobj(file, copy)
-            copy.seek(0)
-            if there and storage.get_available_name(name) != name:
-                storage.delete(name)
-            stored = storage.save(name, File(copy))
-        if stored != name:  # somebody was faster, and the storage does not replace
-            storage.delete(stored)
-            raise errors.ResourceLocked(path)
+        self._backend.place(make=True)
+        with self._backend.turns.of(name):
+            if self._make_way(path):
+                if exclusive:
+                    raise errors.FileExists(path)
+                if storage.get_available_name(name) != name:
+                    storage.delete(name)
+            stored = storage.save(name, File(file))
+            if stored != name:  # somebody was faster, and the storage does not replace
+                storage.delete(stored)
+                raise errors.FileExists(path) if exclusive else errors.ResourceLocked(path)
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -232,10 +342,10 @@ class StorageFileSystem(FS):
         absolute = self.validatepath(path)
         if absolute == "/":
             raise errors.RemoveRootError(path)
-        self._written.discard(absolute)  # it may be gone with its last file
+        self._backend.written.discard(self._name(absolute))  # it may be gone with its last file
         if self.listdir(absolute):
             raise errors.DirectoryNotEmpty(path)
-        self._made.discard(absolute)
+        self._backend.made.discard(self._name(absolute))
         if self._exists(absolute):
             self._storage().delete(self._name(absolute))
 
@@ -263,17 +373,18 @@ class StorageFileSystem(FS):
         return True
 
     def _check_parent(self, path: str, directory: str) -> None:
-        if directory in self._written:  # else each new file would have all the others listed
+        written, name = self._backend.written, self._name(directory)
+        if name in written:  # else each new file would have all the others listed
             return
         if not self.isdir(directory):
             raise errors.ResourceNotFound(path)
-        if len(self._written) >= DIRECTORIES_REMEMBERED:
-            self._written.clear()
-        self._written.add(directory)
+        if len(written) >= DIRECTORIES_REMEMBERED:
+            written.clear()
+        written.add(name)
 
     def _is_dir(self, absolute: str) -> bool:
         """Tell a directory from a file, without a look at what else is beside it."""
-        if absolute == "/" or absolute in self._made:
+        if absolute == "/" or self._name(absolute) in self._backend.made:
             return True
         if self._exists(absolute):
             return not self._backend.flat and self._is_existing_dir(absolute)
@@ -312,7 +423,7 @@ class StorageFileSystem(FS):
         return directories, files
 
     def _entries(self, absolute: str) -> tuple[set[str], set[str]]:
-        directories = {basename(made) for made in self._made.copy() if dirname(made) == absolute}
+        directories = self._backend.made.below(self._name(absolute))
         try:
             stored, files = self._storage().listdir(self._name(absolute))
         except NO_DIRECTORY:

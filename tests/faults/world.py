@@ -191,9 +191,12 @@ class WatchedBackend(MemoryBackend):
 
     world: ClassVar[World]
 
+    def __init__(self, options: object) -> None:
+        super().__init__(options)
+        self._watched: dict[str, WatchedFiles] = {}
+
     def make_filesystem(self, namespace: str) -> FS:
-        with self._lock:
-            return self._filesystems.setdefault(namespace, WatchedFiles(namespace))
+        return self._watched.setdefault(namespace, WatchedFiles(namespace))
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         sweep = self.world.sweep
