@@ -198,7 +198,7 @@ class Scenario:
         """The names in the record store, overdue and claimed ones included."""
         keys = list(self._redis.scan_iter("djpyfs:*", _type="zset"))
         members = [str(member) for key in keys for member in self._redis.zrange(key, 0, -1)]
-        return {member.rpartition("\0")[2] for member in members}
+        return {member.rpartition("/")[2] for member in members}
 
     def _rows(self) -> int:
         """How many uploads the site has in its database."""

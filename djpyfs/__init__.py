@@ -15,6 +15,7 @@ from .errors import (
     RecordStoreError,
     RecordStoreUnavailable,
     UnknownBackend,
+    WriteLost,
 )
 from .filesystem import get_filesystem
 from .sweeper import SweepReport, expire_objects
@@ -34,6 +35,7 @@ __all__ = [
     "RecordStoreUnavailable",
     "SweepReport",
     "UnknownBackend",
+    "WriteLost",
     "expire_objects",
     "get_filesystem",
 ]

@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST
 from . import inspection
 from .charts import Bar, Chart
 from .errors import ConfigurationError, InvalidName, RecordStoreError
+from .expirations import State
 from .inspection import Horizon, Listing, Status, TrackedFile
 from .models import ExpiringFile
 from .sweeper import recent_sweeps
@@ -260,15 +261,13 @@ def _lateness(sweeps: Sequence[Mapping[str, float]], ends: tuple[str, str]) -> C
 
 
 def _row(file: TrackedFile) -> dict[str, Any]:
-    return {"file": file, "life": _life(file), "late": file.remaining is None or file.remaining < 0}
+    return {"file": file, "life": _life(file), "late": file.remaining < 0}
 
 
 def _life(file: TrackedFile) -> str:
-    if file.remaining is None:
-        return {"claimed": "being deleted"}.get(file.state, file.state)
-    if file.remaining < 0:
-        return f"overdue for {_duration(file.remaining)}"
-    return _duration(file.remaining)
+    life = f"overdue for {_duration(file.remaining)}" if file.remaining < 0 else ""
+    state = {State.DUE: "", State.CLAIMED: "being deleted"}.get(file.state, file.state)
+    return ", ".join(filter(None, (life or _duration(file.remaining), state)))
 
 
 def _moment(seconds: float) -> str:

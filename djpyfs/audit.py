@@ -18,9 +18,9 @@ from . import conf
 from .backends import backend_for
 from .conf import LONGEST_LIFE, SECOND
 from .errors import InvalidLifetime, InvalidName
-from .expirations import store_for
 from .inspection import EPOCH, microseconds
 from .names import Entry, check_namespace, check_path
+from .places import records_of
 
 BATCH = 500
 
@@ -73,15 +73,14 @@ class Audit:
         self._on_batch = on_batch or (lambda totals: None)
         self._ttl = None if adopt is None else round(adopt * SECOND)
         self._settings = conf.current()
-        self._store = store_for(self._settings)
 
     def run(self, namespace: str) -> Iterator[Finding]:
         """Return what is found in ``namespace``, while it is walked through.
 
-        A file that another namespace tracks, such as ``b/x`` of ``a`` as ``x`` of ``a/b``, has a
-        record. Raises `InvalidName`, before anything is looked at.
+        Raises `InvalidName`, before anything is looked at.
         """
         backend = backend_for(self._settings, check_namespace(namespace))
+        self._records = records_of(self._settings, backend, make=self._ttl is not None)
         # To open a namespace that is not there would make it.
         files = backend.open(namespace) if backend.has(namespace) else MemoryFS()
         return chain(self._without_record(namespace, files), self._without_file(namespace, files))
@@ -105,21 +104,9 @@ class Audit:
                 yield Finding(Kind.NO_RECORD, *entry, deadlines.get(entry))
             self._on_batch(self.totals)
 
-    def _untracked(self, entries: Sequence[Entry]) -> Iterator[Entry]:
-        names = {entry: [name.member for name in self._names_of(entry)] for entry in entries}
-        members = list(chain(*names.values()))
-        _, deadlines = self._store.deadlines(members)
-        tracked = {member for member, due in zip(members, deadlines, strict=True) if due}
-        return (entry for entry, own in names.items() if tracked.isdisjoint(own))
-
-    def _names_of(self, entry: Entry) -> Iterator[Entry]:
-        """Yield each way to split one and the same place into namespace and path."""
-        placement = self._settings.policy_for(entry.namespace).placement
-        parts = "/".join(entry).split("/")
-        for cut in range(1, len(parts)):
-            namespace = "/".join(parts[:cut])
-            if self._settings.policy_for(namespace).placement == placement:
-                yield Entry(namespace, "/".join(parts[cut:]))
+    def _untracked(self, entries: Sequence[Entry]) -> list[Entry]:
+        _, deadlines = self._records.deadlines([entry.member for entry in entries])
+        return [entry for entry, due in zip(entries, deadlines, strict=True) if not due]
 
     # -- adoption
 
@@ -128,9 +115,9 @@ class Audit:
             return {}
         # First the latest deadline that may come of it: from then on the record tells of every
         # write, and a time of modification that is read now is not outdated when it is used.
-        now = self._store.counts().now
+        now = self._records.counts().now
         latest = now + max(self._ttl, self._settings.grace)
-        new = set(self._store.adopt({entry.member: latest for entry in entries}))
+        new = set(self._records.adopt({entry.member: latest for entry in entries}))
         adopted = {}
         for entry in entries:
             if entry.member in new and (deadline := self._settle(entry, files, now, latest)):
@@ -143,29 +130,29 @@ class Audit:
         try:
             modified = files.getinfo(entry.path, ["details"]).modified
         except ResourceNotFound:
-            self._store.cancel(entry.member, expected=latest)
+            self._records.place_at(entry.member, 0, expected=latest)
             return 0
         if modified is None or self._ttl is None:
             return latest
         wanted = microseconds(modified) + self._ttl
         deadline = min(latest, max(wanted, now + self._settings.grace))
-        self._store.place(entry.member, deadline, expected=latest)
+        self._records.place_at(entry.member, deadline, expected=latest)
         return deadline
 
     # -- records without a file
 
     def _without_file(self, namespace: str, files: FS) -> Iterator[Finding]:
-        for _, records in self._store.scan(f"{namespace}\0".encode()):
+        for _, records in self._records.scan(f"{namespace}/".encode()):
             members = [record.member for record in records]
             self.totals.records += len(members)
-            missing = [member for member in members if not _has_file(member, files)]
+            paths = {member: _path_in(namespace, member) for member in members}
+            missing = [member for member in members if not _has_file(paths[member], files)]
             # A sweep may have taken both since.
-            _, deadlines = self._store.deadlines(missing) if missing else (0, [])
+            _, deadlines = self._records.deadlines(missing) if missing else (0, [])
             for member, deadline in zip(missing, deadlines, strict=True):
                 if deadline:
                     self.totals.no_file += 1
-                    path = member.partition(b"\0")[2].decode(errors="backslashreplace")
-                    yield Finding(Kind.NO_FILE, namespace, path)
+                    yield Finding(Kind.NO_FILE, namespace, paths[member])
             self._on_batch(self.totals)
 
 
@@ -193,8 +180,12 @@ def _batches(paths: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _has_file(member: bytes, files: FS) -> bool:
+def _path_in(namespace: str, member: bytes) -> str:
+    return member.decode(errors="backslashreplace")[len(namespace) + 1 :]
+
+
+def _has_file(path: str, files: FS) -> bool:
     try:
-        return bool(files.isfile(Entry.of_member(member).path))
+        return bool(files.isfile(check_path(path)))
     except InvalidName:
         return False

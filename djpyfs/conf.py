@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property, lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -23,6 +24,7 @@ BACKEND_KEYS = frozenset(
     aws_access_key_id aws_secret_access_key aws_session_token url alias""".split()
 )
 SECOND = 1_000_000  # the record store counts in microseconds
+POLICIES = 10_000  # directories whose policy is remembered
 LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a double
 
 
@@ -62,6 +64,30 @@ class Policy:
     renew_on_read: bool = False
     hold: bool = False
 
+    @property
+    def life(self) -> int:
+        """How long a file lives that nobody has set a deadline for, in µs; 0: for ever."""
+        return self.default_ttl or self.max_ttl or 0
+
+    def within(self, others: Sequence[Policy]) -> Policy:
+        """Return this policy with the bounds of others that hold for the same files."""
+        together = [self, *others]
+        longest = min((it.max_ttl for it in together if it.max_ttl is not None), default=None)
+        shortest = max((it.min_ttl for it in together if it.min_ttl is not None), default=None)
+        return replace(
+            self,
+            max_ttl=longest,
+            min_ttl=_shorter(shortest, longest),
+            default_ttl=_shorter(self.default_ttl, longest),
+            signed_urls=any(it.signed_urls for it in together),
+            hide_expired=any(it.hide_expired for it in together),
+            hold=any(it.hold for it in together),
+        )
+
+
+def _shorter(life: int | None, longest: int | None) -> int | None:
+    return life if life is None or longest is None else min(life, longest)
+
 
 @dataclass(frozen=True, eq=False)
 class Settings:
@@ -82,16 +108,32 @@ class Settings:
     one_shot_horizon: float  # s
     metrics: bool
 
-    def policy_for(self, namespace: str) -> Policy:
-        """Return the policy under the namespace's own name, else under its nearest ``/*``."""
-        if namespace in self.namespaces:
-            return self.namespaces[namespace]
-        above = namespace if self.namespaces else ""
-        while "/" in above:
-            above = above.rpartition("/")[0]
-            if f"{above}/*" in self.namespaces:
-                return self.namespaces[f"{above}/*"]
-        return self.policy
+    def policy_for(self, directory: str) -> Policy:
+        """Return the policy for the files of a directory, such as a namespace.
+
+        An entry of ``namespaces`` holds for everything below its name; ``prefix/*`` is one for
+        each directory in ``prefix`` that has none of its own. Where several hold, the nearest
+        says where the files are and how long they live by default, and of the bounds that they
+        set the strictest holds, for one file may be called by names in each of them.
+        """
+        return self._policies(directory) if self.namespaces else self.policy
+
+    @cached_property
+    def _policies(self) -> Callable[[str], Policy]:
+        return lru_cache(maxsize=POLICIES)(self._combined)
+
+    def _combined(self, directory: str) -> Policy:
+        found = list(self._entries_above(directory))
+        return found[-1].within(found[:-1]) if found else self.policy
+
+    def _entries_above(self, directory: str) -> Iterator[Policy]:
+        above, name = "", ""
+        for segment in directory.split("/"):
+            above, name = name, f"{name}/{segment}" if name else segment
+            for key in name, f"{above}/*":
+                if key in self.namespaces:
+                    yield self.namespaces[key]
+                    break
 
 
 def _number(least: float, most: float = LONGEST_LIFE) -> Callable[[str, Any], float]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
-from fs.errors import InvalidCharsInPath, PermissionDenied, RemoteConnectionError
+from fs.errors import (
+    InvalidCharsInPath,
+    OperationFailed,
+    PermissionDenied,
+    RemoteConnectionError,
+)
 
 
 def printable(text: str) -> str:
@@ -73,6 +78,16 @@ class InvalidLimit(DjpyfsError, ValueError):
 
 class FileBusy(DjpyfsError):
     """A sweep holds the file for longer than any lease may last."""
+
+
+class WriteLost(DjpyfsError, OperationFailed):
+    """A file was deleted while it was written, by a sweep that had every right to do so.
+
+    That takes a process that stood still for longer than `grace`, or a record store that has lost
+    what it had. The file can be written again.
+    """
+
+    default_message = "'{path}' was deleted while it was being written: write it again"
 
 
 class BackendUnavailable(DjpyfsError):

@@ -7,30 +7,29 @@ PyFilesystem ends in the few methods that are written out here, and so in the sa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from numbers import Real
 from secrets import token_urlsafe
-from time import monotonic
-from typing import IO, Any, BinaryIO, NoReturn, TypeVar, cast
+from threading import RLock
+from typing import IO, Any, BinaryIO, cast
 
 from fs import errors
 from fs.base import FS
 from fs.info import Info
 from fs.iotools import RawWrapper
-from fs.mode import Mode
+from fs.mode import Mode, validate_open_mode
 from fs.path import abspath, combine, frombase, isparent, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.walk import Walker
 
 from . import conf, links
-from .backends import Backend, backend_for
-from .conf import LONGEST_LIFE, SECOND
+from .backends import Backend, backend_for, is_away
+from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime, InvalidLimit, NamespaceHeld
-from .expirations import ExpirationStore, Touch, store_for
+from .expirations import Expirations, store_for
+from .lifetimes import Lifetimes, seconds_of
 from .names import (
     KEY_BYTES,
     REFUSED_CHARACTERS,
@@ -40,17 +39,13 @@ from .names import (
     check_namespace,
     check_path,
 )
+from .places import records_of
 from .signals import deadline_set
+from .writes import Reservation, Write, WrittenFile, opened
 
-# How long what has expired stays overdue while it is written anew: the longest pause between two
-# writes to an open file. What a process that died had not finished goes then.
-UNFINISHED = 3_600 * SECOND
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 MOST_DOWNLOADS = 1_000_000_000
 EPOCH = datetime.fromtimestamp(0, UTC)
-
-_T = TypeVar("_T")
-_F = TypeVar("_F", bound=FS)
 
 
 def get_filesystem(namespace: str) -> ExpiringFS:
@@ -64,32 +59,30 @@ def get_filesystem(namespace: str) -> ExpiringFS:
     """
     check_namespace(namespace)
     settings = conf.current()
-    return ExpiringFS(namespace, backend_for(settings, namespace), store_for(settings), settings)
+    store_for(settings)  # which tells at once what is wrong with its address
+    return ExpiringFS(namespace, backend_for(settings, namespace), settings)
 
 
 class ExpiringFS(FS):
     """A PyFilesystem with `expire`, `expire_many`, `expiration` and `get_url`.
 
-    A rewrite keeps a file's deadline, or leaves it ``grace`` at the least; writing to a path
-    that has expired starts a new life. `move` carries the deadline along, a copy is a new file,
-    and what is removed is forgotten. There are no system paths: PyFilesystem would use them to
-    go round these rules.
+    A file that is written appears when it is closed, as a whole, and is not deleted meanwhile. A
+    rewrite keeps its deadline, or leaves it ``grace`` at the least; writing to a path that has
+    expired starts a new life. `move` carries the deadline along, a copy is a new file, and what
+    is removed is forgotten. There are no system paths: PyFilesystem would use them to go round
+    these rules.
     """
 
-    def __init__(
-        self,
-        namespace: str,
-        backend: Backend,
-        expirations: ExpirationStore,
-        settings: conf.Settings,
-    ) -> None:
+    def __init__(self, namespace: str, backend: Backend, settings: conf.Settings) -> None:
         super().__init__()
         self.namespace = namespace
         self._backend = backend
-        self._expirations = expirations
         self._settings = settings
-        self._policy = settings.policy_for(namespace)
+        self._default_life: int | None = None
         self._files = backend.open(namespace)
+        # PyFilesystem locks all of a filesystem for one slow write; here each file has its record.
+        self._lock: Any = nullcontext()
+        self._transaction = _Transaction()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.namespace!r})"
@@ -107,28 +100,33 @@ class ExpiringFS(FS):
         With ``expires=False`` the file is permanent. It need not exist yet. Raises
         `InvalidName`, `InvalidLifetime` and `RecordStoreUnavailable`, before anything is stored.
         """
-        ttl = self._ttl(seconds, days) if expires else self._permanent(seconds, days)
         entry = self._entry(filename)
+        ttl = self._lifetimes(entry).of(seconds, days, expires)
         if ttl is None:
-            self._expirations.cancel(entry.member)
+            self.check()
+            self._records.keep(entry.member)
         else:
             self._schedule([entry], ttl)
 
     def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
         """Do what `expire` does for many files, in one round trip per shard."""
-        ttl = self._ttl(seconds, days)
+        ttl = Lifetimes(self._policy_at("")).of(seconds, days)
         if isinstance(filenames, str | bytes):
             raise TypeError(f"filenames is {filenames!r}: give it a list of names")
-        if entries := list(dict.fromkeys(map(self._entry, filenames))):
-            self._schedule(entries, ttl)
+        groups: dict[int | None, list[Entry]] = {}
+        for entry in dict.fromkeys(map(self._entry, filenames)):
+            ttl = self._lifetimes(entry).of(seconds, days)
+            groups.setdefault(ttl, []).append(entry)
+        for ttl, entries in groups.items():
+            self._schedule(entries, cast(int, ttl))
 
     def expiration(self, filename: str) -> datetime | None:
         """Return a file's deadline as an aware datetime (UTC), or None where it has none.
 
-        For a file whose deletion is under way, or was given up, that is the present time.
+        It has passed where the file's deletion is under way, is tried again, or was given up.
         Raises `InvalidName` and `RecordStoreUnavailable`.
         """
-        _, deadline = self._expirations.deadline(self._entry(filename).member)
+        _, deadline = self._records.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
     def set_default_life(self, seconds: float) -> None:
@@ -136,7 +134,7 @@ class ExpiringFS(FS):
 
         Raises `InvalidLifetime`.
         """
-        self._policy = replace(self._policy, default_ttl=self._ttl(seconds, 0))
+        self._default_life = Lifetimes(self._policy_at("")).of(seconds)
 
     def get_url(
         self,
@@ -161,14 +159,14 @@ class ExpiringFS(FS):
         address must end with its file.
         """
         self.check()
-        seconds = _seconds("timeout", timeout)
+        seconds = seconds_of("timeout", timeout)
         entry = self._entry(filename)
         if download_as is not None:
             check_file_name(download_as)
         self._check_seen(entry.path)
         if max_downloads is not None:
             return self._limited_url(entry, seconds, download_as, max_downloads)
-        if not self._policy.signed_urls:
+        if not self._policy_of(entry.path).signed_urls:
             longest = self._backend.longest_url
             if longest is not None:
                 now, end = self._life_of_url(entry, seconds, longest)
@@ -188,14 +186,14 @@ class ExpiringFS(FS):
         _, end = self._life_of_url(entry, timeout, LONGEST_LIFE)
         ticket = token_urlsafe(12)
         address = links.address(links.Link(*entry, end, download_as, ticket))
-        self._expirations.issue_ticket(entry.member, ticket, downloads, end)
+        self._records.issue_ticket(entry.member, ticket, downloads, end)
         return address
 
     def _life_of_url(self, entry: Entry, timeout: float, longest: int) -> tuple[int, int]:
         """Return the time now, and when an address of the file stops working."""
         if timeout and not 1 <= timeout <= longest:
             raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {longest}, or 0")
-        now, deadline = self._expirations.deadline(entry.member)
+        now, deadline = self._records.deadline(entry.member)
         end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
         if not deadline:
             return now, end
@@ -203,33 +201,26 @@ class ExpiringFS(FS):
             raise errors.ResourceNotFound(entry.path)
         return now, min(end, deadline)
 
-    def _ttl(self, seconds: float, days: float) -> int:
-        total = _seconds("seconds", seconds) + _seconds("days", days) * 86_400
-        if total > LONGEST_LIFE:
-            raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
-        ttl, policy = round(total * SECOND), self._policy
-        if policy.max_ttl is not None and ttl > policy.max_ttl:
-            return policy.max_ttl if policy.clamp else self._refuse(ttl, "max_ttl", policy.max_ttl)
-        if policy.min_ttl is not None and ttl < policy.min_ttl:
-            return policy.min_ttl if policy.clamp else self._refuse(ttl, "min_ttl", policy.min_ttl)
-        return ttl
+    # -- records and policies
 
-    def _permanent(self, seconds: float, days: float) -> int | None:
-        """Return None for no deadline, or the longest life where a file must have one."""
-        _seconds("seconds", seconds), _seconds("days", days)
-        most = self._policy.max_ttl
-        return most if most is None or self._policy.clamp else self._refuse(None, "max_ttl", most)
+    @property
+    def _records(self) -> Expirations:
+        return records_of(self._settings, self._backend, make=True)
 
-    def _refuse(self, ttl: int | None, key: str, bound: int) -> NoReturn:
-        life = "endless" if ttl is None else f"of {ttl / SECOND:g} s"
-        raise InvalidLifetime(
-            f"a life {life} is beyond DJFS[{key!r}] of {bound / SECOND:g} s "
-            f"in {self.namespace!r}: choose another, or set 'clamp'"
-        )
+    def _policy_at(self, directory: str) -> Policy:
+        """Return the policy for the files of a directory."""
+        below = directory and f"/{directory}"
+        return self._settings.policy_for(self.namespace + below)
+
+    def _policy_of(self, path: str) -> Policy:
+        return self._policy_at(path.rpartition("/")[0])
+
+    def _lifetimes(self, entry: Entry) -> Lifetimes:
+        return Lifetimes(self._policy_of(entry.path))
 
     def _schedule(self, entries: list[Entry], ttl: int) -> None:
         self.check()
-        self._expirations.schedule([entry.member for entry in entries], ttl)
+        self._records.schedule([entry.member for entry in entries], ttl)
         self._announce(entries, ttl)
 
     def _announce(self, entries: list[Entry], ttl: int) -> None:
@@ -265,9 +256,9 @@ class ExpiringFS(FS):
 
     def _hidden(self, *paths: str) -> set[str]:
         """Return those of ``paths`` whose time is up, where the namespace hides them."""
-        if not self._policy.hide_expired or not paths:
+        if not paths or not self._policy_of(paths[0]).hide_expired:
             return set()
-        now, deadlines = self._expirations.deadlines([self._member(path) for path in paths])
+        now, deadlines = self._records.deadlines([self._member(path) for path in paths])
         return {path for path, due in zip(paths, deadlines, strict=True) if 0 < due <= now}
 
     def _check_seen(self, path: str) -> None:
@@ -283,11 +274,12 @@ class ExpiringFS(FS):
 
     def _read(self, path: str) -> str:
         """Return a checked path that is about to be read, and renew its deadline."""
-        checked, policy = self._seen(path), self._policy
+        checked = self._seen(path)
+        policy = self._policy_of(checked)
         if policy.renew_on_read and policy.default_ttl is not None:
             latest = self._latest(checked, policy.max_ttl) if policy.max_ttl else 0
             if latest is not None:
-                self._expirations.renew(self._member(checked), policy.default_ttl, latest)
+                self._records.renew(self._member(checked), policy.default_ttl, latest)
         return checked
 
     def _latest(self, path: str, longest: int) -> int | None:
@@ -338,7 +330,7 @@ class ExpiringFS(FS):
         """Iterate over what is known of the entries of a directory."""
         self.check()
         directory = self._path(path)
-        if not self._policy.hide_expired:
+        if not self._policy_at(directory).hide_expired:
             return self._files.scandir(directory, namespaces, page)
         infos = list(self._files.scandir(directory, namespaces))
         hidden = self._hidden(*(combine(directory, info.name) for info in infos))
@@ -376,8 +368,23 @@ class ExpiringFS(FS):
 
     # -- writing
 
+    def open(
+        self,
+        path: str,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str = "",
+        **options: Any,
+    ) -> IO[Any]:
+        """Open a file. Where a ``with`` block that writes it raises, the file stays as it was."""
+        validate_open_mode(mode)
+        file = self.openbin(path, mode.replace("t", ""), buffering, **options)
+        return opened(file, path, mode, buffering, encoding, errors, newline)
+
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        """Open a file in binary mode. A write that lasts renews the deadline as it goes."""
+        """Open a file in binary mode; what is written appears when it is closed."""
         self.check()
         checked_mode = Mode(mode)
         checked_mode.validate_bin()
@@ -387,11 +394,13 @@ class ExpiringFS(FS):
                 raise errors.ResourceNotFound(path)
             mode = mode.replace("a", "w").replace("x", "w")  # what is over is not added to
         if not (checked_mode.writing or checked_mode.appending):
-            return self._files.openbin(self._read(path), mode, buffering, **options)
-        write = _Write(self, relative)
-        with write.undone_on_error():
+            file = self._files.openbin(self._read(path), mode, buffering, **options)
+            return cast(BinaryIO, _ReadFile(file, mode, relative, self))
+        write = self._begin(relative)
+        with write.abandoned_on_error():
             file = self._files.openbin(relative, mode, buffering, **options)
-        return cast(BinaryIO, _WrittenFile(file, checked_mode.to_platform_bin(), relative, write))
+        platform_mode = checked_mode.to_platform_bin()
+        return cast(BinaryIO, WrittenFile(file, platform_mode, relative, write, self._finish))
 
     def writebytes(self, path: str, contents: bytes) -> None:
         """Write ``contents`` to a file, replacing what was there."""
@@ -404,31 +413,30 @@ class ExpiringFS(FS):
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
         """Write the rest of an open binary file to a file, replacing what was there."""
-        with self._writing(path) as (relative, write):
-            source = cast(BinaryIO, _Source(file, write.renew))
-            self._files.upload(relative, source, chunk_size, **options)
+        source: object = file
+        if isinstance(source, _ReadFile):
+            source.fs._transaction.copied(source.path, self, self._path(path))
+            if source.is_at(self, self._path(path)):  # under another name: it is there already
+                return
+        with self._writing(path) as (relative, _):
+            self._files.upload(relative, file, chunk_size, **options)
 
     def copy(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
         """Copy a file. The copy is a new file, without the deadline of the first."""
         source = self._seen(src_path)
-        if overwrite and source == self._path(dst_path):  # the write would empty what it reads
-            if self.getinfo(source).is_dir:
-                raise errors.FileExpected(src_path)
-            return
         with self._writing(dst_path) as (destination, write):
             # A file whose time was up did not stand in the way.
-            replaces = overwrite or (self._policy.hide_expired and write.began_anew)
-            self._files.copy(source, destination, replaces, preserve_time)
+            hidden = self._policy_of(destination).hide_expired and write.starts_new_life
+            self._files.copy(source, destination, overwrite or hidden, preserve_time)
 
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
-        """Move a file, and its deadline with it."""
+        """Move a file, and its deadline with it, or that somebody has made it permanent."""
         source, destination = self._seen(src_path), self._path(dst_path)
-        self._check_removable(src_path)
-        # For a moment the destination has the source's deadline, so it must be known to yield.
+        self._check_removable(source)
         if self.getinfo(source).is_dir:
             raise errors.FileExpected(src_path)
         there = self.isfile(destination) if overwrite else self.exists(destination)
@@ -436,43 +444,53 @@ class ExpiringFS(FS):
             raise errors.DestinationExists(dst_path)
         if source == destination:
             return
-        # While the file moves both names have its record: a crash may leave one too many. Neither
-        # is due meanwhile, or a sweep might forget the file between the two.
-        old, new = self._member(source), self._member(destination)
-        deadline, had, replaced = self._expirations.carry(old, new, self._settings.grace)
-        if replaced and not deadline:
-            self._make_room(destination)
+        self._check_writable(destination)
+        # Both are reserved in the order of their names, so that two who move the same files to
+        # and fro do not wait for each other.
+        first, second = sorted((source, destination), key=self._member)
+        with self._reserved(first) as one, self._reserved(second) as other:
+            origin, target = (one, other) if first == source else (other, one)
+            self._move(source, destination, origin.deadline, target, there, preserve_time)
+            origin.forget()
+        if origin.is_permanent and not target.deadline:
+            self._records.keep(self._member(destination))
+
+    def _move(
+        self,
+        source: str,
+        destination: str,
+        deadline: int,
+        target: Reservation,
+        replaces: bool,
+        preserve_time: bool,
+    ) -> None:
+        before, deadline = target.deadline, self._bounded(destination, deadline)
+        if before and not deadline:  # nothing permanent must lie under a deadline at any time
+            with suppress(errors.ResourceNotFound):
+                self._files.remove(destination)
+        if before != deadline:
+            target.pledge(deadline)
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
             # Many a back-end copies and then removes: what was copied must not stay for ever.
-            copied = not (there or replaced) and self._is_surely_file(destination)
-            self._put_back(new, had if copied else replaced, deadline)
-            self._put_back(old, had, deadline)
+            if before or replaces or not self._is_surely_file(destination):
+                target.pledge(before)
             raise
-        if deadline:
-            self._expirations.cancel(old, deadline)
-            self._put_back(new, had, deadline)
 
-    def _make_room(self, path: str) -> None:
-        """Remove a file with its deadline, under which nothing permanent must lie at any time."""
-        with self._removing(path) as relative, suppress(errors.ResourceNotFound):
-            self._files.remove(relative)
+    def _bounded(self, path: str, deadline: int) -> int:
+        """Return a deadline as the longest life allows it, where there is such a bound."""
+        longest = self._policy_of(path).max_ttl
+        if longest is None:
+            return deadline
+        latest = self._records.deadline(self._member(path))[0] + longest
+        return min(deadline or latest, latest)
 
     def _is_surely_file(self, path: str) -> bool:
         try:
             return self._files.isfile(path)
         except errors.FSError:
             return False
-
-    def _put_back(self, member: bytes, before: int, now: int) -> None:
-        """Give a member the deadline that it had before, if it is still the one of now."""
-        if before == now:
-            return
-        if before:
-            self._expirations.place(member, before, expected=now)
-        elif now:
-            self._expirations.cancel(member, now)
 
     def movedir(
         self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False
@@ -481,7 +499,7 @@ class ExpiringFS(FS):
         source, destination = self.validatepath(src_path), self.validatepath(dst_path)
         if isparent(source, destination):
             raise errors.OperationFailed(dst_path, msg="a directory cannot move into itself")
-        with self._lock:
+        with self.lock():
             if not create and not self.exists(destination):
                 raise errors.ResourceNotFound(dst_path)
             if not self.getinfo(source).is_dir:
@@ -525,8 +543,37 @@ class ExpiringFS(FS):
 
     def remove(self, path: str) -> None:
         """Remove a file and forget its deadline."""
-        with self._removing(path) as relative:
+        self.check()
+        relative = self._path(path)
+        copy = self._transaction.copy_of(relative)
+        if copy is not None:
+            self._remove_moved(relative, *copy)
+            return
+        with self._removing(path):
             self._files.remove(relative)
+
+    def _remove_moved(self, path: str, to: ExpiringFS, as_: str) -> None:
+        """Remove a file that was moved to another filesystem by copying it.
+
+        Raises `fs.errors.OperationFailed` where the copy is gone: somebody has moved it back.
+        """
+        if _is_same(self, path, to, as_):
+            return
+        self._check_removable(path)
+        ends = sorted([(self, path), (to, as_)], key=lambda end: end[0]._place_of(end[1]))
+        with ends[0][0]._reserved(ends[0][1]) as one, ends[1][0]._reserved(ends[1][1]) as other:
+            origin, target = (one, other) if ends[0] == (self, path) else (other, one)
+            if not to._files.isfile(as_):
+                raise errors.OperationFailed(path, msg=f"'{path}' stays: its copy is gone")
+            self._files.remove(path)
+            if origin.deadline or origin.is_permanent:
+                target.pledge(to._bounded(as_, origin.deadline))
+            origin.forget()
+        if origin.is_permanent and not target.deadline:
+            to._records.keep(to._member(as_))
+
+    def _place_of(self, path: str) -> tuple[str, bytes]:
+        return self._records.place, self._member(path)
 
     def removedir(self, path: str) -> None:
         """Remove an empty directory."""
@@ -536,8 +583,9 @@ class ExpiringFS(FS):
     def removetree(self, dir_path: str) -> None:
         """Remove a directory with all that is in it; of the root, only the contents."""
         root = self.validatepath(dir_path)
-        self._check_removable(dir_path)
-        with self._lock:
+        if self._policy_at(self._path(dir_path)).hold:
+            raise NamespaceHeld(dir_path)
+        with self.lock():
             # Not through our own listings: what is hidden must go as well.
             for path, info in Walker(search="depth").info(self._files, root):
                 # A directory may end with its last file, on S3 or by a sweep.
@@ -551,146 +599,110 @@ class ExpiringFS(FS):
         """Return a directory as a filesystem whose files can expire too."""
         return super().opendir(path, factory or ExpiringSubFS)
 
+    def lock(self) -> Any:
+        """Lock the filesystem. What is copied and then removed under one lock has been moved."""
+        return self._transaction
+
     @contextmanager
-    def _writing(self, path: str) -> Iterator[tuple[str, _Write]]:
+    def _writing(self, path: str) -> Iterator[tuple[str, Write]]:
         self.check()
         relative = self._path(path)
-        write = _Write(self, relative)
-        with write.undone_on_error():
+        write = self._begin(relative)
+        with write.abandoned_on_error():
             yield relative, write
-        write.finish()
+        self._finish(write)
+
+    def _begin(self, path: str) -> Write:
+        self._check_writable(path)
+        policy = self._policy_of(path)
+        life = policy.life
+        if self._default_life is not None:
+            life = Lifetimes(policy).of(self._default_life / SECOND) or 0
+        entry = Entry(self.namespace, path)
+        return Write(self._records, entry, self._settings.grace, life)
+
+    def _finish(self, write: Write) -> None:
+        if life := write.finish(lambda: self._files.isfile(write.entry.path)):
+            self._announce([write.entry], life)
 
     @contextmanager
     def _removing(self, path: str) -> Iterator[str]:
         """Hold the claim on a record while its file is removed, so that no write gets between."""
         self.check()
         relative = self._path(path)
-        self._check_removable(path)
-        member = self._member(relative)
-        claim = self._expirations.reserve(member, self._settings.lease)
-        try:
+        self._check_removable(relative)
+        with self._reserved(relative) as reservation:
             yield relative
-        except BaseException:
-            if claim.token:
-                self._expirations.place(member, claim.deadline, claim.token)
+            reservation.forget()
+
+    @contextmanager
+    def _reserved(self, path: str) -> Iterator[Reservation]:
+        """Reserve a file; where a request for it was not answered, for as long as it may act."""
+        reservation = Reservation(self._records, self._member(path), self._backend.late)
+        try:
+            yield reservation
+        except BaseException as error:
+            reservation.leave() if self._backend.late and is_away(error) else reservation.release()
             raise
-        if claim.token:
-            self._expirations.acknowledge(member, claim.token)
+        reservation.release()
 
     def _check_removable(self, path: str) -> None:
-        if self._policy.hold:
+        if self._policy_of(path).hold:
+            raise NamespaceHeld(path)
+
+    def _check_writable(self, path: str) -> None:
+        """Raise `NamespaceHeld` where a file that is there must not be replaced."""
+        if self._policy_of(path).hold and self._files.isfile(path):
             raise NamespaceHeld(path)
 
 
-class _Write:
-    """One write to one file, from before its first byte until after its last."""
+class _ReadFile(RawWrapper):
+    """An open file that tells where it comes from, should it be copied."""
 
-    def __init__(self, fs: ExpiringFS, path: str) -> None:
-        self._fs = fs
-        self._entry = Entry(fs.namespace, path)
-        self._member = self._entry.member
-        self._default_ttl = fs._policy.default_ttl
-        self._before = self._deadline = self._registered = 0
-        self._undone = False
-        first = self._touch()
-        self.began_anew = bool(first.before and (first.by_default or first.unfinished))
+    def __init__(self, file: BinaryIO, mode: str, path: str, fs: ExpiringFS) -> None:
+        super().__init__(file, mode=Mode(mode).to_platform_bin(), name=path)
+        self.path = path
+        self.fs = fs
 
-    def _touch(self, unfinished: int = UNFINISHED) -> Touch:
-        touch = self._fs._expirations.touch(
-            self._member, self._fs._settings.grace, self._default_ttl, self._registered, unfinished
-        )
-        if touch.before != self._deadline:  # somebody has set it since
-            self._before = touch.before
-        if not touch.by_default:  # then the deadline is not ours to move, now and from here on
-            self._default_ttl = None
-        self._deadline, self._touched = touch.deadline, monotonic()
-        self._registered = 0 if touch.unfinished else touch.deadline
-        return touch
-
-    def renew(self, part_of_grace: float = 0.5) -> None:
-        """Touch the record again where that part of the grace has passed."""
-        longest = self._fs._settings.grace / SECOND * part_of_grace
-        if monotonic() - self._touched > longest and not self._undone:
-            self._touch()
-
-    def finish(self) -> None:
-        """Start the default life, where there is one, or the new one, at the end of the write."""
-        if self._undone:
-            return
-        ttl = self._default_ttl
-        if ttl is not None:
-            if self._touch().by_default:
-                self._fs._announce([self._entry], ttl)
-        elif self.began_anew:
-            self._touch(unfinished=0)
-
-    @contextmanager
-    def undone_on_error(self) -> Iterator[None]:
-        """Put the record back as it was where the write comes to nothing."""
-        try:
-            yield
-        except BaseException:
-            self.undo()
-            raise
-
-    def undo(self) -> None:
-        """Put the record back as it was."""
-        self._undone = True
-        self._fs._put_back(self._member, self._before, self._deadline)
+    def is_at(self, fs: ExpiringFS, path: str) -> bool:
+        """Tell whether it is the file that another filesystem has at a path."""
+        return _is_same(self.fs, self.path, fs, path)
 
 
-class _WrittenFile(RawWrapper):
-    """An open file that keeps its own deadline away while it is written to."""
-
-    def __init__(self, file: BinaryIO, mode: str, name: str, write: _Write) -> None:
-        super().__init__(file, mode=mode, name=name)
-        self._write = write
-
-    def write(self, data: Any) -> int:
-        self._write.renew()
-        return self._attempt(super().write, data)
-
-    def writelines(self, lines: Iterable[Any]) -> None:
-        self._write.renew()
-        self._attempt(super().writelines, lines)
-
-    def truncate(self, size: int | None = None) -> int:
-        self._write.renew()
-        return self._attempt(super().truncate, size)
-
-    def flush(self) -> None:
-        self._attempt(super().flush)
-
-    def close(self) -> None:
-        if not self.closed:
-            # What is kept elsewhere goes there only now.
-            self._write.renew(part_of_grace=0.1)
-            with self._write.undone_on_error(), closing(self._f):
-                super().close()
-            self._write.finish()
-
-    def _attempt(self, act: Callable[..., _T], *arguments: Any) -> _T:
-        try:
-            return act(*arguments)
-        except OSError:
-            # Here and not at the end: PyFilesystem closes no file whose last flush has failed.
-            self._write.undo()
-            raise
+def _is_same(one: ExpiringFS, path: str, other: ExpiringFS, other_path: str) -> bool:
+    return one._place_of(path) == other._place_of(other_path)
 
 
-class _Source:
-    """An open file that renews a deadline as it is read."""
+class _Transaction:
+    """The lock of a filesystem, and what has been copied from it since it was taken.
 
-    def __init__(self, file: IO[bytes], renew: Callable[[], None]) -> None:
-        self._file = file
-        self._renew = renew
+    `fs.move` moves between two filesystems by copying and removing under the locks of both, and
+    nothing else tells of it.
+    """
 
-    def read(self, size: int = -1) -> bytes:
-        self._renew()
-        return self._file.read(size)
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._depth = 0
+        self._copies: dict[str, tuple[ExpiringFS, str]] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._copies.clear()
+        self._lock.release()
+
+    def copied(self, path: str, to: ExpiringFS, as_: str) -> None:
+        """Note that a file was copied."""
+        if self._depth:
+            self._copies[path] = to, as_
+
+    def copy_of(self, path: str) -> tuple[ExpiringFS, str] | None:
+        """Return where a file was copied to."""
+        return self._copies.get(path) if self._depth else None
 
 
 class ExpiringSubFS(SubFS[FS]):
@@ -732,16 +744,10 @@ class ExpiringSubFS(SubFS[FS]):
         url = fs.get_url(path, timeout, download_as=download_as, max_downloads=max_downloads)
         return cast(str, url)
 
+    def lock(self) -> Any:
+        """See `ExpiringFS.lock`."""
+        return self.delegate_fs().lock()
+
     def opendir(self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None) -> Any:
         """Return a directory of this directory."""
         return super().opendir(path, factory or ExpiringSubFS)
-
-
-def _seconds(name: str, value: Any) -> float:
-    # Real alone would do, but to ask an abstract class costs a microsecond.
-    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
-        raise InvalidLifetime(f"{name} is {value!r}: give it a number")
-    number: Any = value
-    if not 0 <= number <= LONGEST_LIFE:  # so is neither NaN nor infinite
-        raise InvalidLifetime(f"{name} is {value!r}: use 0 to {LONGEST_LIFE}")
-    return float(number)

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from math import ceil
+from typing import NamedTuple
 
 from . import conf
-from .backends import Backend, backend_for
 from .conf import SECOND
-from .errors import DjpyfsError, InvalidName
-from .expirations import ExpirationStore, GivenUp, Record, State, store_for
+from .errors import InvalidName
+from .expirations import (
+    Counts,
+    Expirations,
+    GivenUp,
+    Record,
+    State,
+    find,
+    soonest,
+    store_for,
+    total,
+)
 from .names import Entry, check_namespace, check_path
+from .places import Place, places_here, records_known
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -28,10 +39,9 @@ class TrackedFile:
     namespace: str
     path: str
     state: State
-    #: None where only that is known: it has passed.
-    deadline: datetime | None
-    #: Seconds until the deadline, negative once it has passed; None where that is not known.
-    remaining: float | None
+    deadline: datetime
+    #: Seconds until the deadline, negative once it has passed.
+    remaining: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,9 @@ class Status:
     set_aside: int
     #: The deadlines that come next, overdue ones first.
     next_deadlines: Sequence[TrackedFile]
+    #: Records of files in places that this process does not know, or that are not there now:
+    #: how many there are, by what the place was called. Who knows the place deletes them.
+    elsewhere: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -122,28 +135,47 @@ class SetAsideFile:
 
 def status(upcoming: int = 10) -> Status:
     """Return counts of all records, and the ``upcoming`` next deadlines."""
-    store = _store()
-    counts = store.counts()
+    settings = conf.current()
+    known = {records: records.counts() for records in records_known(settings)}
+    counts = total(known.values())
     return Status(
         tracked=counts.tracked,
         overdue=counts.overdue,
         oldest_overdue=counts.oldest / SECOND,
         claimed=counts.claimed,
         set_aside=counts.set_aside,
-        next_deadlines=[_tracked(record, counts.now) for record in store.earliest(upcoming)],
+        next_deadlines=[_tracked(record, counts.now) for record in _earliest(known, upcoming)],
+        elsewhere=_elsewhere(settings, known),
     )
+
+
+def _elsewhere(settings: conf.Settings, known: Mapping[Expirations, Counts]) -> Mapping[str, int]:
+    here = {place.records.place for place in places_here(settings)}
+    called = store_for(settings).places()
+    waiting: Counter[str] = Counter()
+    for records, counts in known.items():
+        if records.place not in here and counts.tracked + counts.set_aside:
+            waiting[f"{called[records.place]} ({records.place})"] = (
+                counts.tracked + counts.set_aside
+            )
+    return dict(waiting)
+
+
+def _earliest(known: Iterable[Expirations], limit: int) -> Sequence[Record]:
+    return soonest(chain(*(records.earliest(limit) for records in known)), limit)
 
 
 def deadlines_ahead(*horizons: Horizon) -> list[list[int]]:
     """Count, for each of the ``horizons``, the deadlines in each of its parts."""
-    store = _store()
-    now, _ = store.deadline(b"")
-    return [
-        list(
-            store.due_between([now + part * (h.part // MICROSECOND) for part in range(h.parts + 1)])
-        )
-        for h in horizons
-    ]
+    known = _records()
+    now = total(records.counts() for records in known).now
+    return [_due_ahead(known, now, horizon) for horizon in horizons]
+
+
+def _due_ahead(known: Sequence[Expirations], now: int, horizon: Horizon) -> list[int]:
+    edges = [now + part * (horizon.part // MICROSECOND) for part in range(horizon.parts + 1)]
+    nothing = [0] * horizon.parts
+    return [sum(bar) for bar in zip(nothing, *(it.due_between(edges) for it in known), strict=True)]
 
 
 def tracked_files(
@@ -154,17 +186,20 @@ def tracked_files(
     Up to ``limit`` files whose paths contain ``text``, after a look at about ``looks`` records of
     all namespaces. Raises `InvalidName`.
     """
-    store = _store()
-    found = store.find(_beginning(where), limit, looks, text.encode())
-    now = store.counts().now
+    known, beginning = _records(), _beginning(where)
+    steps = chain(*(records.scan(beginning, text.encode()) for records in known))
+    found = find(steps, limit, looks)
+    now = total(records.counts() for records in known).now
     return Listing([_tracked(record, now) for record in found.records], found.complete)
 
 
 def tracked_file(namespace: str, path: str) -> TrackedFile | None:
     """Return one file, or None where it has no record. Raises `InvalidName`."""
-    store = _store()
-    record = store.record(Entry(check_namespace(namespace), check_path(path)).member)
-    return _tracked(record, store.counts().now) if record else None
+    member = Entry(check_namespace(namespace), check_path(path)).member
+    for records in _records():
+        if record := records.record(member):
+            return _tracked(record, records.counts().now)
+    return None
 
 
 def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
@@ -172,56 +207,68 @@ def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
 
     No back-end is asked over a network.
     """
-    settings, store = conf.current(), _store()
-    counts = store.counts()
+    settings = conf.current()
+    places = places_here(settings)
+    counts = total(place.records.counts() for place in places)
     files = counts.overdue if limit is None else min(limit, counts.overdue)
-    first = store.earliest(min(files, looks)) if files else []
-    overdue = [record.member for record in first if record.deadline <= counts.now]
-    namespaces = Counter(_names(member)[0] for member in overdue)
-    held = sum(namespaces.pop(name) for name in list(namespaces) if settings.policy_for(name).hold)
-    backends = [_deleting(settings, member) for member in overdue]
-    sizes = [
-        backend.size(Entry.of_member(member))
-        for member, backend in zip(overdue, backends, strict=True)
-        if backend
-    ]
+    overdue = [
+        _Overdue(place, record.member, _is_held(settings, record.member))
+        for place in places
+        for record in (place.records.earliest(min(files, looks)) if files else ())
+        if record.deadline <= counts.now and record.state is not State.CLAIMED
+    ][: min(files, looks)]
+    going = [it for it in overdue if not it.is_held]
+    sizes = [size for it in going if (size := it.size()) is not NO_FILE]
     return Preview(
         files=files,
         sampled=len(overdue),
-        held=held,
+        held=len(overdue) - len(going),
         bytes=sum(filter(None, sizes)),
         unmeasured=sizes.count(None),
-        requests=_requests(overdue, backends, files),
-        by_namespace=dict(namespaces.most_common()),
+        requests=_requests(settings, overdue, files, len(places)),
+        by_namespace=dict(Counter(_names(it.member)[0] for it in going).most_common()),
     )
 
 
-def _deleting(settings: conf.Settings, member: bytes) -> Backend | None:
-    """Return the back-end that would delete a file; None where nobody would."""
-    try:
-        namespace = Entry.of_member(member).namespace
-        held = settings.policy_for(namespace).hold
-        return None if held else backend_for(settings, namespace)
-    except DjpyfsError:
-        return None
+NO_FILE = -1  # the size of what a record that can be no file's names
 
 
-def _requests(overdue: Sequence[bytes], backends: Sequence[Backend | None], files: int) -> Requests:
+class _Overdue(NamedTuple):
+    """A record that a sweep would take up."""
+
+    place: Place
+    member: bytes
+    is_held: bool
+
+    def size(self) -> int | None:
+        try:
+            return self.place.backend.size(Entry.of_member(self.member))
+        except InvalidName:
+            return NO_FILE
+
+
+def _is_held(settings: conf.Settings, member: bytes) -> bool:
+    return settings.policy_for(_names(member)[0]).hold
+
+
+def _requests(
+    settings: conf.Settings, overdue: Sequence[_Overdue], files: int, places: int
+) -> Requests:
     """Count as a sweep of ``files`` would ask, by those that were looked at."""
-    store, size = _store(), conf.current().batch_size
-    shards: dict[int, list[Backend | None]] = {}
-    for member, backend in zip(overdue, backends, strict=True):
-        shards.setdefault(store.shard_of(member), []).append(backend)
+    size = settings.batch_size
+    shards: dict[tuple[str, int], list[_Overdue]] = {}
+    for it in overdue:
+        of = it.place.records
+        shards.setdefault((of.place, of.shard_of(it.member)), []).append(it)
     batches = [own[i : i + size] for own in shards.values() for i in range(0, len(own), size)]
     deletions = sum(
-        ceil(count / backend.files_per_request)
+        ceil(sum(not it.is_held for it in batch) / batch[0].place.backend.files_per_request)
         for batch in batches
-        for backend, count in Counter(batch).items()
-        if backend
     )
     scale = files / len(overdue) if overdue else 0
-    # Each shard is asked for its first batch, and told of each; the report is noted in the end.
-    records = len(store.shards) + ceil(len(batches) * scale) + bool(overdue)
+    # All shards are asked at once whether there is anything; each that has is asked for its first
+    # batch, and told of each; the report is noted in the end.
+    records = bool(places) + len(shards) + ceil(len(batches) * scale) + bool(overdue)
     return Requests(ceil(deletions * scale), records)
 
 
@@ -229,7 +276,7 @@ def sample(looks: int = 20_000, most: int = 20) -> Sample:
     """Look at about ``looks`` records; return the ``most`` frequent beginnings of namespaces."""
     prefixes: Counter[str] = Counter()
     complete = True
-    for looked, records in _store().scan(b""):
+    for looked, records in chain(*(known.scan(b"") for known in _records())):
         complete = looks > 0
         if not complete:
             break
@@ -240,7 +287,7 @@ def sample(looks: int = 20_000, most: int = 20) -> Sample:
 
 def files_set_aside(where: str | None = None) -> Iterator[SetAsideFile]:
     """Yield the files whose deletion was given up, in no order; ``where`` as `tracked_files`."""
-    for page in _pages_set_aside(where):
+    for page in _pages_set_aside(_beginning(where)):
         for record in page:
             namespace, path = _names(record.member)
             at = datetime.fromtimestamp(record.at, UTC)
@@ -251,22 +298,29 @@ def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str
     """Have files that were set aside due now: ``paths`` of a namespace, or all of `tracked_files`'
     ``where``, or all there are. Returns namespace and path of those that were set aside.
     """
-    return _release(_store().retry, where, paths)
+    return _release(lambda known: known.retry, where, paths)
 
 
 def forget(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Drop the records of files that were set aside, as `retry` chooses them. The files stay."""
-    return _release(_store().forget, where, paths)
+    return _release(lambda known: known.forget, where, paths)
 
 
 def _release(
-    verb: Callable[[Sequence[bytes]], Sequence[bytes]], where: str | None, paths: Sequence[str]
+    verb_of: Callable[[Expirations], Callable[[Sequence[bytes]], Sequence[bytes]]],
+    where: str | None,
+    paths: Sequence[str],
 ) -> list[tuple[str, str]]:
     if where is not None and paths:
-        pages: Iterable[Sequence[bytes]] = [_members(where, paths)]
-    else:
-        pages = ([record.member for record in page] for page in _pages_set_aside(where))
-    return [_names(member) for page in pages for member in verb(page)]
+        members = _members(where, paths)
+        return [_names(member) for known in _records() for member in verb_of(known)(members)]
+    beginning = _beginning(where)
+    return [
+        _names(member)
+        for known in _records()
+        for page in _pages_of(known, beginning)
+        for member in verb_of(known)([record.member for record in page])
+    ]
 
 
 def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
@@ -276,19 +330,22 @@ def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
         return [Entry.of_member(entry.member).member for entry in entries]
     except InvalidName:
         shown = {(where, path) for path in paths}
-        pages = chain.from_iterable(_pages_set_aside(None))
+        pages = chain.from_iterable(_pages_set_aside(b""))
         found = [record.member for record in pages if _names(record.member) in shown]
         if not found:
             raise
         return found
 
 
-def _pages_set_aside(where: str | None) -> Iterator[Sequence[GivenUp]]:
-    prefix = _beginning(where)
-    page, cursor = _store().set_aside(prefix, limit=PAGE)
+def _pages_set_aside(prefix: bytes) -> Iterator[Sequence[GivenUp]]:
+    return chain(*(_pages_of(known, prefix) for known in _records()))
+
+
+def _pages_of(known: Expirations, prefix: bytes) -> Iterator[Sequence[GivenUp]]:
+    page, cursor = known.set_aside(prefix, limit=PAGE)
     yield page
     while cursor:
-        page, cursor = _store().set_aside(prefix, cursor, PAGE)
+        page, cursor = known.set_aside(prefix, cursor, PAGE)
         yield page
 
 
@@ -297,22 +354,20 @@ def microseconds(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
-def _store() -> ExpirationStore:
-    return store_for(conf.current())
+def _records() -> Sequence[Expirations]:
+    return records_known(conf.current())
 
 
 def _beginning(where: str | None) -> bytes:
-    """Return what the members of a namespace, or of all below ``prefix/*``, or all begin with."""
+    """Return what the members of the files below a namespace begin with; ``x/*`` means ``x``."""
     if where is None:
         return b""
-    if where.endswith("/*"):
-        return f"{check_namespace(where[:-2])}/".encode()
-    return f"{check_namespace(where)}\0".encode()
+    return f"{check_namespace(where.removesuffix('/*'))}/".encode()
 
 
 def _names(member: bytes) -> tuple[str, str]:
-    """Return namespace and path of any record, of one that no file could have as well."""
-    namespace, _, path = member.decode(errors="backslashreplace").partition("\0")
+    """Return directory and name of any record, of one that no file could have as well."""
+    namespace, _, path = member.decode(errors="backslashreplace").rpartition("/")
     return namespace, path
 
 
@@ -323,8 +378,6 @@ def _prefix(member: bytes) -> str:
 
 def _tracked(record: Record, now: int) -> TrackedFile:
     namespace, path = _names(record.member)
-    if not record.deadline:
-        return TrackedFile(namespace, path, record.state, None, None)
     deadline = EPOCH + timedelta(microseconds=record.deadline)
     remaining = (record.deadline - now) / SECOND
     return TrackedFile(namespace, path, record.state, deadline, remaining)

@@ -15,8 +15,9 @@ from django.views.decorators.http import require_safe
 from . import conf
 from .conf import SECOND
 from .errors import ConfigurationError, RecordStoreError
-from .expirations import Counts, store_for
+from .expirations import Counts, store_for, total
 from .expirations.totals import LATENESS, OUTCOMES, SWEEP_DURATION, Histogram
+from .places import records_known
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -36,8 +37,9 @@ class RecordStoreCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Read the numbers. Raises `RecordStoreUnavailable`."""
-        store = store_for(conf.current())
-        counts, totals = store.counts(), store.totals()
+        settings = conf.current()
+        counts = total(records.counts() for records in records_known(settings))
+        totals = store_for(settings).totals()
         yield from _gauges(counts)
         yield _deletions(totals)
         yield _histogram(

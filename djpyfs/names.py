@@ -1,4 +1,4 @@
-"""What a namespace and a file name may be, and how both become one record.
+"""What a namespace and a file name may be, and how both become the name of one record.
 
 Whatever is refused here raises the same `InvalidName` from every call. What is accepted is
 taken literally: nothing is ever expanded, decoded or folded.
@@ -34,25 +34,36 @@ _is_plain = re.compile(f"{_plain_segment}(?:/{_plain_segment})*").fullmatch
 
 
 class Entry(NamedTuple):
-    """One file of one namespace; both names are checked and normalised."""
+    """One file, as it is called in one namespace; both names are checked and normalised.
+
+    The same file may be called otherwise in a namespace above or below: it has one record.
+    """
 
     namespace: str
     path: str
 
     @property
+    def directory(self) -> str:
+        """The directory that the file is in, which is a namespace as well."""
+        return f"{self.namespace}/{self.path}".rpartition("/")[0]
+
+    @property
     def member(self) -> bytes:
-        """The name of this file's record: ``namespace NUL path`` in UTF-8."""
-        return f"{self.namespace}\0{self.path}".encode()
+        """The name of this file's record: ``namespace/path`` in UTF-8."""
+        return f"{self.namespace}/{self.path}".encode()
 
     @classmethod
     def of_member(cls, member: bytes) -> Entry:
-        """Read a record's name. Raises `InvalidName` where no file could have it."""
+        """Read a record's name: the namespace is the whole directory of the file.
+
+        Raises `InvalidName` where no file could have it.
+        """
         try:
-            namespace, path = member.decode().split("\0")
-        except ValueError:
+            namespace, slash, path = member.decode().rpartition("/")
+        except UnicodeDecodeError:
             raise InvalidName(member, "is no record of a file") from None
-        if check_path(path) != path or not path:
-            raise InvalidName(path, "is no normalised path of a file")
+        if not slash or check_path(path) != path or not path:
+            raise InvalidName(member, "is no record of a file")
         return cls(check_namespace(namespace), path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
-from .conf import SECOND, Placement
+from .conf import SECOND
 
 SHORTEST_PAUSE = 5 * SECOND
 LONGEST_PAUSE = 600 * SECOND
@@ -19,44 +19,44 @@ PATIENCE = 3.0
 
 log = logging.getLogger("djpyfs")
 
-_since: dict[Placement, float] = {}
+_since: dict[str, float] = {}
 
 
-def is_known(placement: Placement) -> bool:
+def is_known(place: str) -> bool:
     """Tell whether a back-end was away when it was last asked."""
-    return placement in _since
+    return place in _since
 
 
-def pause(placement: Placement) -> int:
+def pause(place: str) -> int:
     """Return for how many µs to leave a back-end alone that is away now."""
     now = monotonic()
-    lasted = round((now - _since.setdefault(placement, now)) * SECOND)
+    lasted = round((now - _since.setdefault(place, now)) * SECOND)
     return min(max(lasted // 2, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
-def is_over(placement: Placement) -> None:
+def is_over(place: str) -> None:
     """Note that a back-end has answered."""
-    _since.pop(placement, None)
+    _since.pop(place, None)
 
 
 class Patience:
     """How long one sweep still tries back-ends that are away."""
 
     def __init__(self) -> None:
-        self._left: dict[Placement, float] = {}
-        self._why: dict[Placement, str] = {}
+        self._left: dict[str, float] = {}
+        self._why: dict[str, str] = {}
 
-    def lost(self, placement: Placement) -> str:
-        """Return why a back-end shall not be asked again, or nothing."""
-        return self._why[placement] if self._left.get(placement, PATIENCE) <= 0 else ""
+    def lost(self, place: str) -> str:
+        """Return why a back-end is not to be asked again, or nothing."""
+        return self._why[place] if self._left.get(place, PATIENCE) <= 0 else ""
 
-    def lose(self, placement: Placement, why: str, seconds: float) -> None:
+    def lose(self, place: str, why: str, seconds: float) -> None:
         """Note that a back-end was away, ``why``, and how long it took to find that."""
-        if placement not in self._why:
-            log.warning("back-end %r is away, its files are put off: %s", placement.type, why)
-        self._why[placement] = why
-        self._left[placement] = self._left.get(placement, PATIENCE) - max(1.0, seconds)
+        if place not in self._why:
+            log.warning("a back-end is away, its files are put off: %s", why)
+        self._why[place] = why
+        self._left[place] = self._left.get(place, PATIENCE) - max(1.0, seconds)
 
-    def regain(self, placement: Placement) -> None:
+    def regain(self, place: str) -> None:
         """Note that a back-end has answered."""
-        self._left.pop(placement, None)
+        self._left.pop(place, None)

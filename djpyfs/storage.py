@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from os import PathLike
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
@@ -135,30 +135,32 @@ class ExpiringStorage(DjpyfsStorage):
             return _StoredFile(_opened(files, path, mode), name, mode, self)
 
     def _save(self, name: str, content: File[Any]) -> str:
-        with (
-            spool() as copy
-        ):  # what comes from elsewhere may fail, or not be there for a second try
-            for chunk in content.chunks():
-                copy.write(chunk.encode() if isinstance(chunk, str) else chunk)
-            path = self._stored(name, copy)
+        path = (self._replaced if self.allow_overwrite else self._created)(name, content)
         if hasattr(content, "temporary_file_path"):  # it has been moved, as Django puts it
             with suppress(FileNotFoundError):
                 os.remove(content.temporary_file_path())
         return path
 
-    def _stored(self, name: str, content: BinaryIO) -> str:
-        mode = "wb" if self.allow_overwrite else "xb"
-        while True:
-            content.seek(0)
-            with self._files(name) as (files, path):
-                try:
-                    with _opened(files, path, mode) as file:
-                        shutil.copyfileobj(content, file)
-                    if self.allow_overwrite and self.default_ttl is not None:
-                        files.expire(path, self.default_ttl)
-                    return path
-                except errors.FileExists:  # somebody has been faster
-                    name = self.get_available_name(name)
+    def _replaced(self, name: str, content: File[Any]) -> str:
+        with self._files(name) as (files, path):
+            with _opened(files, path, "wb") as file:
+                _copy(content, file)
+            if self.default_ttl is not None:
+                files.expire(path, self.default_ttl)
+            return path
+
+    def _created(self, name: str, content: File[Any]) -> str:
+        with spool() as copy:  # what comes from elsewhere may not be there for a second try
+            _copy(content, copy)
+            while True:
+                copy.seek(0)
+                with self._files(name) as (files, path):
+                    try:
+                        with _opened(files, path, "xb") as file:
+                            shutil.copyfileobj(copy, file)
+                        return path
+                    except errors.FileExists:  # somebody has been faster
+                        name = self.get_available_name(name)
 
     def _time(self, name: str, which: Literal["accessed", "created", "modified"]) -> datetime:
         with self._files(name) as (files, path):
@@ -192,6 +194,11 @@ class ExpiringStorage(DjpyfsStorage):
                 if isinstance(error, kind):
                     raise OSError(number, str(error)) from error
             raise
+
+
+def _copy(content: File[Any], file: IO[Any]) -> None:
+    for chunk in content.chunks():
+        file.write(chunk.encode() if isinstance(chunk, str) else chunk)
 
 
 def _opened(files: ExpiringFS, path: str, mode: str) -> IO[Any]:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from itertools import chain
 
-from . import conf, outages
-from .backends import Lease, Outcome, backend_at, is_away, reason, usable_lease
-from .conf import SECOND, Placement
-from .errors import ConfigurationError, InvalidName, RecordStoreError
-from .expirations import Backoff, Claim, ExpirationStore, store_for
+from . import conf, leases, outages
+from .backends import Backend, Lease, Outcome, is_away, reason
+from .conf import SECOND
+from .errors import BackendUnavailable, InvalidName, RecordStoreError
+from .expirations import Backoff, Claim, State, Verdict, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
 from .names import Entry, check_namespace, check_path
+from .places import Place, place_for, places_here
 from .signals import files_expired, sweep_finished
 
 log = logging.getLogger("djpyfs")
 
 HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
-
-# A machine that sleeps stops CLOCK_MONOTONIC, but not the lease.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ class SweepReport:
     postponed: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0
+    #: Shards that could not be asked, while others were swept.
+    unreachable: int = 0
     #: Age of the oldest overdue record that the sweep met, in seconds.
     lag: float = 0.0
     #: How long the sweep took, in seconds.
@@ -94,37 +93,24 @@ def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
     return store_for(conf.current()).sweeps(limit)
 
 
-class _HeldLease:
-    """The part of a lease in which this process may still delete.
-
-    It counts from before the claim was sent, by a clock of its own, and stops early: whoever
-    was frozen for too long must not act on a claim that has lapsed.
-    """
-
-    def __init__(self, lease: int) -> None:
-        self._end = time.clock_gettime(_CLOCK) + usable_lease(lease)
-
-    def remaining(self) -> float:
-        return self._end - time.clock_gettime(_CLOCK)
-
-
 @dataclass
 class _Batch:
     """What became of the members of one claim."""
 
     deleted: list[Entry] = field(default_factory=list)
-    missing: list[Entry] = field(default_factory=list)
-    done: list[bytes] = field(default_factory=list)  # their records, and those of missing files
-    failures: list[tuple[bytes, str]] = field(default_factory=list)
-    broken: list[tuple[bytes, str]] = field(default_factory=list)  # records of no file at all
-    put_off: dict[int, list[bytes]] = field(default_factory=dict)  # by how long, in µs
-    held: int = 0  # of those put off
-    postponed: int = 0  # of those put off
+    missing: int = 0
+    held: int = 0
+    postponed: int = 0
+    unanswered: int = 0
+    verdict: Verdict = field(default_factory=Verdict)
+
+    def put_off(self, delay: int, state: State, members: Sequence[bytes]) -> None:
+        self.verdict.put_off.setdefault((delay, state), []).extend(members)
 
     def tally(self) -> dict[str, int]:
         tally = {
             "deleted": len(self.deleted),
-            "missing": len(self.missing),
+            "missing": self.missing,
             "held": self.held,
             "postponed": self.postponed,
         }
@@ -132,7 +118,7 @@ class _Batch:
 
 
 class _Sweep:
-    """One run over all shards, with what it has counted so far."""
+    """One run over all places and shards, with what it has counted so far."""
 
     def __init__(
         self,
@@ -141,7 +127,7 @@ class _Sweep:
         on_batch: Callable[[SweepReport], object] | None = None,
     ) -> None:
         self._settings = conf.current()
-        self._store: ExpirationStore = store_for(self._settings)
+        self._store = store_for(self._settings)
         self._backoff = Backoff(self._settings.max_attempts)
         self._started = time.monotonic()
         self._limit = limit
@@ -149,14 +135,26 @@ class _Sweep:
         self._on_batch = on_batch
         self._claimed = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
-        self._held = self._postponed = self._remaining = 0
+        self._held = self._postponed = self._remaining = self._unreachable = 0
         self._patience = outages.Patience()
+        self._faulty: set[Backend] = set()
         self._late = 0.0
 
     def run(self) -> SweepReport:
-        for shard in self._store.shards:
-            lease = self._new_lease()
-            self._drain(shard, self._store.claim(shard, *self._wanted()), lease)
+        places = {place.records.place: place for place in places_here(self._settings)}
+        waiting, problems = self._store.waiting([place.records for place in places.values()])
+        troubles = list(problems)
+        # What may take long comes last.
+        for records, shard in sorted(waiting, key=lambda it: outages.is_known(it[0].place)):
+            try:
+                self._drain(places[records.place], shard)
+            except RecordStoreError as error:  # the other shards must not wait for it
+                troubles.append(error)
+        for trouble in troubles:
+            log.error("a shard cannot be swept: %s", trouble)
+        if troubles and len(troubles) >= sum(len(it.records.shards) for it in places.values()):
+            raise troubles[0]
+        self._unreachable = len(troubles)
         report = self._report()
         if self._claimed:
             self._note(report)
@@ -164,121 +162,160 @@ class _Sweep:
         return report
 
     def run_one(self, entry: Entry) -> float:
-        lease = self._new_lease()
-        claim = self._store.claim_one(entry.member, self._settings.lease)
+        try:
+            place = place_for(self._settings, entry.namespace)
+        except BackendUnavailable as error:
+            log.warning("%a waits for the next sweep: %s", entry.path, error)
+            return 0.0
+        asked_at = leases.now()
+        claim = place.records.claim_one(entry.member)
         if not claim.token:
             return claim.wait / SECOND
-        shard = self._store.shard_of(entry.member)
-        late = max(0, claim.token - self._settings.lease - claim.deadline)
-        self._drain(shard, Claim(claim.token, [entry.member], [late], 0), lease)
+        shard = place.records.shard_of(entry.member)
+        self._sweep(place, shard, Claim(claim.token, [entry.member], [claim.late], 0), asked_at)
         return 0.0
 
-    def _drain(self, shard: int, claim: Claim | None, lease: Lease) -> None:
-        while claim and claim.members:
+    def _drain(self, place: Place, shard: int) -> None:
+        asked_at = leases.now()
+        claim = place.records.claim(shard, self._wanted(), self._backoff)
+        self._sweep(place, shard, claim, asked_at)
+
+    def _sweep(self, place: Place, shard: int, claim: Claim, asked_at: float) -> None:
+        """Delete what was claimed, and what can be claimed then, and so on."""
+        while claim.members:
             self._claimed += len(claim.members)
             self._late = max(self._late, *claim.late)
-            batch = self._delete(claim.members, lease)
-            lease = self._new_lease()
-            settled = self._store.settle(
+            lease = leases.of_claim(
+                place.records,
                 shard,
                 claim.token,
-                batch.done if len(batch.done) < len(claim.members) else None,
-                batch.failures,
-                self._backoff,
-                batch.broken,
-                batch.put_off,
-                self._wanted(),
-                {**batch.tally(), **LATENESS.tally(claim.late, SECOND)},
+                asked_at,
+                place.backend.late,
+                self._settings.lease / SECOND,
             )
-            _tell_of(batch.deleted)
+            with leases.kept(lease):
+                batch = self._delete(place, claim.members, lease)
+            tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
+            # Who listens may take long, and writers would wait for what is claimed meanwhile.
+            is_told = bool(batch.deleted) and files_expired.has_listeners()
+            asked_at = leases.now()
+            settled = place.records.settle(
+                shard,
+                claim.token,
+                batch.verdict,
+                self._backoff,
+                None if is_told else self._wanted(),
+                tally,
+            )
             self._retried += settled.retried
             self._set_aside += settled.set_aside
-            claim = settled.claim
+            if is_told:
+                _tell_of(batch.deleted)
+                asked_at = leases.now()
+            claim = settled.claim or place.records.claim(shard, self._wanted(), self._backoff)
             if self._on_batch:
                 self._on_batch(self._report())
-        self._remaining += claim.overdue if claim else 0
+        self._remaining += claim.overdue
 
-    def _new_lease(self) -> Lease:
-        return _HeldLease(self._settings.lease)
-
-    def _wanted(self) -> tuple[int, int]:
-        """Return how many members to claim next, and for how long. A claim of none counts."""
+    def _wanted(self) -> int:
+        """Return how many members to claim next. A claim of none counts."""
         size = self._settings.batch_size
         if self._limit is not None:
             size = min(size, self._limit - self._claimed)
         if self._seconds is not None and self._elapsed() >= self._seconds:
             size = 0
-        return size, self._settings.lease
+        return size
 
-    def _delete(self, members: Sequence[bytes], lease: Lease) -> _Batch:
+    def _delete(self, place: Place, members: Sequence[bytes], lease: Lease) -> _Batch:
         batch = _Batch()
-        groups = self._by_placement(members, batch)
-        for placement in sorted(groups, key=outages.is_known):  # what may take long comes last
-            self._delete_at(placement, groups[placement], lease, batch)
-        for member, why in chain(batch.failures, batch.broken):
-            name = member.replace(b"\0", b"/").decode(errors="replace")
-            log.warning("%a was not deleted: %s", name, why)
+        entries = self._deletable(members, batch)
+        outcome = self._attempt(place, list(entries), lease)
+        self._judge(place, entries, outcome, batch)
+        for member, why in chain(batch.verdict.failures, batch.verdict.broken):
+            log.warning("%a was not deleted: %s", member.decode(errors="replace"), why)
         self._deleted += len(batch.deleted)
-        self._missing += len(batch.missing)
+        self._missing += batch.missing
         self._held += batch.held
         self._postponed += batch.postponed
+        self._retried += batch.unanswered
         return batch
 
-    def _by_placement(
-        self, members: Sequence[bytes], batch: _Batch
-    ) -> Mapping[Placement, dict[Entry, bytes]]:
-        """Group what may be deleted; what may not goes into ``batch``."""
-        groups: dict[Placement, dict[Entry, bytes]] = {}
-        policy_for = cache(self._settings.policy_for)
+    def _deletable(self, members: Sequence[bytes], batch: _Batch) -> dict[Entry, bytes]:
+        """Return what may be deleted; what may not goes into ``batch``."""
+        entries: dict[Entry, bytes] = {}
         for member in members:
             try:
                 entry = Entry.of_member(member)
             except InvalidName as error:
-                batch.broken.append((member, reason(error)))
+                batch.verdict.broken.append((member, reason(error)))
                 continue
-            policy = policy_for(entry.namespace)
-            if policy.hold:
+            if self._settings.policy_for(entry.namespace).hold:
                 batch.held += 1
-                batch.put_off.setdefault(HOLD_PAUSE, []).append(member)
+                batch.put_off(HOLD_PAUSE, State.HELD, [member])
             else:
-                groups.setdefault(policy.placement, {})[entry] = member
-        return groups
+                entries[entry] = member
+        return entries
 
-    def _delete_at(
-        self, placement: Placement, entries: Mapping[Entry, bytes], lease: Lease, batch: _Batch
+    def _judge(
+        self, place: Place, entries: dict[Entry, bytes], outcome: Outcome, batch: _Batch
     ) -> None:
-        outcome = self._attempt(placement, list(entries), lease)
-        batch.deleted += outcome.deleted
-        batch.missing += outcome.missing
-        batch.done += [entries[entry] for entry in chain(outcome.deleted, outcome.missing)]
-        batch.failures += [(entries[entry], why) for entry, why in outcome.failed]
-        if outcome.away:
-            stay = [entries[entry] for entry, _ in outcome.away]
-            batch.put_off.setdefault(outages.pause(placement), []).extend(stay)
-            batch.postponed += len(stay)
+        left = dict(entries)
+        batch.deleted, batch.missing = outcome.deleted, len(outcome.missing)
+        verdict = batch.verdict
+        verdict.done += [left.pop(entry) for entry in chain(outcome.deleted, outcome.missing)]
+        verdict.failures += [(left.pop(entry), why) for entry, why in outcome.failed]
+        away = [left.pop(entry) for entry, _ in outcome.away]
+        unanswered = [left.pop(entry) for entry, _ in outcome.unanswered]
+        if unanswered and not place.backend.answers():
+            verdict.excused += unanswered
+            batch.postponed += len(unanswered)
+        else:
+            batch.unanswered += len(unanswered)
+        if away:
+            batch.put_off(outages.pause(place.records.place), State.POSTPONED, away)
+            batch.postponed += len(away)
+        if left:  # the lease was over before it was their turn
+            batch.put_off(0, State.DUE, list(left.values()))
         if outcome.deleted or outcome.missing or outcome.failed:
-            outages.is_over(placement)
-            self._patience.regain(placement)
+            outages.is_over(place.records.place)
+            self._patience.regain(place.records.place)
 
-    def _attempt(self, placement: Placement, entries: list[Entry], lease: Lease) -> Outcome:
-        if why := self._patience.lost(placement):
+    def _attempt(self, place: Place, entries: list[Entry], lease: Lease) -> Outcome:
+        name = place.records.place
+        if why := self._patience.lost(name):
             return Outcome(away=[(entry, why) for entry in entries])
         started = time.monotonic()
-        outcome = self._outcome(placement, entries, lease)
-        if outcome.away:
-            _, why = outcome.away[0]
-            self._patience.lose(placement, why, time.monotonic() - started)
+        outcome = self._outcome(place.backend, entries, lease)
+        for _, why in [*outcome.away, *outcome.unanswered][:1]:
+            self._patience.lose(name, why, time.monotonic() - started)
         return outcome
 
-    def _outcome(self, placement: Placement, entries: list[Entry], lease: Lease) -> Outcome:
+    def _outcome(self, backend: Backend, entries: list[Entry], lease: Lease) -> Outcome:
         try:
-            return backend_at(self._settings, placement).delete(entries, lease)
+            return backend.delete(entries, lease) if entries else Outcome()
         except Exception as error:  # one back-end's trouble must not stop the others
-            told = [(entry, reason(error)) for entry in entries]
-            if is_away(error) or isinstance(error, ConfigurationError):
-                return Outcome(away=told)
-            log.exception("back-end %r failed as a whole", placement.type)
-            return Outcome(failed=told)
+            why = reason(error)
+            if is_away(error) and (isinstance(error, BackendUnavailable) or not backend.answers()):
+                return Outcome(away=[(entry, why) for entry in entries])
+            if backend not in self._faulty:
+                log.exception("%s failed as a whole", type(backend).__name__)
+                self._faulty.add(backend)
+        if len(entries) == 1:
+            return Outcome(failed=[(entries[0], why)])
+        return self._split(backend, entries, lease, why)
+
+    def _split(self, backend: Backend, entries: list[Entry], lease: Lease, why: str) -> Outcome:
+        """Find the file that the others of a batch suffer from.
+
+        Where the lease does not last for that, they are tried one by one once it has lapsed.
+        """
+        middle, outcome = len(entries) // 2, Outcome()
+        for half in entries[:middle], entries[middle:]:
+            if lease.remaining() > 0:
+                outcome.add(self._outcome(backend, half, lease))
+            else:
+                outcome.unanswered += [(entry, why) for entry in half]
+        return outcome
 
     def _report(self) -> SweepReport:
         return SweepReport(
@@ -290,6 +327,7 @@ class _Sweep:
             held=self._held,
             postponed=self._postponed,
             remaining=self._remaining,
+            unreachable=self._unreachable,
             lag=self._late / SECOND,
             duration=self._elapsed(),
         )

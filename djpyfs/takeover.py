@@ -14,10 +14,12 @@ from django.utils.dateparse import parse_datetime
 from django.utils.timezone import get_default_timezone
 
 from . import conf
+from .backends import backend_at
+from .conf import Placement, Settings
 from .errors import InvalidName, TableUnreadable
-from .expirations import ExpirationStore, store_for
 from .inspection import microseconds
 from .names import Entry, check_length, check_namespace, check_path
+from .places import records_of
 
 TABLE = "djpyfs_fsexpirations"
 COLUMNS = "module filename expires expiration".split()
@@ -57,9 +59,9 @@ def take_over(
     A file that has a record already keeps it, so that this can be repeated at any time; the
     table is only read. Calls ``on_batch`` with the report so far. Raises `TableUnreadable`.
     """
-    store, report = store_for(conf.current()), TakeOver()
+    settings, report = conf.current(), TakeOver()
     for rows in _batches(connection):
-        _take(store, rows, connection, report)
+        _take(settings, rows, connection, report)
         if on_batch:
             on_batch(report)
     return report
@@ -85,12 +87,12 @@ def _query(quote: Callable[[str], str]) -> str:
 
 
 def _take(
-    store: ExpirationStore,
+    settings: Settings,
     rows: list[tuple[Any, ...]],
     connection: BaseDatabaseWrapper,
     report: TakeOver,
 ) -> None:
-    deadlines: dict[bytes, int] = {}
+    deadlines: dict[Placement, dict[bytes, int]] = {}
     for namespace, path, expires, expiration in rows:
         if not expires:
             report.permanent += 1
@@ -101,11 +103,15 @@ def _take(
             report.refused.append(RefusedName(namespace, path, str(error)))
         else:
             wanted = microseconds(_aware(expiration, connection))
-            deadlines[member] = min(max(EARLIEST, wanted), LATEST)
-    taken = len(store.adopt(deadlines))
+            placement = settings.policy_for(namespace).placement
+            deadline = min(max(EARLIEST, wanted), LATEST)
+            deadlines.setdefault(placement, {})[member] = deadline
     report.rows += len(rows)
-    report.taken += taken
-    report.known += len(deadlines) - taken
+    for placement, own in deadlines.items():
+        records = records_of(settings, backend_at(settings, placement), make=True)
+        taken = len(records.adopt(own))
+        report.taken += taken
+        report.known += len(own) - taken
 
 
 def _member(namespace: str, path: str) -> bytes:

@@ -30,9 +30,10 @@ from . import conf
 from .backends import backend_for, reason
 from .conf import SECOND
 from .errors import InvalidName, LinkNotFollowed, RecordStoreError
-from .expirations import store_for
+from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
+from .places import records_of
 
 log = logging.getLogger("djpyfs")
 
@@ -119,7 +120,7 @@ def _refusal(status: int, text: str, more: dict[str, str] | None = None) -> Http
 
 def _seconds_left(link: Link) -> int:
     """Return for how long the link and its file live. Raises `ResourceNotFound`."""
-    now, deadline = store_for(conf.current()).deadline(link.entry.member)
+    now, deadline = _records(link).deadline(link.entry.member)
     end = min(link.end, deadline or link.end)
     if end <= now:
         raise ResourceNotFound(link.path)
@@ -128,9 +129,13 @@ def _seconds_left(link: Link) -> int:
 
 def _use_ticket(link: Link, uses: int) -> None:
     """Count a download of a limited link. Raises `ResourceNotFound` where none was left."""
-    store = store_for(conf.current())
-    if link.ticket and not store.use_ticket(link.entry.member, link.ticket, uses):
+    if link.ticket and not _records(link).use_ticket(link.entry.member, link.ticket, uses):
         raise ResourceNotFound(link.path)
+
+
+def _records(link: Link) -> Expirations:
+    settings = conf.current()
+    return records_of(settings, backend_for(settings, link.namespace), make=True)
 
 
 class _Version(NamedTuple):

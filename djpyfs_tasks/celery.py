@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from celery import Celery
 from django.conf import settings
+from kombu import Queue
 
 from djpyfs import conf
 from djpyfs.errors import ConfigurationError
@@ -15,8 +16,6 @@ from djpyfs.expirations.servers import Address, address_of
 
 from .schedule import beat_schedule
 
-SWEEPS = "djpyfs.sweep"
-ONE_SHOTS = "djpyfs.one_shot"
 # A broker that is away must not hold up the web request that offers a one-shot to it.
 BROKER_TIMEOUT = 2  # s
 # Not in the address, of which Flower reads nothing about TLS. Another broker needs none of ours.
@@ -48,14 +47,18 @@ def make_app() -> Celery:
 
 
 def _configuration() -> dict[str, Any]:
+    # Two sites on one Redis are told apart by the prefix: neither takes the other's tasks.
+    prefix = conf.current().key_prefix
+    sweeps, one_shots = f"{prefix}.sweep", f"{prefix}.one_shot"
     return {
         **_broker(conf.current().redis_url),
         # One-shots wait in worker memory for their time; sweeps must not wait behind them.
         "task_routes": {
-            "djpyfs_tasks.expire_objects": {"queue": SWEEPS},
-            "djpyfs_tasks.delete_expired": {"queue": ONE_SHOTS},
+            "djpyfs_tasks.expire_objects": {"queue": sweeps},
+            "djpyfs_tasks.delete_expired": {"queue": one_shots},
         },
-        "task_default_queue": SWEEPS,
+        "task_queues": [Queue(sweeps), Queue(one_shots)],  # a worker takes both unless it has -Q
+        "task_default_queue": sweeps,
         "worker_prefetch_multiplier": 1,  # else one-shots wait behind sweeps that wait as well
         "task_serializer": "json",
         "result_serializer": "json",

@@ -14,8 +14,11 @@ import botocore.session
 import pytest
 
 import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
-from djpyfs import get_filesystem
+from djpyfs import conf, get_filesystem
+from djpyfs.backends import backend_for
+from djpyfs.expirations import Counts, Expirations, total
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.places import records_known, records_of
 from tests.servers import (
     Moto,
     RedisCluster,
@@ -42,6 +45,17 @@ RECORDS = {
     "cluster": ("redis_cluster", 5, 1),
 }
 KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region": "us-east-1"}
+
+
+def records_here(namespace: str = "plots") -> Expirations:
+    """Return the records of the files that a namespace has now."""
+    settings = conf.current()
+    return records_of(settings, backend_for(settings, namespace), make=True)
+
+
+def counted() -> Counts:
+    """Count the records of all places."""
+    return total(records.counts() for records in records_known(conf.current()))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,10 +114,10 @@ def moto() -> Iterator[Moto]:
 @pytest.fixture(params=["memory", "redis"])
 def records(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The part of DJFS that says where records are kept; nobody else uses its keys."""
-    return records_of(request)
+    return record_settings(request)
 
 
-def records_of(request: pytest.FixtureRequest) -> dict[str, Any]:
+def record_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return the settings of the record store that is the parameter of a fixture."""
     own = {"key_prefix": f"test-{uuid.uuid4().hex}"}
     if request.param == "memory":

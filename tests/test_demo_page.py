@@ -87,7 +87,7 @@ def page(chromium: Browser, address: str, errors: list[str]) -> Iterator[Page]:
 @pytest.fixture
 def cut_short(demo: Demo, djfs: Callable[..., None]) -> Callable[[str, str], None]:
     """End the life of a file in a second: when it has been looked at, however long that took."""
-    djfs(type="memory", redis_url=demo.redis_url)
+    djfs(type="osfs", directory_root=demo.directory / "files", redis_url=demo.redis_url)
     return lambda namespace, name: get_filesystem(namespace).expire(name, 1)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import math
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.request import urlopen
 
 import fs.copy
@@ -30,6 +32,7 @@ from djpyfs import (
     get_filesystem,
 )
 from djpyfs.backends.memory import MemoryBackend
+from djpyfs.errors import WriteLost
 from djpyfs.filesystem import ExpiringFS
 from tests.servers import HOST, wait_for
 
@@ -262,20 +265,69 @@ def test_a_write_that_fails_leaves_the_deadline_as_it_was(
     assert plots.expiration("a.png") is None
 
 
-def test_a_file_that_is_written_to_for_longer_than_the_grace_stays(
+def test_a_write_of_any_length_keeps_its_file(
     djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
 ) -> None:
-    djfs(**place, **records, grace=3)
+    djfs(**place, **records, grace=1)
     plots = get_filesystem("plots")
-    plots.expire("a.png", 0.5)
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 0.3)
+    end = time.monotonic() + 1.6
     with plots.open("a.png", "wb") as file:
-        end = time.monotonic() + 3.2
-        while time.monotonic() < end:
-            file.write(b"more")
-            expire_objects()
+        file.write(b"picture")
+        while time.monotonic() < end:  # without another call of the file
+            assert expire_objects().deleted == 0
             time.sleep(0.05)
-    assert plots.exists("a.png")
-    assert plots.expiration("a.png") is not None
+    assert plots.readbytes("a.png") == b"picture"
+    assert 0 < left(plots, "a.png") < 10
+
+
+@pytest.mark.parametrize("mode", ["w", "wb", "w+", "r+", "a"])
+@pytest.mark.parametrize("buffering", [-1, 16])
+def test_a_block_that_raises_stores_nothing(plots: ExpiringFS, mode: str, buffering: int) -> None:
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 100)
+    before = plots.expiration("a.png")
+    with pytest.raises(ZeroDivisionError), plots.open("a.png", mode, buffering) as file:  # noqa: PT012
+        file.write(b"half" if "b" in mode else "half")
+        file.flush()
+        raise ZeroDivisionError
+    assert plots.readbytes("a.png") == b"old"
+    assert plots.expiration("a.png") == before
+    assert plots.listdir("/") == ["a.png"]
+
+
+@pytest.fixture
+def frozen(
+    djfs: Callable[..., None],
+    records: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> ExpiringFS:
+    """A filesystem in a process that stands still, as far as its leases can tell."""
+    djfs(type="memory", **records, grace=1)
+    monkeypatch.setattr("djpyfs.leases.keep", lambda lease: None)
+    plots = get_filesystem("plots")
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 0.1)
+    return plots
+
+
+def test_a_write_that_outlasts_its_lease_puts_the_deadline_back(frozen: ExpiringFS) -> None:
+    with frozen.open("a.png", "wb") as file:
+        wait_for(lambda: expire_objects().deleted == 1)
+        file.write(b"new")
+    assert frozen.readbytes("a.png") == b"new"
+    assert left(frozen, "a.png") > 0
+
+
+def test_a_write_that_was_overtaken_by_a_sweep_is_an_error(
+    frozen: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = frozen.open("a.png", "wb")
+    wait_for(lambda: expire_objects().deleted == 1)
+    monkeypatch.setattr(frozen._files, "isfile", lambda path: False)
+    with pytest.raises(WriteLost, match=r"a\.png"):
+        file.close()
 
 
 # -- remove, move, copy
@@ -378,6 +430,24 @@ class SweptWhileMoving(MemoryFS):
 class SweptBackend(MemoryBackend):
     def make_filesystem(self, namespace: str) -> FS:
         return SweptWhileMoving()
+
+
+def test_what_was_made_permanent_stays_so_where_it_is_moved(
+    djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
+) -> None:
+    djfs(**place, **records, default_ttl=300)
+    plots, others = get_filesystem("plots"), get_filesystem("others")
+    plots.writebytes("a", b"old")
+    plots.expire("a", expires=False)
+    plots.move("a", "b")
+    plots.writebytes("b", b"new")
+    assert plots.expiration("b") is None
+    others.makedir("/", recreate=True)
+    fs.move.move_file(plots, "b", others, "c")
+    others.writebytes("c", b"newer")
+    assert others.expiration("c") is None
+    plots.writebytes("b", b"another")
+    assert plots.expiration("b"), "it is another file, which nobody made permanent"
 
 
 def test_a_sweep_during_a_move_makes_no_file_stay_for_ever(
@@ -661,9 +731,19 @@ def test_a_life_longer_than_the_longest_is_refused(memos: ExpiringFS) -> None:
 
 
 def test_other_namespaces_have_no_default_life(memos: ExpiringFS) -> None:
-    others = get_filesystem("memos")
+    others = get_filesystem("others")
     others.writebytes("a.png", b"picture")
     assert others.expiration("a.png") is None
+
+
+def test_an_entry_for_a_prefix_is_none_for_the_directory_itself(memos: ExpiringFS) -> None:
+    above = get_filesystem("memos")
+    above.makedirs("of/today", recreate=True)
+    for name in "a.png", "of/today/b.png":
+        above.writebytes(name, b"picture")
+    assert above.expiration("a.png") is None
+    assert above.expiration("of/today/b.png") == memos.expiration("b.png")
+    assert memos.expiration("b.png")
 
 
 # -- addresses
@@ -767,3 +847,220 @@ def test_deadlines_are_aware(plots: ExpiringFS) -> None:
     deadline = plots.expiration("a.png")
     assert deadline
     assert deadline.utcoffset() == timedelta(0)
+
+
+# -- between two filesystems
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        lambda: get_filesystem("plots"),
+        lambda: get_filesystem("others"),
+        lambda: get_filesystem("plots").makedir("d", recreate=True),
+    ],
+    ids="twice another sub".split(),
+)
+def test_a_move_between_two_filesystems_carries_the_deadline(
+    plots: ExpiringFS, elsewhere: Callable[[], Any]
+) -> None:
+    target = elsewhere()
+    for name in "a.png", "b.png", "kept.png":
+        plots.writebytes(name, b"picture")
+    plots.expire_many(["a.png", "b.png"], 30)
+    deadline = plots.expiration("a.png")
+    fs.move.move_file(plots, "a.png", target, "moved.png")
+    assert (plots.expiration("a.png"), target.expiration("moved.png")) == (None, deadline)
+    fs.move.move_file(plots, "kept.png", target, "kept too.png")
+    assert target.expiration("kept too.png") is None
+    fs.copy.copy_file(plots, "b.png", target, "copy.png")
+    assert target.expiration("copy.png") is None
+
+
+def test_the_move_of_a_directory_to_another_filesystem_carries_the_deadlines(
+    plots: ExpiringFS,
+) -> None:
+    plots.makedir("d")
+    plots.writebytes("d/a.png", b"picture")
+    plots.expire("d/a.png", 30)
+    deadline = plots.expiration("d/a.png")
+    other = get_filesystem("others")
+    fs.move.move_dir(plots, "d", other, "e")
+    assert other.expiration("e/a.png") == deadline
+    assert not plots.exists("d/a.png")
+
+
+def test_two_that_move_a_file_to_and_fro_keep_its_deadline(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records)
+    plots = get_filesystem("plots")
+    plots.writebytes("x", b"picture")
+    plots.expire("x", 300)
+    deadline = plots.expiration("x")
+
+    def move(names: tuple[str, str]) -> None:
+        for _ in range(50):
+            with suppress(errors.ResourceNotFound, errors.DestinationExists):
+                plots.move(*names)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(move, [("x", "y"), ("y", "x")]))
+    [name] = plots.listdir("/")
+    assert plots.expiration(name) == deadline
+
+
+class NotingMoves(MemoryFS):
+    """Notes whether there is a file where another one moves to."""
+
+    replaced: ClassVar[list[bool]] = []
+
+    def move(self, src_path: str, dst_path: str, *options: Any) -> None:
+        self.replaced.append(self.exists(dst_path))
+        super().move(src_path, dst_path, *options)  # type: ignore[no-untyped-call]
+
+
+class NotingBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return NotingMoves()
+
+
+def test_what_a_permanent_file_replaces_is_gone_before_it_moves(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_filesystem.NotingBackend", **records)
+    NotingMoves.replaced.clear()
+    plots = get_filesystem("plots")
+    overdue(plots, "a.png")
+    plots.writebytes("b.png", b"permanent")
+    plots.move("b.png", "a.png", overwrite=True)
+    assert NotingMoves.replaced == [False]
+
+
+class FullDisk(MemoryFS):
+    """Has no room for what is written."""
+
+    def openbin(self, *arguments: Any, **options: Any) -> Any:
+        class Full(io.BytesIO):
+            def write(self, data: Any) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            def discard(self) -> None:
+                pass
+
+        return Full()
+
+
+class FullBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return FullDisk()
+
+
+def test_a_file_that_is_closed_after_a_write_has_failed_starts_no_new_life(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_filesystem.FullBackend", **records)
+    plots = get_filesystem("plots")
+    plots.expire("a.png", 0)
+    deadline = plots.expiration("a.png")
+    file = plots.open("a.png", "wb")
+    with pytest.raises(OSError, match="No space left"):
+        file.write(b"picture")
+    file.close()
+    assert plots.expiration("a.png") == deadline
+
+
+@pytest.mark.parametrize("seconds", [None, 300])
+def test_a_move_onto_the_same_file_under_its_other_name_changes_nothing(
+    djfs: Callable[..., None],
+    place: dict[str, Any],
+    records: dict[str, Any],
+    seconds: float | None,
+) -> None:
+    djfs(**place, **records)
+    inner, outer = get_filesystem("x/y"), get_filesystem("x")
+    inner.writebytes("f", b"picture")
+    if seconds:
+        inner.expire("f", seconds)
+    deadline = inner.expiration("f")
+    for source, path, target, name in (
+        (inner, "f", outer, "y/f"),
+        (outer, "y/f", outer.opendir("y"), "f"),
+        (inner, "f", get_filesystem("x/y"), "f"),
+    ):
+        fs.move.move_file(source, path, target, name)
+        assert inner.readbytes("f") == b"picture"
+        assert inner.expiration("f") == deadline
+
+
+def test_two_that_move_a_file_to_and_fro_between_filesystems_do_not_lose_it(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records)
+    get_filesystem("plots").writebytes("x", b"picture")
+    get_filesystem("plots").expire("x", 300)
+
+    def move(names: tuple[str, str]) -> None:
+        for _ in range(30):
+            with suppress(errors.FSError):
+                source, target = get_filesystem("plots"), get_filesystem("plots")
+                fs.move.move_file(source, names[0], target, names[1])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(move, [("x", "y"), ("y", "x")]))
+    names = get_filesystem("plots").listdir("/")
+    assert names
+    assert all(get_filesystem("plots").expiration(name) for name in names)
+
+
+def test_one_slow_write_keeps_no_other_from_the_filesystem(plots: ExpiringFS) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, *size: Any) -> bytes:
+            begun.set()
+            assert go_on.wait(60)
+            return super().read(*size)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(plots.writefile, "slow", Slow(b"picture"))
+        assert begun.wait(60)
+        plots.writefile("quick", io.BytesIO(b"picture"))
+        plots.touch("touched")
+        go_on.set()
+        slow.result(60)
+    assert sorted(plots.listdir("/")) == ["quick", "slow", "touched"]
+
+
+@pytest.mark.parametrize("place", ["osfs", "memory"], indirect=True)
+def test_what_a_child_drops_its_parent_still_writes(plots: ExpiringFS) -> None:
+    file = plots.open("a.png", "wb")
+    file.write(b"picture")
+    file.flush()
+    child = os.fork()
+    if not child:
+        file.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not plots.exists("a.png")
+    file.close()
+    assert plots.readbytes("a.png") == b"picture"
+
+
+# -- one file under two names
+
+
+def test_a_file_has_one_deadline_by_whatever_name_it_is_called(
+    djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
+) -> None:
+    djfs(**place, **records)
+    inner, outer = get_filesystem("x/y"), get_filesystem("x")
+    inner.writebytes("f", b"picture")
+    inner.expire("f", 0)
+    outer.expire("y/f", 3_600)
+    assert expire_objects().deleted == 0
+    assert inner.expiration("f") == outer.expiration("y/f") == outer.opendir("y").expiration("f")
+    outer.move("y/f", "y/g")
+    assert inner.expiration("g")
+    inner.remove("g")
+    assert outer.expiration("y/g") is None

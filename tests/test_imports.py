@@ -20,6 +20,10 @@ ROOMS = [
     "conf",
     "expirations",
     "backends",
+    "places",
+    "leases",
+    "lifetimes",
+    "writes",
     "signals",
     # The filesystem hands signed links out, and a link is no more than names and a signature:
     # so it comes before. The view that answers it reads files, and comes after.

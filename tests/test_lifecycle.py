@@ -293,8 +293,8 @@ def test_it_says_which_namespaces_without_an_entry_a_rule_takes_too(
     own = {"a": short, "a/b": short, "b/*": short, "c": short, "c/*": {"max_ttl": 5}}
     namespaces(own)
     [rules] = plan()
-    assert [list(rule.besides) for rule in rules.rules] == [["a/*"], ["b"], []]
-    assert "for a, a/b; also takes a/*" in djpyfs("lifecycle", "--apply")
+    assert [list(rule.besides) for rule in rules.rules] == [[], ["b"], []]
+    assert "for b/*; also takes b" in djpyfs("lifecycle", "--apply")
     djfs(type="memory", namespaces={"a": {**short, **bucket.place}})
     [rules] = plan()
     assert not rules.rules[0].besides

@@ -27,7 +27,7 @@ from djpyfs.expirations import store_for
 from djpyfs.expirations.totals import LATENESS, OUTCOMES
 from djpyfs.metrics import RecordStoreCollector
 from djpyfs.sweeper import delete_if_due, sweep
-from tests.conftest import records_of
+from tests.conftest import record_settings, records_here
 from tests.servers import (
     HOST,
     RedisServer,
@@ -51,7 +51,7 @@ def _included(settings: Any) -> None:
 @pytest.fixture(params=["memory", "redis", "redis-sharded"])
 def measured(request: pytest.FixtureRequest, djfs: Callable[..., None]) -> Callable[..., None]:
     """Set ``DJFS`` with metrics on, on each record store; "bad" files cannot be deleted."""
-    records = records_of(request)
+    records = record_settings(request)
 
     def set_(**values: Any) -> None:
         brittle = "tests.test_sweep.BrittleBackend"
@@ -63,11 +63,11 @@ def measured(request: pytest.FixtureRequest, djfs: Callable[..., None]) -> Calla
 
 def overdue(*names: str, seconds: float = 0, namespace: str = "plots") -> None:
     """Make files that have been due for so many seconds."""
-    files, store = get_filesystem(namespace), store_for(conf.current())
+    files, store = get_filesystem(namespace), records_here(namespace)
     for name in names:
         files.writebytes(name, b"picture")
-        member = f"{namespace}\0{name}".encode()
-        store.place(member, store.deadline(member)[0] - round(seconds * SECOND))
+        member = f"{namespace}/{name}".encode()
+        store.place_at(member, store.deadline(member)[0] - round(seconds * SECOND))
 
 
 def numbers(**headers: str) -> dict[str, float]:

@@ -5,29 +5,29 @@ from __future__ import annotations
 import pytest
 
 from djpyfs import outages
-from djpyfs.conf import SECOND, Placement
+from djpyfs.conf import SECOND
 
 
 @pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> Placement:
+def exports(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(outages, "_since", {})
-    return Placement("s3fs", {"bucket": "exports"})
+    return "exports"
 
 
-def pauses(placement: Placement, monkeypatch: pytest.MonkeyPatch, *times: float) -> list[float]:
+def pauses(place: str, monkeypatch: pytest.MonkeyPatch, *times: float) -> list[float]:
     clock = iter(times)
     monkeypatch.setattr("djpyfs.outages.monotonic", lambda: next(clock))
-    return [outages.pause(placement) / SECOND for _ in times]
+    return [outages.pause(place) / SECOND for _ in times]
 
 
 def test_a_back_end_is_left_alone_for_half_as_long_as_it_has_been_away(
-    exports: Placement, monkeypatch: pytest.MonkeyPatch
+    exports: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pauses(exports, monkeypatch, 100, 103, 120, 160, 5_000) == [5, 5, 10, 30, 600]
 
 
 def test_a_back_end_that_has_answered_starts_anew(
-    exports: Placement, monkeypatch: pytest.MonkeyPatch
+    exports: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses(exports, monkeypatch, 100, 5_000)
     assert outages.is_known(exports)
@@ -36,7 +36,7 @@ def test_a_back_end_that_has_answered_starts_anew(
     assert pauses(exports, monkeypatch, 5_010) == [5]
 
 
-def test_a_sweep_soon_stops_asking_and_sooner_where_that_takes_long(exports: Placement) -> None:
+def test_a_sweep_soon_stops_asking_and_sooner_where_that_takes_long(exports: str) -> None:
     for seconds, times in (0, 3), (2, 2), (13, 1):
         patience = outages.Patience()
         for _ in range(times):
@@ -45,7 +45,7 @@ def test_a_sweep_soon_stops_asking_and_sooner_where_that_takes_long(exports: Pla
         assert patience.lost(exports) == "refused"
 
 
-def test_an_answer_gives_a_sweep_its_patience_back(exports: Placement) -> None:
+def test_an_answer_gives_a_sweep_its_patience_back(exports: str) -> None:
     patience = outages.Patience()
     for _ in range(10):
         patience.lose(exports, "503", 0)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fs.move
 import pytest
 from django.dispatch import Signal
 from fs import errors
@@ -26,6 +27,7 @@ from djpyfs import (
 )
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status
 from djpyfs.signals import files_expired, sweep_finished
 from tests.test_filesystem import left, overdue
 
@@ -280,8 +282,16 @@ def test_what_was_on_hold_counts_as_overdue(make: Make) -> None:
     overdue(plots, "a")
     expire_objects()
     assert left(plots, "a") < 5
-    plots.writebytes("a", b"new")
-    assert plots.expiration("a") is None
+    assert status().overdue == 1
+    for write in plots.writebytes, plots.appendbytes:
+        with pytest.raises(NamespaceHeld):
+            write("a", b"new")
+    with pytest.raises(NamespaceHeld):
+        plots.open("a", "r+b")
+    plots.writebytes("b", b"new")
+    with pytest.raises(NamespaceHeld):
+        plots.copy("b", "a", overwrite=True)
+    assert plots.readbytes("a") == b"old"
 
 
 # -- signals
@@ -317,3 +327,43 @@ def test_a_receiver_that_raises_is_logged_and_stops_nothing(
     finally:
         files_expired.disconnect(fail)
     assert "receiver is broken" in caplog.text
+
+
+# -- bounds
+
+
+def test_the_longest_life_bounds_what_nobody_called_expire_for(make: Make) -> None:
+    plots = make(max_ttl=100)
+    plots.writebytes("a", b"new")
+    assert 50 < left(plots, "a") <= 100
+
+
+def test_the_longest_life_bounds_what_is_moved_in(make: Make) -> None:
+    plots, others = make(max_ttl=100), get_filesystem("others")
+    outer = get_filesystem("plots").opendir("/")
+    others.writebytes("a", b"new")
+    others.writebytes("b", b"new")
+    others.expire("b", 1_000)
+    for name in "ab":
+        fs.move.move_file(others, name, outer, name)
+        assert 50 < left(plots, name) <= 100
+
+
+@pytest.mark.parametrize("name", ["a/b", "a"])
+def test_of_the_entries_that_hold_for_a_file_the_strictest_counts(
+    djfs: Callable[..., None], place: dict[str, Any], name: str
+) -> None:
+    entries = {"a": {"max_ttl": 1_000, "hold": True}, "a/b": {"max_ttl": 100, "default_ttl": 50}}
+    djfs(**place, namespaces={**entries, "a/*": {"max_ttl": 1}})
+    files, path = get_filesystem(name), "b/f".removeprefix(f"{name[2:]}/")
+    files.makedirs(path.rpartition("/")[0], recreate=True)
+    files.writebytes(path, b"evidence")
+    assert 20 < left(files, path) <= 50
+    attempts: list[Callable[[], object]] = [
+        lambda: files.expire(path, 101),
+        lambda: files.remove(path),
+        lambda: files.writebytes(path, b"other"),
+    ]
+    for attempt in attempts:
+        with pytest.raises((InvalidLifetime, NamespaceHeld)):
+            attempt()

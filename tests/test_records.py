@@ -4,48 +4,106 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from djpyfs import ConfigurationError, RecordStoreError, conf, expirations
+from djpyfs import ConfigurationError, FileBusy, RecordStoreError, conf, expirations
 from djpyfs.conf import SECOND
-from djpyfs.expirations import Backoff, Claim, ExpirationStore, store_for
-from tests.conftest import records_of
+from djpyfs.expirations import (
+    BACKOFF,
+    Backoff,
+    Begun,
+    Claim,
+    Expirations,
+    ExpirationStore,
+    GivenUp,
+    Record,
+    State,
+    Verdict,
+    claim_lease,
+    store_for,
+    write_lease,
+)
+from tests.conftest import record_settings
+from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, python, running_redis, wait_for
 
-LEASE = 30 * SECOND
-SHORT = SECOND // 5
+LEASE = 60 * SECOND
+SHORT = SECOND // 10
+MINUTE = 60 * SECOND
+AT_ONCE = Backoff(10, 1, 1)
+A, B = b"n/a", b"n/b"
+At = Callable[..., Expirations]
 
 
 @pytest.fixture(params=["memory", "redis", "redis-sharded", "cluster"])
 def records(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The record stores of the other tests, and one that spreads its records."""
-    return records_of(request)
+    return record_settings(request)
 
 
 @pytest.fixture
-def store(djfs: Callable[..., None], records: dict[str, Any]) -> ExpirationStore:
+def all_records(djfs: Callable[..., None], records: dict[str, Any]) -> ExpirationStore:
     djfs(type="memory", **records)
     return store_for(conf.current())
 
 
-def claim(store: ExpirationStore, limit: int = 100, lease: int = LEASE) -> Claim:
+@pytest.fixture
+def at(all_records: ExpirationStore) -> At:
+    """Return the records of a place, for somebody with such a lease and such a fence."""
+
+    def at(place: str = "here", lease: int = LEASE, **options: Any) -> Expirations:
+        return all_records.at(place, lease, **options)
+
+    return at
+
+
+@pytest.fixture
+def store(at: At) -> Expirations:
+    return at()
+
+
+@pytest.fixture
+def dying(at: At) -> Expirations:
+    """What a process sees whose leases nobody extends."""
+    return at(lease=SHORT)
+
+
+@pytest.fixture
+def redis_store(djfs: Callable[..., None], redis_server: RedisServer) -> Expirations:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix=f"once-{time.monotonic_ns()}")
+    return store_for(conf.current()).at("here", LEASE)
+
+
+@pytest.fixture
+def losing(redis_server: RedisServer, djfs: Callable[..., None]) -> Iterator[tuple[Any, Proxy]]:
+    """The records behind a proxy that may lose a reply; the call is repeated then."""
+    proxy = Proxy(redis_server.port)
+    djfs(type="memory", redis_url=proxy.url, key_prefix=f"lost-{time.monotonic_ns()}")
+    store = store_for(conf.current()).at("here", LEASE)
+    store.counts()
+    yield store, proxy
+    expirations.close_all()
+    proxy.stop()
+
+
+def claim(store: Expirations, limit: int = 100, backoff: Backoff = BACKOFF) -> Claim:
     """Claim from all shards, for tests that do not care where a member is."""
-    claims = [store.claim(shard, limit, lease) for shard in store.shards]
+    claims = [store.claim(shard, limit, backoff) for shard in store.shards]
     members = [member for one in claims for member in one.members]
     token = next((one.token for one in claims if one.members), 0)
     return Claim(token, members, [late for one in claims for late in one.late], 0)
 
 
-def claim_later(store: ExpirationStore, lease: int = LEASE) -> Claim:
+def claim_later(store: Expirations, backoff: Backoff = BACKOFF) -> Claim:
     """Wait until something can be claimed."""
     claims: list[Claim] = []
 
     def claimed() -> bool:
-        claims.append(claim(store, lease=lease))
+        claims.append(claim(store, backoff=backoff))
         return bool(claims[-1].members)
 
     wait_for(claimed)
@@ -53,549 +111,1131 @@ def claim_later(store: ExpirationStore, lease: int = LEASE) -> Claim:
 
 
 def settle(
-    store: ExpirationStore, member: bytes, token: int, failure: str = "", attempts: int = 2
+    store: Expirations, member: bytes, token: int, failure: str = "", attempts: int = 2
 ) -> tuple[int, int]:
-    done = [] if failure else [member]
-    failures = [(member, failure)] if failure else []
-    settled = store.settle(store.shard_of(member), token, done, failures, Backoff(attempts, SHORT))
+    verdict = Verdict(failures=[(member, failure)]) if failure else Verdict(done=[member])
+    settled = store.settle(store.shard_of(member), token, verdict, Backoff(attempts, SHORT))
     return settled.retried, settled.set_aside
 
 
-def another_member(store: ExpirationStore, member: bytes) -> bytes:
-    """Return a member on another shard, where there is one."""
-    others = [b"n\0other %d" % number for number in range(50)]
-    elsewhere = [other for other in others if store.shard_of(other) != store.shard_of(member)]
-    return (elsewhere or others)[0]
+def put_off(
+    store: Expirations, member: bytes, token: int, delay: int, state: State = State.HELD
+) -> None:
+    store.settle(store.shard_of(member), token, Verdict(put_off={(delay, state): [member]}))
 
 
-def fail(store: ExpirationStore, member: bytes, attempts: int) -> None:
-    failures = [(member, "no")]
+def fail(store: Expirations, member: bytes, attempts: int) -> None:
+    """Let one deletion of a member that is due fail."""
+    verdict = Verdict(failures=[(member, "no")])
     backoff = Backoff(attempts, 100 * SECOND)
-    store.settle(store.shard_of(member), claim(store).token, [], failures, backoff)
+    store.settle(store.shard_of(member), store.claim_one(member).token, verdict, backoff)
 
 
-def test_schedule_replaces_the_deadline(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 100 * SECOND)
-    deadline = store.schedule([b"n\0a"], 50 * SECOND)
-    assert store.deadline(b"n\0a")[1] == deadline
-
-
-def test_a_ticket_is_good_for_its_uses_and_its_time(store: ExpirationStore) -> None:
-    now, _ = store.deadline(b"n\0a")
-    store.issue_ticket(b"n\0a", "two", 2, now + 60 * SECOND)
-    store.issue_ticket(b"n\0a", "late", 2, now + SECOND // 5)
-    assert [store.use_ticket(b"n\0a", "two", uses) for uses in (0, 1, 1, 0, 1)] == [
-        *(True, True, True),
-        *(False, False),
-    ]
-    assert not store.use_ticket(b"n\0a", "never issued")
-    wait_for(lambda: not store.use_ticket(b"n\0a", "late", 0))
-
-
-def test_a_use_that_many_ask_for_at_a_time_is_taken_once(store: ExpirationStore) -> None:
-    now, _ = store.deadline(b"n\0a")
-    start = threading.Barrier(20)
-
-    def use(ticket: str) -> bool:
-        start.wait(60)
-        return store.use_ticket(b"n\0a", ticket)
-
-    with ThreadPoolExecutor(20) as pool:
-        for ticket in "one", "two", "three":
-            store.issue_ticket(b"n\0a", ticket, 1, now + 60 * SECOND)
-            assert sum(pool.map(use, [ticket] * 20)) == 1
-
-
-def test_schedule_takes_many_members_of_all_shards(store: ExpirationStore) -> None:
-    members = [b"n\0%d" % number for number in range(12_000)]
+def due(store: Expirations, count: int = 1) -> list[bytes]:
+    """Let some members of one shard be due."""
+    numbered = [b"n/%d" % number for number in range(count * 30)]
+    shard = store.shard_of(numbered[0])
+    members = [member for member in numbered if store.shard_of(member) == shard][:count]
     store.schedule(members, 0)
-    found = claim(store, limit=12_000)
-    assert sorted(found.members) == sorted(members)
+    return members
 
 
-def test_cancel_forgets_the_member(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    store.cancel(b"n\0a")
-    assert store.deadline(b"n\0a")[1] == 0
-    assert not claim(store).members
+def deadline(store: Expirations, member: bytes = A) -> int:
+    return store.deadline(member)[1]
 
 
-def test_cancel_leaves_a_deadline_that_is_not_the_one_expected(store: ExpirationStore) -> None:
-    seen = store.schedule([b"n\0a"], 50 * SECOND)
-    renewed = store.schedule([b"n\0a"], 60 * SECOND)
-    store.cancel(b"n\0a", expected=seen)
-    assert store.deadline(b"n\0a")[1] == renewed
+def state(store: Expirations, member: bytes = A) -> str:
+    record = store.record(member)
+    return record.state if record else "none"
 
 
-def test_only_what_is_due_is_claimed_and_how_late_it_is(store: ExpirationStore) -> None:
-    store.schedule([b"n\0due"], 0)
-    store.schedule([b"n\0later"], 100 * SECOND)
-    found = claim(store)
-    assert found.members == [b"n\0due"]
-    assert 0 <= found.late[0] < 60 * SECOND
+def lapses(store: Expirations, member: bytes = A) -> None:
+    """Wait until a claim has lapsed, and no sweep has noticed yet."""
+    wait_for(lambda: not store.counts().claimed)
 
 
-def test_nothing_is_claimed_twice_while_the_lease_lasts(store: ExpirationStore) -> None:
-    store.schedule([b"n\0%d" % number for number in range(50)], 0)
-    first, second, third = claim(store, 15), claim(store, 15), claim(store)
-    assert not set(first.members) & set(second.members)
-    assert len(first.members) + len(second.members) + len(third.members) == 50
+def now(store: Expirations) -> int:
+    return store.deadline(A)[0]
 
 
-def test_a_claim_of_none_counts_what_is_overdue(store: ExpirationStore) -> None:
-    store.schedule([b"n\0%d" % number for number in range(50)], 0)
-    assert sum(store.claim(shard, 0, LEASE).overdue for shard in store.shards) == 50
+# -- deadlines
 
 
-def test_a_lapsed_claim_is_claimed_anew(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    first = claim(store, lease=SHORT)
-    second = claim_later(store)
-    assert second.members == [b"n\0a"]
-    assert second.token > first.token
+def test_schedule_replaces_the_deadline(store: Expirations) -> None:
+    for ttl in 0, 100 * SECOND, 50 * SECOND:
+        replaced = store.schedule([A], ttl)
+    assert deadline(store) == replaced
+    assert claim(store).members == []
 
 
-def test_the_token_of_a_lapsed_claim_settles_nothing(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    lapsed = claim(store, lease=SHORT)
-    renewed = claim_later(store, SHORT)
-    settle(store, b"n\0a", lapsed.token)
-    assert settle(store, b"n\0a", lapsed.token, "it failed") == (0, 0)
-    again = claim_later(store)
-    settle(store, b"n\0a", again.token)
-    assert renewed.token != lapsed.token
-    assert store.deadline(b"n\0a")[1] == 0
+def test_schedule_takes_many_members_of_all_shards(store: Expirations) -> None:
+    members = [b"n/%d" % number for number in range(12_000)]
+    store.schedule(members, 0)
+    found: list[bytes] = []
+    while page := claim(store, limit=5_000).members:
+        found += page
+    assert sorted(found) == sorted(members)
+
+
+def test_each_place_has_records_of_its_own(at: At) -> None:
+    here, there = at("here"), at("there")
+    kept = here.schedule([A], 100 * SECOND)
+    there.schedule([A], 0)
+    there.keep(B)
+    assert claim(there).members == [A]
+    assert claim(here).members == []
+    assert (deadline(here), here.counts().tracked, there.counts().tracked) == (kept, 1, 1)
+    assert here.adopt({B: kept}) == [B]
+
+
+def test_places_are_told_once_they_are_introduced(all_records: ExpirationStore) -> None:
+    all_records.introduce("disk:1", "/srv/files")
+    all_records.introduce("disk:1", "/srv/moved")
+    all_records.introduce("s3:2", "bucket")
+    assert all_records.places() == {"disk:1": "/srv/moved", "s3:2": "bucket"}
+
+
+def test_only_places_with_something_to_do_are_waiting(all_records: ExpirationStore, at: At) -> None:
+    places = {name: at(name) for name in ("idle", "due", "later", "lapsed")}
+    places["due"].schedule([A], 0)
+    places["later"].schedule([A], MINUTE)
+    at("lapsed", SHORT).reserve(B)
+
+    def waiting() -> set[str]:
+        found, problems = all_records.waiting(list(places.values()))
+        assert problems == []
+        return {records.place for records, _ in found}
+
+    wait_for(lambda: waiting() == {"due", "lapsed"})
+
+
+def test_keep_makes_permanent_and_no_default_life_or_adoption_changes_that(
+    store: Expirations,
+) -> None:
+    store.schedule([A], 0)
+    store.keep(A)
+    write = store.begin(A, LEASE, 100 * SECOND)
+    assert (write.before, deadline(store)) == (0, 0)
+    assert not store.finish(A, write, MINUTE, 100 * SECOND).deadline
+    assert store.adopt({A: now(store) + MINUTE}) == []
+    assert claim(store).members == []
 
 
 @pytest.mark.parametrize(
     "verb",
     [
-        lambda store: store.schedule([b"n\0a"], SECOND),
-        lambda store: store.schedule([b"n\0a", b"n\0b", b"n\0c"], SECOND),
-        lambda store: store.cancel(b"n\0a"),
-        lambda store: store.touch(b"n\0a", SECOND),
-        lambda store: store.carry(b"n\0a", b"n\0b"),
-        lambda store: store.carry(b"n\0b", b"n\0a"),
-        lambda store: store.carry(b"n\0a", another_member(store, b"n\0a")),
-        lambda store: store.place(b"n\0a", 1),
-        lambda store: store.reserve(b"n\0a", LEASE),
+        lambda store: store.schedule([A], MINUTE),
+        lambda store: store.place_at(A, now(store) + MINUTE),
+        lambda store: store.release(A, store.reserve(A).token, now(store) + MINUTE),
+        lambda store: pledged(store, now(store) + MINUTE),
+        lambda store: store.release(A, store.reserve(A).token, 0),
     ],
-    ids="""schedule schedule_many cancel touch
-        carry_from carry_to carry_across place reserve""".split(),
+    ids="schedule place_at release pledge removal".split(),
 )
-def test_a_writer_waits_until_the_claim_has_ended(
-    store: ExpirationStore, verb: Callable[[ExpirationStore], Any]
+def test_whoever_gives_a_permanent_file_a_deadline_or_removes_it_ends_its_permanence(
+    store: Expirations, verb: Callable[[Expirations], object]
 ) -> None:
-    store.schedule([b"n\0b"], 100 * SECOND)
-    store.schedule([b"n\0a"], 0)
-    token = claim(store).token
-    with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(verb, store)
-        with pytest.raises(TimeoutError):
-            writing.result(0.2)
-        settle(store, b"n\0a", token)
-        writing.result(60)
+    store.keep(A)
+    verb(store)
+    store.place_at(A, 0)  # as if its file were gone
+    write = store.begin(A, LEASE, MINUTE)
+    assert store.finish(A, write, 0, MINUTE).by_default
 
 
-def test_a_writer_waits_no_longer_than_the_lease(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    started = time.monotonic()
-    claim(store, lease=SHORT)
-    store.schedule([b"n\0a"], SECOND)
-    assert time.monotonic() - started >= SHORT / SECOND * 0.9
-    assert not claim(store).members
+def pledged(store: Expirations, deadline: int) -> None:
+    token = store.reserve(A).token
+    store.pledge(A, token, deadline)
+    store.release(A, token)
 
 
-def test_touch_gives_a_record_that_is_near_its_end_the_grace(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 30 * SECOND)
-    deadline, before, *_ = store.touch(b"n\0a", 60 * SECOND)
-    assert 30 * SECOND <= deadline - before < 60 * SECOND
+def test_place_at_gives_a_deadline_or_none(store: Expirations) -> None:
+    store.place_at(A, 1_000)
+    assert deadline(store) == 1_000
+    store.place_at(A, 0)
+    assert store.record(A) is None
 
 
-def test_touch_leaves_a_later_deadline_alone(store: ExpirationStore) -> None:
-    scheduled = store.schedule([b"n\0a"], 100 * SECOND)
-    assert store.touch(b"n\0a", 60 * SECOND)[:2] == (scheduled, scheduled)
+def test_place_at_leaves_a_deadline_that_is_not_the_one_expected(store: Expirations) -> None:
+    store.place_at(A, 1, expected=5)
+    assert deadline(store) == 0
+    store.place_at(A, 1, expected=0)
+    renewed = store.schedule([A], 20 * SECOND)
+    store.place_at(A, 1, expected=0)
+    assert deadline(store) == renewed
+    store.place_at(A, 0, expected=renewed)
+    assert deadline(store) == 0
 
 
-def test_touch_makes_no_record_where_there_is_none(store: ExpirationStore) -> None:
-    assert store.touch(b"n\0a", 60 * SECOND)[:2] == (0, 0)
-
-
-def test_touch_forgets_what_is_overdue(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    deadline, before, *_ = store.touch(b"n\0a", 60 * SECOND)
-    assert not deadline
-    assert before
-    assert not claim(store).members
-
-
-def test_what_is_overdue_stays_so_until_its_new_life_has_been_written(
-    store: ExpirationStore,
-) -> None:
-    store.schedule([b"n\0a"], 0)
-    first = store.touch(b"n\0a", SECOND, unfinished=SHORT)
-    assert first.unfinished
-    repeated = store.touch(b"n\0a", SECOND, unfinished=60 * SECOND)
-    assert repeated.unfinished
-    assert repeated.deadline > first.deadline
-    now, deadline = store.deadline(b"n\0a")
-    assert 0 < deadline <= now
-    assert not claim(store).members
-    assert store.touch(b"n\0a", SECOND)[0] == 0
-    assert store.deadline(b"n\0a")[1] == 0
-
-
-def test_a_new_life_that_was_never_finished_ends(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    store.touch(b"n\0a", SECOND, unfinished=SHORT)
-    assert claim_later(store).members == [b"n\0a"]
-
-
-def test_a_new_life_that_comes_to_nothing_can_be_taken_back(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    touch = store.touch(b"n\0a", SECOND, unfinished=60 * SECOND)
-    store.place(b"n\0a", touch.before, expected=touch.deadline)
-    assert claim(store).members == [b"n\0a"]
-
-
-def test_touch_forgets_a_lapsed_claim(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    claim(store, lease=1)
-    assert store.touch(b"n\0a", 60 * SECOND)[0] == 0
-    assert not claim(store).members
-
-
-def test_touch_forgets_a_deletion_that_waits_for_its_next_attempt(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    settle(store, b"n\0a", claim(store).token, "it failed")
-    assert store.touch(b"n\0a", 60 * SECOND)[0] == 0
-
-
-def test_touch_registers_the_default_life_and_renews_only_its_own(store: ExpirationStore) -> None:
-    registered, *_ = store.touch(b"n\0a", SECOND, 100 * SECOND)
-    renewed, *_ = store.touch(b"n\0a", SECOND, 100 * SECOND, registered)
-    assert renewed > registered
-    explicit = store.schedule([b"n\0a"], 50 * SECOND)
-    assert store.touch(b"n\0a", SECOND, 100 * SECOND, renewed)[0] == explicit
-
-
-def test_touch_registers_nothing_where_somebody_has_cancelled_meanwhile(
-    store: ExpirationStore,
-) -> None:
-    registered = store.touch(b"n\0a", SECOND, 100 * SECOND).deadline
-    store.cancel(b"n\0a")
-    assert store.touch(b"n\0a", SECOND, 100 * SECOND, registered).deadline == 0
-
-
-def test_touch_renews_what_the_same_write_has_registered_even_overdue(
-    store: ExpirationStore,
-) -> None:
-    registered = store.schedule([b"n\0a"], 0)
-    deadline, *_ = store.touch(b"n\0a", 60 * SECOND, None, registered)
-    assert deadline - registered > 59 * SECOND
-
-
-def test_renew_moves_a_deadline_on_but_not_beyond_the_latest(store: ExpirationStore) -> None:
-    scheduled = store.schedule([b"n\0a"], 100 * SECOND)
-    assert store.renew(b"n\0a", 50 * SECOND) == scheduled
-    assert store.renew(b"n\0a", 200 * SECOND) > scheduled + 99 * SECOND
+def test_renew_moves_a_deadline_on_but_not_beyond_the_latest(store: Expirations) -> None:
+    scheduled = store.schedule([A], 100 * SECOND)
+    assert store.renew(A, 50 * SECOND) == scheduled
+    assert store.renew(A, 200 * SECOND) > scheduled + 99 * SECOND
     latest = scheduled + 150 * SECOND
-    assert store.renew(b"n\0a", 600 * SECOND, latest) == latest
-    assert store.deadline(b"n\0a")[1] == latest
+    assert store.renew(A, 600 * SECOND, latest) == latest
+    assert deadline(store) == latest
 
 
-def test_renew_leaves_what_is_over_or_has_no_deadline(store: ExpirationStore) -> None:
-    assert store.renew(b"n\0a", SECOND) == 0
-    store.schedule([b"n\0a"], 0)
-    assert store.renew(b"n\0a", SECOND) == 0
-    settle(store, b"n\0a", claim(store).token, "it failed")
-    assert store.renew(b"n\0a", 60 * SECOND) == 0
+def test_renew_leaves_what_is_over_or_has_no_deadline(store: Expirations) -> None:
+    assert store.renew(A, SECOND) == 0
+    store.schedule([A], 0)
+    assert store.renew(A, SECOND) == 0
+    fail(store, A, attempts=2)
+    assert store.renew(A, MINUTE) == 0
 
 
-def test_carry_gives_both_the_deadline_of_the_source(store: ExpirationStore) -> None:
-    source = store.schedule([b"n\0a"], 50 * SECOND)
-    target = store.schedule([b"n\0b"], 10 * SECOND)
-    assert store.carry(b"n\0a", b"n\0b") == (source, source, target)
-    assert store.deadlines([b"n\0a", b"n\0b"])[1] == [source, source]
+def test_nothing_is_adopted_that_somebody_is_about_to_remove(store: Expirations) -> None:
+    token = store.reserve(A).token
+    assert store.adopt({A: 1, B: 1}) == [B]
+    assert claim(store).members == [B]
+    store.release(A, token)
+    assert store.record(A) is None
 
 
-def test_carry_without_a_deadline_changes_nothing(store: ExpirationStore) -> None:
-    target = store.schedule([b"n\0b"], 10 * SECOND)
-    assert store.carry(b"n\0a", b"n\0b") == (0, 0, target)
-    assert store.deadlines([b"n\0a", b"n\0b"])[1] == [0, target]
+# -- tickets
 
 
-def test_carry_lets_neither_be_due_before_the_grace_has_passed(store: ExpirationStore) -> None:
-    source, destination = b"n\0a", another_member(store, b"n\0a")
-    deadline = store.schedule([source], 0)
-    carried = store.carry(source, destination, grace=100 * SECOND)
-    now, deadlines = store.deadlines([source, destination])
-    assert deadlines == [carried.deadline] * 2
-    assert (carried.had >= deadline, carried.replaced) == (True, 0)
-    assert carried.deadline > now + 50 * SECOND
-    assert not claim(store).members
+def test_a_ticket_is_good_for_its_uses_and_its_time(store: Expirations) -> None:
+    begun = now(store)
+    store.issue_ticket(A, "two", 2, begun + 60 * SECOND)
+    store.issue_ticket(A, "late", 2, begun + SECOND // 5)
+    assert [store.use_ticket(A, "two", uses) for uses in (0, 1, 1, 0, 1)] == [
+        *(True, True, True),
+        *(False, False),
+    ]
+    assert not store.use_ticket(A, "never issued")
+    wait_for(lambda: not store.use_ticket(A, "late", 0))
 
 
-@pytest.mark.parametrize(
-    "became",
-    [
-        lambda store: claim(store, lease=1),
-        lambda store: fail(store, b"n\0a", attempts=2),
-        lambda store: fail(store, b"n\0a", attempts=1),
-    ],
-    ids=["claimed and left", "put off", "set aside"],
-)
-def test_carry_takes_along_what_could_not_be_deleted(
-    store: ExpirationStore, became: Callable[[ExpirationStore], object]
-) -> None:
-    store.schedule([b"n\0a"], 0)
-    became(store)
+def test_a_use_that_many_ask_for_at_a_time_is_taken_once(store: Expirations) -> None:
+    begun = now(store)
+    start = threading.Barrier(20)
 
-    destination = another_member(store, b"n\0a")
-    carried, *_ = store.carry(b"n\0a", destination)
-    store.cancel(b"n\0a", carried)
+    def use(ticket: str) -> bool:
+        start.wait(60)
+        return store.use_ticket(A, ticket)
 
-    now, deadline = store.deadline(destination)
-    assert 0 < carried == deadline <= now
-    assert store.record(b"n\0a") is None
-    assert claim(store).members == [destination]
+    with ThreadPoolExecutor(20) as pool:
+        for ticket in "one", "two", "three":
+            store.issue_ticket(A, ticket, 1, begun + 60 * SECOND)
+            assert sum(pool.map(use, [ticket] * 20)) == 1
 
 
-def test_what_waits_for_its_next_attempt_counts_as_overdue_to_a_writer(
-    store: ExpirationStore,
-) -> None:
-    store.schedule([b"n\0a"], 0)
-    fail(store, b"n\0a", attempts=2)
-    assert store.claim_one(b"n\0a", LEASE).wait > 0
-    before = store.touch(b"n\0a", SECOND).before
-    assert 0 < before <= store.deadline(b"n\0a")[0]
+# -- claims
 
 
-def test_a_reservation_whose_reply_was_lost_can_be_repeated(
-    djfs: Callable[..., None], redis_server: RedisServer
-) -> None:
-    djfs(redis_url=redis_server.url, key_prefix="reserve")
-    store = store_for(conf.current())
-    for _ in range(20):
-        store.schedule([b"n\0a"], 60 * SECOND)
-        first = store.claim_one(b"n\0a", LEASE, early=1234)
-        now, _ = store.deadline(b"")
-        assert LEASE / 2 < first.token - now <= LEASE
-        assert store.claim_one(b"n\0a", LEASE, early=4321).busy
-        assert store.claim_one(b"n\0a", LEASE, early=1234).token == first.token
-        store.acknowledge(b"n\0a", first.token)
+def test_only_what_is_due_is_claimed_and_how_late_it_is(store: Expirations) -> None:
+    store.schedule([b"n/due"], 0)
+    store.schedule([b"n/later"], 100 * SECOND)
+    found = claim(store)
+    assert found.members == [b"n/due"]
+    assert 0 <= found.late[0] < 60 * SECOND
 
 
-def test_claim_one_takes_only_what_is_due(store: ExpirationStore) -> None:
-    assert store.claim_one(b"n\0a", LEASE) == (0, 0, 0, 0)
-    store.schedule([b"n\0a"], 100 * SECOND)
-    early = store.claim_one(b"n\0a", LEASE)
-    assert not early.token
-    assert 50 * SECOND < early.wait <= 100 * SECOND
-    store.schedule([b"n\0a"], 0)
-    assert store.claim_one(b"n\0a", LEASE).token
-    assert store.claim_one(b"n\0a", LEASE).busy > 0
+def test_nothing_is_claimed_twice_while_the_lease_lasts(store: Expirations) -> None:
+    store.schedule([b"n/%d" % number for number in range(50)], 0)
+    first, second, third = claim(store, 15), claim(store, 15), claim(store)
+    assert not set(first.members) & set(second.members)
+    assert len(first.members) + len(second.members) + len(third.members) == 50
 
 
-def test_a_reserved_record_can_be_put_back(store: ExpirationStore) -> None:
-    deadline = store.schedule([b"n\0a"], 10 * SECOND)
-    reserved = store.reserve(b"n\0a", LEASE)
-    assert reserved.deadline == deadline
-    store.place(b"n\0a", deadline, reserved.token)
-    assert store.deadline(b"n\0a")[1] == deadline
+def test_a_claim_of_none_counts_what_is_overdue_and_not_being_written(store: Expirations) -> None:
+    store.schedule([b"n/%d" % number for number in range(50)], 0)
+    store.begin(b"n/7", LEASE)
+    assert sum(store.claim(shard, 0).overdue for shard in store.shards) == 49
 
 
-def test_a_record_is_not_put_back_under_a_token_that_is_not_its_own(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 10 * SECOND)
-    reserved = store.reserve(b"n\0a", SHORT)
-    renewed = store.schedule([b"n\0a"], 20 * SECOND)
-    store.place(b"n\0a", 1, reserved.token)
-    assert store.deadline(b"n\0a")[1] == renewed
+def test_what_is_claimed_keeps_its_true_deadline(store: Expirations) -> None:
+    scheduled = store.schedule([A], 0)
+    claim(store)
+    assert store.record(A) == Record(A, scheduled, State.CLAIMED)
 
 
-def test_a_record_is_not_put_back_over_a_deadline_that_is_not_the_one_expected(
-    store: ExpirationStore,
-) -> None:
-    store.place(b"n\0a", 1, expected=5)
-    assert store.deadline(b"n\0a")[1] == 0
-    store.place(b"n\0a", 1, expected=0)
-    renewed = store.schedule([b"n\0a"], 20 * SECOND)
-    store.place(b"n\0a", 1, expected=0)
-    assert store.deadline(b"n\0a")[1] == renewed
-
-
-def test_the_token_of_a_lapsed_claim_puts_nothing_off(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    lapsed = claim(store, lease=1)
-    renewed = claim_later(store)
-    put_off = {SECOND: [b"n\0a"]}
-    store.settle(store.shard_of(b"n\0a"), lapsed.token, [], put_off=put_off)
-    settle(store, b"n\0a", renewed.token)
-    assert store.record(b"n\0a") is None
-
-
-def pause_after_failure(store: ExpirationStore, member: bytes) -> float:
-    """Seconds until a member, whose deletion fails once more, is tried again."""
-    token = store.claim_one(member, LEASE, early=1).token
-    backoff = Backoff(9, 400 * SECOND, 1_000 * SECOND)
-    store.settle(store.shard_of(member), token, [], [(member, "no")], backoff)
-    return store.claim_one(member, LEASE).wait / SECOND
-
-
-def test_the_pause_doubles_with_each_attempt_up_to_the_longest(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    for longest in 400, 800, 1_000, 1_000, 1_000:
-        assert longest / 2 - 60 < pause_after_failure(store, b"n\0a") <= longest
-
-
-def test_what_failed_together_is_not_tried_again_together(store: ExpirationStore) -> None:
-    members = [b"n\0%d" % number for number in range(20)]
+def test_no_two_claims_share_a_token(store: Expirations) -> None:
+    members = [b"n/%d" % number for number in range(200)]
     store.schedule(members, 0)
-    for shard in store.shards:
-        found = store.claim(shard, 20, LEASE)
-        failures = [(member, "no") for member in found.members]
-        store.settle(shard, found.token, [], failures, Backoff(2, 100 * SECOND))
-    waits = [store.claim_one(member, LEASE).wait / SECOND for member in members]
-    assert max(waits) - min(waits) > 10
-
-
-def test_a_failed_deletion_is_put_off_and_set_aside_at_last(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    fail(store, b"n\0a", attempts=3)
-    assert not claim(store).members
-    reserved = store.claim_one(b"n\0a", LEASE, early=1).token
-    assert settle(store, b"n\0a", reserved, "read-only", attempts=3) == (1, 0)
-    again = claim_later(store)
-    assert settle(store, b"n\0a", again.token, "read-only", attempts=3) == (0, 1)
-    now, deadline = store.deadline(b"n\0a")
-    assert deadline == now
-
-
-def test_what_is_put_off_is_due_later_and_no_attempt_is_counted(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    token, shard = claim(store).token, store.shard_of(b"n\0a")
-    store.settle(shard, token, [], put_off={LEASE: [b"n\0a"]})
-    assert claim(store).members == []
-    token = store.claim_one(b"n\0a", LEASE, early=1).token
-    assert store.settle(shard, token, [], put_off={SHORT: [b"n\0a"]}) == (0, 0, None)
-    assert settle(store, b"n\0a", claim_later(store).token, "it failed") == (1, 0)
-
-
-def test_what_is_put_off_counts_as_overdue_for_a_writer(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    store.settle(store.shard_of(b"n\0a"), claim(store).token, [], put_off={LEASE: [b"n\0a"]})
-    assert store.touch(b"n\0a", SHORT).deadline == 0
-    assert store.deadline(b"n\0a")[1] == 0
-
-
-def test_what_is_broken_is_set_aside_at_once_beside_what_has_failed(store: ExpirationStore) -> None:
-    for member in b"n\0a", b"broken":
-        store.schedule([member], 0)
-    claims = {shard: store.claim(shard, 10, LEASE) for shard in store.shards}
-    retried = set_aside = 0
-    for shard, (token, members, *_) in claims.items():
-        broken = [(b"broken", "is none")] if b"broken" in members else []
-        failures = [(b"n\0a", "no")] if b"n\0a" in members else []
-        settled = store.settle(shard, token, [], failures, Backoff(2), broken)
-        retried, set_aside = retried + settled.retried, set_aside + settled.set_aside
-    assert (retried, set_aside) == (1, 1)
-    [given_up] = store.set_aside().records
-    assert (given_up.member, given_up.reason, given_up.attempts) == (b"broken", "is none", 1)
-
-
-def test_a_record_set_aside_starts_anew_with_a_deadline(store: ExpirationStore) -> None:
-    store.schedule([b"n\0a"], 0)
-    store.settle(store.shard_of(b"n\0a"), claim(store).token, [], [(b"n\0a", "no")], Backoff(1))
-    assert not store.claim_one(b"n\0a", LEASE).token
-    store.schedule([b"n\0a"], 0)
-    assert claim(store).members == [b"n\0a"]
-
-
-def test_a_whole_claim_is_forgotten_without_naming_its_members(store: ExpirationStore) -> None:
-    members = [b"n\0%d" % number for number in range(9)]
-    store.schedule(members, 0)
-    shard = max(store.shards, key=lambda shard: store.claim(shard, 0, LEASE).overdue)
-    first, second = (store.claim(shard, 2, LEASE) for _ in range(2))
-    assert len(second.members) == min(2, sum(store.shard_of(m) == shard for m in members) - 2)
-    store.settle(shard, first.token, None)
-    assert [store.deadline(member)[1] for member in first.members] == [0, 0]
-    assert all(store.deadline(member)[1] for member in second.members)
-
-
-def test_no_two_claims_share_a_token(store: ExpirationStore) -> None:
-    members = [b"n\0%d" % number for number in range(200)]
-    store.schedule(members, 0)
-    tokens = [store.claim_one(member, LEASE).token for member in members]
+    tokens = [store.claim_one(member).token for member in members]
     assert len(set(tokens)) == 200
 
 
-def test_settling_claims_the_next_batch_at_once(store: ExpirationStore) -> None:
-    store.schedule([b"n\0%d" % number for number in range(9)], 0)
-    shard = next(shard for shard in store.shards if store.claim(shard, 0, LEASE).overdue > 1)
-    first = store.claim(shard, 1, LEASE)
-    then = store.settle(shard, first.token, first.members, then=(1, LEASE)).claim
+def test_claim_one_takes_only_what_is_due(store: Expirations) -> None:
+    assert store.claim_one(A) == (0, 0, 0)
+    store.schedule([A], 100 * SECOND)
+    early = store.claim_one(A)
+    assert not early.token
+    assert 50 * SECOND < early.wait <= 100 * SECOND
+    store.schedule([A], 0)
+    assert store.claim_one(A).token
+    assert store.claim_one(A) == (0, 0, 0)
+
+
+def test_claim_one_leaves_a_lapsed_claim_to_the_sweeps_that_count_it(dying: Expirations) -> None:
+    dying.schedule([A], 0)
+    dying.claim_one(A)
+    lapses(dying)
+    assert dying.claim_one(A) == (0, 0, 0)
+    claim_later(dying, AT_ONCE)
+    settle(dying, A, claim_later(dying, AT_ONCE).token, "no", attempts=3)
+    assert dying.set_aside().records[0].attempts == 3
+
+
+def test_settling_claims_the_next_batch_at_once(store: Expirations) -> None:
+    one, other = due(store, 2)
+    shard = store.shard_of(one)
+    first = store.claim(shard, 1)
+    then = store.settle(shard, first.token, Verdict(done=[*first.members]), limit=1).claim
     assert then
-    assert len(then.members) == 1
-    assert then.members != first.members
+    assert {*first.members, *then.members} == {one, other}
 
 
-def test_sweeps_are_listed_newest_first(store: ExpirationStore) -> None:
+def test_what_is_in_no_list_of_a_verdict_stays_claimed(store: Expirations) -> None:
+    one, other = due(store, 2)
+    claimed = store.claim(store.shard_of(one), 2)
+    settle(store, one, claimed.token)
+    assert (state(store, one), state(store, other)) == ("none", State.CLAIMED)
+
+
+# -- leases
+
+
+def test_a_claim_lasts_for_as_long_as_its_lease_is_extended(at: At) -> None:
+    store, dying = at(), at(lease=SECOND)
+    [member] = due(store)
+    shard, token = store.shard_of(member), claim(dying).token
+    end = time.monotonic() + 2 * SHORT / SECOND
+    assert store.extend(shard, {claim_lease(token): LEASE}) == []
+    wait_for(lambda: time.monotonic() > end)
+    assert claim(store).members == []
+    assert store.extend(shard, {claim_lease(token): 1}) == []
+    assert claim_later(store, AT_ONCE).members == [member]
+
+
+def test_extend_tells_which_leases_are_over(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    [member] = due(store)
+    token, shard = claim(dying).token, store.shard_of(member)
+    written = b"w/%d" % next(n for n in range(99) if store.shard_of(b"w/%d" % n) == shard)
+    goes_on = write_lease(store.begin(written, LEASE).token, written)
+    gone = [claim_lease(token), b"123", write_lease("abc", member)]
+    lapses(store)
+    leases = dict.fromkeys([*gone, goes_on], LEASE)
+    assert sorted(store.extend(shard, leases)) == sorted(gone)
+    assert state(store, member) == State.CLAIMED
+    assert store.counts().claimed == 0
+
+
+def test_a_settled_claim_has_no_lease(store: Expirations) -> None:
+    [member] = due(store)
+    token = claim(store).token
+    settle(store, member, token)
+    lease = claim_lease(token)
+    assert store.extend(store.shard_of(member), {lease: LEASE}) == [lease]
+
+
+def test_a_claim_is_over_whose_lease_nothing_moves_although_the_clock_was_set_back(
+    at: At,
+) -> None:
+    fenced: list[bytes] = []
+    store = at(lease=SHORT, fence=fenced.append)
+    [member] = due(store)
+    lease, shard = claim_lease(claim(store).token), store.shard_of(member)
+    store.extend(shard, {lease: 3_600 * SECOND})  # what is left after an hour back
+    started = time.monotonic()
+    renewed = store.schedule([member], 100 * SECOND)
+    assert SHORT / SECOND < time.monotonic() - started < 30
+    assert fenced == [member]
+    assert store.extend(shard, {lease: LEASE}) == [lease], "who thaws is told"
+    assert claim(store).members == []
+    assert deadline(store, member) == renewed
+
+
+def test_a_claim_whose_lease_moves_is_waited_for_although_the_clock_was_set_back(
+    redis_store: Expirations,
+) -> None:
+    redis_store.schedule([A], 0)
+    token = redis_store.claim_one(A).token
+    lease, left = claim_lease(token), iter(range(3_600, 0, -1))
+    writer = store_for(conf.current()).at("here", SECOND)
+    with ThreadPoolExecutor(1) as pool:
+        redis_store.extend(0, {lease: next(left) * SECOND})
+        writing = pool.submit(writer.schedule, [A], SECOND)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            assert redis_store.extend(0, {lease: next(left) * SECOND}) == []
+            with pytest.raises(TimeoutError):
+                writing.result(0.3)
+        settle(redis_store, A, token)
+        writing.result(60)
+
+
+# -- claims that lapse
+
+
+def test_a_lapsed_claim_counts_as_a_failed_attempt(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    [member] = due(store)
+    claim(dying)
+    found = claim_later(store, AT_ONCE)
+    assert found.members == [member]
+    assert settle(store, member, found.token, "no", attempts=2) == (0, 1)
+
+
+def test_what_ends_its_sweepers_is_set_aside_in_the_end(dying: Expirations) -> None:
+    scheduled, claims = dying.schedule([A], 0), 0
+
+    def given_up_on() -> Sequence[GivenUp]:
+        nonlocal claims
+        claims += len(claim(dying, backoff=Backoff(3, 1, 1)).members)
+        return dying.set_aside().records
+
+    [given_up] = wait_for(given_up_on)
+    assert claims == 3
+    assert (given_up.member, given_up.attempts, given_up.deadline) == (A, 3, scheduled)
+    assert "did not end in time" in given_up.reason
+
+
+def test_what_ended_a_sweeper_alone_is_tried_again_after_a_pause(dying: Expirations) -> None:
+    dying.schedule([A], 0)
+    dying.claim_one(A)
+    lapses(dying)
+    assert claim(dying, backoff=Backoff(5, 400 * SECOND)).members == []
+    assert 100 * SECOND < dying.claim_one(A).wait <= 400 * SECOND
+
+
+def test_members_of_a_lapsed_claim_are_claimed_one_by_one_and_after_all_others(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    *suspects, fresh, tried = due(store, 5)
+    shard = store.shard_of(fresh)
+    for member in fresh, tried:
+        store.place_at(member, 0)
+    assert len(dying.claim(shard, 9).members) == 3
+    lapses(store)
+    store.schedule([fresh, tried], 0)
+    settle(store, tried, store.claim_one(tried).token, "no")
+    wait_for(lambda: store.claim_one(tried).token)
+    claims = [store.claim(shard, 9) for _ in range(5)]
+    assert claims[0].members == [fresh]
+    assert sorted(len(one.members) for one in claims[1:4]) == [1, 1, 1]
+    assert sorted(m for one in claims[1:4] for m in one.members) == sorted(suspects)
+    assert [one.overdue for one in claims[1:]] == [2, 1, 0, 0]
+
+
+def test_one_that_was_retried_does_not_wait_behind_suspects(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    retried, suspect = due(store, 2)
+    shard = store.shard_of(suspect)
+    store.settle(
+        shard, store.claim_one(retried).token, Verdict(failures=[(retried, "no")]), AT_ONCE
+    )
+    dying.claim_one(suspect)
+    lapses(store)
+    found = [store.claim(shard, 9, AT_ONCE).members for _ in range(2)]
+    assert found == [[retried], [suspect]]
+
+
+def test_an_excused_claim_lapses_without_an_attempt_and_is_claimed_together_again(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    members = due(store, 2)
+    shard = store.shard_of(members[0])
+    dying.settle(shard, dying.claim(shard, 9).token, Verdict(excused=members))
+    assert store.claim(shard, 9).members == []
+    wait_for(lambda: not store.counts().claimed)
+    assert sorted(store.claim(shard, 9, Backoff(1)).members) == members
+    assert store.counts().set_aside == 0
+
+
+def test_what_others_have_claimed_is_not_excused(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    [member] = due(store)
+    lapsed = claim(dying).token
+    lapses(store)
+    again = claim_later(dying, AT_ONCE)
+    store.settle(store.shard_of(member), lapsed, Verdict(excused=[member]))
+    lapses(store)
+    assert again.members == [member]
+    assert claim(store, backoff=Backoff(2)).members == []
+    assert store.counts().set_aside == 1
+
+
+def test_a_reserved_member_has_its_deadline_again_when_the_reservation_lapses(
+    at: At,
+) -> None:
+    store, dying = at(), at(lease=SHORT)
+    overdue, later = store.schedule([A], 0), store.schedule([B], 100 * SECOND)
+    assert [dying.reserve(member).deadline for member in (A, B)] == [overdue, later]
+    wait_for(lambda: not store.counts().claimed)
+    assert claim(store, backoff=Backoff(1)).members == [A]
+    assert store.record(B) == Record(B, later)
+    assert store.counts().set_aside == 0
+
+
+# -- writers and claims
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda store, write: store.schedule([A], SECOND),
+        lambda store, write: store.schedule([A, B, b"n/c"], SECOND),
+        lambda store, write: store.keep(A),
+        lambda store, write: store.begin(A, LEASE),
+        lambda store, write: store.finish(A, write, SECOND),
+        lambda store, write: store.reserve(A),
+        lambda store, write: store.place_at(A, 1),
+    ],
+    ids="schedule schedule_many keep begin finish reserve place_at".split(),
+)
+class TestWriters:
+    def test_a_writer_waits_until_the_claim_has_ended(
+        self, store: Expirations, verb: Callable[[Expirations, Begun], Any]
+    ) -> None:
+        write = lapsed_write(store)
+        store.schedule([A], 0)
+        token = store.claim_one(A).token
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(verb, store, write)
+            with pytest.raises(TimeoutError):
+                writing.result(0.1)
+            settle(store, A, token)
+            writing.result(60)
+
+    def test_a_writer_waits_no_longer_than_the_lease_and_makes_sure_of_who_held_it(
+        self, at: At, verb: Callable[[Expirations, Begun], Any]
+    ) -> None:
+        fenced: list[bytes] = []
+        store, dying = at(fence=fenced.append), at(lease=SHORT)
+        write = lapsed_write(store)
+        store.schedule([A], 0)
+        started = time.monotonic()
+        dying.claim_one(A)
+        verb(store, write)
+        assert time.monotonic() - started >= SHORT / SECOND * 0.9
+        assert fenced == [A]
+        assert claim(store, backoff=Backoff(1)).members in ([A], [])
+        assert store.counts().set_aside == 0, "a writer who came first counts no attempt"
+
+    def test_a_writer_makes_sure_of_who_held_a_claim_that_a_sweep_has_ended(
+        self, at: At, verb: Callable[[Expirations, Begun], Any]
+    ) -> None:
+        fenced: list[bytes] = []
+        store, dying = at(fence=fenced.append), at(lease=SHORT)
+        write = lapsed_write(store)
+        store.schedule([A], 0)
+        dying.claim_one(A)
+        lapses(store)
+        assert claim(store).members == []
+        verb(store, write)
+        assert fenced == [A]
+
+
+def lapsed_write(store: Expirations) -> Begun:
+    """Begin a write whose lease lapses at once, and let a sweep notice."""
+    write = store.begin(A, 1)
+    time.sleep(0.001)
+    claim(store)
+    return write
+
+
+def test_the_token_of_a_lapsed_claim_settles_nothing(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    store.schedule([A], 0)
+    lapsed = dying.claim_one(A)
+    renewed = claim_later(store, AT_ONCE)
+    settle(store, A, lapsed.token)
+    assert settle(store, A, lapsed.token, "it failed") == (0, 0)
+    put_off(store, A, lapsed.token, MINUTE)
+    assert state(store) == State.CLAIMED
+    settle(store, A, renewed.token)
+    assert store.record(A) is None
+
+
+def test_a_writer_gives_up_on_what_sweeps_never_let_go(
+    redis_store: Expirations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expirations, "PATIENCE", 0.2)
+    redis_store.schedule([A], 0)
+    redis_store.claim_one(A)
+    with pytest.raises(FileBusy):
+        redis_store.schedule([A], 0)
+
+
+# -- reservations
+
+
+def test_a_reserved_member_is_nobody_elses_and_has_its_deadline_afterwards(
+    store: Expirations,
+) -> None:
+    scheduled = store.schedule([A], 0)
+    token, known, _ = store.reserve(A)
+    assert known == scheduled
+    assert claim(store).members == []
+    assert state(store) == State.CLAIMED
+    store.release(A, token)
+    assert store.record(A) == Record(A, scheduled)
+
+
+def test_a_reservation_is_released_with_another_deadline_or_none(store: Expirations) -> None:
+    store.schedule([A, B], MINUTE)
+    store.release(A, store.reserve(A).token, 1_000)
+    store.release(B, store.reserve(B).token, 0)
+    assert (deadline(store, A), store.record(B)) == (1_000, None)
+
+
+def test_a_reservation_tells_whether_somebody_made_its_member_permanent(store: Expirations) -> None:
+    store.keep(A)
+    assert [store.reserve(member).permanent for member in (A, B)] == [True, False]
+
+
+def test_a_reservation_of_what_has_no_record_leaves_none(store: Expirations) -> None:
+    token, known, _ = store.reserve(A)
+    assert (known, store.record(A)) == (0, None)
+    store.release(A, token)
+    assert store.record(A) is None
+    assert store.counts().tracked == 0
+
+
+def test_failed_attempts_outlast_a_reservation(store: Expirations) -> None:
+    store.schedule([A], 0)
+    fail(store, A, attempts=3)
+    store.release(A, store.reserve(A).token)
+    assert state(store) == State.RETRIED
+    assert settle(store, A, claim(store).token, "no", attempts=2) == (0, 1)
+
+
+def test_what_is_pledged_holds_when_the_reservation_lapses(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    store.schedule([A, B], 0)
+    pledges = {A: now(store) + MINUTE, B: 0}
+    for member, pledge in pledges.items():
+        dying.pledge(member, dying.reserve(member).token, pledge)
+    wait_for(lambda: not store.counts().claimed)
+    assert claim(store).members == []
+    assert store.deadlines([A, B])[1] == list(pledges.values())
+
+
+def test_what_is_pledged_holds_when_the_reservation_is_released(store: Expirations) -> None:
+    pledge = store.schedule([A], MINUTE) + 1
+    fail_and_reserve = store.reserve(A).token
+    store.pledge(A, fail_and_reserve, pledge)
+    store.release(A, fail_and_reserve)
+    assert store.record(A) == Record(A, pledge)
+
+
+def test_the_token_of_a_lapsed_reservation_pledges_and_releases_nothing(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    store.schedule([A], 10 * SECOND)
+    token = dying.reserve(A).token
+    renewed = store.schedule([A], 20 * SECOND)
+    store.pledge(A, token, 1)
+    store.release(A, token, 0)
+    store.release(A, token)
+    assert store.record(A) == Record(A, renewed)
+
+
+# -- failed deletions
+
+
+def pause_after_failure(store: Expirations, member: bytes) -> float:
+    """Seconds until a member, whose deletion fails once more, is tried again."""
+    token = store.reserve(member).token
+    backoff = Backoff(9, 400 * SECOND, 1_000 * SECOND)
+    failed = Verdict(failures=[(member, "no")])
+    store.settle(store.shard_of(member), token, failed, backoff)
+    return store.claim_one(member).wait / SECOND
+
+
+def test_the_pause_doubles_with_each_attempt_up_to_the_longest(store: Expirations) -> None:
+    store.schedule([A], 0)
+    for longest in 400, 800, 1_000, 1_000, 1_000:
+        assert longest / 2 - 60 < pause_after_failure(store, A) <= longest
+
+
+def test_what_failed_together_is_not_tried_again_together(store: Expirations) -> None:
+    members = due(store, 20)
+    shard = store.shard_of(members[0])
+    failed = Verdict(failures=[(member, "no") for member in members])
+    store.settle(shard, store.claim(shard, 20).token, failed, Backoff(2, 100 * SECOND))
+    waits = [store.claim_one(member).wait / SECOND for member in members]
+    assert max(waits) - min(waits) > 10
+
+
+def test_a_failed_deletion_is_retried_and_set_aside_at_last(store: Expirations) -> None:
+    scheduled = store.schedule([A], 0)
+    fail(store, A, attempts=3)
+    assert claim(store).members == []
+    assert store.record(A) == Record(A, scheduled, State.RETRIED)
+    reserved = store.reserve(A).token
+    assert settle(store, A, reserved, "read-only", attempts=3) == (1, 0)
+    again = claim_later(store)
+    assert settle(store, A, again.token, "read-only", attempts=3) == (0, 1)
+    assert store.record(A) == Record(A, scheduled, State.SET_ASIDE)
+
+
+def test_what_is_put_off_waits_and_no_attempt_is_counted(store: Expirations) -> None:
+    scheduled = store.schedule([A], 0)
+    put_off(store, A, claim(store).token, MINUTE, State.POSTPONED)
+    assert claim(store).members == []
+    assert store.record(A) == Record(A, scheduled, State.POSTPONED)
+    put_off(store, A, store.reserve(A).token, SHORT, State.HELD)
+    assert state(store) == State.HELD
+    assert settle(store, A, claim_later(store).token, "it failed") == (1, 0)
+
+
+def test_what_was_not_tried_is_due_again_at_once(store: Expirations) -> None:
+    scheduled = store.schedule([A], 0)
+    put_off(store, A, claim(store).token, 0, State.DUE)
+    assert store.record(A) == Record(A, scheduled)
+    fail(store, A, attempts=3)
+    put_off(store, A, store.reserve(A).token, 0, State.DUE)
+    assert state(store) == State.RETRIED
+    assert claim(store).members == [A]
+
+
+def test_putting_off_nothing_puts_nothing_off(store: Expirations) -> None:
+    [member] = due(store)
+    token = claim(store).token
+    store.settle(store.shard_of(member), token, Verdict(put_off={(0, State.DUE): []}))
+    assert state(store, member) == State.CLAIMED
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["set aside", "retried"])
+def test_what_could_not_be_deleted_has_a_new_life_once_it_is_written(
+    store: Expirations, attempts: int
+) -> None:
+    store.schedule([A], 0)
+    fail(store, A, attempts)
+    write = store.begin(A, LEASE)
+    assert write.overdue
+    assert store.finish(A, write, MINUTE) == (0, False, True)
+    assert store.record(A) is None
+    assert store.counts().set_aside == 0
+
+
+def test_what_is_broken_is_set_aside_at_once_beside_what_has_failed(store: Expirations) -> None:
+    broken, failed = due(store, 2)
+    shard = store.shard_of(broken)
+    verdict = Verdict(failures=[(failed, "no")], broken=[(broken, "is none")])
+    settled = store.settle(shard, store.claim(shard, 9).token, verdict, Backoff(2))
+    assert settled[:2] == (1, 1)
+    [given_up] = store.set_aside().records
+    assert (given_up.member, given_up.reason, given_up.attempts) == (broken, "is none", 1)
+
+
+def test_what_was_set_aside_starts_again_with_a_deadline(store: Expirations) -> None:
+    store.schedule([A], 0)
+    fail(store, A, attempts=1)
+    assert not store.claim_one(A).token
+    store.schedule([A], 0)
+    assert claim(store).members == [A]
+
+
+# -- writes
+
+
+def test_what_is_being_written_is_not_claimed_whatever_its_deadline(store: Expirations) -> None:
+    due_members = due(store, 3)
+    written, retried, other = due_members
+    shard = store.shard_of(written)
+    store.settle(
+        shard, store.claim_one(retried).token, Verdict(failures=[(retried, "no")]), AT_ONCE
+    )
+    writes = {member: store.begin(member, LEASE) for member in (written, retried)}
+    assert store.claim(shard, 9).members == [other]
+    assert not store.claim_one(written).token
+    for member, write in writes.items():
+        store.abandon(member, write.token)
+    assert sorted(store.claim(shard, 9).members) == sorted([written, retried])
+
+
+def test_what_is_being_written_takes_no_room_in_a_claim(store: Expirations) -> None:
+    *written, other = due(store, 6)
+    for member in written:
+        store.begin(member, LEASE)
+    store.place_at(other, 0)
+    store.schedule([other], 0)
+    assert store.claim(store.shard_of(other), 1).members == [other]
+
+
+def test_a_write_keeps_a_deadline_that_lies_ahead(store: Expirations) -> None:
+    scheduled = store.schedule([A], 100 * SECOND)
+    write = store.begin(A, LEASE, 300 * SECOND)
+    assert (write.before, write.overdue) == (scheduled, False)
+    assert store.finish(A, write, MINUTE, 300 * SECOND) == (scheduled, False, True)
+    assert deadline(store) == scheduled
+
+
+def test_a_write_makes_no_record_where_there_is_none(store: Expirations) -> None:
+    write = store.begin(A, LEASE)
+    assert store.finish(A, write, MINUTE) == (0, False, True)
+    assert store.record(A) is None
+
+
+def test_a_deadline_that_passes_during_a_write_waits_for_the_grace(store: Expirations) -> None:
+    store.schedule([A], SHORT)
+    write = store.begin(A, LEASE)
+    wait_for(lambda: now(store) > write.before)
+    assert claim(store).members == []
+    finished = store.finish(A, write, MINUTE)
+    assert now(store) + 30 * SECOND < finished.deadline == deadline(store)
+
+
+def test_what_was_overdue_has_a_new_life_when_the_write_is_done_and_not_before(
+    store: Expirations,
+) -> None:
+    for life in 0, 100 * SECOND:
+        scheduled = store.schedule([A], 0)
+        write = store.begin(A, LEASE, life)
+        assert (write.before, write.overdue, deadline(store)) == (scheduled, True, scheduled)
+        finished = store.finish(A, write, MINUTE, life)
+        assert finished == (deadline(store), bool(life), True)
+        assert not life or finished.deadline >= scheduled + life
+    assert finished.deadline
+
+
+def test_a_new_life_that_comes_to_nothing_leaves_the_file_overdue(store: Expirations) -> None:
+    store.schedule([A], 0)
+    store.abandon(A, store.begin(A, LEASE).token)
+    assert claim(store).members == [A]
+
+
+def test_a_default_life_is_registered_first_and_starts_again_at_the_end(
+    store: Expirations,
+) -> None:
+    write = store.begin(A, LEASE, 100 * SECOND)
+    registered = deadline(store)
+    assert registered > now(store) + 50 * SECOND
+    finished = store.finish(A, write, SECOND, 100 * SECOND)
+    assert finished == (deadline(store), True, True)
+    assert finished.deadline > registered
+
+
+def test_a_write_that_was_given_up_leaves_no_record_of_its_own(store: Expirations) -> None:
+    store.abandon(A, store.begin(A, LEASE, 100 * SECOND).token)
+    assert store.record(A) is None
+    scheduled = store.schedule([A], 100 * SECOND)
+    store.abandon(A, store.begin(A, LEASE, 300 * SECOND).token)
+    assert deadline(store) == scheduled
+
+
+def test_of_two_writers_the_one_who_gives_up_leaves_the_other_its_record(
+    store: Expirations,
+) -> None:
+    first, second = (store.begin(A, LEASE, 100 * SECOND) for _ in range(2))
+    assert (second.before, second.overdue) == (0, False)
+    store.abandon(A, first.token)
+    assert deadline(store)
+    finished = store.finish(A, second, SECOND, 100 * SECOND)
+    assert finished.by_default
+    assert deadline(store) == finished.deadline
+    third = store.begin(A, LEASE, 100 * SECOND)
+    store.abandon(A, third.token)
+    assert deadline(store) == finished.deadline
+
+
+def test_of_two_writers_the_one_who_gives_up_last_leaves_what_the_other_has_written(
+    store: Expirations,
+) -> None:
+    first, second = (store.begin(A, LEASE, 100 * SECOND) for _ in range(2))
+    finished = store.finish(A, second, SECOND, 100 * SECOND)
+    store.abandon(A, first.token)
+    assert deadline(store) == finished.deadline
+
+
+def test_a_file_is_written_until_the_last_of_its_writers_has_ended(store: Expirations) -> None:
+    store.schedule([A], 0)
+    first, second = (store.begin(A, LEASE) for _ in range(2))
+    store.abandon(A, first.token)
+    assert claim(store).members == []
+    store.abandon(A, second.token)
+    assert claim(store).members == [A]
+
+
+def test_a_default_life_that_others_write_under_makes_nothing_overdue(store: Expirations) -> None:
+    store.begin(A, LEASE, 1)
+    wait_for(lambda: deadline(store) < now(store))
+    assert not store.begin(A, LEASE, 1).overdue
+
+
+def by_hand(store: Expirations) -> Mapping[str, Callable[[], object]]:
+    return {
+        "schedule": lambda: store.schedule([A], 200 * SECOND),
+        "place_at": lambda: store.place_at(A, now(store) + 200 * SECOND),
+        "release": lambda: store.release(A, store.reserve(A).token, now(store) + 200 * SECOND),
+        "pledge": lambda: pledged_and_released(store),
+    }
+
+
+def pledged_and_released(store: Expirations) -> None:
+    token = store.reserve(A).token
+    store.pledge(A, token, now(store) + 200 * SECOND)
+    store.release(A, token)
+
+
+@pytest.mark.parametrize("verb", ["schedule", "place_at", "release", "pledge"])
+@pytest.mark.parametrize("end", ["finish", "abandon"])
+def test_what_is_set_by_hand_during_a_write_holds(store: Expirations, verb: str, end: str) -> None:
+    write = store.begin(A, LEASE, 100 * SECOND)
+    by_hand(store)[verb]()
+    known = deadline(store)
+    if end == "finish":
+        assert store.finish(A, write, SECOND, 100 * SECOND) == (known, False, True)
+    else:
+        store.abandon(A, write.token)
+    assert known == deadline(store) > now(store) + 150 * SECOND
+
+
+def test_what_is_set_by_hand_during_a_write_to_something_overdue_holds(store: Expirations) -> None:
+    store.schedule([A], 0)
+    write = store.begin(A, LEASE)
+    known = store.schedule([A], 200 * SECOND)
+    assert store.finish(A, write, SECOND).deadline == known == deadline(store)
+
+
+def test_what_is_made_permanent_during_a_write_stays_so(store: Expirations) -> None:
+    store.schedule([B], 100 * SECOND)
+    for member in A, B:
+        write = store.begin(member, LEASE, 100 * SECOND)
+        store.keep(member)
+        assert store.finish(member, write, SECOND, 100 * SECOND) == (0, False, True)
+        assert store.record(member) is None
+
+
+def test_what_is_removed_during_a_write_has_a_default_life_or_none(store: Expirations) -> None:
+    store.schedule([A, B], MINUTE)
+    for member, life in (A, 0), (B, 100 * SECOND):
+        write = store.begin(member, LEASE, life)
+        store.release(member, store.reserve(member).token, 0)
+        assert store.finish(member, write, SECOND, life).by_default == bool(life)
+    assert deadline(store, A) == 0
+
+
+def test_a_write_that_is_given_up_while_its_file_is_reserved_leaves_the_reservation(
+    store: Expirations,
+) -> None:
+    write = store.begin(A, LEASE, 100 * SECOND)
+    token = store.reserve(A).token
+    store.abandon(A, write.token)
+    store.pledge(A, token, 1_000)
+    store.release(A, token)
+    assert deadline(store) == 1_000
+
+
+def test_a_write_that_is_given_up_takes_its_record_also_from_a_reservation(
+    store: Expirations,
+) -> None:
+    write = store.begin(A, LEASE, 100 * SECOND)
+    token = store.reserve(A).token
+    store.abandon(A, write.token)
+    store.release(A, token)
+    assert store.record(A) is None
+
+
+def test_a_write_whose_lease_has_lapsed_keeps_no_sweep_away(store: Expirations) -> None:
+    store.schedule([A], 0)
+    store.begin(A, SHORT)
+    assert claim(store).members == []
+    assert claim_later(store).members == [A]
+
+
+def test_a_write_lasts_for_as_long_as_its_lease_is_extended(store: Expirations) -> None:
+    store.schedule([A], 0)
+    lease = write_lease(store.begin(A, SECOND).token, A)
+    assert store.extend(store.shard_of(A), {lease: LEASE}) == []
+    end = time.monotonic() + 1.2
+    wait_for(lambda: time.monotonic() > end)
+    assert claim(store).members == []
+
+
+def test_a_crash_during_a_write_leaves_the_default_life_that_was_registered(
+    store: Expirations,
+) -> None:
+    store.begin(A, 1, 2 * SHORT)
+    assert claim_later(store).members == [A]
+
+
+def test_a_deadline_that_vanished_under_a_lapsed_write_is_put_back(store: Expirations) -> None:
+    write = write_that_a_sweep_ended(store)
+    finished = store.finish(A, write, MINUTE)
+    assert not finished.unbroken
+    assert now(store) + 30 * SECOND < finished.deadline == deadline(store)
+
+
+def test_nothing_is_put_back_that_was_made_permanent_under_a_lapsed_write(
+    store: Expirations,
+) -> None:
+    write = write_that_a_sweep_ended(store)
+    store.keep(A)
+    assert store.finish(A, write, MINUTE) == (0, False, False)
+
+
+def write_that_a_sweep_ended(store: Expirations) -> Begun:
+    store.schedule([A], SHORT)
+    write = store.begin(A, 1)
+    assert not write.overdue
+    settle(store, A, claim_later(store).token)
+    assert store.record(A) is None
+    return write
+
+
+def test_a_write_that_lapsed_and_was_given_up_forgets_nothing(store: Expirations) -> None:
+    write = store.begin(A, 1, 100 * SECOND)
+    wait_for(lambda: store.extend(store.shard_of(A), {write_lease(write.token, A): 1}))
+    claim(store)
+    store.abandon(A, write.token)
+    assert deadline(store)
+
+
+# -- replies that are lost
+
+
+def test_a_claim_whose_reply_was_lost_is_claimed_once(losing: tuple[Any, Proxy]) -> None:
+    store, proxy = losing
+    scheduled = store.schedule([A], 0)
+    store.claim(0, 0)
+    proxy.cuts = 1
+    found = store.claim(0, 9)
+    assert found.members == [A]
+    assert 0 <= found.late[0] <= now(store) - scheduled
+    assert settle(store, A, found.token, "no", attempts=2) == (1, 0)
+    store.schedule([B], 0)
+    proxy.cuts = 1
+    token = store.claim_one(B).token
+    settle(store, B, token)
+    assert store.record(B) is None
+
+
+def test_a_reservation_whose_reply_was_lost_is_made_once(losing: tuple[Any, Proxy]) -> None:
+    store, proxy = losing
+    scheduled = store.schedule([A], MINUTE)
+    proxy.cuts = 1
+    token, known, _ = store.reserve(A)
+    store.release(A, token)
+    assert known == deadline(store) == scheduled
+
+
+def test_a_write_whose_replies_were_lost_begins_and_ends_once(losing: tuple[Any, Proxy]) -> None:
+    store, proxy = losing
+    proxy.cuts = 1
+    write = store.begin(A, LEASE, 100 * SECOND)
+    assert write.before == 0
+    proxy.cuts = 1
+    store.abandon(A, write.token)
+    assert store.record(A) is None
+    write = store.begin(A, LEASE, 100 * SECOND)
+    proxy.cuts = 1
+    finished = store.finish(A, write, SECOND, 100 * SECOND)
+    assert finished.deadline == deadline(store) > now(store) + 50 * SECOND
+
+
+# -- the servers
+
+
+def test_sweeps_are_listed_newest_first(all_records: ExpirationStore) -> None:
     before = time.time()
     for number in range(3):
-        store.record_sweep({"deleted": number})
-    listed = store.sweeps(2)
+        all_records.record_sweep({"deleted": number})
+    listed = all_records.sweeps(2)
     assert [report["deleted"] for report in listed] == [2, 1]
     assert before - 1 < listed[0]["finished"] < time.time() + 1
 
 
-def test_processes_must_agree_on_the_number_of_shards(
-    djfs: Callable[..., None], redis_server: Any
+def test_processes_must_agree_on_the_number_of_shards_whichever_they_use(
+    djfs: Callable[..., None], redis_server: RedisServer
 ) -> None:
-    for shards in 2, 4:
-        djfs(type="memory", redis_url=redis_server.url, key_prefix="agree", shards=shards)
-        other = store_for(conf.current())
-        if shards == 2:
-            other.schedule([b"n\0a"], SECOND)
-    with pytest.raises(ConfigurationError, match=r"DJFS\['shards'\] is 4, .* over 2"):
-        other.schedule([b"n\0a"], SECOND)
+    own = {"redis_url": redis_server.url, "key_prefix": "agree"}
+    djfs(type="memory", shards=2, **own)
+    store_for(conf.current()).at("here").schedule([A, B], SECOND)
+    djfs(type="memory", shards=4, **own)
+    other = store_for(conf.current()).at("here")
+    used = {other.shard_of(b"n/%d" % number): b"n/%d" % number for number in range(99)}
+    for shard in 3, 2, 1, 0:
+        with pytest.raises(ConfigurationError, match=r"DJFS\['shards'\] is 4, .* over 2"):
+            other.schedule([used[shard]], SECOND)
+
+
+def test_records_of_another_form_are_left_alone(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="newer")
+    with redis_server.client() as client:
+        client.set("newer:{00}:format", "99 1")
+    store = store_for(conf.current())
+    here = store.at("here")
+    for call in here.counts, lambda: here.schedule([A], 1), lambda: store.places():
+        with pytest.raises(ConfigurationError, match="the form 99, and this djpyfs knows"):
+            call()
+    found, [problem] = store.waiting([here])
+    assert found == []
+    assert isinstance(problem, ConfigurationError)
+
+
+def test_a_shard_whose_records_have_another_form_is_left_alone(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="mixed", shards=2)
+    with redis_server.client() as client:
+        client.set("mixed:{01}:format", "99 2")
+    store = store_for(conf.current())
+    here = store.at("here")
+    with pytest.raises(ConfigurationError, match="the form 99, and this djpyfs knows"):
+        here.schedule([b"n/%d" % number for number in range(99)], 0)
+    _, [problem] = store.waiting([here])
+    assert isinstance(problem, ConfigurationError)
+
+
+def test_a_shard_that_cannot_be_asked_keeps_no_other_from_being_told_of(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="wrong", shards=3)
+    store = store_for(conf.current())
+    here = store.at("here")
+    here.schedule([b"n/%d" % number for number in range(99)], 0)
+    with redis_server.client() as client:
+        client.set("wrong:{01}:here:due", "no sorted set")
+    found, [problem] = store.waiting([here])
+    assert sorted(shard for _, shard in found) == [0, 2]
+    assert isinstance(problem, RecordStoreError)
 
 
 def test_a_redis_that_evicts_keys_is_refused(djfs: Callable[..., None]) -> None:
     with running_redis(**{"maxmemory-policy": "allkeys-lru"}) as server:
         djfs(type="memory", redis_url=server.url)
         with pytest.raises(ConfigurationError, match="noeviction"):
-            store_for(conf.current()).schedule([b"n\0a"], SECOND)
+            store_for(conf.current()).at("here").schedule([A], SECOND)
 
 
 def test_scripts_that_redis_has_forgotten_are_loaded_again(
-    djfs: Callable[..., None], redis_server: Any
+    redis_store: Expirations, redis_server: RedisServer
 ) -> None:
-    djfs(type="memory", redis_url=redis_server.url, key_prefix="forgotten")
-    store = store_for(conf.current())
-    for ttl in 0, 0:
-        store.schedule([b"n\0a"], ttl)
+    for _ in range(2):
+        redis_store.schedule([A], 0)
         redis_server.client().script_flush()
-        token = store.claim(0, 1, LEASE).token
+        token = redis_store.claim(0, 1).token
         redis_server.client().script_flush()
-        assert store.settle(0, token, [b"n\0a"], then=(1, LEASE)).claim
+        assert redis_store.settle(0, token, Verdict(done=[A]), limit=1).claim
 
 
-def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_through(
+def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_and_what_has_begun_through(
     djfs: Callable[..., None],
 ) -> None:
     with running_redis() as server:
         djfs(type="memory", redis_url=server.url)
-        store = store_for(conf.current())
-        store.schedule([b"n\0a"], 0)
+        store = store_for(conf.current()).at("here")
+        store.schedule([A, b"n/removed"], 0)
+        write = store.begin(B, LEASE, MINUTE)
         server.client().config_set("maxmemory", "1")
         with pytest.raises(RecordStoreError, match="full"):
-            store.schedule([b"n\0b"], 0)
-        server.client().delete("djpyfs:shards")
+            store.schedule([B], 0)
+        server.client().delete("djpyfs:{00}:format")
         expirations.close_all()  # as a worker that has just started
-        store = store_for(conf.current())
-        found = store.claim(0, 10, LEASE)
-        store.settle(0, found.token, found.members)
-        assert store.deadline(b"n\0a")[1] == 0
+        store = store_for(conf.current()).at("here")
+        token = store.reserve(b"n/removed").token
+        store.pledge(b"n/removed", token, 0)
+        store.release(b"n/removed", token)
+        found = store.claim(0, 10)
+        store.settle(0, found.token, Verdict(done=[*found.members]))
+        assert found.members == [A]
+        assert store.finish(B, write, SECOND, MINUTE).by_default
+        assert store.deadlines([A, b"n/removed"])[1] == [0, 0]
 
 
 FORK = """
@@ -613,13 +1253,13 @@ class Slow(list):
         go_on.wait()
         return super().__iter__()
 
-schedule = lambda: store_for(conf.current()).schedule(Slow([b"n\\0a"]), 1)
+schedule = lambda: store_for(conf.current()).at("here").schedule(Slow([b"n/a"]), 1)
 threading.Thread(target=schedule).start()
 inside.wait()
 child = os.fork()
 if not child:
     signal.alarm(30)
-    store_for(conf.current()).schedule([b"n\\0b"], 1)
+    store_for(conf.current()).at("here").schedule([b"n/b"], 1)
     os._exit(0)
 status = os.waitpid(child, 0)[1]
 go_on.set()

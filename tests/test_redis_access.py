@@ -22,7 +22,7 @@ from redis.retry import Retry
 from djpyfs import RecordStoreUnavailable, get_filesystem
 from djpyfs.conf import SECOND
 from djpyfs.errors import RecordStoreError
-from djpyfs.expirations import Backoff, ExpirationStore
+from djpyfs.expirations import Backoff, Expirations, ExpirationStore, State, Verdict, find
 from djpyfs.expirations.redis_store import RedisStore
 from tests.servers import HOST, RedisServer, free_port, installed, wait_for
 from tests.services import Service, run_client
@@ -127,10 +127,10 @@ def test_the_whole_service_runs_with_it(
     server: RedisServer, url: str, tmp_path: Path, denied: Callable[[], list[str]]
 ) -> None:
     service = Service(tmp_path, server, redis_url=url)
-    files = tmp_path / "files" / "disk"
+    files = tmp_path / "files"
     with service.process("worker"), service.process("flower"), service.process("beat"):
         run_client(CLIENT, service.environ(one_shot=True))
-        wait_for(lambda: not list(files.iterdir()) or denied(), 60, "both deletions")
+        wait_for(lambda: not list(files.glob("disk/*")) or denied(), 60, "both deletions")
         wait_for(lambda: any(answering(service)) or denied(), 60, "the worker in Flower")
         queues = service.flower("queues/length")["active_queues"]
         assert "djpyfs.sweep" in {queue["name"] for queue in queues}
@@ -149,51 +149,81 @@ def answering(service: Service) -> list[Any]:
     return []
 
 
-A, B, HOUR, LEASE = b"plots\0a", b"plots\0b", 3_600 * SECOND, SECOND // 100
+A, B, HOUR, LEASE = b"plots/a", b"plots/b", 3_600 * SECOND, SECOND // 100
 
 
-def claim(store: ExpirationStore) -> int:
-    """Claim two members at least; return the token."""
+def claim(store: Expirations) -> int:
+    """Claim two members at least, where one lapsed before; return the token."""
+    store.schedule([A], 0)
+    token = store.claim_one(A).token
+    wait_for(lambda: store.counts().overdue)
     store.schedule([A, B], 0)
-    return store.claim(0, 1_000, LEASE).token
+    token = store.claim(0, 1_000).token
+    wait_for(lambda: store.counts().overdue)
+    store.schedule([A, B], 0)
+    return store.claim(0, 1_000).token or token
 
 
-def settle(store: ExpirationStore) -> None:
+def settle(store: Expirations) -> None:
     """Settle a claim in every way there is, and leave a member that is set aside."""
-    broken, totals = [(B, "why")], {"deleted": 1}
-    store.settle(0, claim(store), None, tally=totals)
-    failures = [(A, "why")]
-    store.settle(0, claim(store), [], failures, Backoff(2), broken, {1: [B]}, (1, LEASE), totals)
+    totals = {"deleted": 1}
+    store.settle(0, claim(store), Verdict(done=[A], excused=[B]), tally=totals)
+    put_off = {(1, State.HELD): [A], (0, State.DUE): [B]}
+    store.settle(0, claim(store), Verdict(put_off=put_off))
+    verdict = Verdict(failures=[(A, "why")], broken=[(B, "why")])
+    store.settle(0, claim(store), verdict, Backoff(2), 1, totals)
 
 
-def after_settling(verb: str, *arguments: Any) -> Callable[[ExpirationStore], object]:
-    def call(store: ExpirationStore) -> object:
+def after_settling(verb: str, *arguments: Any) -> Callable[[Expirations], object]:
+    def call(store: Expirations) -> object:
         settle(store)
         return getattr(store, verb)(*arguments)
 
     return call
 
 
-VERBS: dict[str, Callable[[ExpirationStore], object]] = {
+def write(store: Expirations, ttl: int) -> None:
+    """Write what has a deadline and what has none, to the end and not."""
+    store.schedule([A], ttl)
+    for member in A, B, B:
+        first, other = (store.begin(member, HOUR, HOUR) for _ in range(2))
+        store.finish(member, first, SECOND, HOUR)
+        store.abandon(member, other.token)
+        store.keep(member)
+    store.begin(A, 1)
+
+
+def reserve(store: Expirations) -> None:
+    """Reserve a member, and end that in every way."""
+    for deadline in None, 0, HOUR:
+        token = store.reserve(A).token
+        store.pledge(A, token, HOUR)
+        store.pledge(A, token, 0)
+        store.release(A, token, deadline)
+    store.reserve(A)
+
+
+VERBS: dict[str, Callable[[Expirations], object]] = {
     "schedule": lambda store: store.schedule([A, B], HOUR),
-    "cancel": lambda store: store.cancel(A),
-    "place": lambda store: store.place(A, store.deadline(A)[0] + HOUR),
-    "touch": lambda store: store.touch(A, SECOND, HOUR),
-    "carry": lambda store: (store.schedule([A], HOUR), store.carry(A, B)),
-    "reserve": lambda store: store.reserve(A, LEASE),
-    "acknowledge": lambda store: store.acknowledge(A, claim(store)),
+    "keep": lambda store: store.keep(A),
+    "begin": lambda store: write(store, HOUR),
+    "finish": lambda store: write(store, 0),
+    "abandon": lambda store: store.abandon(A, store.begin(A, HOUR, HOUR).token),
+    "reserve": reserve,
+    "pledge": reserve,
+    "release": reserve,
+    "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store): HOUR}),
+    "place_at": lambda store: store.place_at(A, store.deadline(A)[0] + HOUR),
     "shard_of": lambda store: store.shard_of(A),
     "deadline": lambda store: store.deadline(A),
-    "deadlines": lambda store: store.deadlines([A, B]),
+    "deadlines": after_settling("deadlines", [A, B]),
     "renew": lambda store: (store.schedule([A], HOUR), store.renew(A, 2 * HOUR)),
     "issue_ticket": lambda store: store.issue_ticket(A, "one", 1, store.deadline(A)[0] + HOUR),
     "use_ticket": lambda store: (VERBS["issue_ticket"](store), store.use_ticket(A, "one")),
     "claim": claim,
-    "claim_one": lambda store: (store.schedule([A], 0), store.claim_one(A, LEASE)),
+    "claim_one": lambda store: (store.schedule([A], 0), store.claim_one(A)),
     "settle": settle,
-    "keeps_records_on_disk": lambda store: store.keeps_records_on_disk(),
-    "find": after_settling("find", b"plots", 1_000, 1_000, b"a"),
-    "adopt": lambda store: store.adopt({b"plots\0c": store.deadline(A)[0] + HOUR}),
+    "adopt": lambda store: store.adopt({b"plots/c": store.deadline(A)[0] + HOUR}),
     "counts": after_settling("counts"),
     "earliest": after_settling("earliest", 10),
     "due_between": after_settling("due_between", [0, HOUR, 2 * HOUR]),
@@ -201,20 +231,38 @@ VERBS: dict[str, Callable[[ExpirationStore], object]] = {
     "set_aside": after_settling("set_aside", b"plots"),
     "retry": after_settling("retry", [B]),
     "forget": after_settling("forget", [B]),
+    "scan": lambda store: find(store.scan(b"plots", b"a"), 1_000, 1_000),
+}
+OF_ALL: dict[str, Callable[[RedisStore], object]] = {
+    "at": lambda store: store.at("here"),
+    "introduce": lambda store: store.introduce("here", "/files"),
+    "places": lambda store: store.places(),
+    "waiting": lambda store: store.waiting([store.at("here")]),
+    "keeps_records_on_disk": lambda store: store.keeps_records_on_disk(),
     "record_sweep": lambda store: store.record_sweep({"deleted": 1}, {"deleted": 1}),
     "sweeps": lambda store: store.sweeps(10),
-    "totals": after_settling("totals"),
+    "totals": lambda store: store.totals(),
     "close": lambda store: store.close(),
-    "scan": lambda store: list(store.scan(b"plots", b"a")),
 }
 
 
-@pytest.mark.parametrize("verb", [verb for verb in vars(ExpirationStore) if verb[0] != "_"])
+def verbs(kind: type[object]) -> list[str]:
+    return [name for name, verb in vars(kind).items() if name[0] != "_" and callable(verb)]
+
+
+@pytest.mark.parametrize("verb", verbs(Expirations))
+def test_every_verb_of_the_records_is_permitted(
+    store: RedisStore, verb: str, denied: Callable[[], list[str]]
+) -> None:
+    VERBS[verb](store.at("here", LEASE))
+    assert denied() == []
+
+
+@pytest.mark.parametrize("verb", verbs(ExpirationStore))
 def test_every_verb_of_the_record_store_is_permitted(
     store: RedisStore, verb: str, denied: Callable[[], list[str]]
 ) -> None:
-    if verb != "shards":
-        VERBS[verb](store)
+    OF_ALL[verb](store)
     assert denied() == []
 
 
@@ -223,7 +271,7 @@ def test_waiting_for_replicas_is_permitted(url: str, denied: Callable[[], list[s
         contextlib.closing(RedisStore(url, "djpyfs", 1, wait_replicas=1)) as store,
         pytest.raises(RecordStoreUnavailable, match="only 0 of the 1 replicas"),
     ):
-        store.schedule([A], HOUR)
+        store.at("here").schedule([A], HOUR)
     assert denied() == []
 
 
@@ -244,7 +292,7 @@ def test_what_is_refused_is_told_and_not_taken_for_being_away(url: str) -> None:
         contextlib.closing(RedisStore(url, "other", 1)) as store,
         pytest.raises(RecordStoreError, match=r"refused: .*permission") as caught,
     ):
-        store.schedule([A], HOUR)
+        store.at("here").schedule([A], HOUR)
     assert type(caught.value) is RecordStoreError
     assert "secret" not in str(caught.value)
 
@@ -257,7 +305,7 @@ def test_a_password_that_is_refused_is_not_tried_again(
         contextlib.closing(RedisStore(patient, "djpyfs", 1)) as store,
         pytest.raises(RecordStoreUnavailable),
     ):
-        store.deadline(A)
+        store.at("here").deadline(A)
     assert len(denied()) == 1
 
 

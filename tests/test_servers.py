@@ -17,7 +17,7 @@ from django.core.checks import run_checks
 from djpyfs import ConfigurationError, RecordStoreUnavailable, conf
 from djpyfs.conf import SECOND
 from djpyfs.errors import RecordStoreError
-from djpyfs.expirations import ExpirationStore, store_for
+from djpyfs.expirations import Backoff, Expirations, Verdict, store_for
 from djpyfs.expirations.servers import address_of
 from tests.servers import HOST, RedisCluster, RedisServer, SentinelSet, free_port, running_redis
 
@@ -26,10 +26,10 @@ LEASE = 30 * SECOND
 
 
 @pytest.fixture
-def store_at(djfs: Callable[..., None]) -> Callable[..., ExpirationStore]:
-    def made(url: str, **djfs_: Any) -> ExpirationStore:
+def store_at(djfs: Callable[..., None]) -> Callable[..., Expirations]:
+    def made(url: str, **djfs_: Any) -> Expirations:
         djfs(type="memory", redis_url=url, **djfs_)
-        return store_for(conf.current())
+        return store_for(conf.current()).at("here", LEASE)
 
     return made
 
@@ -85,7 +85,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("url", "cure"), WRONG, ids=[cure for _, cure in WRONG])
 def test_a_wrong_address_is_told_without_the_password(
-    store_at: Callable[..., ExpirationStore], url: str, cure: str
+    store_at: Callable[..., Expirations], url: str, cure: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=cure) as raised:
         store_at(url)
@@ -101,7 +101,7 @@ FORMS_AWAY = [
 
 
 def test_what_is_away_is_one_error_in_time_and_without_the_password(
-    store_at: Callable[..., ExpirationStore],
+    store_at: Callable[..., Expirations],
 ) -> None:
     with socket.socket() as refuses, socket.socket() as hangs, ThreadPoolExecutor(64) as at_once:
         for server in refuses, hangs:
@@ -112,7 +112,7 @@ def test_what_is_away_is_one_error_in_time_and_without_the_password(
             store_at(form.format(s=SECRET, h=HOST, p=p)) for form in FORMS_AWAY for p in ports
         ]
         start = time.monotonic()
-        tries = [at_once.submit(store.schedule, [b"n\0a"], SECOND) for store in stores * 15]
+        tries = [at_once.submit(store.schedule, [b"n/a"], SECOND) for store in stores * 15]
         errors = [tried.exception() for tried in tries]
         assert time.monotonic() - start < 20  # on a machine that is busy; it is 5 s for one call
     for error in errors:
@@ -122,27 +122,27 @@ def test_what_is_away_is_one_error_in_time_and_without_the_password(
 
 
 def test_a_node_of_a_cluster_is_told_from_a_server_of_its_own(
-    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+    store_at: Callable[..., Expirations], redis_cluster: RedisCluster
 ) -> None:
     node = next(node for node in redis_cluster.nodes if node not in redis_cluster.masters())
     with pytest.raises(RecordStoreError, match=r"redis\+cluster://"):
-        store_at(node.url).schedule([b"n\0a"], SECOND)
+        store_at(node.url).schedule([b"n/a"], SECOND)
 
 
 def test_a_server_of_its_own_is_told_from_a_cluster(
-    store_at: Callable[..., ExpirationStore], redis_server: RedisServer
+    store_at: Callable[..., Expirations], redis_server: RedisServer
 ) -> None:
     url = redis_server.url.replace("redis://", "redis+cluster://")
     with pytest.raises(RecordStoreError, match="cluster support disabled"):
-        store_at(url).schedule([b"n\0a"], SECOND)
+        store_at(url).schedule([b"n/a"], SECOND)
 
 
 def test_one_node_of_a_cluster_leads_to_the_others(
-    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+    store_at: Callable[..., Expirations], redis_cluster: RedisCluster
 ) -> None:
     url = f"redis+cluster://{HOST}:{free_port()},{HOST}:{redis_cluster.nodes[5].port}"
     store = store_at(url, key_prefix="leads", shards=9)
-    members = [b"n\0%d" % number for number in range(100)]
+    members = [b"n/%d" % number for number in range(100)]
     store.schedule(members, SECOND)
     assert store.counts().tracked == 100
     owners = {redis_cluster.master(b"{%02d}" % shard).port for shard in store.shards}
@@ -150,11 +150,11 @@ def test_one_node_of_a_cluster_leads_to_the_others(
 
 
 def test_a_slot_that_moves_is_followed(
-    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+    store_at: Callable[..., Expirations], redis_cluster: RedisCluster
 ) -> None:
     store = store_at(redis_cluster.url, key_prefix="moving")
-    deadline = store.schedule([b"n\0a"], 100 * SECOND)
-    say, key = redis_cluster.say, b"moving:{00}:due"
+    deadline = store.schedule([b"n/a"], 100 * SECOND)
+    say, key = redis_cluster.say, b"moving:{00}:here:due"
     source = redis_cluster.master(key)
     target = next(node for node in redis_cluster.masters() if node is not source)
     with source.client() as client:
@@ -168,46 +168,46 @@ def test_a_slot_that_moves_is_followed(
             client.execute_command("MIGRATE", HOST, taker.port, "", 0, 5_000, "KEYS", *keys)
         for node in (taker, giver):
             say(node, "SETSLOT", slot, "NODE", names[1])
-        assert store.deadline(b"n\0a")[1] == deadline
+        assert store.deadline(b"n/a")[1] == deadline
         assert store.counts().tracked == 1
 
 
 def test_a_replica_that_takes_over_is_followed(
-    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+    store_at: Callable[..., Expirations], redis_cluster: RedisCluster
 ) -> None:
     store = store_at(redis_cluster.url, key_prefix="following", wait_replicas=1)
-    key = b"following:{00}:due"
-    deadline = store.schedule([b"n\0a"], 100 * SECOND)
+    key = b"following:{00}:here:due"
+    deadline = store.schedule([b"n/a"], 100 * SECOND)
     old = redis_cluster.master(key)
     redis_cluster.hand_over(key)
     redis_cluster.take_back(old)  # who is to confirm what follows
-    assert store.schedule([b"n\0a"], 200 * SECOND) > deadline
-    assert store.deadline(b"n\0a")[1] > deadline
+    assert store.schedule([b"n/a"], 200 * SECOND) > deadline
+    assert store.deadline(b"n/a")[1] > deadline
 
 
 def test_no_time_is_lost_on_more_than_one_connection_to_a_master_that_froze(
-    store_at: Callable[..., ExpirationStore], sentinels: SentinelSet
+    store_at: Callable[..., Expirations], sentinels: SentinelSet
 ) -> None:
     store = store_at(sentinels.url, key_prefix="frozen")
-    store.schedule([b"n\0a"], SECOND)
+    store.schedule([b"n/a"], SECOND)
     frozen = sentinels.master()
     with frozen.client() as client, ThreadPoolExecutor(9) as at_once:  # a connection for each
         client.client_pause(500)
-        list(at_once.map(lambda _: store.schedule([b"n\0a"], SECOND), range(9)))
+        list(at_once.map(lambda _: store.schedule([b"n/a"], SECOND), range(9)))
     frozen.send(signal.SIGSTOP)
     try:
         sentinels.hand_over()
-        assert store.schedule([b"n\0a"], SECOND)
+        assert store.schedule([b"n/a"], SECOND)
     finally:
         frozen.send(signal.SIGCONT)
         sentinels.take_back(frozen)
 
 
 def test_scripts_that_the_nodes_have_forgotten_are_loaded_again(
-    store_at: Callable[..., ExpirationStore], redis_cluster: RedisCluster
+    store_at: Callable[..., Expirations], redis_cluster: RedisCluster
 ) -> None:
     store = store_at(redis_cluster.url, key_prefix="forgotten", shards=6)
-    members = [b"n\0%d" % number for number in range(50)]
+    members = [b"n/%d" % number for number in range(50)]
     for _ in range(2):
         store.schedule(members, 0)
         for node in redis_cluster.masters():
@@ -220,29 +220,32 @@ def test_scripts_that_the_nodes_have_forgotten_are_loaded_again(
 
 
 def test_a_change_that_no_replica_confirms_is_an_error_and_so_is_a_claim(
-    store_at: Callable[..., ExpirationStore], redis_server: RedisServer
+    store_at: Callable[..., Expirations], redis_server: RedisServer
 ) -> None:
     unconfirmed = store_at(redis_server.url, key_prefix="confirm")
     confirmed = store_at(redis_server.url, key_prefix="confirm", wait_replicas=1)
-    member = b"n\0a"
-    unconfirmed.schedule([member], 0)
+    member = b"n/a"
     verbs: list[Callable[[], Any]] = [
-        lambda: confirmed.schedule([member], SECOND),
-        lambda: confirmed.claim(0, 1, LEASE),
+        lambda: confirmed.schedule([member], 0),
+        lambda: confirmed.claim(0, 1),
+        lambda: confirmed.claim_one(member),
+        lambda: confirmed.settle(0, 1, Verdict(), limit=1),
     ]
     for verb in verbs:
         with pytest.raises(RecordStoreUnavailable, match=r"only 0 of the 1 replicas.*try again"):
             verb()
-    assert confirmed.counts().claimed == 1, "what only reads needs nobody to confirm it"
+        counts = confirmed.counts()  # what only reads needs nobody to confirm it
+        assert (counts.overdue, counts.claimed) == (1, 0), "nobody is at what was not confirmed"
+    assert unconfirmed.claim(0, 9, Backoff(1)).members == [member]
 
 
 def test_a_master_that_wants_replicas_and_has_none_is_away(
-    store_at: Callable[..., ExpirationStore],
+    store_at: Callable[..., Expirations],
 ) -> None:
     with running_redis(**{"min-replicas-to-write": "1"}) as server:
         store = store_at(server.url)
         with pytest.raises(RecordStoreUnavailable, match="NOREPLICAS"):
-            store.schedule([b"n\0a"], SECOND)
+            store.schedule([b"n/a"], SECOND)
 
 
 # -- Celery
@@ -251,7 +254,7 @@ def test_a_master_that_wants_replicas_and_has_none_is_away(
 def test_behind_sentinels_celery_finds_its_queues_and_results_too(
     djfs: Callable[..., None], sentinels: SentinelSet
 ) -> None:
-    from djpyfs_tasks.celery import SWEEPS, make_app
+    from djpyfs_tasks.celery import make_app
 
     hosts = [("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]
     djfs(type="memory", redis_url=sentinels.url.replace("/0", "/7"))
@@ -261,7 +264,7 @@ def test_behind_sentinels_celery_finds_its_queues_and_results_too(
     backend.client.set("result", 5)
     assert app.conf.broker_url == ";".join(f"sentinel://{host}:{port}/7" for host, port in hosts)
     with redis.Redis(host=HOST, port=sentinels.master().port, db=7) as client:
-        assert client.llen(SWEEPS) == 1
+        assert client.llen("djpyfs.sweep") == 1
         assert client.get("result") == b"5"
         client.flushdb()
     app.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -426,3 +427,33 @@ print("done")
 
 def test_fields_of_a_model_keep_their_files_in_it() -> None:
     assert python(MODEL).communicate(timeout=60)[0] == b"done\n"
+
+
+def test_what_is_saved_in_place_of_a_file_keeps_its_deadline_however_long_it_takes(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records)
+    storage = ExpiringStorage("uploads", allow_overwrite=True)
+    storage.save("a", ContentFile(b"old"))
+    get_filesystem("uploads").expire("a", 0.2)
+
+    class Slow(ContentFile):  # type: ignore[type-arg]
+        def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+            time.sleep(0.5)
+            assert expire_objects().deleted == 0
+            yield b"new"
+
+    storage.save("a", Slow(b"new"))
+    assert get_filesystem("uploads").expiration("a")
+    assert storage.open("a").read() == b"new"
+
+
+def test_a_life_of_a_storage_that_a_stricter_policy_forbids_stores_nothing(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="memory", namespaces={"c/d": {"max_ttl": 100}})
+    for overwrite in False, True:
+        storage = ExpiringStorage("c", default_ttl=5_000, allow_overwrite=overwrite)
+        with pytest.raises(InvalidLifetime, match="max_ttl"):
+            storage.save("d/f", ContentFile(b"new"))
+        assert not storage.exists("d/f")

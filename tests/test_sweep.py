@@ -25,11 +25,15 @@ from djpyfs import (
 )
 from djpyfs.backends import Lease, Outcome, backend_for
 from djpyfs.backends.memory import MemoryBackend
+from djpyfs.conf import SECOND
+from djpyfs.expirations import LIVE, State
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status, tracked_file
 from djpyfs.names import Entry
+from djpyfs.signals import files_expired
 from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
 from tests.faults.proxy import Proxy
-from tests.servers import RedisServer
+from tests.servers import RedisServer, wait_for
 
 
 class BrittleFS(MemoryFS):
@@ -56,6 +60,9 @@ class AwayBackend(MemoryBackend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         type(self).asked += 1
         raise RemoteConnectionError
+
+    def answers(self) -> bool:
+        return False
 
 
 class BusyBackend(MemoryBackend):
@@ -215,12 +222,13 @@ def test_a_back_end_that_cannot_be_made_does_not_stop_the_others(
     djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
 ) -> None:
     records = {"redis_url": redis_server.url, "key_prefix": "unmade", "max_attempts": 1}
-    djfs(type="memory", **records)
+    files = {"type": "osfs", "directory_root": tmp_path}
+    djfs(**files, **records)
     get_filesystem("exports").expire("a", 0)
-    get_filesystem("plots").expire("a", 0)
-    djfs(type="memory", **records, namespaces={"exports": {"type": "osfs"}})
+    fill(get_filesystem("plots"), "a")
+    djfs(**files, **records, namespaces={"exports": {"type": "s3fs", "bucket": ""}})
     report = expire_objects()
-    assert (report.missing, report.failed, report.postponed) == (1, 0, 1)
+    assert (report.deleted, report.missing, report.failed) == (1, 1, 0)
 
 
 def test_directories_that_a_sweep_empties_are_pruned(disk: ExpiringFS, tmp_path: Path) -> None:
@@ -321,8 +329,9 @@ def test_a_server_that_cannot_be_reached_is_asked_for_one_file_of_a_batch(
 def test_a_back_end_that_was_away_is_asked_after_the_others(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
+    late = {"type": "tests.test_sweep.LateBackend"}
     away = {"type": "tests.test_sweep.AwayBackend", "bucket": records["key_prefix"]}
-    djfs(type="tests.test_sweep.LateBackend", namespaces={"exports": away}, **records)
+    djfs(**away, namespaces={"plots": late}, **records)
     AwayBackend.asked = 0
     for was_asked_before in 1, 1:
         fill(get_filesystem("exports"), f"a{was_asked_before}")
@@ -340,9 +349,11 @@ def test_files_of_a_disk_that_is_not_mounted_are_put_off_and_not_missing(
     (tmp_path / "files").rename(tmp_path / "unmounted")
     if mount_point:
         (tmp_path / "files").mkdir()
-    report = expire_objects()
-    assert (report.postponed, report.missing, report.failed) == (2, 0, 0)
-    assert disk.expiration("x")
+    assert expire_objects() == SweepReport(duration=ANY)
+    if mount_point:
+        (tmp_path / "files").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "files")
+    assert expire_objects().deleted == 2
 
 
 def test_a_namespace_that_is_gone_while_others_are_there_has_no_files(
@@ -376,9 +387,10 @@ def test_a_broken_record_is_set_aside_alone_and_at_once(
     disk: ExpiringFS, redis_server: RedisServer, settings: Any
 ) -> None:
     fill(disk, "x")
-    broken = [b"no NUL", b"plots\0../x", b"plots\0/x", b"plots\0", b"\xff\xfe\0x", b"a\0b\0c"]
-    key = f"{settings.DJFS['key_prefix']}:{{00}}:due"
-    redis_server.client().zadd(key, dict.fromkeys(broken, 1))
+    broken = [b"no slash", b"plots/../x", b"plots//x", b"plots/", b"\xff\xfe/x", b"a/b\0c"]
+    client = redis_server.client()
+    [key] = client.keys(f"{settings.DJFS['key_prefix']}:*:due")
+    client.zadd(key, dict.fromkeys(broken, 1))
     report = expire_objects()
     assert (report.deleted, report.failed, report.set_aside) == (1, len(broken), len(broken))
 
@@ -411,7 +423,7 @@ def test_a_lease_counts_from_before_the_claim_was_sent_and_ends_early(
     expirations.close_all()
     proxy.stop()
     assert len(LeaseNotingBackend.left) == 3
-    assert max(LeaseNotingBackend.left) < 10 - 1 - 0.4
+    assert max(LeaseNotingBackend.left) < LIVE / SECOND - 0.18 - 0.4
 
 
 class EndingLease:
@@ -447,3 +459,137 @@ def test_an_idle_sweep_is_one_round_trip_per_shard(
         before = redis_server.commands()
         expire_objects()
         assert redis_server.commands() - before == shards + 1  # the count itself is one more
+
+
+class SilentBackend(MemoryBackend):
+    """A back-end that does not answer for files whose names begin with ``bad``."""
+
+    late = 0.3
+    is_out = False
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        silent = [entry for entry in entries if entry.path.startswith("bad")]
+        outcome = super().delete([entry for entry in entries if entry not in silent], lease)
+        outcome.unanswered += [(entry, "no answer") for entry in silent]
+        return outcome
+
+    def answers(self) -> bool:
+        return not self.is_out
+
+
+def test_what_was_not_answered_stays_claimed_and_counts_as_an_attempt(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_sweep.SilentBackend", max_attempts=2, **records)
+    fill(get_filesystem("plots"), "bad", "good")
+    report = expire_objects()
+    assert (report.deleted, report.retried, report.postponed) == (1, 1, 0)
+    waits = tracked_file("plots", "bad")
+    assert waits is not None
+    assert waits.state is State.CLAIMED
+    wait_for(lambda: expire_objects().retried == 1)
+
+    def is_set_aside() -> bool:
+        expire_objects()
+        return status().set_aside == 1
+
+    wait_for(is_set_aside)
+
+
+class WrongBackend(MemoryBackend):
+    """A back-end with a mistake in it."""
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        raise ZeroDivisionError
+
+
+def test_a_back_end_that_fails_as_a_whole_stops_no_other(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    wrong = {"type": "tests.test_sweep.WrongBackend"}
+    djfs(type="memory", namespaces={"exports": wrong}, **records)
+    fill(get_filesystem("exports"), "a")
+    fill(get_filesystem("plots"), "a")
+    report = expire_objects()
+    assert (report.deleted, report.retried) == (1, 1)
+
+
+def test_what_was_not_answered_in_an_outage_costs_no_attempt(
+    djfs: Callable[..., None], records: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    djfs(type="tests.test_sweep.SilentBackend", max_attempts=1, **records)
+    monkeypatch.setattr(SilentBackend, "is_out", True)
+    fill(get_filesystem("plots"), "bad")
+    assert expire_objects().postponed == 1
+    wait_for(lambda: expire_objects().postponed == 1)
+    assert status().set_aside == 0
+
+
+def test_nothing_is_claimed_while_receivers_run(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", batch_size=1, **records)
+    fill(get_filesystem("plots"), "a", "b")
+    claimed: list[int] = []
+
+    def receive(**_: Any) -> None:
+        claimed.append(status().claimed)
+
+    files_expired.connect(receive)
+    try:
+        assert expire_objects().deleted == 2
+    finally:
+        files_expired.disconnect(receive)
+    assert claimed == [0, 0]
+
+
+def test_one_shard_that_cannot_be_asked_stops_no_other(
+    disk: ExpiringFS, settings: Any, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.DJFS = {**settings.DJFS, "shards": 4}
+    plots = get_filesystem("plots")
+    fill(plots, *map(str, range(40)))
+    client = redis_server.client()
+    key = sorted(client.keys(f"{settings.DJFS['key_prefix']}:*:due"))[2]
+    lost = client.zcard(key)
+    client.delete(key)
+    client.set(key, "of the wrong type")
+    report = expire_objects()
+    assert (report.deleted, report.unreachable) == (40 - lost, 1)
+    assert "a shard cannot be swept" in caplog.text
+
+
+class BreakingBackend(MemoryBackend):
+    """A back-end that breaks the shard of the files that it deletes first."""
+
+    break_: Callable[[], object] | None = None
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        if self.break_:
+            breaking, type(self).break_ = self.break_, None
+            breaking()
+        return super().delete(entries, lease)
+
+
+def test_a_shard_that_breaks_in_the_middle_stops_no_other(
+    djfs: Callable[..., None], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    djfs(
+        type="tests.test_sweep.BreakingBackend",
+        redis_url=redis_server.url,
+        key_prefix="breaking",
+        shards=2,
+    )
+    fill(get_filesystem("plots"), *map(str, range(20)))
+    client = redis_server.client()
+
+    def break_the_first() -> None:
+        [key] = client.keys("breaking:{00}:*:claimed")
+        client.delete(key)
+        client.set(key, "of the wrong type")
+
+    monkeypatch.setattr(BreakingBackend, "break_", staticmethod(break_the_first))
+    report = expire_objects()
+    assert report.unreachable == 1
+    assert report.deleted == 20
+    assert not client.keys("breaking:{01}:*:due")

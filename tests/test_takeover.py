@@ -13,10 +13,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
-from djpyfs import conf, expire_objects, get_filesystem, inspection
+from djpyfs import expire_objects, get_filesystem, inspection
 from djpyfs.errors import TableUnreadable
-from djpyfs.expirations import store_for
 from djpyfs.takeover import TakeOver, take_over
+from tests.conftest import counted
 from tests.servers import RedisServer
 from tests.test_commands import manage
 
@@ -116,7 +116,7 @@ def test_names_that_are_refused_are_listed_and_skipped(table: Table, name: tuple
     [refused] = report.refused
     assert (refused.namespace, refused.path) == name
     assert refused.reason
-    assert store_for(conf.current()).counts().tracked == 1
+    assert counted().tracked == 1
 
 
 def test_many_rows_come_in_batches(table: Table) -> None:
@@ -153,11 +153,12 @@ def test_moments_without_a_time_zone_are_those_of_the_database(
 
 
 def test_the_command_takes_over_any_database(
-    database: BaseDatabaseWrapper, redis_server: RedisServer
+    database: BaseDatabaseWrapper, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     filled(database, ("plots", "a", True, LATER), ("..", "a\x1b", True, LATER))
     old = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(database.settings_dict["NAME"])}
-    djfs = {"type": "memory", "redis_url": redis_server.url, "key_prefix": "takeover"}
+    files = {"type": "osfs", "directory_root": str(tmp_path)}
+    djfs = {**files, "redis_url": redis_server.url, "key_prefix": "takeover"}
     databases = {"default": {}, "old": old}
     done = manage(djfs, "import", "--database", "old", "--format", "json", DATABASES=databases)
     assert done.returncode == 1

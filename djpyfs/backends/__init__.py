@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
@@ -17,8 +17,8 @@ from django.views.debug import SafeExceptionReporterFilter
 from fs.base import FS
 from fs.errors import CreateFailed, RemoteConnectionError, ResourceNotFound
 
-from ..conf import SECOND, Placement, Settings
-from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend, printable
+from ..conf import Placement, Settings
+from ..errors import BackendUnavailable, UnknownBackend, printable
 from ..names import Entry
 
 BUILT_IN = {
@@ -69,6 +69,11 @@ class Outcome:
     #: claim lasts until that can no longer happen.
     unanswered: list[tuple[Entry, str]] = field(default_factory=list)
 
+    def add(self, other: Outcome) -> None:
+        """Add what became of other entries."""
+        for own in fields(self):
+            getattr(self, own.name).extend(getattr(other, own.name))
+
 
 class Backend(ABC):
     """The base of every back-end; threads share one instance.
@@ -87,8 +92,6 @@ class Backend(ABC):
     files_per_request: ClassVar[int] = 1
     #: Seconds after which a deletion that was sent and not answered can no longer act.
     late: ClassVar[float] = 0
-    #: Seconds that one deletion may take; under a shorter lease nothing could ever be deleted.
-    longest_deletion: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
 
@@ -304,25 +307,14 @@ _lock = Lock()
 def backend_for(settings: Settings, namespace: str) -> Backend:
     """Return the back-end for a namespace, the same one for the same options.
 
-    Raises `UnknownBackend`, or `ConfigurationError` for options or a lease that do not fit.
+    Raises `UnknownBackend`, or `ConfigurationError` for options that do not fit.
     """
     return backend_at(settings, settings.policy_for(namespace).placement)
 
 
 def backend_at(settings: Settings, placement: Placement) -> Backend:
     """Return the back-end for a placement; raises as `backend_for` does."""
-    backend = _backends.get(placement) or _made(placement)
-    if usable_lease(settings.lease) < backend.longest_deletion:
-        raise ConfigurationError(
-            f"DJFS['lease'] is {settings.lease / SECOND:g} s, but one deletion on "
-            f"{placement.type!r} may take {backend.longest_deletion:g} s: use 30 s"
-        )
-    return backend
-
-
-def usable_lease(lease: int) -> float:
-    """Return the seconds of a ``lease`` (µs) in which its holder may act: it stops early."""
-    return lease / SECOND - min(1.0, lease / SECOND / 10)
+    return _backends.get(placement) or _made(placement)
 
 
 def _made(placement: Placement) -> Backend:

@@ -35,7 +35,7 @@ from .osfs import DiskBackend
 from .spool import SpoolingFS, Turns
 
 READ_ONLY = ("zip", "tar")
-LATE = 60  # s, after which no server on the way carries out what was asked for
+LATE = 30  # s, after which no server on the way carries out what was asked for
 CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
 
 

@@ -42,7 +42,7 @@ NO_DIRECTORY = (
 )
 DIRECTORIES_REMEMBERED = 1_000
 DIRECTORIES_MADE = 10_000
-LATE = 60  # s, after which no server on the way carries out what was asked for
+LATE = 30  # s, after which no server on the way carries out what was asked for
 
 
 class DjpyfsStorage(Storage):

@@ -45,6 +45,7 @@ class Unfinished:
             raise
         self.directory = directory
         self._published = False
+        self._owner = os.getpid()
 
     def publish(self, directory: int, name: str, replace: bool = True) -> None:
         """Let the file appear under a name, all at once.
@@ -62,8 +63,8 @@ class Unfinished:
         self._published = True
 
     def close(self) -> None:
-        """Close it, and remove what was not published."""
-        if not self._published:
+        """Close it, and remove what was not published, unless that is the parent's to do."""
+        if not self._published and os.getpid() == self._owner:
             with suppress(OSError):  # then a sweep does it
                 os.unlink(self._name, dir_fd=self.directory)
         os.close(self.file)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nsmallest
 from operator import attrgetter
-from random import randrange
+from random import getrandbits
 from threading import Lock
 from time import monotonic, sleep
 from typing import NamedTuple, TypeVar
@@ -22,56 +23,13 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 0.002  # s
 LONGEST_PAUSE = 0.1  # s
+PATIENCE = 35.0  # s for which a writer waits for a sweeper: more than the default lease
+# For how long a holder that is alive may be late with renewing its lease; a dead one keeps a
+# writer waiting for as long.
+LIVE = 1_900_000  # µs
 SWEEPS_KEPT = 1_000
-CALLS = 1 << 16
 NOTHING: Mapping[str, float] = {}
 NOBODY: Mapping[int, Sequence[bytes]] = {}
-
-
-class Claim(NamedTuple):
-    """The sole right to delete ``members`` until the lease ends, which is its token as well."""
-
-    token: int  # µs since the epoch
-    members: Sequence[bytes]
-    late: Sequence[float]  # µs since each member's deadline
-    overdue: int  # how many more records are overdue
-
-
-class ClaimOne(NamedTuple):
-    """The answer to the claim on one member; each time in µs, 0 where there is none."""
-
-    busy: int = 0  # left of somebody else's claim
-    token: int = 0
-    wait: int = 0  # until it is due
-    deadline: int = 0
-
-
-class Touch(NamedTuple):
-    """The deadlines of a member that is about to be written, in µs; 0 where there is none."""
-
-    deadline: int = 0
-    before: int = 0
-    by_default: bool = False  # the default ttl gave it
-    unfinished: bool = False  # it is only that of the write; the member's own has passed
-
-
-class Carried(NamedTuple):
-    """The deadlines of two members, of which one was given that of the other, in µs or 0."""
-
-    deadline: int = 0  # of both
-    had: int = 0  # by the source
-    replaced: int = 0  # of the destination
-
-
-class Counts(NamedTuple):
-    """How many records there are of which kind."""
-
-    now: int  # µs since the epoch, by the store's clock
-    tracked: int  # that wait for their deadline, or for a sweep
-    overdue: int  # of these: the deadline, or the lease of a sweep that died, has passed
-    claimed: int  # of these: a sweep is at them
-    set_aside: int  # beside these: given up
-    oldest: int  # µs since the oldest deadline that has passed, at the least
 
 
 class State(StrEnum):
@@ -79,6 +37,9 @@ class State(StrEnum):
 
     DUE = "due"
     CLAIMED = "claimed"
+    RETRIED = "retried"
+    HELD = "held"
+    POSTPONED = "postponed"
     SET_ASIDE = "set aside"
 
 
@@ -86,8 +47,60 @@ class Record(NamedTuple):
     """One record, as it was when it was read."""
 
     member: bytes
-    deadline: int  # µs since the epoch; 0: it has passed, and nobody noted when it was
+    deadline: int  # µs since the epoch
     state: State = State.DUE
+
+
+class Claim(NamedTuple):
+    """The sole right to delete ``members`` while its lease lasts."""
+
+    token: int
+    members: Sequence[bytes]
+    late: Sequence[float]  # µs since each member was due
+    overdue: int  # how many more records could be claimed
+
+
+class Reserved(NamedTuple):
+    """The claim of a writer on one member, whatever its deadline."""
+
+    token: int
+    deadline: int  # µs since the epoch; 0: it has none
+    permanent: bool  # somebody has said so
+
+
+class ClaimOne(NamedTuple):
+    """The answer to the claim on one member that is due; each in µs, 0 where there is none."""
+
+    token: int = 0
+    late: int = 0
+    wait: int = 0  # until it is due
+
+
+class Begun(NamedTuple):
+    """A write that has begun: until it is finished or abandoned nobody deletes the file."""
+
+    token: str
+    before: int = 0  # the deadline, in µs since the epoch; 0: there was none
+    overdue: bool = False  # that deadline has passed: the write starts a new life
+
+
+class Finished(NamedTuple):
+    """What a write has left behind."""
+
+    deadline: int  # µs since the epoch; 0: none
+    by_default: bool  # the default life gave it
+    unbroken: bool  # nobody could delete the file at any time since the write had begun
+
+
+class Counts(NamedTuple):
+    """How many records there are of which kind."""
+
+    now: int = 0  # µs since the epoch, by the store's clock
+    tracked: int = 0  # that wait for their deadline, or for a sweep
+    overdue: int = 0  # of these: the deadline has passed, and no sweep is at them
+    claimed: int = 0  # of these: a sweep is at them
+    set_aside: int = 0  # beside these: given up
+    oldest: int = 0  # µs since the oldest deadline that has passed
 
 
 class Found(NamedTuple):
@@ -104,6 +117,7 @@ class GivenUp(NamedTuple):
     reason: str
     attempts: int
     at: int  # s since the epoch
+    deadline: int  # µs since the epoch
 
 
 class Page(NamedTuple):
@@ -113,105 +127,172 @@ class Page(NamedTuple):
     cursor: str
 
 
+class Backoff(NamedTuple):
+    """When a deletion that failed is tried again, and how often."""
+
+    max_attempts: int = 10
+    shortest: int = 5 * SECOND
+    longest: int = 3_600 * SECOND
+
+
+BACKOFF = Backoff()
+
+
+@dataclass
+class Verdict:
+    """What became of the members of a claim. Those in no list stay claimed until it lapses."""
+
+    done: list[bytes] = field(default_factory=list)
+    #: Tried and failed, each with the reason.
+    failures: list[tuple[bytes, str]] = field(default_factory=list)
+    #: Records that can be no file's, each with the reason.
+    broken: list[tuple[bytes, str]] = field(default_factory=list)
+    #: Not tried: due again after so many µs, in that state.
+    put_off: dict[tuple[int, State], list[bytes]] = field(default_factory=dict)
+    #: Asked for without an answer, while the back-end as a whole does not answer.
+    excused: list[bytes] = field(default_factory=list)
+
+
 class Settled(NamedTuple):
-    """What `ExpirationStore.settle` did, and the claim that followed."""
+    """What `Expirations.settle` did, and the claim that followed."""
 
     retried: int
     set_aside: int
     claim: Claim | None
 
 
-class Backoff(NamedTuple):
-    """When a deletion that failed is tried again, and how often."""
+class Busy(NamedTuple):
+    """A live claim that keeps a writer waiting."""
 
-    max_attempts: int
-    shortest: int = 5 * SECOND
-    longest: int = 3_600 * SECOND
+    left: int = 0  # µs; 0: there is none
+    ends: int = 0  # µs since the epoch
 
 
-class ExpirationStore(ABC):
-    """Records of expirations. A member is ``namespace NUL path``; times are in µs.
+class Expirations(ABC):
+    """The records of one place. A member is ``namespace/path``; times are in µs.
 
     Where a sweep holds a live claim on a member, the verbs of the writers wait until it has
-    finished. Every verb raises `RecordStoreUnavailable` where the store is away.
+    finished. Where its claim has lapsed, they call ``fence`` with the member before they return:
+    whoever held it may be frozen and not dead. Every verb raises `RecordStoreUnavailable` where
+    the store is away.
+
+    A claim lasts for ``lease``, and each `extend` of it for as long again. What was claimed and
+    not settled by then counts as a failed attempt, and is claimed by itself from then on: it may
+    be what ended the sweeper.
     """
 
     #: Sweeps go through each of these on its own.
     shards: range = range(1)
 
+    def __init__(self, place: str, lease: int, fence: Callable[[bytes], object]) -> None:
+        self.place = place
+        self.lease = lease
+        self._fence = fence
+
+    # -- the verbs of writers
+
     def schedule(self, members: Sequence[bytes], ttl: int) -> int:
         """Set the deadline of ``members`` to now + ``ttl``; return it."""
-        left, deadline, busy = self._schedule(members, ttl)
-        return self._schedule_busy(busy, ttl) if left else deadline
+        pending, deadline = members, 0
 
-    def _schedule_busy(self, members: Sequence[bytes], ttl: int) -> int:
-        pending = members
+        def attempt(over: int) -> tuple[Busy, Sequence[bytes], None]:
+            nonlocal pending, deadline
+            busy, deadline, pending, lapsed = self._schedule(over, pending, ttl)
+            return busy, lapsed, None
 
-        def attempt() -> tuple[int, int]:
-            nonlocal pending
-            left, deadline, pending = self._schedule(pending, ttl)
-            return left, deadline
+        self._when_free(attempt)
+        return deadline
 
-        return _when_free(attempt)
+    def keep(self, member: bytes) -> None:
+        """Make ``member`` permanent, and remember that somebody said so."""
+        self._when_free(lambda over: (*self._keep(over, member), None))
 
-    def cancel(self, member: bytes, expected: int = 0) -> None:
-        """Forget ``member``; where ``expected`` is given, only if that is still its deadline."""
-        _when_free(lambda: (self._cancel(member, expected), None))
+    def begin(self, member: bytes, lease: int, default_ttl: int = 0) -> Begun:
+        """Tell that ``member`` is being written, which its deadline waits for.
 
-    def place(
-        self, member: bytes, deadline: int, token: int = 0, expected: int | None = None
-    ) -> None:
-        """Give ``member`` this ``deadline``.
+        Nobody claims it until the write is finished or abandoned, or its ``lease`` was not
+        extended in time. Where ``default_ttl`` is given, a member without a deadline gets one, so
+        that no crash leaves a file without.
+        """
+        token = f"{getrandbits(48):x}"
 
-        With a ``token``, only if it is claimed under it; where ``expected`` is given, only if
-        that is its deadline (0 for none).
+        def attempt(over: int) -> tuple[Busy, Sequence[bytes], Begun]:
+            busy, lapsed, before, now = self._begin(over, member, token, lease, default_ttl)
+            return busy, lapsed, Begun(token, before, 0 < before <= now)
+
+        return self._when_free(attempt)
+
+    def finish(self, member: bytes, write: Begun, grace: int, default_ttl: int = 0) -> Finished:
+        """Tell that a write is done: the file is there as a whole.
+
+        What was overdue when the write began has a new life, with the default one or without a
+        deadline. Everything else keeps its deadline, and is due in ``grace`` at the earliest.
+        Where the lease had lapsed meanwhile, a deadline that has vanished is put back.
+        """
+
+        def attempt(over: int) -> tuple[Busy, Sequence[bytes], Finished]:
+            return self._finish(over, member, write, grace, default_ttl)
+
+        return self._when_free(attempt)
+
+    @abstractmethod
+    def abandon(self, member: bytes, token: str) -> None:
+        """Tell that a write has come to nothing: its file is what it was before.
+
+        A record that the write itself has made is forgotten, unless another write has finished
+        or goes on.
+        """
+
+    def reserve(self, member: bytes) -> Reserved:
+        """Claim ``member``, whatever its deadline, to remove or to replace its file.
+
+        Should the caller die, it has the deadline again that it had.
+        """
+        token = getrandbits(52) | 1
+
+        def attempt(over: int) -> tuple[Busy, Sequence[bytes], Reserved]:
+            return self._reserve(over, member, token)
+
+        return self._when_free(attempt)
+
+    @abstractmethod
+    def pledge(self, member: bytes, token: int, deadline: int) -> None:
+        """Let a reserved member have ``deadline``, or none, should its claim lapse."""
+
+    @abstractmethod
+    def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
+        """End the claim on a reserved member, which has ``deadline`` from now on.
+
+        With None it has the one that it had or that was pledged; with 0 its record is forgotten,
+        and so is that somebody made it permanent.
+        """
+
+    @abstractmethod
+    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
+        """Let leases, by their names, last for so many µs from now; return those that are over."""
+
+    @abstractmethod
+    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+        """Move a deadline that has not passed to now + ``ttl``, but not beyond ``latest``.
+
+        It never comes nearer. Returns it, or 0 where there is none that could be moved.
+        """
+
+    def place_at(self, member: bytes, deadline: int, expected: int | None = None) -> None:
+        """Give ``member`` this ``deadline``, or with 0 none.
+
+        Where ``expected`` is given, only if that is its deadline (0 for none).
         """
         only_if = -1 if expected is None else expected
-        _when_free(lambda: (self._place(member, deadline, token, only_if), None))
+        self._when_free(lambda over: (*self._place_at(over, member, deadline, only_if), None))
 
-    def touch(
-        self,
-        member: bytes,
-        grace: int,
-        default_ttl: int | None = None,
-        registered: int = 0,
-        unfinished: int = 0,
-    ) -> Touch:
-        """Tell that ``member`` is about to be written, or has been.
+    @abstractmethod
+    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
+        """Give members the ``deadlines`` that are known already; return those that took one.
 
-        An overdue member is forgotten; where the write is ``unfinished``, it stays overdue, and
-        is put off for that long. One that is due later is so in ``grace`` at the earliest. Where
-        ``default_ttl`` is given, a member without a deadline is due after it. The deadline
-        ``registered`` by the same write is renewed.
+        What has a deadline keeps it. What somebody has made permanent, or is about to remove, has
+        none.
         """
-        ttl = default_ttl or 0
-        return _when_free(lambda: self._touch(member, grace, ttl, registered, unfinished))
-
-    def carry(self, source: bytes, destination: bytes, grace: int = 0) -> Carried:
-        """Give ``destination`` the deadline of ``source``, which keeps it as well.
-
-        Both are due in ``grace`` at the earliest. Nothing changes where ``source`` has none.
-        """
-        return _when_free(lambda: self._carry(source, destination, grace))
-
-    def reserve(self, member: bytes, lease: int) -> ClaimOne:
-        """Claim ``member`` before its time, to remove it; without a token: it has no record."""
-
-        call = randrange(1, CALLS)
-
-        def attempt() -> tuple[int, ClaimOne]:
-            claim = self.claim_one(member, lease, early=call)
-            return claim.busy, claim
-
-        return _when_free(attempt)
-
-    def acknowledge(self, member: bytes, token: int) -> None:
-        """Forget ``member``, if it is still claimed under ``token``."""
-        self.settle(self.shard_of(member), token, [member])
-
-    def shard_of(self, member: bytes) -> int:
-        """Return the shard that holds a member's record."""
-        return 0
 
     def deadline(self, member: bytes) -> tuple[int, int]:
         """Return the time now, and the member's deadline or 0."""
@@ -220,17 +301,7 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
-        """Return the time now, and the deadline of each member or 0, in one round trip.
-
-        That of a deletion that is under way, has failed or was given up has passed.
-        """
-
-    @abstractmethod
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
-        """Move a deadline that has not passed to now + ``ttl``, at the most to ``latest``.
-
-        It never comes nearer. Returns it, or 0 where there is none that could be moved.
-        """
+        """Return the time now, and the deadline of each member or 0, in one round trip."""
 
     @abstractmethod
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
@@ -243,63 +314,41 @@ class ExpirationStore(ABC):
         With 0 ``uses``, only tell. However many ask at a time, no use is taken twice.
         """
 
-    @abstractmethod
-    def claim(self, shard: int, limit: int, lease: int) -> Claim:
-        """Claim up to ``limit`` overdue members of a shard, for ``lease``."""
+    # -- the verbs of sweeps
+
+    def shard_of(self, member: bytes) -> int:
+        """Return the shard that holds a member's record."""
+        return 0
 
     @abstractmethod
-    def claim_one(self, member: bytes, lease: int, early: int = 0) -> ClaimOne:
-        """Claim ``member`` if it is due, or ``early``: whenever there is a record of it.
+    def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
+        """Claim up to ``limit`` members of a shard that are due, or to be tried again.
 
-        ``early`` is a number below `CALLS` that tells this call from others, should it be sent
-        again because its reply was lost.
+        Ends the claims that have lapsed first, which count as attempts of ``backoff``.
         """
+
+    @abstractmethod
+    def claim_one(self, member: bytes) -> ClaimOne:
+        """Claim ``member`` if it is due; a claim that has lapsed is left to `claim`."""
 
     @abstractmethod
     def settle(
         self,
         shard: int,
         token: int,
-        done: Sequence[bytes] | None,
-        failures: Sequence[tuple[bytes, str]] = (),
-        backoff: Backoff | None = None,
-        broken: Sequence[tuple[bytes, str]] = (),
-        put_off: Mapping[int, Sequence[bytes]] = NOBODY,
-        then: tuple[int, int] | None = None,
+        verdict: Verdict,
+        backoff: Backoff = BACKOFF,
+        limit: int | None = None,
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
-        """Tell what became of a claim, and claim anew, all in one round trip.
+        """Tell what became of a claim and, with a ``limit``, claim again, in one round trip.
 
-        Forgets what is ``done`` (None: all that is claimed under ``token``), counts an attempt
-        for each of the ``failures``, sets aside what is ``broken``, has what is ``put_off`` due
-        again after so many µs without counting an attempt, adds ``tally`` and what became of
-        the failures to the totals, and claims with ``then`` (limit, lease).
+        Forgets what is done, counts an attempt for each of the failures, sets aside what is
+        broken, puts off the rest, and adds ``tally`` and what became of the failures to the
+        totals.
         """
 
-    @abstractmethod
-    def keeps_records_on_disk(self) -> bool:
-        """Tell whether records survive a restart of the server."""
-
-    def find(self, prefix: bytes, limit: int, looks: int, text: bytes = b"") -> Found:
-        """Return up to ``limit`` records that `scan` finds, soonest first.
-
-        Ends after about ``looks`` records of any name: nothing finds a name in the store but to
-        look at all. What changes its state meanwhile may be missing.
-        """
-        found: dict[bytes, Record] = {}
-        for looked, records in self.scan(prefix, text):
-            if looks <= 0 or len(found) > limit:
-                return Found(_soonest(found.values(), limit), False)
-            looks -= looked
-            found.update((record.member, record) for record in records)
-        return Found(_soonest(found.values(), limit), len(found) <= limit)
-
-    @abstractmethod
-    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
-        """Give members the ``deadlines`` that are known already; return those that had no record.
-
-        The others keep what they have.
-        """
+    # -- the verbs of onlookers
 
     @abstractmethod
     def counts(self) -> Counts:
@@ -307,7 +356,7 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def earliest(self, limit: int) -> Sequence[Record]:
-        """Return the records that wait and are due first, overdue ones included."""
+        """Return the records with the earliest deadlines, overdue ones included."""
 
     @abstractmethod
     def due_between(self, edges: Sequence[int]) -> Sequence[int]:
@@ -316,6 +365,13 @@ class ExpirationStore(ABC):
     @abstractmethod
     def record(self, member: bytes) -> Record | None:
         """Return the record of one member, or None where it has none."""
+
+    @abstractmethod
+    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
+        """Yield how many records were looked at, and those of them that match.
+
+        Their members begin with ``prefix``, and the names of their files contain ``text``.
+        """
 
     @abstractmethod
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
@@ -331,6 +387,92 @@ class ExpirationStore(ABC):
     @abstractmethod
     def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
         """Forget members that were set aside; return those that were set aside."""
+
+    # -- what each kind of store does in its own way, with the claim that is ``over``
+
+    @abstractmethod
+    def _schedule(
+        self, over: int, members: Sequence[bytes], ttl: int
+    ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]: ...
+
+    @abstractmethod
+    def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]: ...
+
+    @abstractmethod
+    def _begin(
+        self, over: int, member: bytes, token: str, lease: int, default_ttl: int
+    ) -> tuple[Busy, Sequence[bytes], int, int]: ...
+
+    @abstractmethod
+    def _finish(
+        self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
+    ) -> tuple[Busy, Sequence[bytes], Finished]: ...
+
+    @abstractmethod
+    def _reserve(
+        self, over: int, member: bytes, token: int
+    ) -> tuple[Busy, Sequence[bytes], Reserved]: ...
+
+    @abstractmethod
+    def _place_at(
+        self, over: int, member: bytes, deadline: int, expected: int
+    ) -> tuple[Busy, Sequence[bytes]]: ...
+
+    def _when_free(self, attempt: Callable[[int], tuple[Busy, Sequence[bytes], T]]) -> T:
+        """Repeat ``attempt`` until no live claim forbids it; then make sure of lapsed ones.
+
+        A claim whose lease is not extended for longer than it may last is over, whatever the
+        store's clock says: that may have been set back. ``attempt`` is told where it ends.
+        """
+        busy, lapsed, value = attempt(0)
+        give_up, pause = monotonic() + PATIENCE, FIRST_PAUSE
+        over, seen, since = 0, busy.ends, monotonic()
+        while busy.left:
+            for member in lapsed:
+                self._fence(member)
+            now = monotonic()
+            if now > give_up:
+                raise FileBusy(f"a sweep has held the file for {PATIENCE:g} s: try again")
+            if busy.ends != seen:
+                seen, since = busy.ends, now
+            over = seen if now - since > self.lease / SECOND + LONGEST_PAUSE else 0
+            sleep(min(pause, busy.left / SECOND))
+            pause = min(2 * pause, LONGEST_PAUSE)
+            busy, lapsed, value = attempt(over)
+        for member in lapsed:
+            self._fence(member)
+        return value
+
+
+class ExpirationStore(ABC):
+    """All the records of one site, or of several that share a ``key_prefix``."""
+
+    @abstractmethod
+    def at(
+        self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
+    ) -> Expirations:
+        """Return the records of one place."""
+
+    @abstractmethod
+    def introduce(self, place: str, told: str) -> None:
+        """Note that there may be records of a place, and what a person calls it."""
+
+    @abstractmethod
+    def places(self) -> Mapping[str, str]:
+        """Return the places that were introduced, and what a person calls them."""
+
+    @abstractmethod
+    def waiting(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
+        """Return the shards in which something can be claimed, in one round trip per server.
+
+        Beside them come the errors of those that cannot be asked.
+        """
+
+    @abstractmethod
+    def keeps_records_on_disk(self) -> bool:
+        """Tell whether records survive a restart of the server."""
 
     @abstractmethod
     def record_sweep(
@@ -350,49 +492,52 @@ class ExpirationStore(ABC):
     def close(self) -> None:
         """Give up the connections."""
 
-    @abstractmethod
-    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
-        """Yield how many records were looked at, and those of them that match.
 
-        Their members begin with ``prefix``, and their paths contain ``text``.
-        """
-
-    @abstractmethod
-    def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]: ...
-
-    @abstractmethod
-    def _cancel(self, member: bytes, expected: int) -> int: ...
-
-    @abstractmethod
-    def _place(self, member: bytes, deadline: int, token: int, expected: int) -> int: ...
-
-    @abstractmethod
-    def _touch(
-        self, member: bytes, grace: int, default_ttl: int, registered: int, unfinished: int
-    ) -> tuple[int, Touch]: ...
-
-    @abstractmethod
-    def _carry(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]: ...
+def write_lease(token: str, member: bytes) -> bytes:
+    """Return the name of the lease of a write."""
+    return token.encode() + b"\0" + member
 
 
-def _soonest(records: Iterable[Record], limit: int) -> list[Record]:
+def claim_lease(token: int) -> bytes:
+    """Return the name of the lease of a claim."""
+    return b"%d" % token
+
+
+def file_name(member: bytes) -> bytes:
+    """Return the last segment of a member, which is what its file is called."""
+    return member.rpartition(b"/")[2]
+
+
+def new_token() -> int:
+    """Return a number that no other claim has, and that a double holds exactly."""
+    return getrandbits(52) | 1
+
+
+def find(steps: Iterable[tuple[int, Iterable[Record]]], limit: int, looks: int) -> Found:
+    """Return up to ``limit`` records that the ``steps`` of a scan find, soonest first.
+
+    Ends after about ``looks`` records of any name: nothing finds a name in the store but to
+    look at all. What changes its state meanwhile may be missing.
+    """
+    found: dict[bytes, Record] = {}
+    for looked, step in steps:
+        if looks <= 0 or len(found) > limit:
+            return Found(soonest(found.values(), limit), False)
+        looks -= looked
+        found.update((record.member, record) for record in step)
+    return Found(soonest(found.values(), limit), len(found) <= limit)
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """Return the counts of several groups of records together."""
+    groups = list(counts) or [Counts()]
+    now, tracked, overdue, claimed, set_aside, oldest = zip(*groups, strict=True)
+    return Counts(max(now), sum(tracked), sum(overdue), sum(claimed), sum(set_aside), max(oldest))
+
+
+def soonest(records: Iterable[Record], limit: int) -> list[Record]:
+    """Return the ``limit`` records with the earliest deadlines."""
     return nsmallest(limit, records, key=attrgetter("deadline", "member"))
-
-
-def _when_free(attempt: Callable[[], tuple[int, T]]) -> T:
-    """Repeat ``attempt`` until it tells of no live claim that forbids it."""
-    left, value = attempt()
-    if not left:
-        return value
-    # One lease may lapse and another sweep take the member up: two of them is the most.
-    give_up, pause = monotonic() + 2 * left / SECOND + 5, FIRST_PAUSE
-    while left:
-        if monotonic() > give_up:
-            raise FileBusy("a sweep has held the file for longer than two leases: try again")
-        sleep(min(pause, left / SECOND))
-        pause = min(2 * pause, LONGEST_PAUSE)
-        left, value = attempt()
-    return value
 
 
 _OF_REDIS = """redis rediss unix sentinel redis+sentinel rediss+sentinel

@@ -4,45 +4,52 @@ from __future__ import annotations
 
 import heapq
 import random
-from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import attrgetter
 from threading import RLock
 from time import monotonic_ns, time, time_ns
 from typing import NamedTuple
 
 from ..conf import SECOND
 from . import (
-    NOBODY,
+    BACKOFF,
+    LIVE,
     NOTHING,
     SWEEPS_KEPT,
     Backoff,
-    Carried,
+    Begun,
+    Busy,
     Claim,
     ClaimOne,
     Counts,
+    Expirations,
     ExpirationStore,
+    Finished,
     GivenUp,
     Page,
     Record,
+    Reserved,
     Settled,
     State,
-    Touch,
+    Verdict,
+    claim_lease,
+    file_name,
+    new_token,
+    soonest,
+    write_lease,
 )
 
 SCANNED = 2_000  # records that are looked at in one step of a scan
+LAPSED = "its deletion did not end in time, or ended the process that tried it"
 
 
-@dataclass(frozen=True)
-class SetAside:
-    """Why a member is not tried any more."""
+class Note(NamedTuple):
+    """How many attempts have failed, and why a member is not merely due."""
 
-    reason: str
-    attempts: int
-    at: int  # s since the epoch
+    attempts: int = 0
+    state: str = ""
 
 
 class Ticket(NamedTuple):
@@ -50,6 +57,54 @@ class Ticket(NamedTuple):
 
     left: int
     end: int  # µs since the epoch
+
+
+@dataclass
+class Writes:
+    """The writes that are going on to one member."""
+
+    tokens: list[str] = field(default_factory=list)
+    provisional: bool = False  # the record is theirs alone
+
+
+class Scores(dict[bytes, int]):
+    """What a sorted set is in Redis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # May hold outdated pairs too: a pair counts while the dict says the same.
+        self._queue: list[tuple[int, bytes]] = []
+
+    def __setitem__(self, member: bytes, score: int) -> None:
+        super().__setitem__(member, score)
+        heapq.heappush(self._queue, (score, member))
+
+    def first(self) -> int | None:
+        """Return the lowest score."""
+        while self._queue and self.get(self._queue[0][1]) != self._queue[0][0]:
+            heapq.heappop(self._queue)
+        return self._queue[0][0] if self._queue else None
+
+    def take(
+        self, until: int, limit: int, wanted: Callable[[bytes], bool]
+    ) -> list[tuple[bytes, int]]:
+        """Remove and return the lowest scores that are ``wanted`` and no higher than ``until``."""
+        taken: list[tuple[bytes, int]] = []
+        left = []
+        while len(taken) < limit and (first := self.first()) is not None and first <= until:
+            score, member = heapq.heappop(self._queue)
+            if wanted(member):
+                taken.append((member, score))
+                del self[member]
+            else:
+                left.append((score, member))
+        for pair in left:
+            heapq.heappush(self._queue, pair)
+        return taken
+
+    def up_to(self, score: int) -> int:
+        """Count the scores that are no higher."""
+        return sum(one <= score for one in self.values())
 
 
 class MemoryStore(ExpirationStore):
@@ -62,280 +117,536 @@ class MemoryStore(ExpirationStore):
         self, url: str = "", key_prefix: str = "", shards: int = 1, wait_replicas: int = 0
     ) -> None:
         self._lock = RLock()
-        self._last_token = 0
-        self._due: dict[bytes, int] = {}
-        # May hold outdated pairs too: a pair counts while `_due` says the same.
-        self._queue: list[tuple[int, bytes]] = []
-        self._claimed: dict[bytes, int] = {}
-        self._attempts: dict[bytes, int] = {}
-        self._failed: dict[bytes, SetAside] = {}
-        self._tickets: dict[tuple[bytes, str], Ticket] = {}
-        self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
+        self._told: dict[str, str] = {}
+        self._records: dict[str, _Records] = {}
         self._totals: defaultdict[str, float] = defaultdict(float)
+        self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
         # The wall clock may be set; from here on only the monotonic one is asked.
         self._epoch = time_ns() - monotonic_ns()
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Return the time in µs since the epoch."""
         return (self._epoch + monotonic_ns()) // 1_000
 
-    def _busy(self, member: bytes) -> int:
-        return max(0, self._claimed.get(member, 0) - self._now())
+    def at(
+        self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
+    ) -> Expirations:
+        records = self._records.setdefault(place, _Records())
+        return _Expirations(self, records, place, lease, fence)
 
-    def _forget(self, member: bytes) -> None:
-        self._due.pop(member, None)
-        self._claimed.pop(member, None)
-        self._attempts.pop(member, None)
-        self._failed.pop(member, None)
+    def introduce(self, place: str, told: str) -> None:
+        self._told[place] = told
 
-    def _set_deadline(self, member: bytes, deadline: int) -> None:
-        self._due[member] = deadline
-        heapq.heappush(self._queue, (deadline, member))
+    def places(self) -> Mapping[str, str]:
+        return dict(self._told)
+
+    def waiting(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
+        return [(own, 0) for own in records if self._records[own.place].wait_for(self.now())], []
+
+    def keeps_records_on_disk(self) -> bool:
+        return False
+
+    def record_sweep(
+        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> None:
+        self._sweeps.appendleft({**report, "finished": time()})
+        self.add_to_totals(tally)
+
+    def sweeps(self, limit: int) -> list[dict[str, float]]:
+        return [dict(report) for report in list(self._sweeps)[:limit]]
+
+    def totals(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._totals)
+
+    def add_to_totals(self, tally: Mapping[str, float]) -> None:
+        """Let totals grow."""
+        with self._lock:
+            for number, growth in tally.items():
+                self._totals[number] += growth
+
+    def close(self) -> None:
+        """Keep everything: there is nothing to give up."""
+
+
+class _Records:
+    """The records of one place, each kind under the name that its key has in Redis."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.due = Scores()
+        self.retries = Scores()
+        self.suspects = Scores()
+        self.waiting = self.due, self.retries, self.suspects
+        self.claimed: dict[bytes, int] = {}
+        self.deadlines = Scores()
+        self.leases = Scores()
+        self.notes: dict[bytes, Note] = {}
+        self.failed: dict[bytes, GivenUp] = {}
+        self.writing: dict[bytes, Writes] = {}
+        self.permanent: set[bytes] = set()
+        self.tickets: dict[tuple[bytes, str], Ticket] = {}
+
+    def wait_for(self, now: int) -> bool:
+        """Tell whether there is anything to claim, or a lease that has lapsed."""
+        with self.lock:
+            firsts = (scores.first() for scores in (*self.waiting, self.leases))
+            return any(first is not None and first <= now for first in firsts)
+
+    def note(self, member: bytes) -> Note:
+        return self.notes.get(member, Note())
+
+    def deadline_of(self, member: bytes) -> int:
+        if member in self.failed:
+            return self.failed[member].deadline
+        return self.due.get(member) or self.deadlines.get(member, 0)
+
+    def set_deadline(self, member: bytes, deadline: int) -> None:
+        self.permanent.discard(member)
+        self.due[member] = deadline
+
+    def forget(self, member: bytes) -> None:
+        """Forget the record, but not the writes, nor that the member was made permanent."""
+        for kind in (*self.waiting, self.claimed, self.deadlines, self.notes, self.failed):
+            kind.pop(member, None)
+
+    def confirm(self, member: bytes) -> None:
+        """Let the record of a member be more than that of its writes."""
+        if member in self.writing:
+            self.writing[member].provisional = False
+
+    def unclaim(self, member: bytes, now: int) -> None:
+        """End a claim without an attempt."""
+        deadline, attempts = self.deadlines.get(member, 0), self.note(member).attempts
+        del self.claimed[member]
+        if deadline and attempts:
+            self.retries[member] = now
+            self.notes[member] = Note(attempts, State.RETRIED)
+            return
+        self.deadlines.pop(member, None)
+        self.notes.pop(member, None)
+        if deadline:
+            self.set_deadline(member, deadline)
+
+    def end_lease(self, token: int) -> None:
+        """End a lease that no member is claimed under any more."""
+        if token not in self.claimed.values():
+            self.leases.pop(claim_lease(token), None)
+
+    def end_write(self, member: bytes, token: str) -> tuple[bool, bool, int]:
+        """Take a write off those of its member.
+
+        Returns whether it was one of them, whether the record is theirs alone, and how many are
+        left.
+        """
+        self.leases.pop(write_lease(token, member), None)
+        writes = self.writing.get(member, Writes())
+        found = token in writes.tokens
+        if found:
+            writes.tokens.remove(token)
+        if not writes.tokens:
+            self.writing.pop(member, None)
+        return found, writes.provisional, len(writes.tokens)
+
+    def count_attempt(
+        self, member: bytes, reason: str, state: str, most: int, delay: int, now: int
+    ) -> bool:
+        """Count a failed attempt; return whether it was the last, and the member is set aside."""
+        attempts = self.note(member).attempts + 1
+        del self.claimed[member]
+        if attempts < most:
+            again = self.suspects if state == "suspect" else self.retries
+            again[member] = now + delay
+            self.notes[member] = Note(attempts, state)
+            return False
+        self.notes.pop(member, None)
+        deadline = self.deadlines.pop(member, now)
+        self.failed[member] = GivenUp(member, reason, attempts, now // SECOND, deadline)
+        return True
+
+
+class _Expirations(Expirations):
+    def __init__(
+        self,
+        store: MemoryStore,
+        records: _Records,
+        place: str,
+        lease: int,
+        fence: Callable[[bytes], object],
+    ) -> None:
+        super().__init__(place, lease, fence)
+        self._store = store
+        self._now = store.now
+        self._of = records
+        self._lock = records.lock
 
     # -- the verbs of writers
 
-    def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]:
+    def _claim_on(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
+        """Return the live claim on a member, or end the one that has lapsed."""
+        if member not in self._of.claimed:
+            return Busy(), [member] * self._is_suspect(member)
+        now, lease = self._now(), claim_lease(self._of.claimed[member])
+        ends = self._of.leases.get(lease, 0)
+        if ends > now and ends != over:
+            return Busy(ends - now, ends), ()
+        if ends:  # it stays so should the clock be set back
+            self._of.leases[lease] = 1
+        self._of.unclaim(member, now)
+        return Busy(), [member]
+
+    def _schedule(
+        self, over: int, members: Sequence[bytes], ttl: int
+    ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]:
         with self._lock:
-            deadline = self._now() + ttl
-            busy = {member: left for member in members if (left := self._busy(member))}
+            deadline, longest = self._now() + ttl, Busy()
+            left_alone: list[bytes] = []
+            lapsed: list[bytes] = []
             for member in members:
-                if member not in busy:
-                    self._forget(member)
-                    self._set_deadline(member, deadline)
-            return max(busy.values(), default=0), deadline, list(busy)
+                busy, own = self._claim_on(over, member)
+                lapsed += own
+                if busy.left:
+                    longest = max(longest, busy)
+                    left_alone.append(member)
+                else:
+                    self._set(member, deadline)
+            return longest, deadline, left_alone, lapsed
 
-    def _cancel(self, member: bytes, expected: int) -> int:
-        with self._lock:
-            left = self._busy(member)
-            if not left and expected in (0, self._due.get(member)):
-                self._forget(member)
-            return left
+    def _set(self, member: bytes, deadline: int) -> None:
+        self._of.forget(member)
+        self._of.confirm(member)
+        self._of.set_deadline(member, deadline)
 
-    def _place(self, member: bytes, deadline: int, token: int, expected: int) -> int:
+    def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
         with self._lock:
-            if not token and (left := self._busy(member)):
-                return left
-            held = token in (0, self._claimed.get(member))
-            known = self._due.get(member) or self._known_deadline(member, self._now())
-            if held and expected in (-1, known):
-                self._forget(member)
-                self._set_deadline(member, deadline)
-            return 0
+            busy, lapsed = self._claim_on(over, member)
+            if not busy.left:
+                self._of.forget(member)
+                self._of.confirm(member)
+                self._of.permanent.add(member)
+            return busy, lapsed
 
-    def _touch(
-        self, member: bytes, grace: int, default_ttl: int, registered: int, unfinished: int
-    ) -> tuple[int, Touch]:
+    def _begin(
+        self, over: int, member: bytes, token: str, lease: int, default_ttl: int
+    ) -> tuple[Busy, Sequence[bytes], int, int]:
         with self._lock:
-            if left := self._busy(member):
-                return left, Touch()
             now = self._now()
-            before = self._known_deadline(member, now)
-            deadline, own = before, bool(before and before == registered)
-            if deadline and deadline <= now:
-                self._forget(member)
-            if deadline and not own and deadline <= now:
+            busy, lapsed = self._claim_on(over, member)
+            if busy.left:
+                return busy, lapsed, 0, now
+            writes = self._of.writing.setdefault(member, Writes())
+            before = 0 if writes.provisional else self._of.deadline_of(member)
+            writes.tokens.append(token)
+            unknown = not (writes.provisional or before or member in self._of.permanent)
+            if unknown and default_ttl:
+                self._of.set_deadline(member, now + default_ttl)
+                writes.provisional = True
+            self._of.leases[write_lease(token, member)] = now + lease
+            return busy, lapsed, before, now
+
+    def _finish(
+        self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
+    ) -> tuple[Busy, Sequence[bytes], Finished]:
+        with self._lock:
+            busy, lapsed = self._claim_on(over, member)
+            if busy.left:
+                return busy, lapsed, Finished(0, False, False)
+            now = self._now()
+            unbroken, provisional, _ = self._of.end_write(member, write.token)
+            self._of.confirm(member)
+            deadline, kept = self._of.deadline_of(member), member in self._of.permanent
+            if write.overdue and deadline == write.before:
+                self._of.forget(member)
                 deadline = 0
-                if unfinished and not default_ttl:
-                    self._attempts[member] = 0
-                    self._set_deadline(member, now + unfinished)
-                    return 0, Touch(now + unfinished, before, unfinished=True)
-            by_default = bool(default_ttl and (own or (not deadline and registered <= now)))
+            by_default = bool(default_ttl and (provisional or not (deadline or kept)))
+            vanished = not (unbroken or write.overdue or kept) and write.before
             if by_default:
-                self._set_deadline(member, now + default_ttl)
-            elif deadline and deadline < now + grace:
-                self._set_deadline(member, now + grace)
-            return 0, Touch(self._due.get(member, 0), before, by_default)
+                deadline = now + default_ttl
+            elif deadline or vanished:
+                deadline = max(deadline or write.before, now + grace)
+            if deadline:
+                self._of.forget(member)
+                self._of.set_deadline(member, deadline)
+            return busy, lapsed, Finished(deadline, by_default, unbroken)
 
-    def _carry(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]:
+    def abandon(self, member: bytes, token: str) -> None:
         with self._lock:
-            if left := max(self._busy(source), self._busy(destination)):
-                return left, Carried()
+            _, provisional, others = self._of.end_write(member, token)
+            if provisional and not others:
+                # Not the claim of somebody who removes or replaces the file meanwhile.
+                self._of.due.pop(member, None)
+                self._of.deadlines.pop(member, None)
+
+    def _reserve(
+        self, over: int, member: bytes, token: int
+    ) -> tuple[Busy, Sequence[bytes], Reserved]:
+        with self._lock:
+            busy, lapsed = self._claim_on(over, member)
+            if busy.left:
+                return busy, lapsed, Reserved(token, 0, False)
+            deadline, attempts = self._of.deadline_of(member), self._of.note(member).attempts
+            self._of.forget(member)
+            if deadline:
+                self._of.deadlines[member] = deadline
+            self._of.notes[member] = Note(attempts, "reserved")
+            self._hold([member], token)
+            return busy, lapsed, Reserved(token, deadline, member in self._of.permanent)
+
+    def _hold(self, members: Iterable[bytes], token: int) -> None:
+        self._of.claimed.update((member, token) for member in members)
+        self._of.leases[claim_lease(token)] = self._now() + self.lease
+
+    def pledge(self, member: bytes, token: int, deadline: int) -> None:
+        with self._lock:
+            if self._of.claimed.get(member) != token:
+                return
+            self._of.confirm(member)
+            self._of.notes[member] = Note(0, "reserved")
+            self._of.deadlines.pop(member, None)
+            if deadline:
+                self._of.deadlines[member] = deadline
+
+    def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
+        with self._lock:
+            if self._of.claimed.get(member) != token:
+                return
+            if deadline is None:
+                self._of.unclaim(member, self._now())
+            else:
+                self._of.forget(member)
+                self._of.permanent.discard(member)
+                if deadline:
+                    self._of.confirm(member)
+                    self._of.set_deadline(member, deadline)
+            self._of.end_lease(token)
+
+    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
+        with self._lock:
             now = self._now()
-            had = self._known_deadline(source, now)
-            replaced = self._known_deadline(destination, now)
-            deadline = max(had, now + grace) if had else 0
-            for member in (source, destination) if deadline else ():
-                self._forget(member)
-                self._set_deadline(member, deadline)
-            return 0, Carried(deadline, had, replaced)
+            gone = [lease for lease in leases if self._of.leases.get(lease, 0) <= now]
+            for lease in leases.keys() - set(gone):
+                self._of.leases[lease] = now + leases[lease]
+            return gone
+
+    def _place_at(
+        self, over: int, member: bytes, deadline: int, expected: int
+    ) -> tuple[Busy, Sequence[bytes]]:
+        with self._lock:
+            busy, lapsed = self._claim_on(over, member)
+            if not busy.left and expected in (-1, self._of.deadline_of(member)):
+                self._of.forget(member)
+                self._of.confirm(member)
+                if deadline:
+                    self._of.set_deadline(member, deadline)
+            return busy, lapsed
+
+    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
+        with self._lock:
+            of = self._of
+            new = [
+                member
+                for member in deadlines
+                if not (of.deadline_of(member) or member in of.claimed or member in of.permanent)
+            ]
+            for member in new:
+                self._of.set_deadline(member, deadlines[member])
+            return new
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
-            now = self._now()
-            return now, [self._known_deadline(member, now) for member in members]
-
-    def _known_deadline(self, member: bytes, now: int) -> int:
-        if member in self._claimed or member in self._failed:
-            return now
-        deadline = self._due.get(member, 0)
-        return min(deadline, now) if member in self._attempts else deadline
+            return self._now(), [self._of.deadline_of(member) for member in members]
 
     def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
         with self._lock:
-            now, deadline = self._now(), self._due.get(member, 0)
-            if deadline <= now or member in self._attempts:
+            now, deadline = self._now(), self._of.due.get(member, 0)
+            if deadline <= now:
                 return 0
             renewed = min(now + ttl, latest or now + ttl)
             if renewed > deadline:
-                self._set_deadline(member, renewed)
-            return self._due[member]
-
-    # -- tickets
+                self._of.due[member] = renewed
+            return self._of.due[member]
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
         with self._lock:
-            now = self._now()
-            self._tickets = {key: kept for key, kept in self._tickets.items() if kept.end > now}
-            self._tickets[member, ticket] = Ticket(uses, end)
+            now, tickets = self._now(), self._of.tickets
+            for key in [key for key, kept in tickets.items() if kept.end <= now]:
+                del tickets[key]
+            tickets[member, ticket] = Ticket(uses, end)
 
     def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
         with self._lock:
-            left, end = self._tickets.get((member, ticket), (0, 0))
+            left, end = self._of.tickets.get((member, ticket), (0, 0))
             if left < 1 or end <= self._now():
                 return False
-            self._tickets[member, ticket] = Ticket(left - uses, end)
+            self._of.tickets[member, ticket] = Ticket(left - uses, end)
             return True
 
     # -- the verbs of sweeps
 
-    def claim(self, shard: int, limit: int, lease: int) -> Claim:
+    def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
         with self._lock:
             now = self._now()
-            token = self._new_token(now + lease)
-            lapsed = [member for member, ends in self._claimed.items() if ends <= now]
-            taken = [(member, self._claimed[member]) for member in lapsed[:limit]]
-            while len(taken) < limit and (member := self._next_due(now)):
-                taken.append((member, self._due.pop(member)))
-            self._claimed.update((member, token) for member, _ in taken)
-            late = [now - deadline for _, deadline in taken]
-            overdue = self._overdue(now) if len(taken) == limit else 0
+            self._end_lapsed(now, backoff)
+            taken = self._take(now, limit)
+            token = new_token()
+            if taken:
+                self._hold([member for member, _ in taken], token)
+            full = len(taken) >= limit or bool(taken and self._is_suspect(taken[0][0]))
+            late = [now - due for _, due in taken]
+            overdue = self._claimable(now) if full else 0
             return Claim(token, [member for member, _ in taken], late, overdue)
 
-    def _next_due(self, now: int) -> bytes | None:
-        while self._queue and self._queue[0][0] <= now:
-            deadline, member = heapq.heappop(self._queue)
-            if self._due.get(member) == deadline:
-                return member
+    def _end_lapsed(self, now: int, backoff: Backoff) -> None:
+        of = self._of
+        for lease, _ in of.leases.take(now, len(of.leases), lambda lease: True):
+            token, _, member = lease.partition(b"\0")
+            if member:
+                of.end_write(member, token.decode())
+                continue
+            members = [member for member, held in of.claimed.items() if held == int(token)]
+            for member in members:
+                self._lapse(member, len(members) == 1, now, backoff)
+
+    def _lapse(self, member: bytes, alone: bool, now: int, backoff: Backoff) -> None:
+        if self._of.note(member).state in ("reserved", "excused"):
+            return self._of.unclaim(member, now)
+        delay = _delay(backoff, self._of.note(member).attempts + 1) if alone else 0
+        self._of.count_attempt(member, LAPSED, "suspect", backoff.max_attempts, delay, now)
         return None
 
-    def _overdue(self, now: int) -> int:
-        lapsed = sum(ends <= now for ends in self._claimed.values())
-        return lapsed + sum(deadline <= now for deadline in self._due.values())
+    def _take(self, now: int, limit: int) -> list[tuple[bytes, int]]:
+        of = self._of
+        fresh = of.due.take(now, limit, lambda member: member not in of.writing)
+        for member, deadline in fresh:
+            of.deadlines[member] = deadline
+        left = limit - len(fresh)
+        again = of.retries.take(now, left, lambda member: member not in of.writing)
+        if fresh or again or not limit:
+            return fresh + again
+        return of.suspects.take(now, 1, lambda member: member not in of.writing)
 
-    def claim_one(self, member: bytes, lease: int, early: int = 0) -> ClaimOne:
+    def _is_suspect(self, member: bytes) -> bool:
+        return self._of.note(member).state == "suspect"
+
+    def _claimable(self, now: int) -> int:
+        overdue = sum(scores.up_to(now) for scores in self._of.waiting)
+        return max(0, overdue - len(self._of.writing))
+
+    def claim_one(self, member: bytes) -> ClaimOne:
         with self._lock:
-            if left := self._busy(member):
-                return ClaimOne(left)
+            if member in self._of.claimed or member in self._of.writing:
+                return ClaimOne()
             now = self._now()
-            deadline = self._known_deadline(member, now)
-            if not early and member in self._failed:
-                deadline = 0
-            wait = max(0, self._due.get(member, now) - now)
-            if not deadline or (wait and not early):
-                return ClaimOne(0, 0, wait, deadline)
-            self._due.pop(member, None)
-            self._failed.pop(member, None)
-            token = self._claimed[member] = self._new_token(now + lease)
-            return ClaimOne(0, token, wait, deadline)
-
-    def _new_token(self, ends: int) -> int:
-        """Return the end of a lease that no other claim has."""
-        self._last_token = max(self._last_token + 1, ends)
-        return self._last_token
+            waits_for = max(scores.get(member, 0) for scores in self._of.waiting)
+            if not waits_for or waits_for > now:
+                return ClaimOne(wait=(waits_for or now) - now)
+            self._of.deadlines[member] = self._of.deadline_of(member)
+            for scores in self._of.waiting:
+                scores.pop(member, None)
+            token = new_token()
+            self._hold([member], token)
+            return ClaimOne(token, now - waits_for)
 
     def settle(
         self,
         shard: int,
         token: int,
-        done: Sequence[bytes] | None,
-        failures: Sequence[tuple[bytes, str]] = (),
-        backoff: Backoff | None = None,
-        broken: Sequence[tuple[bytes, str]] = (),
-        put_off: Mapping[int, Sequence[bytes]] = NOBODY,
-        then: tuple[int, int] | None = None,
+        verdict: Verdict,
+        backoff: Backoff = BACKOFF,
+        limit: int | None = None,
         tally: Mapping[str, float] = NOTHING,
     ) -> Settled:
-        def ours(failures: Sequence[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
-            return [failure for failure in failures if self._claimed.get(failure[0]) == token]
+        of = self._of
+
+        def own(members: Iterable[bytes]) -> list[bytes]:
+            return [member for member in members if of.claimed.get(member) == token]
 
         with self._lock:
-            whole = [member for member, ends in self._claimed.items() if ends == token]
-            for member in whole if done is None else done:
-                if self._claimed.get(member) == token:
-                    del self._claimed[member]
-                    self._attempts.pop(member, None)
-            for delay, members in put_off.items():
-                for member in members:
-                    if self._claimed.get(member) == token:
-                        self._postpone(member, delay)
-            fates = [self._fail(*failure, backoff) for failure in ours(failures) if backoff]
-            fates += [self._fail(*failure, Backoff(1)) for failure in ours(broken)]
+            now = self._now()
+            for member in own(verdict.done):
+                for kind in of.claimed, of.deadlines, of.notes:
+                    kind.pop(member, None)
+            for (delay, state), members in verdict.put_off.items():
+                for member in own(members):
+                    self._postpone(member, state, now, delay)
+            for member in own(verdict.excused):
+                of.notes[member] = Note(of.note(member).attempts, "excused")
+            fates = [
+                self._fail(member, why, policy, now)
+                for failures, policy in ((verdict.failures, backoff), (verdict.broken, Backoff(1)))
+                for member, why in failures
+                if of.claimed.get(member) == token
+            ]
+            of.end_lease(token)
             set_aside = sum(fates)
             retried = len(fates) - set_aside
-            self._add_to_totals({**tally, "retried": retried, "set_aside": set_aside})
-            claim = self.claim(shard, *then) if then else None
+            self._store.add_to_totals({**tally, "retried": retried, "set_aside": set_aside})
+            claim = None if limit is None else self.claim(shard, limit, backoff)
             return Settled(retried, set_aside, claim)
 
-    def _postpone(self, member: bytes, delay: int) -> None:
-        del self._claimed[member]
-        self._attempts.setdefault(member, 0)
-        self._set_deadline(member, self._now() + delay)
+    def _postpone(self, member: bytes, state: State, now: int, delay: int) -> None:
+        if state is State.DUE:
+            return self._of.unclaim(member, now)
+        del self._of.claimed[member]
+        self._of.retries[member] = now + delay
+        self._of.notes[member] = Note(self._of.note(member).attempts, state)
+        return None
 
-    def _fail(self, member: bytes, reason: str, backoff: Backoff) -> bool:
-        del self._claimed[member]
-        attempts = self._attempts.pop(member, 0) + 1
-        if attempts >= backoff.max_attempts:
-            self._failed[member] = SetAside(reason, attempts, self._now() // SECOND)
-            return True
-        self._attempts[member] = attempts
-        wait = min(backoff.longest, backoff.shortest * 2 ** (attempts - 1))
-        self._set_deadline(member, self._now() + int(wait * random.uniform(0.5, 1)))
-        return False
-
-    def keeps_records_on_disk(self) -> bool:
-        return False
-
-    def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
-        with self._lock:
-            new = [m for m in deadlines if not self._known_deadline(m, self._now())]
-            for member in new:
-                self._set_deadline(member, deadlines[member])
-            return new
+    def _fail(self, member: bytes, why: str, backoff: Backoff, now: int) -> bool:
+        delay = _delay(backoff, self._of.note(member).attempts + 1)
+        return self._of.count_attempt(member, why, State.RETRIED, backoff.max_attempts, delay, now)
 
     # -- the verbs of onlookers
 
     def counts(self) -> Counts:
         with self._lock:
-            now = self._now()
-            live = sum(ends > now for ends in self._claimed.values())
-            tracked = len(self._due) + len(self._claimed)
-            first = min((*self._due.values(), *self._claimed.values()), default=now)
-            oldest = max(0, now - first)
-            return Counts(now, tracked, self._overdue(now), live, len(self._failed), oldest)
+            of, now = self._of, self._now()
+            lapsed = {
+                int(lease) for lease, end in of.leases.items() if end <= now and b"\0" not in lease
+            }
+            live = sum(token not in lapsed for token in of.claimed.values())
+            tracked = sum(map(len, of.waiting)) + len(of.claimed)
+            overdue = tracked - live - (len(of.due) - of.due.up_to(now))
+            firsts = [first for first in (of.due.first(), of.deadlines.first()) if first]
+            oldest = now - min([now, *firsts])
+            return Counts(now, tracked, overdue, live, len(of.failed), oldest)
 
     def earliest(self, limit: int) -> Sequence[Record]:
         with self._lock:
-            records = [Record(member, deadline) for member, deadline in self._due.items()]
-        return heapq.nsmallest(limit, records, key=attrgetter("deadline"))
+            return soonest(self._tracked(), limit)
+
+    def _tracked(self) -> list[Record]:
+        members = [*self._of.due, *self._of.deadlines]
+        return [record for member in members if (record := self.record(member))]
 
     def due_between(self, edges: Sequence[int]) -> Sequence[int]:
         with self._lock:
-            deadlines = sorted(self._due.values())
-        before = [bisect_left(deadlines, edge) for edge in edges]
-        return [end - first for first, end in pairwise(before)]
+            deadlines = list(self._of.due.values())
+        return [
+            sum(first <= deadline < end for deadline in deadlines) for first, end in pairwise(edges)
+        ]
 
     def record(self, member: bytes) -> Record | None:
         with self._lock:
-            if member in self._due:
-                return Record(member, self._due[member])
-            if member in self._claimed:
-                return Record(member, 0, State.CLAIMED)
-            return Record(member, 0, State.SET_ASIDE) if member in self._failed else None
+            deadline = self._of.deadline_of(member)
+            return Record(member, deadline, self._state(member)) if deadline else None
+
+    def _state(self, member: bytes) -> State:
+        if member in self._of.failed:
+            return State.SET_ASIDE
+        if member in self._of.claimed:
+            return State.CLAIMED
+        if member in self._of.due:
+            return State.DUE
+        state = self._of.note(member).state
+        return State(state) if state in {*State} else State.RETRIED
 
     def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
         with self._lock:
-            records = [Record(member, deadline) for member, deadline in self._due.items()]
-            records += [Record(member, 0, State.CLAIMED) for member in self._claimed]
-            records += [Record(member, 0, State.SET_ASIDE) for member in self._failed]
+            records = self._tracked()
+            records += [record for member in self._of.failed if (record := self.record(member))]
         for first in range(0, len(records), SCANNED):
             step = records[first : first + SCANNED]
             yield (
@@ -343,47 +654,31 @@ class MemoryStore(ExpirationStore):
                 [
                     record
                     for record in step
-                    if record.member.startswith(prefix)
-                    and text in record.member.partition(b"\0")[2]
+                    if record.member.startswith(prefix) and text in file_name(record.member)
                 ],
             )
 
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
         with self._lock:
             after = bytes.fromhex(cursor)
-            members = sorted(m for m in self._failed if m.startswith(prefix) and m > after)
+            members = sorted(m for m in self._of.failed if m.startswith(prefix) and m > after)
             page = members[:limit]
-            records = [GivenUp(member, *astuple(self._failed[member])) for member in page]
+            records = [self._of.failed[member] for member in page]
         return Page(records, page[-1].hex() if len(members) > limit else "")
 
     def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
         with self._lock:
+            deadlines = {member: self._of.deadline_of(member) for member in members}
             released = self.forget(members)
             for member in released:
-                self._set_deadline(member, self._now())
+                self._of.set_deadline(member, deadlines[member])
             return released
 
     def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
         with self._lock:
-            return [member for member in members if self._failed.pop(member, None)]
+            return [member for member in members if self._of.failed.pop(member, None)]
 
-    def close(self) -> None:
-        """Keep everything: there is nothing to give up."""
 
-    def record_sweep(
-        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
-    ) -> None:
-        self._sweeps.appendleft({**report, "finished": time()})
-        self._add_to_totals(tally)
-
-    def totals(self) -> dict[str, float]:
-        with self._lock:
-            return dict(self._totals)
-
-    def _add_to_totals(self, tally: Mapping[str, float]) -> None:
-        with self._lock:
-            for number, growth in tally.items():
-                self._totals[number] += growth
-
-    def sweeps(self, limit: int) -> list[dict[str, float]]:
-        return [dict(report) for report in list(self._sweeps)[:limit]]
+def _delay(backoff: Backoff, attempts: int) -> int:
+    wait = min(backoff.longest, backoff.shortest * 2 ** (attempts - 1))
+    return int(wait * random.uniform(0.5, 1))

@@ -6,238 +6,85 @@ import json
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha1
-from heapq import nsmallest
-from importlib.resources import files
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain, pairwise
-from operator import attrgetter
-from typing import Any, NamedTuple
-from weakref import WeakSet
-from zlib import crc32
+from typing import Any
 
 import redis
-from redis.crc import key_slot
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
-from redis.sentinel import MasterNotFoundError
 
-from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
+from ..errors import RecordStoreError
 from . import (
-    NOBODY,
+    BACKOFF,
+    LIVE,
     NOTHING,
     SWEEPS_KEPT,
     Backoff,
-    Carried,
+    Begun,
+    Busy,
     Claim,
     ClaimOne,
     Counts,
+    Expirations,
     ExpirationStore,
+    Finished,
     GivenUp,
     Page,
     Record,
+    Reserved,
     Settled,
     State,
-    Touch,
+    Verdict,
+    file_name,
+    new_token,
+    soonest,
+    total,
 )
-from .servers import Address, Servers, has_moved, passes, servers_at
+from .scripts import Call, Command, Scripts, Unconfirmed
 
-WAIT_TIMEOUT = 1_000  # ms, for the replicas
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
-
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
-
-KEYS = "due claimed attempts failed".split()
-_FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
-VERBS = """schedule cancel place touch carry pin deadline claim claim_one acknowledge fail
-    counts release postpone renew adopt use_ticket tally""".split()
-READING = frozenset({"deadline", "counts"})
-
-
-class _Call(NamedTuple):
-    """One run of a script."""
-
-    verb: str
-    shard: int
-    arguments: Sequence[Any]
-    more_keys: Sequence[str] = ()
-
-
-class _Command(NamedTuple):
-    """One command to the server that holds a slot, as a method of redis-py."""
-
-    slot: int
-    method: str
-    arguments: Sequence[Any]
-    options: Mapping[str, Any] = {}
-
-
-def _sources() -> dict[str, str]:
-    lua = files(__package__) / "lua"
-    prelude = (lua / "prelude.lua").read_text(encoding="utf-8").split("\n\n")
-    return {
-        verb: _source((lua / f"{verb}.lua").read_text(encoding="utf-8"), prelude) for verb in VERBS
-    }
-
-
-def _source(verb: str, prelude: Sequence[str]) -> str:
-    """Put what a verb needs of the prelude in front: each function costs time at every run."""
-    flags, _, source = verb.partition("\n")  # Redis wants the flags in the very first line
-    for part in reversed(prelude):
-        function = _FUNCTION.search(part)
-        if not function or f"{function[1]}(" in source:
-            source = f"{part}\n\n{source}"
-    return f"{flags}\n{source}"
+KEYS = "due retries claimed deadlines leases notes failed writing permanent suspects".split()
 
 
 class RedisStore(ExpirationStore):
-    """Records in Redis ≥ 7 or Valkey, spread over ``shards`` groups of keys.
+    """Records in Redis ≥ 7 or Valkey, spread over ``shards`` groups of keys for each place.
 
     With ``wait_replicas``, each verb that changes something returns once so many replicas have
-    the change as well. Where they do not within `WAIT_TIMEOUT` it raises
+    the change as well. Where they do not within `scripts.WAIT_TIMEOUT` it raises
     `RecordStoreUnavailable`: then the change may hold or be lost with the next failover, and
     the call can be repeated. That goes for the claims of sweeps, too: what was not confirmed is
     not deleted, so a master that nobody follows any more lets nothing go.
     """
 
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int = 0) -> None:
-        self.shards = range(shards)
-        self._prefix = key_prefix
-        self._wait_replicas = wait_replicas
-        self._servers = servers_at(url)
-        self._translation = _Translation(self._servers)
-        self._keys = [
-            [f"{key_prefix}:{{{shard:02}}}:{name}".encode() for name in KEYS]
-            for shard in self.shards
-        ]
-        self._slots = [key_slot(due) for due, *_ in self._keys]
-        self._sources = _sources()
-        self._digests = {
-            verb: sha1(source.encode(), usedforsecurity=False).hexdigest()
-            for verb, source in self._sources.items()
-        }
-        self._ready: WeakSet[redis.Redis] = WeakSet()
+        self._scripts = Scripts(url, key_prefix, shards, wait_replicas)
 
-    def close(self) -> None:
-        self._servers.close()
+    def at(
+        self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
+    ) -> Expirations:
+        return _Expirations(self._scripts, place, lease, fence)
 
-    # -- the verbs of writers
+    def introduce(self, place: str, told: str) -> None:
+        self._send("hset", "places", place, told)
 
-    def _schedule(self, members: Sequence[bytes], ttl: int) -> tuple[int, int, Sequence[bytes]]:
-        if len(members) == 1:
-            return _schedule(self._run("schedule", self.shard_of(members[0]), ttl, *members))
-        calls = [
-            _Call("schedule", shard, (ttl, *own[first : first + SLICE]))
-            for shard, own in self._by_shard(members).items()
-            for first in range(0, len(own), SLICE)
-        ]
-        lefts, deadlines, busy = zip(*map(_schedule, self._run_all(calls)), strict=True)
-        return max(lefts), max(deadlines), list(chain(*busy))
+    def places(self) -> Mapping[str, str]:
+        known = self._send("hgetall", "places")
+        return {place.decode(): told.decode() for place, told in known.items()}
 
-    def _cancel(self, member: bytes, expected: int) -> int:
-        (left,) = self._run("cancel", self.shard_of(member), member, expected)
-        return int(left)
-
-    def _place(self, member: bytes, deadline: int, token: int, expected: int) -> int:
-        (left,) = self._run("place", self.shard_of(member), member, deadline, token, expected)
-        return int(left)
-
-    def _touch(
-        self, member: bytes, grace: int, default_ttl: int, registered: int, unfinished: int
-    ) -> tuple[int, Touch]:
-        left, *touch = self._run(
-            "touch", self.shard_of(member), member, grace, default_ttl, registered, unfinished
+    def waiting(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
+        shards = [(own, shard) for own in records for shard in own.shards]
+        replies = self._scripts.run_each(
+            [
+                Call("waiting", shard, own.keys[shard], ())
+                for own, shard in shards
+                if isinstance(own, _Expirations)
+            ]
         )
-        return left, Touch(*touch)
-
-    def _carry(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]:
-        shard = self.shard_of(source)
-        if shard != self.shard_of(destination):
-            return self._carry_across(source, destination, grace)
-        left, *carried = self._run("carry", shard, source, destination, grace)
-        return left, Carried(*carried)
-
-    def _carry_across(self, source: bytes, destination: bytes, grace: int) -> tuple[int, Carried]:
-        left, deadline, had = self._run("pin", self.shard_of(source), source, grace)
-        if left:
-            return left, Carried()
-        _, replaced = self.deadline(destination)
-        left = self._place(destination, deadline, 0, -1) if deadline else 0
-        if left:  # the next attempt shall find the deadline that there was
-            self._place(source, had, 0, deadline)
-        return left, Carried(deadline, had, replaced)
-
-    def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
-        groups = self._by_shard(members)
-        calls = [
-            _Call("deadline", shard, own[first : first + SLICE])
-            for shard, own in groups.items()
-            for first in range(0, len(own), SLICE)
-        ]
-        now, found = 0, []
-        for reply in self._run_all(calls):
-            now = max(now, reply[0])
-            found += reply[1:]
-        known = dict(zip(chain(*groups.values()), found, strict=True))
-        return now, [known[member] for member in members]
-
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
-        return int(self._run("renew", self.shard_of(member), member, ttl, latest))
-
-    # -- tickets
-
-    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
-        slot, key = self._slots[self.shard_of(member)], self._ticket_key(member, ticket)
-        self._send([_Command(slot, "set", (key, uses), {"pxat": end // 1_000})])
-
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
-        key = self._ticket_key(member, ticket)
-        return bool(self._run("use_ticket", self.shard_of(member), uses, more_keys=[key]) > 0)
-
-    def _ticket_key(self, member: bytes, ticket: str) -> str:
-        # In the shard of its file, for the sake of a Redis Cluster.
-        return f"{self._prefix}:{{{self.shard_of(member):02}}}:ticket:{ticket}"
-
-    # -- the verbs of sweeps
-
-    def claim(self, shard: int, limit: int, lease: int) -> Claim:
-        return _claim(self._run("claim", shard, limit, lease))
-
-    def claim_one(self, member: bytes, lease: int, early: int = 0) -> ClaimOne:
-        return ClaimOne(*self._run("claim_one", self.shard_of(member), member, lease, early))
-
-    def settle(
-        self,
-        shard: int,
-        token: int,
-        done: Sequence[bytes] | None,
-        failures: Sequence[tuple[bytes, str]] = (),
-        backoff: Backoff | None = None,
-        broken: Sequence[tuple[bytes, str]] = (),
-        put_off: Mapping[int, Sequence[bytes]] = NOBODY,
-        then: tuple[int, int] | None = None,
-        tally: Mapping[str, float] = NOTHING,
-    ) -> Settled:
-        calls = []
-        totals = [self._totals_key(shard)]
-        if done is None or done:
-            calls.append(_Call("acknowledge", shard, (token, *(done or ()))))
-        for delay, members in put_off.items():
-            calls.append(_Call("postpone", shard, (token, delay, *members)))
-        for why, policy in (failures, backoff), (broken, Backoff(1)):
-            if why and policy:
-                calls.append(_Call("fail", shard, (token, *policy, *chain(*why)), totals))
-        if tally:
-            calls.append(_Call("tally", shard, list(chain(*tally.items())), totals))
-        if then:
-            calls.append(_Call("claim", shard, then))
-        replies = self._run_all(calls)
-        claim = _claim(replies[-1]) if then else None
-        fates = [own for call, own in zip(calls, replies, strict=True) if call.verb == "fail"]
-        retried, set_aside = map(sum, zip((0, 0), *fates, strict=True))
-        return Settled(retried, set_aside, claim)
-
-    def _totals_key(self, shard: int) -> str:
-        return f"{self._prefix}:{{{shard:02}}}:totals"
+        found = [where for where, reply in zip(shards, replies, strict=True) if reply == 1]
+        return found, [reply for reply in replies if isinstance(reply, Exception)]
 
     def keeps_records_on_disk(self) -> bool:
         def kept(client: redis.Redis) -> bool:
@@ -247,38 +94,250 @@ class RedisStore(ExpirationStore):
             intervals: Any = client.config_get("save")
             return bool(intervals.get("save"))
 
-        with self._translation:
-            return self._servers.patiently(lambda: all(map(kept, self._servers.all())))
+        return all(self._scripts.all_servers(kept))
+
+    def record_sweep(
+        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> None:
+        limit = {"maxlen": SWEEPS_KEPT, "approximate": True}
+        sweeps, totals = self._scripts.key(0, "sweeps"), self._scripts.key(0, "totals")
+        self._scripts.send(
+            [
+                Command(0, "xadd", (sweeps, {"report": json.dumps(report)}), limit),
+                *(
+                    Command(0, "hincrbyfloat", (totals, number, growth))
+                    for number, growth in tally.items()
+                ),
+            ]
+        )
+
+    def sweeps(self, limit: int) -> list[dict[str, float]]:
+        entries = self._send("xrevrange", "sweeps", count=limit)
+        return [
+            {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
+            for id_, fields in entries
+        ]
+
+    def totals(self) -> dict[str, float]:
+        shards: list[dict[bytes, bytes]] = self._scripts.send(
+            [
+                Command(shard, "hgetall", (self._scripts.key(shard, "totals"),))
+                for shard in self._scripts.shards
+            ]
+        )
+        totals: defaultdict[str, float] = defaultdict(float)
+        for number, value in chain(*(own.items() for own in shards)):
+            totals[number.decode()] += float(value)
+        return dict(totals)
+
+    def close(self) -> None:
+        self._scripts.close()
+
+    def _send(self, method: str, name: str, *arguments: Any, **options: Any) -> Any:
+        """Send a command about a key that is there once, in the first shard."""
+        command = Command(0, method, (self._scripts.key(0, name), *arguments), options)
+        return self._scripts.send([command])[0]
+
+
+class _Expirations(Expirations):
+    def __init__(
+        self, scripts: Scripts, place: str, lease: int, fence: Callable[[bytes], object]
+    ) -> None:
+        super().__init__(place, lease, fence)
+        self.shards = scripts.shards
+        self.shard_of = scripts.shard_of  # type: ignore[method-assign]  # a call less each time
+        self.keys = [[scripts.key(shard, place, name) for name in KEYS] for shard in self.shards]
+        self._totals = [scripts.key(shard, "totals") for shard in self.shards]
+        self._scripts = scripts
+
+    # -- the verbs of writers
+
+    def _schedule(
+        self, over: int, members: Sequence[bytes], ttl: int
+    ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]:
+        if len(members) == 1:
+            return _schedule(self._run("schedule", members[0], over, ttl, members[0]))
+        replies = self._run_all("schedule", members, over, ttl)
+        busy, deadlines, left_alone, lapsed = zip(*map(_schedule, replies), strict=True)
+        return max(busy), max(deadlines), list(chain(*left_alone)), list(chain(*lapsed))
+
+    def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
+        left, ends, lapsed = self._run("keep", member, over, member)
+        return Busy(left, ends), [member] * lapsed
+
+    def _begin(
+        self, over: int, member: bytes, token: str, lease: int, default_ttl: int
+    ) -> tuple[Busy, Sequence[bytes], int, int]:
+        left, ends, lapsed, before, now = self._run(
+            "begin", member, over, member, token, lease, default_ttl
+        )
+        return Busy(left, ends), [member] * lapsed, before, now
+
+    def _finish(
+        self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
+    ) -> tuple[Busy, Sequence[bytes], Finished]:
+        token, before, overdue = write
+        left, ends, lapsed, deadline, by_default, unbroken = self._run(
+            "finish", member, over, member, token, grace, default_ttl, before, int(overdue)
+        )
+        finished = Finished(deadline, bool(by_default), bool(unbroken))
+        return Busy(left, ends), [member] * lapsed, finished
+
+    def abandon(self, member: bytes, token: str) -> None:
+        self._run("abandon", member, member, token)
+
+    def _reserve(
+        self, over: int, member: bytes, token: int
+    ) -> tuple[Busy, Sequence[bytes], Reserved]:
+        left, ends, lapsed, deadline, kept = self._run(
+            "reserve", member, over, member, token, self.lease
+        )
+        return Busy(left, ends), [member] * lapsed, Reserved(token, deadline, bool(kept))
+
+    def pledge(self, member: bytes, token: int, deadline: int) -> None:
+        self._run("pledge", member, member, token, deadline)
+
+    def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
+        self._run("release", member, member, token, -1 if deadline is None else deadline)
+
+    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
+        call = Call("extend", shard, self.keys[shard], list(chain(*leases.items())))
+        gone: Sequence[bytes] = self._scripts.run(call)
+        return gone
+
+    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+        return int(self._run("renew", member, member, ttl, latest))
+
+    def _place_at(
+        self, over: int, member: bytes, deadline: int, expected: int
+    ) -> tuple[Busy, Sequence[bytes]]:
+        left, ends, lapsed = self._run("place_at", member, over, member, deadline, expected)
+        return Busy(left, ends), [member] * lapsed
 
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
         calls = [
-            _Call(
-                "adopt", shard, [x for m in own[first : first + SLICE] for x in (m, deadlines[m])]
-            )
-            for shard, own in self._by_shard(list(deadlines)).items()
-            for first in range(0, len(own), SLICE)
+            Call("adopt", shard, self.keys[shard], [x for m in own for x in (m, deadlines[m])])
+            for shard, own in self._sliced(list(deadlines))
         ]
-        return list(chain(*self._run_all(calls)))
+        return list(chain(*self._scripts.run_all(calls)))
+
+    def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
+        if len(members) == 1:
+            now, deadline = self._run("deadline", members[0], *members)
+            return now, [deadline]
+        groups = self._sliced(members)
+        replies = self._scripts.run_all(
+            [Call("deadline", shard, self.keys[shard], own) for shard, own in groups]
+        )
+        known = {
+            member: deadline
+            for (_, own), (_, *found) in zip(groups, replies, strict=True)
+            for member, deadline in zip(own, found, strict=True)
+        }
+        now = max((reply[0] for reply in replies), default=0)
+        return now, [known[member] for member in members]
+
+    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
+        shard = self.shard_of(member)
+        arguments = self._ticket_key(shard, ticket), uses
+        self._scripts.send([Command(shard, "set", arguments, {"pxat": end // 1_000})])
+
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+        shard = self.shard_of(member)
+        keys = [*self.keys[shard], self._ticket_key(shard, ticket)]
+        return bool(self._scripts.run(Call("use_ticket", shard, keys, (uses,))) > 0)
+
+    def _ticket_key(self, shard: int, ticket: str) -> bytes:
+        return self._scripts.key(shard, "ticket", ticket)
+
+    # -- the verbs of sweeps
+
+    def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
+        token = new_token()
+        with self._given_back_unconfirmed(shard, token):
+            reply = self._scripts.run(self._claim_call(shard, token, limit, backoff))
+        return _claim(token, reply)
+
+    def _claim_call(self, shard: int, token: int, limit: int, backoff: Backoff) -> Call:
+        return Call("claim", shard, self.keys[shard], (token, limit, self.lease, *backoff))
+
+    def claim_one(self, member: bytes) -> ClaimOne:
+        token = new_token()
+        with self._given_back_unconfirmed(self.shard_of(member), token):
+            claimed, late, wait = self._run("claim_one", member, member, token, self.lease)
+        return ClaimOne(token if claimed else 0, late, wait)
+
+    def settle(
+        self,
+        shard: int,
+        token: int,
+        verdict: Verdict,
+        backoff: Backoff = BACKOFF,
+        limit: int | None = None,
+        tally: Mapping[str, float] = NOTHING,
+    ) -> Settled:
+        keys = self.keys[shard]
+        counting = [*keys, self._totals[shard]]
+        calls = []
+        if verdict.done:
+            calls.append(Call("acknowledge", shard, keys, (token, *verdict.done)))
+        calls += [
+            Call("postpone", shard, keys, (token, delay, state.value, *members))
+            for (delay, state), members in verdict.put_off.items()
+            if members
+        ]
+        if verdict.excused:
+            calls.append(Call("excuse", shard, keys, (token, *verdict.excused)))
+        for why, policy in (verdict.failures, backoff), (verdict.broken, Backoff(1)):
+            if why:
+                calls.append(Call("fail", shard, counting, (token, *policy, *chain(*why))))
+        if tally:
+            calls.append(Call("tally", shard, counting, list(chain(*tally.items()))))
+        next_token = new_token()
+        if limit is not None:
+            calls.append(self._claim_call(shard, next_token, limit, backoff))
+        with self._given_back_unconfirmed(shard, next_token):
+            replies = self._scripts.run_all(calls)
+        claim = None if limit is None else _claim(next_token, replies[-1])
+        fates = [own for call, own in zip(calls, replies, strict=True) if call.verb == "fail"]
+        retried, set_aside = map(sum, zip((0, 0), *fates, strict=True))
+        return Settled(retried, set_aside, claim)
+
+    @contextmanager
+    def _given_back_unconfirmed(self, shard: int, token: int) -> Iterator[None]:
+        """Give back what was claimed where no replica confirms it: that is nobody's attempt."""
+        try:
+            yield
+        except Unconfirmed:
+            arguments = token, 0, State.DUE.value
+            with suppress(RecordStoreError):
+                call = Call("postpone", shard, self.keys[shard], arguments)
+                self._scripts.run_all([call], confirmed=False)
+            raise
 
     # -- the verbs of onlookers
 
     def counts(self) -> Counts:
-        shards = self._run_all([_Call("counts", shard, ()) for shard in self.shards])
-        now, tracked, overdue, claimed, set_aside, oldest = zip(*shards, strict=True)
-        return Counts(
-            max(now), sum(tracked), sum(overdue), sum(claimed), sum(set_aside), max(oldest)
-        )
+        calls = [Call("counts", shard, self.keys[shard], ()) for shard in self.shards]
+        return total(Counts(*reply) for reply in self._scripts.run_all(calls))
 
     def earliest(self, limit: int) -> Sequence[Record]:
-        firsts = self._send_to_shards("due", "zrange", 0, limit - 1, withscores=True)
-        records = (Record(member, int(score)) for member, score in chain(*firsts))
-        return nsmallest(limit, records, key=attrgetter("deadline"))
+        found: dict[bytes, Record] = {}
+        names = "due", "deadlines"
+        firsts = self._each(names, lambda key: ("zrange", key, 0, limit - 1), withscores=True)
+        for name, pairs in firsts:
+            for member, score in pairs:
+                found[member] = Record(
+                    member, int(score), State.DUE if name == "due" else State.CLAIMED
+                )
+        first = soonest(found.values(), limit)
+        return self._with_states(first)
 
     def due_between(self, edges: Sequence[int]) -> Sequence[int]:
-        counts: list[int] = self._send(
+        counts: list[int] = self._scripts.send(
             [
-                _Command(slot, "zcount", (due, first, f"({end}"))
-                for slot, (due, *_) in zip(self._slots, self._keys, strict=True)
+                Command(shard, "zcount", (self._key(shard, "due"), first, f"({end}"))
+                for shard in self.shards
                 for first, end in pairwise(edges)
             ]
         )
@@ -287,315 +346,148 @@ class RedisStore(ExpirationStore):
 
     def record(self, member: bytes) -> Record | None:
         shard = self.shard_of(member)
-        due, claimed, _, failed = self._keys[shard]
-        looks = (("zscore", due), ("zscore", claimed), ("hexists", failed))
-        found = self._send(
-            [_Command(self._slots[shard], method, (key, member)) for method, key in looks]
+        looks = ("zscore", "due"), ("zscore", "deadlines"), ("hget", "failed")
+        due, deadline, failed = self._scripts.send(
+            [Command(shard, method, (self._key(shard, name), member)) for method, name in looks]
         )
-        return next(
-            (
-                Record(member, int(value) if state is State.DUE else 0, state)
-                for value, state in zip(found, State, strict=True)
-                if value
-            ),
-            None,
+        if failed:
+            return Record(member, int(json.loads(failed)["deadline"]), State.SET_ASIDE)
+        if deadline:
+            return self._with_states([Record(member, int(deadline), State.CLAIMED)])[0]
+        return Record(member, int(due)) if due else None
+
+    def _with_states(self, records: Sequence[Record]) -> list[Record]:
+        """Say of those that are not merely due whether a sweep is at them."""
+        unsure = [record for record in records if record.state is State.CLAIMED]
+        looks = [(record.member, self.shard_of(record.member)) for record in unsure]
+        replies = self._scripts.send(
+            [
+                Command(shard, method, (self._key(shard, name), member))
+                for member, shard in looks
+                for method, name in (("zscore", "claimed"), ("hget", "notes"))
+            ]
         )
+        states = {
+            record.member: _state(claimed, note)
+            for record, claimed, note in zip(unsure, replies[::2], replies[1::2], strict=True)
+        }
+        return [
+            record._replace(state=states.get(record.member, record.state)) for record in records
+        ]
 
     def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
         pattern = _pattern(prefix, text)
         cursors = {
-            (slot, key, state): 0
-            for slot, (due, claimed, _, failed) in zip(self._slots, self._keys, strict=True)
-            for key, state in zip((due, claimed, failed), State, strict=True)
+            (shard, name): 0 for shard in self.shards for name in ("due", "deadlines", "failed")
         }
         while cursors:
-            replies = self._send(
+            replies = self._scripts.send(
                 [
-                    _Command(
-                        slot,
-                        "hscan" if state is State.SET_ASIDE else "zscan",
-                        (key, cursor, pattern, SCANNED),
+                    Command(
+                        shard,
+                        "hscan" if name == "failed" else "zscan",
+                        (self._key(shard, name), cursor, pattern, SCANNED),
                     )
-                    for (slot, key, state), cursor in cursors.items()
+                    for (shard, name), cursor in cursors.items()
                 ]
             )
             steps = list(zip(cursors, replies, strict=True))
-            yield (
-                SCANNED * len(steps),
-                [
-                    Record(member, int(value) if state is State.DUE else 0, state)
-                    for (*_, state), (_, found) in steps
-                    for member, value in dict(found).items()
-                ],
-            )
+            found = [
+                _scanned(name, member, value)
+                for (_, name), (_, own) in steps
+                for member, value in dict(own).items()
+                if text in file_name(member)
+            ]
+            yield SCANNED * len(steps), self._with_states(found)
             cursors = {place: cursor for place, (cursor, _) in steps if cursor}
 
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
         shard, position = map(int, cursor.split(":")) if cursor else (0, 0)
         found: dict[bytes, bytes] = {}
         while len(found) < limit and shard < len(self.shards):
-            failed = self._keys[shard][KEYS.index("failed")]
-            look = failed, position, _pattern(prefix), min(limit, SCANNED)
-            [(position, page)] = self._send([_Command(self._slots[shard], "hscan", look)])
+            look = self._key(shard, "failed"), position, _pattern(prefix), min(limit, SCANNED)
+            [(position, page)] = self._scripts.send([Command(shard, "hscan", look)])
             found.update(page)
             shard += not position
-        records = [GivenUp(member, **json.loads(why)) for member, why in found.items()]
+        records = [_given_up(member, json.loads(why)) for member, why in found.items()]
         return Page(records, f"{shard}:{position}" if shard < len(self.shards) else "")
 
     def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        return self._release(members, due=True)
+        return list(chain(*self._run_all("take_back", members, 1)))
 
     def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        return self._release(members, due=False)
+        return list(chain(*self._run_all("take_back", members, 0)))
 
-    def _release(self, members: Sequence[bytes], due: bool) -> Sequence[bytes]:
-        calls = [
-            _Call("release", shard, (int(due), *own))
-            for shard, own in self._by_shard(members).items()
-        ]
-        return list(chain(*self._run_all(calls)))
+    # -- how
 
-    def record_sweep(
-        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
-    ) -> None:
-        key, entry = f"{self._prefix}:sweeps", {"report": json.dumps(report)}
-        limit = {"maxlen": SWEEPS_KEPT, "approximate": True}
-        growths = [
-            _Command(self._slots[0], "hincrbyfloat", (self._totals_key(0), number, growth))
-            for number, growth in tally.items()
-        ]
-        self._send([_Command(_slot_of(key), "xadd", (key, entry), limit), *growths])
+    def _key(self, shard: int, name: str) -> bytes:
+        return self.keys[shard][KEYS.index(name)]
 
-    def sweeps(self, limit: int) -> list[dict[str, float]]:
-        key = f"{self._prefix}:sweeps"
-        [entries] = self._send([_Command(_slot_of(key), "xrevrange", (key,), {"count": limit})])
+    def _run(self, verb: str, member: bytes, *arguments: Any) -> Any:
+        shard = self.shard_of(member)
+        return self._scripts.run(Call(verb, shard, self.keys[shard], arguments))
+
+    def _run_all(self, verb: str, members: Sequence[bytes], *arguments: Any) -> list[Any]:
+        return self._scripts.run_all(
+            [
+                Call(verb, shard, self.keys[shard], (*arguments, *own))
+                for shard, own in self._sliced(members)
+            ]
+        )
+
+    def _sliced(self, members: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
         return [
-            {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
-            for id_, fields in entries
+            (shard, own[first : first + SLICE])
+            for shard, own in self._scripts.by_shard(members).items()
+            for first in range(0, len(own), SLICE)
         ]
 
-    def totals(self) -> dict[str, float]:
-        shards: list[dict[bytes, bytes]] = self._send(
-            [
-                _Command(self._slots[shard], "hgetall", (self._totals_key(shard),))
-                for shard in self.shards
-            ]
-        )
-        totals: defaultdict[str, float] = defaultdict(float)
-        for number, value in chain(*(own.items() for own in shards)):
-            totals[number.decode()] += float(value)
-        return dict(totals)
-
-    # -- running scripts
-
-    def shard_of(self, member: bytes) -> int:
-        """Return the shard that holds a member's record."""
-        return crc32(member) % len(self.shards) if len(self.shards) > 1 else 0
-
-    def _by_shard(self, members: Sequence[bytes]) -> dict[int, list[bytes]]:
-        groups: dict[int, list[bytes]] = {}
-        for member in members:
-            groups.setdefault(self.shard_of(member), []).append(member)
-        return groups
-
-    def _run(self, verb: str, shard: int, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
-        call = _Call(verb, shard, arguments, more_keys)
-        if self._wait_replicas:
-            return self._run_all([call])[0]
-        command = self._evalsha(call)
-        with self._translation:
-            return self._servers.patiently(lambda: self._evaluated(command))
-
-    def _evaluated(self, command: _Command) -> Any:
-        client = self._servers.of(command.slot)
-        if client in self._ready:
-            try:
-                return client.evalsha(*command.arguments)
-            except NoScriptError:  # a server that was restarted, or has failed over
-                pass
-        self._load(client)
-        return client.evalsha(*command.arguments)
-
-    def _run_all(self, calls: Sequence[_Call]) -> list[Any]:
-        """Run several scripts, in one round trip for each server."""
-        changing = any(call.verb not in READING for call in calls)
-        return self._send(list(map(self._evalsha, calls)), changing)
-
-    def _evalsha(self, call: _Call) -> _Command:
-        verb, shard, arguments, more_keys = call
-        keys = len(KEYS) + len(more_keys)
-        arguments = self._digests[verb], keys, *self._keys[shard], *more_keys, *arguments
-        return _Command(self._slots[shard], "evalsha", arguments)
-
-    def _send_to_shards(self, name: str, method: str, *arguments: Any, **options: Any) -> list[Any]:
-        """Send the same command about one key of each shard."""
-        keys = [own[KEYS.index(name)] for own in self._keys]
-        return self._send(
-            [
-                _Command(slot, method, (key, *arguments), options)
-                for slot, key in zip(self._slots, keys, strict=True)
-            ]
-        )
-
-    def _send(self, commands: Sequence[_Command], changing: bool = False) -> list[Any]:
-        """Send commands, in one round trip for each server; what is ``changing`` is confirmed."""
-        replies: dict[int, Any] = {}
-
-        def attempt() -> list[Any]:
-            for client, own in self._by_server(commands, replies).items():
-                answers = self._answers(client, [commands[i] for i in own], changing)
-                replies.update(zip(own, answers, strict=True))
-            return [replies[i] for i in range(len(commands))]
-
-        with self._translation:
-            return self._servers.patiently(attempt)
-
-    def _by_server(
-        self, commands: Sequence[_Command], answered: Collection[int]
-    ) -> dict[redis.Redis, list[int]]:
-        groups: dict[redis.Redis, list[int]] = {}
-        for i, command in enumerate(commands):
-            if i not in answered:
-                groups.setdefault(self._servers.of(command.slot), []).append(i)
-        return groups
-
-    def _answers(
-        self, client: redis.Redis, commands: Sequence[_Command], changing: bool
-    ) -> list[Any]:
-        if client not in self._ready:
-            self._load(client)
-        replies = self._pipelined(client, commands, changing)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            self._load(client)
-            again = self._pipelined(client, [commands[i] for i in unknown], changing)
-            for i, reply in zip(unknown, again, strict=True):
-                replies[i] = reply
-        return _without_errors(replies)
-
-    def _pipelined(
-        self, client: redis.Redis, commands: Sequence[_Command], changing: bool
-    ) -> list[Any]:
-        confirmed = changing and self._wait_replicas > 0
-        with client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                getattr(pipeline, command.method)(*command.arguments, **command.options)
-            if confirmed:
-                pipeline.wait(self._wait_replicas, WAIT_TIMEOUT)
-            replies = pipeline.execute(raise_on_error=False)
-        if confirmed:
-            self._check_confirmed(replies.pop())
-        return replies
-
-    def _check_confirmed(self, replicas: int | Exception) -> None:
-        [count] = _without_errors([replicas])
-        if count < self._wait_replicas:
-            raise RecordStoreUnavailable(
-                f"Redis at {self._servers.address} has the change, but only {count} of the "
-                f"{self._wait_replicas} replicas that DJFS['wait_replicas'] asks for: try again"
-            )
-
-    def _load(self, client: redis.Redis) -> None:
-        """Check the ground and load the scripts."""
-        self._agree_on_shards()
-        with client.pipeline(transaction=False) as pipeline:
-            pipeline.info("memory")
-            for source in self._sources.values():
-                pipeline.script_load(source)
-            memory, *_ = _without_errors(pipeline.execute(raise_on_error=False))
-        _check_eviction(memory)
-        self._ready.add(client)
-
-    def _agree_on_shards(self) -> None:
-        key = f"{self._prefix}:shards"
-        with self._servers.of(_slot_of(key)).pipeline(transaction=False) as pipeline:
-            pipeline.set(key, len(self.shards), nx=True)
-            pipeline.get(key)
-            registered, shards = pipeline.execute(raise_on_error=False)
-        # A full server takes no new key, and must still let sweeps through.
-        _without_errors(
-            [shards] if isinstance(registered, OutOfMemoryError) else [registered, shards]
-        )
-        if int(shards or len(self.shards)) != len(self.shards):
-            raise ConfigurationError(
-                f"DJFS['shards'] is {len(self.shards)}, but the records in Redis are spread over "
-                f"{int(shards)}: set it to {int(shards)}, or empty the keys {self._prefix}:* first"
-            )
+    def _each(
+        self, names: Sequence[str], look: Callable[[bytes], Sequence[Any]], **options: Any
+    ) -> list[tuple[str, Any]]:
+        """Send a command about each of the keys of these names, of all shards."""
+        asked = [(shard, name) for shard in self.shards for name in names]
+        commands = []
+        for shard, name in asked:
+            method, *arguments = look(self._key(shard, name))
+            commands.append(Command(shard, method, arguments, options))
+        replies = self._scripts.send(commands)
+        return [(name, reply) for (_, name), reply in zip(asked, replies, strict=True)]
 
 
-def _check_eviction(memory: Mapping[str, Any]) -> None:
-    policy = str(memory.get("maxmemory_policy", ""))
-    if policy.startswith("allkeys"):
-        raise ConfigurationError(
-            f"Redis may evict the records, its maxmemory-policy is {policy}: set it to noeviction"
-        )
-
-
-def _without_errors(replies: list[Any]) -> list[Any]:
-    """Return ``replies``; raise the first of them that is an error."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
-
-
-def _slot_of(key: str) -> int:
-    return key_slot(key.encode())
-
-
-def _schedule(reply: list[Any] | int) -> tuple[int, int, list[bytes]]:
+def _schedule(reply: list[Any] | int) -> tuple[Busy, int, list[bytes], list[bytes]]:
     if isinstance(reply, int):
-        return 0, reply, []
-    left, deadline, *busy = reply
-    return left, deadline, busy
+        return Busy(), reply, [], []
+    left, ends, deadline, count, *members = reply
+    return Busy(left, ends), deadline, members[:count], members[count:]
 
 
-def _claim(reply: list[Any]) -> Claim:
-    token, overdue, late, *members = reply
-    return Claim(int(token), members, struct.unpack(f"<{len(members)}d", late), overdue)
+def _claim(token: int, reply: list[Any]) -> Claim:
+    overdue, late, *members = reply
+    return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue)
+
+
+def _state(claimed: float | None, note: bytes | None) -> State:
+    if claimed is not None:
+        return State.CLAIMED
+    _, _, state = (note or b"").decode().partition(" ")
+    return State(state) if state in {*State} else State.RETRIED
+
+
+def _scanned(name: str, member: bytes, value: Any) -> Record:
+    if name == "failed":
+        return Record(member, int(json.loads(value)["deadline"]), State.SET_ASIDE)
+    return Record(member, int(value), State.DUE if name == "due" else State.CLAIMED)
+
+
+def _given_up(member: bytes, why: Mapping[str, Any]) -> GivenUp:
+    return GivenUp(member, **{**why, "deadline": int(why["deadline"])})
 
 
 def _pattern(prefix: bytes, text: bytes = b"") -> bytes:
-    """Return the pattern of SCAN for a ``prefix``, and for a ``text`` somewhere in the path."""
-    beginning = _literally(prefix) + b"*"
-    if not text:
-        return beginning
-    path = b"" if prefix.endswith(b"\0") else b"\0*"
-    return beginning + path + _literally(text) + b"*"
+    """Return the pattern of SCAN for a ``prefix``, and for a ``text`` somewhere behind it."""
+    return _literally(prefix) + b"*" + (_literally(text) + b"*" if text else b"")
 
 
 def _literally(name: bytes) -> bytes:
     return re.sub(rb"([*?\[\\])", rb"\\\1", name)
-
-
-class _Translation:
-    """A block in which errors of Redis become ours; written out, for each call enters one."""
-
-    def __init__(self, servers: Servers) -> None:
-        self._servers = servers
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, MasterNotFoundError):
-            # It quotes the options of the connections to the Sentinels.
-            raise RecordStoreUnavailable(
-                f"Redis at {self._servers.address} is away: no Sentinel knows of a master, or none "
-                "lets us ask (sentinel_password in DJFS['redis_url'])"
-            ) from None
-        if isinstance(error, RedisError):
-            raise _translated(error, self._servers.address) from error
-
-
-def _translated(error: RedisError, address: Address) -> RecordStoreError:
-    if has_moved(error) and address.kind == "single":
-        return RecordStoreError(
-            f"Redis at {address} is one of a Cluster: have DJFS['redis_url'] begin with "
-            "redis+cluster://"
-        )
-    if passes(error) or isinstance(error, redis.ConnectionError):
-        return RecordStoreUnavailable(f"Redis at {address} is away or does not answer: {error}")
-    if isinstance(error, OutOfMemoryError):
-        return RecordStoreError(f"Redis at {address} is full: give it more memory ({error})")
-    return RecordStoreError(f"Redis at {address} refused: {error}")

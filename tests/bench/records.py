@@ -12,8 +12,9 @@ import redis
 from django.test import override_settings
 
 from djpyfs import conf, expire_objects, get_filesystem
-from djpyfs.expirations import store_for
+from djpyfs.backends import backend_for
 from djpyfs.names import Entry
+from djpyfs.places import records_of
 from tests.bench.goals import Goal, tell
 from tests.bench.turns import take_turns, times_as_long
 from tests.servers import running_redis
@@ -49,7 +50,7 @@ def _expire(client: redis.Redis) -> Goal:
 
     def zadd() -> None:
         for number in islice(bare, CALLS):
-            client.zadd("bare", {f"plots\0{number:08}.png": 1_800_000_000_000_000 + number})
+            client.zadd("bare", {f"plots/{number:08}.png": 1_800_000_000_000_000 + number})
 
     take_turns(expire, zadd, 20)
     turns = take_turns(expire, zadd, TURNS)
@@ -57,13 +58,14 @@ def _expire(client: redis.Redis) -> Goal:
 
 
 def _weight(client: redis.Redis) -> Goal:
-    store = store_for(conf.current())
+    settings = conf.current()
+    records = records_of(settings, backend_for(settings, "plots"), make=True)
     expire_objects()  # loads the scripts
     client.flushdb()
     weighed = [_memory(client)]
     tell(f"Keeping {RECORDS} records in {NAMESPACES} namespaces")
     for members in _members():
-        store.schedule(members, MONTH * conf.SECOND)
+        records.schedule(members, MONTH * conf.SECOND)
     weighed.append(_memory(client))
     tell(f"Keeping {RECORDS} members in a bare sorted set")
     for number, members in enumerate(_members()):

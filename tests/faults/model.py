@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from djpyfs.expirations import Touch
-from djpyfs.filesystem import UNFINISHED
 from djpyfs.names import Entry
 from tests.faults.world import World
 
 GRACE = 10_000_300  # between two ticks, so that nothing ends just when somebody looks
 HIDING = "hiding"  # a namespace that hides what has expired
+MAX_ATTEMPTS = 3
+
+
+def file_of(name: Entry) -> Entry:
+    """The one file that a name in any namespace means."""
+    return Entry.of_member(name.member)
 
 
 @dataclass(eq=False)
@@ -24,33 +29,31 @@ class Claim:
 class Record:
     """What is known of when a file goes."""
 
-    due: int
-    put_off: bool = False  # it is overdue, although it waits
-    failures: int = 0
+    deadline: int
+    again: int = 0  # when its deletion is tried again
+    attempts: int = 0
+    is_suspect: bool = False  # it may be what has ended a sweep
     claim: Claim | None = None
     set_aside: bool = False
 
 
 @dataclass(eq=False)
-class Contents:
-    """What is in a file, which may be moved or removed while it is open."""
-
-    data: bytes = b""
-
-    def put(self, position: int, data: bytes) -> None:
-        before = self.data[:position].ljust(position, b"\0") if data else self.data[:position]
-        self.data = before + data + self.data[position + len(data) :]
-
-
-@dataclass
 class Write:
     """A write that has begun."""
 
-    entry: Entry
-    default_ttl: int | None  # None too where the deadline is another's
+    file: Entry
+    life: int
     before: int
-    began_anew: bool
-    registered: int
+    starts_new_life: bool
+    until: int = 0  # when it is over, where its process stands still
+
+
+@dataclass
+class Writes:
+    """All that go on to one file."""
+
+    going_on: list[Write] = field(default_factory=list)
+    own_the_record: bool = False
 
 
 @dataclass
@@ -58,115 +61,164 @@ class Model:
     """The files of all namespaces, and when they go."""
 
     world: World
-    files: dict[Entry, Contents] = field(default_factory=dict)
+    #: How long it takes until a deletion is tried again, which chance decides.
+    wait: Callable[[Entry], int]
+    files: dict[Entry, bytes] = field(default_factory=dict)
     records: dict[Entry, Record] = field(default_factory=dict)
+    writing: dict[Entry, Writes] = field(default_factory=dict)
+    permanent: set[Entry] = field(default_factory=set)
 
     @property
     def now(self) -> int:
         return self.world.now
 
-    def is_busy(self, entry: Entry) -> bool:
-        record = self.records.get(entry)
+    # -- what is known
+
+    def deadline(self, file: Entry) -> int:
+        return self.records[file].deadline if file in self.records else 0
+
+    def is_busy(self, file: Entry) -> bool:
+        record = self.records.get(file)
         return bool(record and record.claim and record.claim.until > self.now)
 
-    def can_be_claimed(self, record: Record) -> bool:
-        if record.claim:
-            return record.claim.until <= self.now
-        return not record.set_aside and record.due <= self.now
+    def is_overdue(self, record: Record) -> bool:
+        return not record.set_aside and (bool(record.again) or record.deadline <= self.now)
 
-    def overdue(self) -> list[Entry]:
-        return [entry for entry, record in self.records.items() if self.can_be_claimed(record)]
+    def can_be_claimed(self, file: Entry) -> bool:
+        record = self.records[file]
+        is_free = not (record.claim or record.set_aside or file in self.writing)
+        return is_free and (record.again or record.deadline) <= self.now
 
-    def deadline(self, entry: Entry) -> int:
-        """The deadline, or 0; of what cannot be deleted it is only known that it has passed."""
-        record = self.records.get(entry)
-        if not record:
-            return 0
-        if record.claim or record.set_aside:
-            return self.now
-        return min(record.due, self.now) if record.put_off else record.due
+    def is_hidden(self, file: Entry) -> bool:
+        return file.namespace.startswith(HIDING) and 0 < self.deadline(file) <= self.now
 
-    def is_hidden(self, entry: Entry) -> bool:
-        return entry.namespace == HIDING and 0 < self.deadline(entry) <= self.now
+    def is_seen(self, file: Entry) -> bool:
+        return file in self.files and not self.is_hidden(file)
 
-    def is_seen(self, entry: Entry) -> bool:
-        return entry in self.files and not self.is_hidden(entry)
+    # -- writers
 
-    def begin(self, entry: Entry, default_ttl: int | None) -> Write:
-        touch = self.touch(entry, default_ttl)
-        anew = 0 < touch.before <= self.now
-        registered = 0 if touch.unfinished else touch.deadline
-        own_ttl = default_ttl if touch.by_default else None
-        return Write(entry, own_ttl, touch.before, anew, registered)
+    def set_deadline(self, file: Entry, deadline: int) -> None:
+        self.permanent.discard(file)
+        self.records[file] = Record(deadline)
 
-    def touch(
-        self,
-        entry: Entry,
-        default_ttl: int | None,
-        registered: int = 0,
-        unfinished: int = UNFINISHED,
-    ) -> Touch:
-        """What is overdue begins a new life, but for what this write itself has registered.
+    def schedule(self, file: Entry, deadline: int) -> None:
+        self.confirm(file)
+        self.set_deadline(file, deadline)
 
-        Without a default life that is when the write has finished; until then it is put off.
-        """
-        before = self.deadline(entry)
-        own = before != 0 and before == registered
-        if own and before <= self.now:
-            self.records[entry] = Record(before)
-        elif 0 < before <= self.now:
-            del self.records[entry]
-            if unfinished and default_ttl is None:
-                self.records[entry] = Record(self.now + unfinished, put_off=True)
-                return Touch(self.now + unfinished, before, unfinished=True)
-        record = self.records.get(entry)
-        by_default = default_ttl is not None and (own or (not record and registered <= self.now))
-        if by_default:
-            self.records[entry] = Record(self.now + (default_ttl or 0))
-        elif record:
-            record.due = max(record.due, self.now + GRACE)
-        return Touch(self.deadline(entry), before, by_default)
+    def keep(self, file: Entry) -> None:
+        self.confirm(file)
+        self.permanent.add(file)
+        self.records.pop(file, None)
 
-    def renew(self, write: Write, unfinished: int = UNFINISHED) -> None:
-        touch = self.touch(write.entry, write.default_ttl, write.registered, unfinished)
-        if not touch.by_default:  # somebody has set another deadline, or none, since
-            write.default_ttl = None
-        write.registered = 0 if touch.unfinished else touch.deadline
+    def confirm(self, file: Entry) -> None:
+        if file in self.writing:
+            self.writing[file].own_the_record = False
+
+    def begin(self, file: Entry, life: int) -> Write:
+        self.unclaim(file)
+        writes = self.writing.setdefault(file, Writes())
+        before = 0 if writes.own_the_record else self.deadline(file)
+        write = Write(file, life, before, 0 < before <= self.now)
+        writes.going_on.append(write)
+        if life and not (self.deadline(file) or file in self.permanent):
+            self.set_deadline(file, self.now + life)
+            writes.own_the_record = True
+        return write
 
     def finish(self, write: Write) -> None:
-        if write.default_ttl is not None:
-            self.renew(write)
-        elif write.began_anew:
-            self.renew(write, unfinished=0)
+        file, own, unbroken = write.file, self.owns_record(write), self.end(write)
+        self.unclaim(file)
+        self.confirm(file)
+        deadline, is_permanent = self.deadline(file), file in self.permanent
+        if write.starts_new_life and deadline == write.before:
+            del self.records[file]
+            deadline = 0
+        if write.life and (own or not (deadline or is_permanent)):
+            self.set_deadline(file, self.now + write.life)
+        elif deadline:
+            self.set_deadline(file, max(deadline, self.now + GRACE))
+        elif write.before and not (unbroken or write.starts_new_life or is_permanent):
+            self.set_deadline(file, max(write.before, self.now + GRACE))
 
-    def undo(self, write: Write) -> None:
-        self.records.pop(write.entry, None)
-        if write.before:
-            self.records[write.entry] = Record(write.before)
+    def abandon(self, write: Write) -> None:
+        own = self.owns_record(write)
+        if self.end(write) and own and write.file not in self.writing:
+            del self.records[write.file]
 
-    def fill(self, entry: Entry, data: bytes) -> None:
-        self.files.setdefault(entry, Contents()).data = data
+    def owns_record(self, write: Write) -> bool:
+        return write.file in self.writing and self.writing[write.file].own_the_record
 
-    def carry(self, source: Entry, destination: Entry) -> int:
-        """Both names have the deadline while a file moves; without one there must be room.
+    def end(self, write: Write) -> bool:
+        """End a write; tell whether it still went on."""
+        writes = self.writing.get(write.file, Writes())
+        if write not in writes.going_on:
+            return False
+        writes.going_on.remove(write)
+        if not writes.going_on:
+            del self.writing[write.file]
+        return True
 
-        Returns the deadline that the destination had.
-        """
-        carried, replaced = self.deadline(source), self.deadline(destination)
-        if carried:
-            self.records |= {source: Record(carried), destination: Record(carried)}
-        elif replaced:
-            self.files.pop(destination, None)
-            del self.records[destination]
-        return replaced
+    def release(self, file: Entry) -> None:
+        """End a reservation after which everything is as it was."""
+        if file in self.records:
+            before = self.records[file]
+            self.records[file] = record = Record(before.deadline, attempts=before.attempts)
+            record.again = self.now if record.attempts else 0
+
+    def remove(self, file: Entry) -> None:
+        self.files.pop(file, None)
+        self.records.pop(file, None)
+        self.permanent.discard(file)
 
     def move(self, source: Entry, destination: Entry) -> None:
-        self.carry(source, destination)
-        self.records.pop(source, None)
-        self.files[destination] = self.files.pop(source)
+        deadline, is_permanent = self.deadline(source), source in self.permanent
+        if deadline == self.deadline(destination):
+            self.release(destination)
+        elif deadline:
+            self.schedule(destination, deadline)
+        else:
+            del self.records[destination]
+        if is_permanent:
+            self.keep(destination)
+        self.files[destination] = self.files[source]
+        self.remove(source)
 
     def fail_to_move(self, source: Entry, destination: Entry) -> None:
-        replaced = self.carry(source, destination)
-        self.records.pop(destination, None)
+        replaced = self.deadline(destination)
+        if replaced and not self.deadline(source):
+            self.files.pop(destination, None)  # nothing permanent lies under a deadline
+        self.release(source)
         if replaced:
-            self.records[destination] = Record(replaced)
+            self.schedule(destination, replaced)
+
+    # -- sweeps
+
+    def unclaim(self, file: Entry) -> None:
+        """End a claim that has lapsed, without an attempt."""
+        record = self.records.get(file)
+        if record and record.claim:
+            record.claim, record.is_suspect = None, False
+            record.again = self.now if record.attempts else 0
+
+    def fail(self, file: Entry, waits: bool = True, is_suspect: bool = False) -> bool:
+        """Count an attempt; tell whether it was the last."""
+        record = self.records[file]
+        record.claim, record.is_suspect = None, is_suspect
+        record.attempts += 1
+        if record.attempts < MAX_ATTEMPTS:
+            record.again = self.now + (self.wait(file) if waits else 0)
+            return False
+        self.records[file] = Record(record.deadline, set_aside=True)
+        return True
+
+    def end_what_has_lapsed(self) -> None:
+        """End claims that have lapsed, as failed attempts, and writes."""
+        claims = [record.claim for record in self.records.values() if record.claim]
+        for claim in {id(claim): claim for claim in claims if claim.until <= self.now}.values():
+            members = [file for file, record in self.records.items() if record.claim is claim]
+            for file in members:
+                self.fail(file, waits=len(members) == 1, is_suspect=True)
+        for writes in list(self.writing.values()):
+            for write in list(writes.going_on):
+                if 0 < write.until <= self.now:
+                    self.end(write)

@@ -9,6 +9,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import redis
 from django.conf import settings as django_settings
 
-from djpyfs import get_filesystem
+from djpyfs import conf, get_filesystem
+from djpyfs.backends import backend_for
 from djpyfs.names import Entry
 
 # Forks of a process that has imported everything, and opened nothing.
@@ -40,6 +42,19 @@ class Actor:
         assert not error, error
         return result
 
+    def has_result(self) -> bool:
+        """Whether the job has returned, or raised."""
+        try:
+            return self._answer.poll() and bool(self._answer.recv())
+        except EOFError:  # it has died
+            return False
+
+    def has_ended(self) -> bool:
+        return not self._process.is_alive()
+
+    def wait(self) -> None:
+        self._process.join()
+
     def send(self, number: signal.Signals) -> None:
         assert self._process.pid
         os.kill(self._process.pid, number)
@@ -48,9 +63,12 @@ class Actor:
         state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state == "T"
 
-    def kill(self) -> None:
+    def die(self) -> None:
         self._process.kill()
         self._process.join()
+
+    def kill(self) -> None:
+        self.die()
         self._answer.close()
 
 
@@ -89,23 +107,22 @@ class Race:
         self.fs.makedir("/", recreate=True)
         for name in names:
             path = self.directory / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(contents)
 
     def files(self) -> set[str]:
         found = (path for path in self.directory.rglob("*") if path.is_file())
         return {str(path.relative_to(self.directory)) for path in found}
 
-    def keys(self) -> set[str]:
-        """The names of what is kept in Redis, but for the settings, the reports and the totals."""
-        prefix = self._djfs["key_prefix"]
-        found = {key.decode().removeprefix(f"{prefix}:") for key in self._client.keys(f"{prefix}*")}
-        return found - {"shards", "sweeps", "{00}:totals"}
+    def kinds(self) -> set[str]:
+        """What is kept of any file in Redis: the kinds of its keys."""
+        return {key.decode().rpartition(":")[2] for key in self._client.keys(self._key("*", "*"))}
 
     def claims(self) -> dict[str, float]:
         """The files that are claimed, and until when in µs."""
+        ends = dict(self._client.zrange(self._key("leases"), 0, -1, withscores=True))
         found = self._client.zrange(self._key("claimed"), 0, -1, withscores=True)
-        return {Entry.of_member(member).path: ends for member, ends in found}
+        return {_path(member): ends.get(b"%d" % token, 0) for member, token in found}
 
     def live_claims(self) -> set[str]:
         now = time.time() * 1e6
@@ -116,15 +133,23 @@ class Race:
 
     def waiting(self) -> set[str]:
         """The files that wait for their deadline, or for a sweep."""
-        found = self._client.zrange(self._key("due"), 0, -1)
-        return {Entry.of_member(member).path for member in found}
+        return {_path(member) for member in self._client.zrange(self._key("due"), 0, -1)}
 
     def set_aside(self) -> dict[str, dict[str, Any]]:
         found = self._client.hgetall(self._key("failed"))
-        return {Entry.of_member(member).path: json.loads(why) for member, why in found.items()}
+        return {_path(member): json.loads(why) for member, why in found.items()}
 
-    def _key(self, name: str) -> str:
-        return f"{self._djfs['key_prefix']}:{{00}}:{name}"
+    def _key(self, kind: str, place: str = "") -> str:
+        return f"{self._djfs['key_prefix']}:{{00}}:{place or self._place}:{kind}"
+
+    @cached_property
+    def _place(self) -> str:
+        return backend_for(conf.parse(self._djfs), self.namespace).place()
+
+
+def _path(member: bytes) -> str:
+    """The path of a file below the namespace."""
+    return member.decode().partition("/")[2]
 
 
 def names(kind: str, count: int) -> list[str]:

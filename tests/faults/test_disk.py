@@ -126,7 +126,7 @@ def check_one_is_left(disk: Disk, report: dict[str, float]) -> None:
     [left] = list(disk.root.glob("n*/*"))
     record = tracked_file(left.parent.name, left.name)
     assert record
-    assert record.state == "due"
+    assert record.state == "retried"
 
 
 @pytest.mark.fault("a disk that answers nothing but ESTALE", "every file is put off")
@@ -414,7 +414,9 @@ def test_files_on_a_back_end_that_is_away_wait_and_the_others_go_at_once(
 
     report = expire_objects()
 
-    assert (report.deleted, report.postponed) == (6, 6)
+    assert report.deleted == 6
+    # Where the place itself is not there, nobody even claims what is in it.
+    assert report.postponed + sum(status().elsewhere.values()) == 6
     assert (report.missing, report.failed, report.set_aside) == (0, 0, 0)
     assert plots.listdir("/") == []
     assert (status().tracked, status().set_aside) == (6, 0)

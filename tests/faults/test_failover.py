@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from djpyfs import SweepReport, conf, expire_objects, get_filesystem
+from djpyfs.backends import backend_for
 from djpyfs.errors import RecordStoreUnavailable
-from djpyfs.expirations import ExpirationStore, store_for
+from djpyfs.expirations import Expirations, store_for
 from djpyfs.names import Entry
+from djpyfs.places import records_of
 from tests.faults.conftest import Measured
 from tests.faults.processes import Race, processes
 from tests.servers import (
@@ -86,17 +88,19 @@ class Work:
                 self.longest_call = max(self.longest_call, time.monotonic() - start)
 
 
-def names_in(shard: int, store: ExpirationStore) -> Iterator[str]:
+def names_in(shard: int, records: Expirations) -> Iterator[str]:
     """Names of files whose records are in one shard."""
     for name in (f"{shard}-{number}" for number in count()):
-        if store.shard_of(Entry(Race.namespace, name).member) == shard:
+        if records.shard_of(Entry(Race.namespace, name).member) == shard:
             yield name
 
 
 def keep_extending(shard: int, stop: Event) -> Work:
     """Give files short lives, extend them about when those end, and note which were in time."""
     fs, work = get_filesystem(Race.namespace), Work()
-    names = names_in(shard, store_for(conf.current()))
+    settings = conf.current()
+    records = records_of(settings, backend_for(settings, fs.namespace), make=True)
+    names = names_in(shard, records)
     while not stop.is_set():
         group = list(islice(names, 20))
         for name in group:

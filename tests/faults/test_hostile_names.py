@@ -24,8 +24,8 @@ from fs import errors
 
 from djpyfs import ConfigurationError, InvalidName, conf, expire_objects, get_filesystem, links
 from djpyfs.conf import SECOND
-from djpyfs.expirations import store_for
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status
 from djpyfs.storage import ExpiringStorage
 from djpyfs_tasks.tasks import delete_expired
 from tests.faults.conftest import Measured
@@ -74,7 +74,7 @@ def files(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, A
 
 
 def tracked() -> int:
-    return store_for(conf.current()).counts().tracked
+    return status().tracked
 
 
 def assert_told_safely(error: BaseException) -> None:

@@ -37,12 +37,13 @@ from hypothesis.stateful import (
 from djpyfs import backends, conf, expirations, expire_objects, get_filesystem, links
 from djpyfs.conf import LONGEST_LIFE, SECOND
 from djpyfs.errors import FileBusy
-from djpyfs.expirations import ExpirationStore, State, store_for
+from djpyfs.expirations import Expirations, claim_lease
 from djpyfs.filesystem import DEFAULT_URL, ExpiringFS
 from djpyfs.names import Entry
+from djpyfs.places import records_of
 from djpyfs.sweeper import SweepReport, delete_if_due
 from tests.faults.conftest import FULL_TIMEOUT, Measured
-from tests.faults.model import GRACE, HIDING, Claim, Contents, Model, Record, Write
+from tests.faults.model import GRACE, HIDING, MAX_ATTEMPTS, Claim, Model, Record, Write, file_of
 from tests.faults.processes import Actor
 from tests.faults.world import (
     BEGINNING,
@@ -59,9 +60,8 @@ from tests.servers import RedisServer
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
-# Lengths between two ticks, so that nothing ends just when somebody looks.
-LEASE = 2_000_500
-MAX_ATTEMPTS = 3
+# Between two ticks, so that nothing ends just when somebody looks.
+LEASE = 1_500_500
 BACKOFF = 5 * SECOND
 LONGEST_BACKOFF = 3_600 * SECOND
 
@@ -69,12 +69,16 @@ IN_MEMORY = "memory://"
 TELLERS = 2  # processes that tell the stories of the full form
 STEPS = 110  # at the most: now and then Hypothesis ends a story early
 
-NAMESPACES = ("plain", HIDING)
-ENTRIES = [Entry(ns, path) for ns in NAMESPACES for path in ("a", "b", "d/a", "e/a")]
+PATHS = ("a", "b", "d/a", "e/a")
+TOPS = ("plain", HIDING)
+# One file has two names where one namespace lies in the other.
+NAMES = [Entry(ns, path) for ns in TOPS for path in PATHS] + [Entry(f"{ns}/d", "a") for ns in TOPS]
+FILES = [file_of(name) for name in NAMES[: len(TOPS) * len(PATHS)]]
+POLICIES = (*TOPS, "plain/d")  # each may have a default life of its own
 
-namespaces = st.sampled_from(NAMESPACES)
-entries = st.sampled_from(ENTRIES)
-paths = st.sampled_from([entry.path for entry in ENTRIES if entry.namespace == HIDING])
+names = st.sampled_from(NAMES)
+tops = st.sampled_from(TOPS)
+paths = st.sampled_from(PATHS)
 lives = st.sampled_from((0, 1, 5, 20, 60))
 some_bytes = st.sampled_from((b"", b"x", b"picture"))
 stops = numbers = st.integers(0, 5)
@@ -88,9 +92,7 @@ class Handle:
 
     file: BinaryIO
     write: Write
-    contents: Contents
-    position: int
-    touched: int
+    data: bytes
 
 
 @dataclass
@@ -119,35 +121,43 @@ class Machine(RuleBasedStateMachine):
         backends.close_all()
         expirations.close_all()
         self.world.begin()
-        self.default_lives: dict[str, int | None] = dict.fromkeys(NAMESPACES)
+        self.default_lives: dict[str, int | None] = dict.fromkeys(POLICIES)
         self.configure()
-        self.model = Model(self.world)
+        self.model = Model(self.world, self.wait)
         self.handles: list[Handle] = []
         self.frozen: list[Followed] = []
         self.steps = 0
-        self.raw = {ns: backends.backend_for(conf.current(), ns).open(ns) for ns in NAMESPACES}
+        self.raw = {ns: self.backend.open(ns) for ns in TOPS}
 
     def configure(self) -> None:
         policies = {ns: {"default_ttl": life} for ns, life in self.default_lives.items()}
         policies[HIDING]["hide_expired"] = True
         django_settings.DJFS = {**self.djfs, "namespaces": policies}
-        self.fs = {ns: get_filesystem(ns) for ns in NAMESPACES}
-        self.store = store_for(conf.current())
+        self.fs = {name.namespace: get_filesystem(name.namespace) for name in NAMES}
+        self.backend = backends.backend_for(conf.current(), TOPS[0])
+        self.records = records_of(conf.current(), self.backend, make=True)
 
-    def ttl(self, entry: Entry) -> int | None:
-        life = self.default_lives[entry.namespace]
-        return None if life is None else round(life * SECOND)
+    def life(self, file: Entry) -> int:
+        top = file.namespace.partition("/")[0]
+        return (self.default_lives.get(file.namespace, self.default_lives[top]) or 0) * SECOND
 
-    def of(self, entry: Entry) -> ExpiringFS:
-        """The filesystem of a file, in which there is a directory for it."""
-        fs = self.fs[entry.namespace]
-        fs.makedirs(entry.path.rpartition("/")[0], recreate=True)
-        return fs
+    def wait(self, file: Entry) -> int:
+        """How long it takes until a deletion that has failed is tried again."""
+        wait = self.records.claim_one(file.member).wait
+        longest = BACKOFF * 2 ** (self.model.records[file].attempts - 1)
+        assert longest / 2 <= wait <= longest
+        return wait
+
+    def of(self, name: Entry) -> ExpiringFS:
+        """The filesystem of a name, in which there is a directory for it."""
+        top, _, below = file_of(name).namespace.partition("/")
+        self.fs[top].makedirs(below, recreate=True)
+        return self.fs[name.namespace]
 
     @contextmanager
-    def waiting(self, *entries: Entry) -> Iterator[None]:
+    def waiting(self, *files: Entry) -> Iterator[None]:
         """What a writer does; it must not pass by a live claim, nor wait for longer."""
-        claims = [self.model.records[e].claim for e in entries if self.model.is_busy(e)]
+        claims = [self.model.records[it].claim for it in files if self.model.is_busy(it)]
         free = max((claim.until for claim in claims if claim), default=self.world.now)
         began = self.world.now
         yield
@@ -155,260 +165,247 @@ class Machine(RuleBasedStateMachine):
 
     # -- what is there, and what changes by itself
 
-    @initialize(there=st.dictionaries(entries, st.none() | lives), default_life=default_lives)
+    @initialize(there=st.dictionaries(names, st.none() | lives), default_life=default_lives)
     def there_are_files(self, there: dict[Entry, int | None], default_life: int | None) -> None:
         self.the_default_life_changes(HIDING, default_life)
-        for entry, life in there.items():
-            self.write(entry, b"first", False)
-            self.expire(entry, life)
+        for name, life in there.items():
+            self.write(name, b"first", False)
+            self.expire(name, life)
 
     @rule(seconds=moments)
     def time_passes(self, seconds: float) -> None:
         self.world.pass_(seconds * SECOND)
 
-    @rule(ns=namespaces, life=default_lives)
+    @rule(ns=st.sampled_from(POLICIES), life=default_lives)
     def the_default_life_changes(self, ns: str, life: int | None) -> None:
         self.default_lives[ns] = life
         self.configure()
 
-    @rule(entry=entries)
-    def a_file_cannot_be_deleted_or_can_be_again(self, entry: Entry) -> None:
-        self.world.undeletable ^= {entry}
+    @rule(name=names)
+    def a_file_cannot_be_deleted_or_can_be_again(self, name: Entry) -> None:
+        self.world.undeletable ^= {file_of(name)}
 
     # -- writers
 
-    @rule(entry=entries, data=some_bytes, refused=st.sampled_from((False, False, True)))
-    def write(self, entry: Entry, data: bytes, refused: bool) -> None:
-        fs, self.world.refuses_writes = self.of(entry), refused
-        with self.waiting(entry):
-            try:
-                fs.writebytes(entry.path, data)
-            except errors.PermissionDenied:
-                assert refused
+    @contextmanager
+    def perhaps_refused(self, refused: bool) -> Iterator[None]:
+        self.world.refuses_writes = refused
+        with suppress(errors.PermissionDenied):
+            yield
+            assert not refused
         self.world.refuses_writes = False
-        write = self.model.begin(entry, self.ttl(entry))
+
+    @rule(name=names, data=some_bytes, refused=st.sampled_from((False, False, True)))
+    def write(self, name: Entry, data: bytes, refused: bool) -> None:
+        fs, file = self.of(name), file_of(name)
+        with self.waiting(file), self.perhaps_refused(refused):
+            fs.writebytes(name.path, data)
+        write = self.model.begin(file, self.life(file))
         if refused:
-            self.model.undo(write)
+            self.model.abandon(write)
         else:
-            self.model.fill(entry, data)
+            self.model.files[file] = data
             self.model.finish(write)
 
     @precondition(lambda self: len(self.handles) < 3)
-    @rule(entry=entries, appends=st.booleans())
-    def open(self, entry: Entry, appends: bool) -> None:
-        fs, anew = self.of(entry), not appends or self.model.is_hidden(entry)
-        with self.waiting(entry):
-            file = fs.openbin(entry.path, "ab" if appends else "wb")
-        write = self.model.begin(entry, self.ttl(entry))
-        contents = self.model.files.setdefault(entry, Contents())
-        if anew:
-            contents.data = b""
-        self.handles.append(Handle(file, write, contents, len(contents.data), self.world.now))
+    @rule(name=names, appends=st.booleans())
+    def open(self, name: Entry, appends: bool) -> None:
+        fs, file = self.of(name), file_of(name)
+        adds = appends and self.model.is_seen(file)
+        with self.waiting(file):
+            opened = fs.openbin(name.path, "ab" if appends else "wb")
+        write = self.model.begin(file, self.life(file))
+        data = self.model.files[file] if adds else b""
+        self.handles.append(Handle(opened, write, data))
 
     @precondition(lambda self: self.handles)
-    @rule(which=numbers, data=some_bytes, later=moments, closes=st.booleans())
-    def write_on(self, which: int, data: bytes, later: float, closes: bool) -> None:
+    @rule(which=numbers, data=some_bytes, later=moments)
+    def write_on(self, which: int, data: bytes, later: float) -> None:
         self.time_passes(later)
         handle = self.handles[which % len(self.handles)]
-        with self.renewing(handle, 0.5):
-            handle.file.write(data)
-        handle.contents.put(handle.position, data)
-        handle.position += len(data)
-        if closes:
-            self.close(handle)
+        handle.file.write(data)
+        handle.data += data
 
-    def close(self, handle: Handle) -> None:
-        self.handles.remove(handle)
-        with self.renewing(handle, 0.1):
+    @precondition(lambda self: self.handles)
+    @rule(which=numbers)
+    def a_writer_freezes(self, which: int) -> None:
+        handle = self.handles[which % len(self.handles)]
+        if not handle.write.until:
+            self.world.drop(handle.file._write._lease)  # type: ignore[attr-defined]
+            handle.write.until = self.world.now + GRACE
+
+    @precondition(lambda self: self.handles)
+    @rule(which=numbers, later=moments, how=st.sampled_from(("ends", "ends", "fails", "discards")))
+    def a_write_ends(self, which: int, later: float, how: str) -> None:
+        self.time_passes(later)
+        handle = self.handles.pop(which % len(self.handles))
+        file, write = handle.write.file, handle.write
+        self.of(NAMES[FILES.index(file)])
+        if how == "discards":
+            handle.file.discard()  # type: ignore[attr-defined]
+        with self.waiting(*[file] * (how == "ends")), self.perhaps_refused(how == "fails"):
             handle.file.close()
-        self.model.finish(handle.write)
+        self.seen[f"writes {how}"] += 1
+        if how == "ends":
+            self.model.files[file] = handle.data
+            self.model.finish(write)
+        else:
+            self.model.abandon(write)
 
-    @contextmanager
-    def renewing(self, handle: Handle, part_of_grace: float) -> Iterator[None]:
-        renews = self.world.now - handle.touched > GRACE * part_of_grace
-        finishes = handle.write.default_ttl is not None or handle.write.began_anew
-        touches = renews or (part_of_grace == 0.1 and finishes)
-        with self.waiting(*[handle.write.entry] * touches):
-            yield
-        if renews:
-            self.model.renew(handle.write)
-            handle.touched = self.world.now
+    @rule(name=names, life=st.none() | lives)
+    def expire(self, name: Entry, life: int | None) -> None:
+        file = file_of(name)
+        with self.waiting(file):
+            self.fs[name.namespace].expire(name.path, life or 0, expires=life is not None)
+        if life is None:
+            self.model.keep(file)
+        else:
+            self.model.schedule(file, self.world.now + life * SECOND)
 
-    @rule(entry=entries, life=st.none() | lives)
-    def expire(self, entry: Entry, life: int | None) -> None:
-        with self.waiting(entry):
-            self.fs[entry.namespace].expire(entry.path, life or 0, expires=life is not None)
-        self.model.records.pop(entry, None)
-        if life is not None:
-            self.model.records[entry] = Record(self.world.now + life * SECOND)
-
-    @rule(ns=namespaces, some=st.lists(paths, unique=True), life=lives)
+    @rule(ns=tops, some=st.lists(paths, unique=True), life=lives)
     def expire_many(self, ns: str, some: list[str], life: int) -> None:
-        chosen = [Entry(ns, path) for path in some]
-        busy = [entry for entry in chosen if self.model.is_busy(entry)]
+        chosen = [file_of(Entry(ns, path)) for path in some]
+        busy = [file for file in chosen if self.model.is_busy(file)]
         began = self.world.now
         with self.waiting(*chosen):
             self.fs[ns].expire_many(some, life)
-        for entry in chosen:
-            due = self.due_of(entry) if entry in busy else began + life * SECOND
-            assert began <= due - life * SECOND <= self.world.now
-            self.model.records[entry] = Record(due)
+        for file in chosen:
+            due = began + life * SECOND
+            if file in busy:
+                due = self.records.deadline(file.member)[1]
+                assert began <= due - life * SECOND <= self.world.now
+            self.model.schedule(file, due)
 
-    def due_of(self, entry: Entry) -> int:
-        record = self.store.record(entry.member)
-        assert record
-        assert record.state is State.DUE
-        return record.deadline
-
-    @rule(entry=entries)
-    def remove(self, entry: Entry) -> None:
-        fs, is_there = self.of(entry), entry in self.model.files
-        with self.waiting(entry):
+    @rule(name=names)
+    def remove(self, name: Entry) -> None:
+        fs, file = self.of(name), file_of(name)
+        is_there = file in self.model.files
+        with self.waiting(file):
             try:
-                fs.remove(entry.path)
+                fs.remove(name.path)
             except errors.ResourceNotFound:
                 assert not is_there
         if is_there:
-            del self.model.files[entry]
-            self.model.records.pop(entry, None)
-        elif entry in self.model.records:
-            self.model.records[entry] = Record(self.model.deadline(entry))
+            self.model.remove(file)
+        else:
+            self.model.release(file)
 
-    @rule(ns=namespaces, directory=st.sampled_from(("/", "d")))
+    @rule(ns=tops, directory=st.sampled_from(("", "d")))
     def removetree(self, ns: str, directory: str) -> None:
         self.of(Entry(ns, "d/a"))
-        below = [
-            entry
-            for entry in self.model.files
-            if entry.namespace == ns and (directory == "/" or entry.path.startswith(directory))
-        ]
+        top = f"{ns}/{directory}".rstrip("/")
+        below = [it for it in self.model.files if f"{it.namespace}/".startswith(f"{top}/")]
         with self.waiting(*below):
             self.fs[ns].removetree(directory)
-        for entry in below:
-            del self.model.files[entry]
-            self.model.records.pop(entry, None)
+        for file in below:
+            self.model.remove(file)
 
     @rule(
-        source=entries,
-        path=paths,
+        ns=tops,
+        paths=st.tuples(paths, paths),
         overwrite=st.booleans(),
         refused=st.sampled_from((False, False, True)),
     )
-    def move(self, source: Entry, path: str, overwrite: bool, refused: bool) -> None:
-        destination, model = Entry(source.namespace, path), self.model
-        fs, goes = self.of(source), model.is_seen(source)
-        self.of(destination)
-        goes = goes and (overwrite or not model.is_seen(destination))
-        waits = goes and source != destination
-        began, self.world.refuses_writes = self.world.now, refused
-        with self.waiting(*[source, destination] * waits):
-            try:
-                fs.move(source.path, path, overwrite)
-            except errors.PermissionDenied:
-                assert refused
-                assert waits
-            except (errors.ResourceNotFound, errors.DestinationExists):
-                assert not goes
-            else:
-                assert goes
-                assert not (refused and waits)
+    def move(self, ns: str, paths: tuple[str, str], overwrite: bool, refused: bool) -> None:
+        source, destination = (file_of(Entry(ns, path)) for path in paths)
+        for each in paths:
+            self.of(Entry(ns, each))
+        goes = self.model.is_seen(source) and (overwrite or not self.model.is_seen(destination))
+        moves = goes and source != destination
+        with self.waiting(*[source, destination] * moves), _refusals() as refusal:
+            self.world.refuses_writes = refused
+            self.fs[ns].move(*paths, overwrite)
         self.world.refuses_writes = False
-        if waits and refused:
-            model.fail_to_move(source, destination)
-        elif waits:
-            model.move(source, destination)
-        if waits:
-            self.look_at_deadlines(began, source, destination)
+        assert (refusal.kind is None) == (goes and not (moves and refused))
+        if moves and refused:
+            self.model.fail_to_move(source, destination)
+        elif moves:
+            self.model.move(source, destination)
 
-    def look_at_deadlines(self, began: int, *moved: Entry) -> None:
-        """A deadline that has passed may have been carried before a wait for the other name."""
-        for entry in moved:
-            record = self.model.records.get(entry)
-            if record and record.due == self.world.now > began:
-                record.due = self.due_of(entry)
-                assert began <= record.due <= self.world.now
-
-    @rule(source=entries, path=paths, overwrite=st.booleans())
-    def copy(self, source: Entry, path: str, overwrite: bool) -> None:
-        destination, model = Entry(source.namespace, path), self.model
+    @rule(ns=tops, paths=st.tuples(paths, paths), overwrite=st.booleans())
+    def copy(self, ns: str, paths: tuple[str, str], overwrite: bool) -> None:
+        (source, destination), model = (file_of(Entry(ns, path)) for path in paths), self.model
         if source == destination:
             return
-        fs, is_hidden = self.of(source), model.is_hidden(source)
-        self.of(destination)
+        for each in paths:
+            self.of(Entry(ns, each))
+        is_hidden = model.is_hidden(source)
         with self.waiting(*[destination] * (not is_hidden)), _refusals() as refusal:
-            fs.copy(source.path, path, overwrite)
+            self.fs[ns].copy(*paths, overwrite)
         if is_hidden:
             assert refusal.kind is errors.ResourceNotFound
             return
-        write = model.begin(destination, self.ttl(destination))
-        replaces = overwrite or (destination.namespace == HIDING and write.began_anew)
+        write = model.begin(destination, self.life(destination))
+        replaces = overwrite or (ns == HIDING and write.starts_new_life)
         if source in model.files and (replaces or destination not in model.files):
             assert not refusal.kind
-            model.fill(destination, model.files[source].data)
+            model.files[destination] = model.files[source]
             model.finish(write)
         else:
             assert refusal.kind
-            model.undo(write)
+            model.abandon(write)
 
-    @rule(ns=namespaces)
+    @rule(ns=tops)
     def movedir(self, ns: str) -> None:
-        source, destination, model = Entry(ns, "d/a"), Entry(ns, "e/a"), self.model
-        fs, is_seen = self.of(source), model.is_seen(source)
-        self.of(destination)
-        began = self.world.now
+        source, destination = (file_of(Entry(ns, path)) for path in ("d/a", "e/a"))
+        for each in "d/a", "e/a":
+            self.of(Entry(ns, each))
+        is_seen = self.model.is_seen(source)
         with self.waiting(*[source, destination] * is_seen):
-            fs.movedir("d", "e")
+            self.fs[ns].movedir("d", "e")
         if is_seen:
-            model.move(source, destination)
-            self.look_at_deadlines(began, source, destination)
+            self.model.move(source, destination)
 
     # -- readers
 
-    @rule(entry=entries, timeout=st.sampled_from((0, 1, 30)))
-    def look(self, entry: Entry, timeout: int) -> None:
-        self.read(entry)
-        self.get_url(entry, timeout)
+    @rule(name=names, timeout=st.sampled_from((0, 1, 30)))
+    def look(self, name: Entry, timeout: int) -> None:
+        self.read(name)
+        self.get_url(name, timeout)
         self.count_records()
 
-    def read(self, entry: Entry) -> None:
-        fs, is_seen = self.of(entry), self.model.is_seen(entry)
-        assert fs.exists(entry.path) == is_seen
-        assert (
-            entry.path.rpartition("/")[2] in fs.listdir(entry.path.rpartition("/")[0])
-        ) == is_seen
+    def read(self, name: Entry) -> None:
+        fs, file = self.of(name), file_of(name)
+        is_seen = self.model.is_seen(file)
+        assert fs.exists(name.path) == is_seen
+        directory, _, last = name.path.rpartition("/")
+        assert (last in fs.listdir(directory)) == is_seen
         with _refusals() as refusal:
-            assert fs.readbytes(entry.path) == self.model.files[entry].data
+            assert fs.readbytes(name.path) == self.model.files[file]
         assert (refusal.kind is None) == is_seen
-        deadline, known = fs.expiration(entry.path), self.model.deadline(entry)
+        deadline, known = fs.expiration(name.path), self.model.deadline(file)
         assert (round(deadline.timestamp() * SECOND) if deadline else 0) == known
 
-    def get_url(self, entry: Entry, timeout: int) -> None:
-        now, deadline = self.world.now, self.model.deadline(entry)
+    def get_url(self, name: Entry, timeout: int) -> None:
+        now, deadline = self.world.now, self.model.deadline(file_of(name))
         with _refusals() as refusal:
-            url = self.fs[entry.namespace].get_url(entry.path, timeout)
+            url = self.fs[name.namespace].get_url(name.path, timeout)
             longest = LONGEST_LIFE if deadline else DEFAULT_URL
             end = now + (timeout or longest) * SECOND
             assert links.read(url.rpartition("/")[2]).end == min(end, deadline or end)
         assert (refusal.kind is not None) == (0 < deadline < now + SECOND)
 
     def count_records(self) -> None:
-        records, counts = self.model.records.values(), self.store.counts()
+        records, counts = self.model.records.values(), self.records.counts()
         assert counts.now == self.world.now
         assert counts.set_aside == sum(record.set_aside for record in records)
         assert counts.tracked == len(records) - counts.set_aside
-        assert counts.overdue == len(self.model.overdue())
         assert counts.claimed == sum(map(self.model.is_busy, self.model.records))
+        overdue = sum(map(self.model.is_overdue, records))
+        assert counts.overdue == overdue - counts.claimed
 
     # -- sweeps
 
     @rule(later=moments, limit=st.none() | st.integers(1, 3))
     def sweep(self, later: float, limit: int | None) -> None:
         self.time_passes(later)
-        before = len(self.model.overdue())
         sweep = Followed(Sweep(self.world, lambda: expire_objects(limit)))
         self.go_on(sweep)
-        assert sweep.claimed == min(before, limit or before)
-        assert sweep.sweep.result.remaining == len(self.model.overdue())
+        left = sum(map(self.model.can_be_claimed, self.model.records))
+        if left:
+            assert sweep.claimed == limit
+        if not self.model.writing:
+            assert sweep.sweep.result.remaining == left
 
     @rule(later=moments, stops_at=stops)
     def a_sweep_dies(self, later: float, stops_at: int) -> None:
@@ -435,29 +432,36 @@ class Machine(RuleBasedStateMachine):
         self.seen[f"sweeps went on under {kind} claim"] += 1
         self.go_on(sweep, sweep.sweep.thaw)
 
-    @rule(entry=entries)
-    def one_shot(self, entry: Entry) -> None:
-        record = self.model.records.get(entry)
-        waits = record and not record.claim and not record.set_aside
-        wait = max(0, record.due - self.world.now) if record and waits else 0
-        is_due = record is not None and self.model.can_be_claimed(record)
-        sweep = Followed(Sweep(self.world, lambda: delete_if_due(*entry)))
+    @rule(name=names)
+    def one_shot(self, name: Entry) -> None:
+        file = file_of(name)
+        sweep = Followed(Sweep(self.world, lambda: delete_if_due(*name)))
         self.go_on(sweep)
+        record = self.model.records.get(file)
+        waits = record and not (sweep.claimed or record.set_aside or record.claim)
+        wait = 0
+        if record and waits and file not in self.model.writing:
+            wait = (record.again or record.deadline) - self.world.now
+            assert wait > 0, "it is due, and was not claimed"
         assert sweep.sweep.result == wait / SECOND
-        assert sweep.claimed == is_due
 
     def go_on(self, sweep: Followed, how: Callable[[], None] | None = None) -> None:
         """Let a sweep go on until it is through, or stops, and follow what it did."""
         (how or sweep.sweep.run)()
+        report = sweep.sweep.result
+        is_of_all = report is None or isinstance(report, SweepReport)
         for event in sweep.sweep.log:
             if isinstance(event, Claimed):
+                if is_of_all or sweep.claimed:
+                    self.model.end_what_has_lapsed()
                 self.follow_claim(sweep, event)
             elif isinstance(event, Removed):
                 self.follow_removal(sweep, event.entry)
             else:
                 self.follow_settlement(sweep)
         sweep.sweep.log.clear()
-        report = sweep.sweep.result
+        if report is not None and (is_of_all or sweep.claimed):
+            self.model.end_what_has_lapsed()
         if isinstance(report, SweepReport):
             counted = {name: getattr(report, name) for name in sweep.tally}
             assert counted == sweep.tally
@@ -465,73 +469,65 @@ class Machine(RuleBasedStateMachine):
     def follow_claim(self, sweep: Followed, event: Claimed) -> None:
         sweep.claim, sweep.done, sweep.failed = Claim(self.world.now + LEASE), [], []
         sweep.claimed += len(event.entries)
+        records, claimable = self.model.records, self.model.can_be_claimed
+        suspects = [entry for entry in event.entries if records[entry].is_suspect]
+        assert not suspects or len(event.entries) == 1, "what may end a sweep is not tried alone"
         for entry in event.entries:
-            record = self.model.records[entry]
-            assert self.model.can_be_claimed(record), f"{entry} was claimed too early, or twice"
-            record.claim = sweep.claim
+            assert claimable(entry), f"{entry} was claimed too early, or twice"
+        for entry in event.entries:
+            records[entry].claim = sweep.claim
 
     def follow_removal(self, sweep: Followed, entry: Entry) -> None:
         record = self.model.records.get(entry)
         assert record, f"{entry} has no deadline, and was removed"
         assert record.claim is sweep.claim, f"{entry} was removed without a claim"
         assert record.claim.until > self.world.now, f"{entry} was removed under a lapsed claim"
+        assert entry not in self.model.writing, f"{entry} was removed while it was written"
         if entry in self.world.undeletable:
             sweep.failed.append(entry)
             return
         sweep.done.append(entry)
-        was_there = self.model.files.pop(entry, None)
+        was_there = entry in self.model.files
+        self.model.files.pop(entry, None)
         sweep.tally["deleted" if was_there else "missing"] += 1
-        self.seen["files deleted"] += was_there is not None
+        self.seen["files deleted"] += was_there
 
     def follow_settlement(self, sweep: Followed) -> None:
         records = self.model.records
-        ours = {e for e in (*sweep.done, *sweep.failed) if self.holds(sweep, e)}
-        for entry in ours.intersection(sweep.done):
-            del records[entry]
-        for entry in ours.intersection(sweep.failed):
-            self.follow_failure(sweep, entry, records[entry])
+        for entry in [entry for entry, it in records.items() if it.claim is sweep.claim]:
+            if entry in sweep.done:
+                del records[entry]
+            elif entry in sweep.failed:
+                sweep.tally["set_aside" if self.model.fail(entry) else "retried"] += 1
+            else:
+                self.model.unclaim(entry)
 
-    def holds(self, sweep: Followed, entry: Entry) -> bool:
-        record = self.model.records.get(entry)
-        return record is not None and record.claim is sweep.claim
-
-    def follow_failure(self, sweep: Followed, entry: Entry, record: Record) -> None:
-        record.claim = None
-        record.put_off = True
-        record.failures += 1
-        if record.failures == MAX_ATTEMPTS:
-            self.model.records[entry] = Record(0, set_aside=True)
-            sweep.tally["set_aside"] += 1
-            return
-        record.due, wait = self.due_of(entry), BACKOFF * 2 ** (record.failures - 1)
-        assert wait / 2 <= record.due - self.world.now <= wait
-        sweep.tally["retried"] += 1
-
-    @rule(entry=entries, again=st.booleans())
-    def what_was_set_aside_is_released(self, entry: Entry, again: bool) -> None:
-        release = self.store.retry if again else self.store.forget
-        record = self.model.records.get(entry)
+    @rule(name=names, again=st.booleans())
+    def what_was_set_aside_is_released(self, name: Entry, again: bool) -> None:
+        release = self.records.retry if again else self.records.forget
+        file = file_of(name)
+        record = self.model.records.get(file)
         was = record is not None and record.set_aside
-        assert list(release([entry.member])) == [entry.member] * was
-        if was:
-            del self.model.records[entry]
+        assert list(release([file.member])) == [file.member] * was
+        if record and was:
+            del self.model.records[file]
             if again:
-                self.model.records[entry] = Record(self.world.now)
+                self.model.records[file] = Record(record.deadline)
 
     # -- what holds after each step
 
     @invariant()
     def files_and_deadlines_are_those_of_the_model(self) -> None:
-        _, deadlines = self.store.deadlines([entry.member for entry in ENTRIES])
-        for entry, deadline in zip(ENTRIES, deadlines, strict=True):
-            assert deadline == self.model.deadline(entry), entry
-            contents = self.model.files.get(entry)
-            assert self.found(entry) == (contents.data if contents else None), entry
+        _, deadlines = self.records.deadlines([file.member for file in FILES])
+        for file, deadline in zip(FILES, deadlines, strict=True):
+            assert deadline == self.model.deadline(file), file
+            assert self.found(file) == self.model.files.get(file), file
         self.steps += 1
 
-    def found(self, entry: Entry) -> bytes | None:
+    def found(self, file: Entry) -> bytes | None:
+        top, _, path = file.member.decode().partition("/")
         with suppress(errors.ResourceNotFound):
-            return self.raw[entry.namespace].readbytes(entry.path)
+            return self.raw[top].readbytes(path)
         return None
 
     def teardown(self) -> None:
@@ -546,17 +542,17 @@ class Machine(RuleBasedStateMachine):
 
     def let_all_end(self) -> None:
         self.seen.update(stories=1, steps=self.steps)
-        for handle in list(self.handles):
-            self.close(handle)
+        while self.handles:
+            self.a_write_ends(0, 0, "ends")
         self.world.undeletable.clear()
-        self.store.retry([entry.member for entry, r in self.model.records.items() if r.set_aside])
-        for record in self.model.records.values():
-            record.set_aside = False
-        self.world.pass_(LONGEST_BACKOFF + LEASE)
-        self.sweep(0, None)
+        self.sweep(LEASE / SECOND, None)  # ends the claims of those that died
+        set_aside = [file for file, record in self.model.records.items() if record.set_aside]
+        for file in set_aside:
+            self.what_was_set_aside_is_released(file, True)
+        self.sweep(LONGEST_BACKOFF / SECOND, None)
         self.files_and_deadlines_are_those_of_the_model()
         assert not self.model.records
-        counts = self.store.counts()
+        counts = self.records.counts()
         assert (counts.tracked, counts.overdue, counts.set_aside) == (0, 0, 0)
 
 
@@ -594,7 +590,6 @@ def world_over(redis_url: str) -> Iterator[World]:
         if redis_url == IN_MEMORY:
             world = world_of_memory(monkeypatch)
         else:
-            djfs["shards"] = 2
             client = stack.enter_context(closing(redis.Redis.from_url(redis_url)))
             world = world_of_redis(monkeypatch, client)
         stack.enter_context(override_settings(ROOT_URLCONF=__name__, DJFS=djfs))
@@ -665,71 +660,50 @@ def world(redis_url: str) -> Iterator[World]:
 
 
 @pytest.fixture
-def store(world: World) -> ExpirationStore:
-    """A record store on whose clock no time passes by itself."""
+def records(world: World) -> Expirations:
+    """Records on whose clock no time passes by itself."""
     world.begin()
     django_settings.DJFS = {**django_settings.DJFS, "key_prefix": uuid.uuid4().hex}
-    return store_for(conf.current())
-
-
-def test_claims_of_the_same_moment_are_told_apart(store: ExpirationStore) -> None:
-    members = [b"n\0%d" % number for number in range(20)]
-    store.schedule(members, 0)
-    tokens = [store.claim_one(member, LEASE).token for member in members]
-    for shard in store.shards:
-        own = [t for m, t in zip(members, tokens, strict=True) if store.shard_of(m) == shard]
-        assert len(set(own)) == len(own) > 1
+    settings = conf.current()
+    return records_of(settings, backends.backend_for(settings, "plots"), make=True)
 
 
 def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
-    store: ExpirationStore, world: World, monkeypatch: pytest.MonkeyPatch
+    records: Expirations, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.schedule([b"n\0a"], 0)
-    store.claim_one(b"n\0a", LEASE)
+    records.schedule([b"n/a"], 0)
+    lease = claim_lease(records.claim_one(b"n/a").token)
 
-    def claimed_again_and_again(seconds: float) -> None:
+    def extended_again_and_again(seconds: float) -> None:
         world.sleep(seconds)
-        store.claim_one(b"n\0a", LEASE)
+        assert not records.extend(0, {lease: LEASE})
         assert world.now < BEGINNING + 100 * SECOND, "it waits for ever"
 
-    monkeypatch.setattr(expirations, "sleep", claimed_again_and_again)
+    monkeypatch.setattr(expirations, "sleep", extended_again_and_again)
     with pytest.raises(FileBusy):
-        store.schedule([b"n\0a"], SECOND)
+        records.schedule([b"n/a"], SECOND)
     assert world.now - BEGINNING > 2 * LEASE
 
 
-def test_closing_a_file_leaves_it_the_grace_again(store: ExpirationStore, world: World) -> None:
+def test_closing_a_file_leaves_it_the_grace_again(records: Expirations, world: World) -> None:
     fs = get_filesystem("plots")
     fs.expire("a", 1)
     file = fs.openbin("a", "wb")
-    world.pass_(GRACE / 5)  # too soon for a write to renew the deadline
+    world.pass_(700 * SECOND)
+    assert records.claim(0, 10).members == []
     file.close()
-    _, deadline = store.deadline(Entry("plots", "a").member)
-    assert deadline == world.now + GRACE
+    assert records.deadline(b"plots/a") == (world.now, world.now + GRACE)
 
 
 def test_a_move_that_waits_for_its_destination_carries_the_deadline_there_was(
-    store: ExpirationStore, world: World
+    records: Expirations, world: World
 ) -> None:
-    members = [b"n\0%d" % number for number in range(20)]
-    source = next(m for m in members if store.shard_of(m) == store.shards[0])
-    destination = next(m for m in reversed(members) if store.shard_of(m) == store.shards[-1])
-    deadline = store.schedule([source], SECOND)
-    store.schedule([destination], 0)
-    store.claim_one(destination, LEASE)
-    assert store.carry(source, destination, GRACE).had == deadline
+    fs = get_filesystem("plots")
+    fs.writebytes("a", b"")
+    fs.expire("a", 1)
+    _, deadline = records.deadline(b"plots/a")
+    records.schedule([b"plots/b"], 0)
+    records.claim_one(b"plots/b")
+    fs.move("a", "b", overwrite=True)
     assert world.now > deadline
-
-
-def test_a_write_renews_its_deadline_also_where_a_sweep_has_failed_at_that_very_moment(
-    store: ExpirationStore, world: World
-) -> None:
-    entry = Entry("plots", "a")
-    world.undeletable.add(entry)
-    deadline = store.touch(entry.member, GRACE, SECOND).deadline
-    world.pass_(deadline - world.now)
-    expire_objects()
-    assert world.now == deadline
-    for _ in range(2):
-        deadline = store.touch(entry.member, GRACE, SECOND, deadline).deadline
-        assert store.deadline(entry.member)[1] == deadline == world.now + SECOND
+    assert records.deadline(b"plots/b")[1] == deadline

@@ -125,8 +125,8 @@ def test_a_redis_that_is_killed_and_started_again_loses_no_acknowledged_record(
         kept = {file.path for file in listing.files if (file.remaining or 0) > 900_000}
         lost = set(acknowledged) - kept
         assert not lost
-        wait_for(lambda: expire_objects().remaining == 0 and not race.claims())
-        assert race.files() == set()
+        # What was claimed when the server died is tried again after a pause.
+        wait_for(lambda: not (expire_objects().remaining or race.claims() or race.files()))
         close_all()
     measured(f"{kills} kills, {len(acknowledged):,} acknowledged, {len(lost)} lost")
 
@@ -145,6 +145,7 @@ def test_a_redis_that_lost_all_records_deletes_nothing_and_an_audit_takes_all_fi
         djfs(type="osfs", directory_root=tmp_path, redis_url=server.url, grace=1, lease=1)
         plots = get_filesystem("plots")
         files = names("file", count)
+        (tmp_path / "plots").mkdir()
         for name in files:
             (tmp_path / "plots" / name).write_bytes(b"picture")
         plots.expire_many(files[: count // 2])
@@ -447,6 +448,7 @@ def test_a_full_redis_refuses_new_records_and_lets_sweeps_through(
         djfs(type="osfs", directory_root=tmp_path, redis_url=server.url, key_prefix="x" * 50)
         plots = get_filesystem("plots")
         files = names("file", count)
+        (tmp_path / "plots").mkdir()
         for name in files[1:]:
             (tmp_path / "plots" / name).write_bytes(b"picture")
         (tmp_path / "plots" / files[0]).mkdir()
@@ -470,13 +472,13 @@ def test_a_full_redis_refuses_new_records_and_lets_sweeps_through(
 # -- records that can be no file's
 
 BROKEN = [
-    b"no NUL",
-    b"plots\0../x",
-    b"\xff\xfe\x80\0x",
-    b"\0x",
-    b"plots\0",
-    b"a\0b\0c",
-    b"\n\0\x1b[31m",
+    b"no slash",
+    b"plots/../x",
+    b"\xff\xfe\x80/x",
+    b"/x",
+    b"plots/",
+    b"a/b\0c",
+    b"\n/\x1b[31m",
 ]
 
 
@@ -488,11 +490,13 @@ def test_broken_records_are_set_aside_at_once_and_listed_and_the_rest_is_swept(
     djfs(type="osfs", directory_root=tmp_path, redis_url=redis_server.url, key_prefix=prefix)
     plots = get_filesystem("plots")
     files = names("file", 100)
+    (tmp_path / "plots").mkdir()
     for name in files:
         (tmp_path / "plots" / name).write_bytes(b"picture")
     plots.expire_many(files)
     with redis_server.client() as client:
-        client.zadd(f"{prefix}:{{00}}:due", dict.fromkeys(BROKEN, 1))
+        [due] = client.keys(f"{prefix}:{{00}}:*:due")
+        client.zadd(due, dict.fromkeys(BROKEN, 1))
     assert json.loads(told("ls", "plots", "--format", "json"))["complete"]
 
     report = expire_objects()

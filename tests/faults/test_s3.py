@@ -119,8 +119,9 @@ TROUBLES = {
 
 def let_pauses_pass(client: Any, prefix: str) -> None:
     """Have what was put off due now, and claims on what was not answered lapse."""
-    for key in f"{prefix}:{{00}}:due", f"{prefix}:{{00}}:claimed":
-        if waiting := client.zrange(key, 0, -1):
+    for kind in "retries", "leases":
+        for key in client.keys(f"{prefix}:{{00}}:*:{kind}"):
+            waiting = client.zrange(key, 0, -1)
             client.zadd(key, dict.fromkeys(waiting, 1), xx=True)
 
 
@@ -229,7 +230,8 @@ def test_an_s3_in_trouble_is_swept_all_the_same(
     assert [file.path for file in files_set_aside()] == refused
     assert [item.key for item in bucket.objects.all()] == [f"plots/{name}" for name in refused]
     assert deleted == len(files) - len(refused)
-    assert troubled.deletions <= 2 * BATCHES
+    unanswered = 2 * size if "time-outs" in trouble else 0  # each of them is tried by itself
+    assert troubled.deletions <= 2 * BATCHES + unanswered
     measured(
         f"{trouble}: {sweeps} sweeps, {len(refused)} set aside, "
         f"{troubled.deletions / BATCHES:.1f} requests per batch"

@@ -8,20 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Semaphore, Thread
 from types import SimpleNamespace
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import redis
 from fs import errors
-from fs.base import FS
-from fs.memoryfs import MemoryFS
-from fs.mode import Mode
 
-from djpyfs import expirations, filesystem, sweeper
+from djpyfs import expirations, leases, sweeper
 from djpyfs.backends import Lease, Outcome
-from djpyfs.backends.memory import MemoryBackend
+from djpyfs.backends.memory import MemoryBackend, MemoryFiles
 from djpyfs.conf import SECOND
-from djpyfs.expirations import memory_store, redis_store
+from djpyfs.expirations import memory_store, scripts
+from djpyfs.leases import HeldLease
 from djpyfs.names import Entry
 
 BEGINNING = 1_800_000_000 * SECOND
@@ -41,12 +39,31 @@ class World:
         self.sweep: Sweep | None = None  # which has its turn
         self.refuses_writes = False
         self.undeletable: set[Entry] = set()
+        self.kept: dict[HeldLease, Sweep | None] = {}  # leases, and whose they are
         self._tell_time(self.now)
 
     def pass_(self, microseconds: float) -> None:
         if microseconds:
-            self.now += math.ceil(microseconds / TICK) * TICK
+            ticks = math.ceil(microseconds / TICK) * TICK
+            self._extend_leases(ticks)
+            self.now += ticks
             self._tell_time(self.now)
+            self._extend_leases()
+
+    # The thread that keeps the leases of those alive who do not stand still
+
+    def keep(self, lease: HeldLease) -> None:
+        self.kept[lease] = self.sweep
+
+    def drop(self, lease: HeldLease) -> None:
+        self.kept.pop(lease, None)
+
+    def _extend_leases(self, microseconds: int = 0) -> None:
+        for lease, sweep in self.kept.items():
+            if not (sweep and sweep.is_frozen):
+                lasts = {lease.name: lease.length + microseconds}
+                assert not lease.records.extend(lease.shard, lasts)
+                lease.extended(self.monotonic())
 
     # The clocks that a process has
 
@@ -75,17 +92,19 @@ def world_of_redis(monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> Worl
     """
     clock = f"clock-{uuid.uuid4().hex}"
     ask, read = "redis.call('TIME')", f"{{0, redis.call('GET', '{clock}')}}"
-    sources = redis_store._sources()
+    sources = scripts._sources()
     assert all(source.count(ask) == 1 for source in sources.values())
     told = {verb: source.replace(ask, read) for verb, source in sources.items()}
-    monkeypatch.setattr(redis_store, "_sources", lambda: told)
+    monkeypatch.setattr(scripts, "_sources", lambda: told)
     return _with_clocks(World(lambda now: client.set(clock, now)), monkeypatch)
 
 
 def _with_clocks(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     clocks = SimpleNamespace(monotonic=world.monotonic, clock_gettime=lambda _: world.monotonic())
     monkeypatch.setattr(sweeper, "time", clocks)
-    monkeypatch.setattr(filesystem, "monotonic", world.monotonic)
+    monkeypatch.setattr(leases, "time", clocks)
+    monkeypatch.setattr(leases, "keep", world.keep)
+    monkeypatch.setattr(leases, "drop", world.drop)
     monkeypatch.setattr(expirations, "monotonic", world.monotonic)
     monkeypatch.setattr(expirations, "sleep", world.sleep)
     monkeypatch.setattr(WatchedBackend, "world", world, raising=False)
@@ -193,10 +212,7 @@ class WatchedBackend(MemoryBackend):
 
     def __init__(self, options: object) -> None:
         super().__init__(options)
-        self._watched: dict[str, WatchedFiles] = {}
-
-    def make_filesystem(self, namespace: str) -> FS:
-        return self._watched.setdefault(namespace, WatchedFiles(namespace))
+        self._files = WatchedFiles()
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         sweep = self.world.sweep
@@ -220,21 +236,13 @@ class WatchedLease:
         return self.lease.remaining()
 
 
-class WatchedFiles(MemoryFS):
-    """The files of one namespace."""
-
-    def __init__(self, namespace: str) -> None:
-        super().__init__()
-        self._namespace = namespace
-
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        if Mode(mode).writing and WatchedBackend.world.refuses_writes:
-            raise errors.PermissionDenied(path)
-        return super().openbin(path, mode, buffering, **options)
+class WatchedFiles(MemoryFiles):
+    """The files of all namespaces."""
 
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
+        """Move a file, or what was written to where it belongs."""
         if WatchedBackend.world.refuses_writes:
             raise errors.PermissionDenied(dst_path)
         super().move(src_path, dst_path, overwrite, preserve_time)  # type: ignore[no-untyped-call]
@@ -242,7 +250,7 @@ class WatchedFiles(MemoryFS):
     def remove(self, path: str) -> None:
         world = WatchedBackend.world
         if world.sweep:
-            entry = Entry(self._namespace, path)
+            entry = Entry.of_member(path.lstrip("/").encode())
             world.sweep.log.append(Removed(entry, world.now))
             if entry in world.undeletable:
                 raise errors.PermissionDenied(path)

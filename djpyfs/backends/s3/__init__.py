@@ -25,7 +25,7 @@ from .options import (
 
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
 # of clouds give up after 60 s, and the store has dropped it by then.
-LATE = 60
+LATE = 30
 LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
 
 
@@ -132,7 +132,7 @@ class S3Backend(Backend):
         """Return the bucket, which may hold more than the files of this back-end."""
         return S3Bucket(self._bucket, self._endpoint_url, self._for_files)
 
-    def place(self) -> str:
+    def place(self, make: bool = False) -> str:
         """Return the identity of the store, the bucket and the prefix, without a request."""
         try:
             # The address may also stand in the environment, or in a file of AWS.

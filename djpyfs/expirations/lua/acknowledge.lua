@@ -1,16 +1,9 @@
 #!lua flags=allow-oom
--- acknowledge: forgets those members that are still claimed under exactly this token; without
--- members, all that are.
+-- acknowledge: forgets those members that are still claimed under exactly this token.
 -- ARGV     token, member...
 -- Returns  how many that were
--- Touches  claimed, attempts
+-- Touches  claimed, deadlines, leases, notes
 local token, done = tonumber(ARGV[1]), {}
-if #ARGV == 1 then
-  if redis.call('EXISTS', attempts) == 1 then
-    in_slices(redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE'), 'HDEL', attempts)
-  end
-  return redis.call('ZREMRANGEBYSCORE', claimed, ARGV[1], ARGV[1])
-end
 for first = 2, #ARGV, 2000 do
   local last = math.min(first + 1999, #ARGV)
   local scores = redis.call('ZMSCORE', claimed, unpack(ARGV, first, last))
@@ -21,5 +14,9 @@ for first = 2, #ARGV, 2000 do
   end
 end
 in_slices(done, 'ZREM', claimed)
-in_slices(done, 'HDEL', attempts)
+in_slices(done, 'ZREM', deadlines)
+if redis.call('EXISTS', notes) == 1 then
+  in_slices(done, 'HDEL', notes)
+end
+end_lease(ARGV[1])
 return #done

@@ -1,13 +1,16 @@
 #!lua
--- adopt: gives deadlines that are known already to members of which there is no record.
+-- adopt: gives deadlines that are known already to members of which nothing is known, and that
+-- nobody removes or replaces.
 -- ARGV     (member, deadline)...
--- Returns  those of the members of which there was none
--- Touches  due
+-- Returns  those of the members that took one
+-- Touches  due, permanent
 local adopted = {}
 for i = 1, #ARGV, 2 do
-  if not known_deadline(ARGV[i]) then
-    set_deadline(ARGV[i], ARGV[i + 1])
-    adopted[#adopted + 1] = ARGV[i]
+  local member = ARGV[i]
+  local known = deadline_of(member) or score(claimed, member)
+  if not known and redis.call('SISMEMBER', permanent, member) == 0 then
+    set_deadline(member, ARGV[i + 1])
+    adopted[#adopted + 1] = member
   end
 end
 return adopted

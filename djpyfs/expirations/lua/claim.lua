@@ -1,35 +1,93 @@
 #!lua flags=allow-oom
--- claim: takes members to delete, those of lapsed claims first, then those that are due.
--- ARGV     limit, lease
--- Returns  {token, members still overdue, how late each is (doubles, little-endian), member...}
--- Touches  due, claimed
-local limit, token = tonumber(ARGV[1]), exact(new_token(ARGV[2]))
-local reply, late, claims = {token, 0, ''}, {}, {}
+-- claim: takes members to delete, those that are due before those to be tried again. What is being
+-- written is left out. Claims that have lapsed end first, as failed attempts: of their members, each
+-- is claimed by itself from then on, and only when there is nothing else.
+-- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off
+-- Returns  {members that could still be claimed, how late each is (doubles, little-endian), member...}
+-- Touches  all
+local token, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
+local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
+local taken, late, passed = {}, {}, {}
 
-local function take(found)
-  for i = 1, #found, 2 do
-    late[#late + 1] = struct.pack('<d', now - found[i + 1])
-    reply[#reply + 1] = found[i]
-    claims[#claims + 1] = token
-    claims[#claims + 1] = found[i]
+local function no_delay()
+  return 0
+end
+
+local function lapse(member, alone)
+  local _, state = note(member)
+  if state == 'reserved' or state == 'excused' then
+    return unclaim(member)
   end
-  return #found / 2
+  local reason = 'its deletion did not end in time, or ended the process that tried it'
+  count_attempt(member, most, alone and delay or no_delay, 'suspect', reason)
 end
 
-local function overdue(zset, count)
-  return redis.call('ZRANGE', zset, '-inf', exact(now), 'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
+local function over(zset)
+  return redis.call('ZRANGE', zset, '-inf', exact(now), 'BYSCORE', 'LIMIT', 0, 100)
 end
 
-local lapsed = take(overdue(claimed, limit))
-if lapsed < limit then
-  local fresh = take(overdue(due, limit - lapsed))
-  if fresh > 0 then
-    redis.call('ZREMRANGEBYRANK', due, 0, fresh - 1)
+for _, lease in ipairs(over(leases)) do
+  local write, member = lease:match('^(%x+)%z(.*)$')
+  if write then
+    end_write(member, write)
+  else
+    local members = redis.call('ZRANGE', claimed, lease, lease, 'BYSCORE')
+    for _, of_claim in ipairs(members) do
+      lapse(of_claim, #members == 1)
+    end
+    redis.call('ZREM', leases, lease)
   end
 end
-in_slices(claims, 'ZADD', claimed)
-if #late == limit then
-  reply[2] = redis.call('ZCOUNT', due, '-inf', exact(now)) + redis.call('ZCOUNT', claimed, '-inf', exact(now))
+
+local writes = redis.call('EXISTS', writing) == 1
+local function take(zset)
+  local first, found, before = 0, {}, #taken
+  repeat
+    local asked = limit - #taken
+    found = redis.call('ZRANGE', zset, '-inf', exact(now), 'BYSCORE', 'LIMIT', first, asked, 'WITHSCORES')
+    first = first + asked
+    for i = 1, #found, 2 do
+      local member = found[i]
+      if not writes or redis.call('HEXISTS', writing, member) == 0 then
+        taken[#taken + 1] = member
+        late[#late + 1] = struct.pack('<d', now - found[i + 1])
+        passed[#passed + 1] = found[i + 1]
+        passed[#passed + 1] = member
+      end
+    end
+  until #taken >= limit or #found < 2 * asked
+  if #taken > before then
+    in_slices({unpack(taken, before + 1)}, 'ZREM', zset)
+  end
 end
-reply[3] = table.concat(late)
-return reply
+
+if score(leases, token) then -- the reply to the first call was lost
+  taken = redis.call('ZRANGE', claimed, token, token, 'BYSCORE')
+  for i, member in ipairs(taken) do
+    late[i] = struct.pack('<d', now - deadline_of(member))
+  end
+elseif limit > 0 then
+  take(due)
+  in_slices(passed, 'ZADD', deadlines)
+  take(retries)
+  if #taken == 0 and redis.call('EXISTS', suspects) == 1 then
+    limit = 1
+    take(suspects)
+  end
+  local claims = {}
+  for i, member in ipairs(taken) do
+    claims[2 * i - 1], claims[2 * i] = token, member
+  end
+  in_slices(claims, 'ZADD', claimed)
+  if #taken > 0 then
+    redis.call('ZADD', leases, exact(now + ARGV[3]), token)
+  end
+end
+local left = 0
+if #taken >= limit then
+  for _, zset in ipairs({due, retries, suspects}) do
+    left = left + redis.call('ZCOUNT', zset, '-inf', exact(now))
+  end
+  left = math.max(0, left - redis.call('HLEN', writing))
+end
+return {left, table.concat(late), unpack(taken)}

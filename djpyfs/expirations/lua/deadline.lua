@@ -5,6 +5,6 @@
 -- Touches  nothing
 local reply = {now}
 for i = 1, #ARGV do
-  reply[i + 1] = known_deadline(ARGV[i]) or 0
+  reply[i + 1] = deadline_of(ARGV[i]) or 0
 end
 return reply

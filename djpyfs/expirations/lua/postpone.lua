@@ -1,16 +1,25 @@
 #!lua flags=allow-oom
--- postpone: puts members back into `due` that may not be deleted yet, without counting an attempt.
--- They stay marked as overdue. Only those still claimed under this token.
--- ARGV     token, delay, member...
+-- postpone: puts members back that were not tried, without counting an attempt. Only those still
+-- claimed under this token; without members, all that are.
+-- ARGV     token, delay, state, member...
 -- Returns  how many that were
--- Touches  due, claimed, attempts
-local token, postponed = tonumber(ARGV[1]), 0
-for i = 3, #ARGV do
-  if score(claimed, ARGV[i]) == token then
-    redis.call('ZREM', claimed, ARGV[i])
-    redis.call('HSETNX', attempts, ARGV[i], 0)
-    set_deadline(ARGV[i], now + ARGV[2])
+-- Touches  due, retries, claimed, deadlines, leases, notes
+local token, delay, state, postponed = tonumber(ARGV[1]), ARGV[2], ARGV[3], 0
+local members = {unpack(ARGV, 4)}
+if #members == 0 then
+  members = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
+end
+for _, member in ipairs(members) do
+  if score(claimed, member) == token then
     postponed = postponed + 1
+    if state == 'due' then
+      unclaim(member)
+    else
+      redis.call('ZREM', claimed, member)
+      redis.call('ZADD', retries, exact(now + delay), member)
+      redis.call('HSET', notes, member, note(member) .. ' ' .. state)
+    end
   end
 end
+end_lease(ARGV[1])
 return postponed

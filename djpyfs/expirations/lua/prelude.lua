@@ -1,12 +1,20 @@
 -- Stands behind the first line of every verb; of the functions, those that it calls.
 --
--- KEYS, the same four for each verb, all in the slot of one shard:
---   due       ZSET  member -> deadline
---   claimed   ZSET  member -> end of the lease, which is the claim's token too
---   attempts  HASH  member -> how often its deletion has failed
---   failed    HASH  member -> why it was set aside, as JSON
+-- KEYS, the same for each verb, all of one place and in the slot of one shard:
+--   due        ZSET  member -> deadline: what waits for it, and no sweep has seen yet
+--   retries    ZSET  member -> when its deletion is tried again
+--   suspects   ZSET  member -> the same for what may end its sweeper, and is claimed by itself
+--   claimed    ZSET  member -> token of the claim under which it is deleted or replaced
+--   deadlines  ZSET  member -> deadline of what is in `retries`, `suspects` or `claimed` and has one
+--   leases     ZSET  token of a claim, or token NUL member of a write -> end of its lease
+--   notes      HASH  member -> "attempts state" of what is not merely due, or claimed for that
+--   failed     HASH  member -> why it was set aside, as JSON
+--   writing    HASH  member -> tokens of the writes to it, after a "p" where the record is theirs
+--   permanent  SET   members that somebody has made permanent
 -- Every time is in microseconds since the epoch by this server's clock.
-local due, claimed, attempts, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local due, retries, claimed, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local leases, notes, failed, writing, permanent = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local suspects = KEYS[10]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
@@ -19,49 +27,136 @@ local function score(zset, member)
   return tonumber(redis.call('ZSCORE', zset, member) or nil)
 end
 
--- Time left of the live claim on a member, 0 where there is none.
-local function busy(member)
-  local ends = score(claimed, member)
-  return ends and ends > now and ends - now or 0
+-- How many attempts have failed, and why the member is not merely due.
+local function note(member)
+  local attempts, state = (redis.call('HGET', notes, member) or ''):match('(%d+) (%a+)')
+  return tonumber(attempts or 0), state
 end
 
-local function forget_all_but_deadline(member)
-  redis.call('ZREM', claimed, member)
-  redis.call('HDEL', attempts, member)
-  redis.call('HDEL', failed, member)
-end
-
-local function forget(member)
-  redis.call('ZREM', due, member)
-  forget_all_but_deadline(member)
-end
-
--- Of a deletion that failed, that never ended or was given up it is only known that it has passed;
--- what waits in `due` for its next attempt is no deadline.
-local function known_deadline(member)
-  local deadline = score(due, member)
-  if deadline and (deadline <= now or redis.call('HEXISTS', attempts, member) == 0) then
+local function deadline_of(member)
+  local deadline = score(due, member) or score(deadlines, member)
+  if deadline then
     return deadline
   end
-  if deadline or score(claimed, member) or redis.call('HEXISTS', failed, member) == 1 then
-    return now
-  end
+  local why = redis.call('HGET', failed, member)
+  return why and tonumber(cjson.decode(why).deadline)
 end
 
--- The end of a lease that no other claim has, even where the clock was set back.
-local function new_token(lease)
-  local token = now + lease
-  while redis.call('ZCOUNT', claimed, exact(token), exact(token)) > 0 do
-    token = token + 1
+-- Of the claim on a member: time left, end of its lease, whether one has lapsed, of which a sweep
+-- may have told already. One that the caller knows to be over has lapsed, whatever this clock says.
+local function claim_on(member, over)
+  local token = score(claimed, member)
+  if not token then
+    local _, state = note(member)
+    return 0, 0, state == 'suspect'
   end
-  return token
+  local ends = score(leases, exact(token)) or 0
+  if ends > now and ends ~= tonumber(over) then
+    return ends - now, ends, false
+  end
+  -- It stays so should the clock be set back: whoever held it is not to extend it.
+  redis.call('ZADD', leases, 'XX', 0, exact(token))
+  return 0, 0, true
 end
 
 local function set_deadline(member, deadline)
+  redis.call('SREM', permanent, member)
   redis.call('ZADD', due, exact(deadline), member)
 end
 
--- Calls a command for slices of a list: unpack() takes some 8,000 values at the most.
+-- Forgets the record, but not the writes, nor that the member was made permanent.
+local function forget(member)
+  for _, zset in ipairs({due, retries, suspects, claimed, deadlines}) do
+    redis.call('ZREM', zset, member)
+  end
+  redis.call('HDEL', notes, member)
+  redis.call('HDEL', failed, member)
+end
+
+-- Ends a claim without an attempt, where there is one.
+local function unclaim(member)
+  local deadline, attempts = score(deadlines, member), note(member)
+  if redis.call('ZREM', claimed, member) == 0 then
+    return
+  end
+  if deadline and attempts > 0 then
+    redis.call('ZADD', retries, exact(now), member)
+    redis.call('HSET', notes, member, attempts .. ' retried')
+    return
+  end
+  redis.call('ZREM', deadlines, member)
+  redis.call('HDEL', notes, member)
+  if deadline then
+    set_deadline(member, deadline)
+  end
+end
+
+-- Ends a lease that no member is claimed under any more.
+local function end_lease(token)
+  if redis.call('ZCOUNT', claimed, token, token) == 0 then
+    redis.call('ZREM', leases, token)
+  end
+end
+
+-- Counts a failed attempt: the member is tried again after the delay, or set aside after the
+-- last. Returns how many were set aside.
+local function count_attempt(member, most, delay_after, state, reason)
+  local attempts = note(member) + 1
+  redis.call('ZREM', claimed, member)
+  if attempts < most then
+    local again = state == 'suspect' and suspects or retries
+    redis.call('ZADD', again, exact(now + delay_after(attempts)), member)
+    redis.call('HSET', notes, member, attempts .. ' ' .. state)
+    return 0
+  end
+  local deadline = exact(score(deadlines, member) or now)
+  local at = math.floor(now / 1000000)
+  redis.call('ZREM', deadlines, member)
+  redis.call('HDEL', notes, member)
+  redis.call('HSET', failed, member, cjson.encode({reason = reason, attempts = attempts, at = at, deadline = deadline}))
+  return 1
+end
+
+-- A delay that doubles with each attempt, less up to half of it, so that what failed together is
+-- not retried together.
+local function backoff(shortest, longest)
+  math.randomseed(now % 2147483647)
+  return function(attempts)
+    return math.min(longest, shortest * 2 ^ (attempts - 1)) * (0.5 + math.random() / 2)
+  end
+end
+
+-- Takes a write off those of its member. Returns whether it was one of them, whether the record
+-- is theirs alone, and how many are left.
+local function end_write(member, token)
+  local found, provisional, others = false, false, {}
+  redis.call('ZREM', leases, token .. '\0' .. member)
+  for word in (redis.call('HGET', writing, member) or ''):gmatch('%S+') do
+    if word == token then
+      found = true
+    elseif word == 'p' then
+      provisional = true
+    else
+      others[#others + 1] = word
+    end
+  end
+  if #others == 0 then
+    redis.call('HDEL', writing, member)
+  else
+    redis.call('HSET', writing, member, (provisional and 'p ' or '') .. table.concat(others, ' '))
+  end
+  return found, provisional, #others
+end
+
+-- Lets the record of a member be more than that of its writes.
+local function confirm(member)
+  local writes = redis.call('HGET', writing, member)
+  if writes and writes:sub(1, 2) == 'p ' then
+    redis.call('HSET', writing, member, writes:sub(3))
+  end
+end
+
+-- Calls a command for slices of a list: unpack() takes some 8,000 values at most.
 local function in_slices(list, command, key)
   for first = 1, #list, 2000 do
     redis.call(command, key, unpack(list, first, math.min(first + 1999, #list)))

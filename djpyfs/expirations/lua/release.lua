@@ -1,15 +1,20 @@
 #!lua flags=allow-oom
--- release: takes members that were set aside back, to be deleted now, or forgets them.
--- ARGV     1 to have them due now or 0 to forget them, member...
--- Returns  those of the members that were set aside
--- Touches  due, failed
-local released = {}
-for i = 2, #ARGV do
-  if redis.call('HDEL', failed, ARGV[i]) == 1 then
-    released[#released + 1] = ARGV[i]
-    if ARGV[1] == '1' then
-      set_deadline(ARGV[i], now)
-    end
+-- release: ends the claim on a reserved member. It has a new deadline then, or the one that it had,
+-- or no record: then it is not permanent any more either.
+-- ARGV     member, token, deadline, or 0 for no record, or -1 for the one that it had
+-- Returns  nothing
+-- Touches  all
+local member, token, deadline = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if score(claimed, member) ~= tonumber(token) then
+  return
+elseif deadline < 0 then
+  unclaim(member)
+else
+  forget(member)
+  redis.call('SREM', permanent, member)
+  if deadline > 0 then
+    confirm(member)
+    set_deadline(member, deadline)
   end
 end
-return released
+end_lease(token)

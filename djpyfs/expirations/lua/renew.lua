@@ -6,7 +6,7 @@
 -- Touches  due
 local member, latest = ARGV[1], tonumber(ARGV[3])
 local deadline = score(due, member)
-if not deadline or deadline <= now or redis.call('HEXISTS', attempts, member) == 1 then
+if not deadline or deadline <= now then
   return 0
 end
 local renewed = now + ARGV[2]

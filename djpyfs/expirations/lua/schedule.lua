@@ -1,24 +1,45 @@
 #!lua
 -- schedule: gives members the deadline now + ttl and forgets whatever else was known of them.
--- ARGV     ttl, member...
--- Returns  the deadline; where live claims forbid some of the members:
---          {time left of the longest live claim, deadline, member left alone...}
--- Touches  due, claimed, attempts, failed
+-- ARGV     end of a lease that is over or 0, ttl, member...
+-- Returns  the deadline; where there are claims on some of the members:
+--          {time left of the longest live one or 0, end of its lease or 0, deadline,
+--           how many members were left alone, those members..., members of lapsed claims...}
+-- Touches  all
 --
--- As long as nothing has failed and no sweep is at work, there is nothing to look up and forget.
-local quiet = redis.call('EXISTS', claimed, attempts, failed) == 0
-local deadline, longest, left_alone = now + ARGV[1], 0, {}
-for i = 2, #ARGV do
+-- As long as nothing but deadlines is there, there is nothing to look up and forget.
+local quiet = redis.call('EXISTS', claimed, deadlines, failed, writing, permanent) == 0
+local over, deadline = ARGV[1], now + ARGV[2]
+local longest, latest, left_alone, lapsed, fresh = 0, 0, {}, {}, {}
+for i = 3, #ARGV do
   local member = ARGV[i]
-  local left = quiet and 0 or busy(member)
+  local left, ends, has_lapsed = 0, 0, false
+  if not quiet then
+    left, ends, has_lapsed = claim_on(member, over)
+  end
   if left > 0 then
-    longest = math.max(longest, left)
+    longest, latest = math.max(longest, left), math.max(latest, ends)
     left_alone[#left_alone + 1] = member
   else
-    set_deadline(member, deadline)
     if not quiet then
-      forget_all_but_deadline(member)
+      forget(member)
+      confirm(member)
+      redis.call('SREM', permanent, member)
     end
+    if has_lapsed then
+      lapsed[#lapsed + 1] = member
+    end
+    fresh[#fresh + 1] = exact(deadline)
+    fresh[#fresh + 1] = member
   end
 end
-return longest == 0 and deadline or {longest, deadline, unpack(left_alone)}
+in_slices(fresh, 'ZADD', due)
+if longest == 0 and #lapsed == 0 then
+  return deadline
+end
+local reply = {longest, latest, deadline, #left_alone}
+for _, list in ipairs({left_alone, lapsed}) do
+  for _, member in ipairs(list) do
+    reply[#reply + 1] = member
+  end
+end
+return reply

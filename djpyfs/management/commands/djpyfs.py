@@ -15,6 +15,7 @@ from fs.errors import FSError
 from ... import inspection, lifecycle
 from ...audit import Audit, Finding, Totals
 from ...errors import DjpyfsError, printable
+from ...expirations import State
 from ...filesystem import get_filesystem
 from ...inspection import Preview, Sample, SetAsideFile, Status, TrackedFile
 from ...lifecycle import Change, Comparison
@@ -85,10 +86,10 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
 
     report = sweep(limit, seconds, tell)
     console.show(report, _report_lines(report))
-    if report.failed or report.postponed:
+    if report.failed or report.postponed or report.unreachable:
         raise CommandError(
             f"deletions that failed: {report.failed}; put off, for their back-end is away: "
-            f"{report.postponed}",
+            f"{report.postponed}; shards that cannot be asked: {report.unreachable}",
             returncode=AMISS,
         )
 
@@ -145,6 +146,9 @@ def _status_lines(found: Status) -> Iterator[str]:
             ("set aside", str(found.set_aside)),
         ]
     )
+    if found.elsewhere:
+        yield "waiting for places that this process does not know, or that are not there now:"
+        yield from table((str(count), name) for name, count in found.elsewhere.items())
     if found.next_deadlines:
         yield "next deadlines:"
         yield from _file_lines(found.next_deadlines)
@@ -161,14 +165,13 @@ def _file_lines(files: Sequence[TrackedFile]) -> Iterator[str]:
 
 
 def _deadline(file: TrackedFile) -> str:
-    return moment(file.deadline) if file.deadline else "-"
+    return moment(file.deadline)
 
 
 def _remaining(file: TrackedFile) -> str:
-    if file.remaining is None:
-        return file.state
     words = "overdue {}" if file.remaining < 0 else "in {}"
-    return words.format(duration(file.remaining))
+    life = words.format(duration(file.remaining))
+    return life if file.state is State.DUE else f"{life}, {file.state}"
 
 
 # -- ls

@@ -1,0 +1,26 @@
+#!lua
+-- begin: notes that a member is being written: until then its deadline waits. With a default ttl, a
+-- member that has no deadline and was not made permanent gets one, which is the writes' own.
+-- ARGV     end of a lease that is over or 0, member, token, lease, default ttl or 0
+-- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
+--           1 where a claim had lapsed, deadline that others have given it or 0, now}
+-- Touches  all but failed
+local over, member, token, default_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
+local left, ends, lapsed = claim_on(member, over)
+if left > 0 then
+  return {left, ends, 0, 0, now}
+end
+if lapsed then
+  unclaim(member)
+end
+local writes = redis.call('HGET', writing, member) or ''
+local provisional = writes:sub(1, 1) == 'p'
+local before = not provisional and deadline_of(member)
+local unknown = not (provisional or before) and redis.call('SISMEMBER', permanent, member) == 0
+if unknown and default_ttl > 0 then
+  set_deadline(member, now + default_ttl)
+  writes = 'p ' .. writes
+end
+redis.call('HSET', writing, member, writes .. ' ' .. token)
+redis.call('ZADD', leases, exact(now + ARGV[4]), token .. '\0' .. member)
+return {0, 0, lapsed and 1 or 0, before or 0, now}

@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- excuse: lets claims lapse without counting an attempt. Only those still under this token.
+-- ARGV     token, member...
+-- Returns  nothing
+-- Touches  notes
+for i = 2, #ARGV do
+  if score(claimed, ARGV[i]) == tonumber(ARGV[1]) then
+    redis.call('HSET', notes, ARGV[i], note(ARGV[i]) .. ' excused')
+  end
+end

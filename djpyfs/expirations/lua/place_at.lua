@@ -1,0 +1,20 @@
+#!lua
+-- place_at: gives a member a deadline that is known already, or none.
+-- ARGV     end of a lease that is over or 0, member, deadline or 0, deadline expected (0: that it
+--          has none) or -1
+-- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
+--           1 where a claim had lapsed}
+-- Touches  all
+local over, member, deadline, expected = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local left, ends, lapsed = claim_on(member, over)
+if lapsed then
+  unclaim(member)
+end
+if left == 0 and (expected < 0 or expected == (deadline_of(member) or 0)) then
+  forget(member)
+  confirm(member)
+  if deadline > 0 then
+    set_deadline(member, deadline)
+  end
+end
+return {left, ends, lapsed and 1 or 0}

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- reserve: claims a member, whatever its deadline, for a writer who removes or replaces its file.
+-- ARGV     end of a lease that is over or 0, member, token, lease
+-- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
+--           1 where a claim had lapsed, deadline or 0, 1 where somebody made it permanent}
+-- Touches  all but writing
+local over, member, token = ARGV[1], ARGV[2], ARGV[3]
+local kept = redis.call('SISMEMBER', permanent, member)
+if score(claimed, member) == tonumber(token) then -- the reply to the first call was lost
+  return {0, 0, 0, deadline_of(member) or 0, kept}
+end
+local left, ends, lapsed = claim_on(member, over)
+if left > 0 then
+  return {left, ends, 0, 0, 0}
+end
+if lapsed then
+  unclaim(member)
+end
+local deadline, attempts = deadline_of(member), note(member)
+forget(member)
+if deadline then
+  redis.call('ZADD', deadlines, exact(deadline), member)
+end
+redis.call('HSET', notes, member, attempts .. ' reserved')
+redis.call('ZADD', claimed, token, member)
+redis.call('ZADD', leases, exact(now + ARGV[4]), token)
+return {0, 0, lapsed and 1 or 0, deadline or 0, kept}

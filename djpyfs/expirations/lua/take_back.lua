@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- take_back: takes members that were set aside back, to be deleted now, or forgets them.
+-- ARGV     1 to have them due now or 0 to forget them, member...
+-- Returns  those of the members that were set aside
+-- Touches  due, failed
+local taken = {}
+for i = 2, #ARGV do
+  local deadline = redis.call('HEXISTS', failed, ARGV[i]) == 1 and deadline_of(ARGV[i])
+  if deadline then
+    taken[#taken + 1] = ARGV[i]
+    redis.call('HDEL', failed, ARGV[i])
+    if ARGV[1] == '1' then
+      set_deadline(ARGV[i], deadline)
+    end
+  end
+end
+return taken

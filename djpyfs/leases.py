@@ -1,0 +1,179 @@
+"""Keeps leases alive while those who hold them are at work.
+
+One thread per process extends them in time, so that a lease can be short: where the process dies,
+others wait for no longer than that. It starts with the first lease.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Condition, Thread
+
+from .conf import SECOND
+from .errors import ConfigurationError, RecordStoreError
+from .expirations import Expirations, claim_lease, write_lease
+
+# A machine that sleeps stops CLOCK_MONOTONIC, but not the lease.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+EXTENSIONS = 4  # that one lease is worth: some may come late, or not at all
+EARLY = 0.1  # s: what is due so soon is extended along with the others
+
+
+class HeldLease:
+    """A lease of this process, by a clock of its own.
+
+    It counts from before the lease was asked for, so it ends here before it ends in the store.
+    """
+
+    def __init__(
+        self,
+        records: Expirations,
+        shard: int,
+        name: bytes,
+        length: int,
+        asked_at: float,
+        until: float = float("inf"),
+        sure: float | None = None,
+    ) -> None:
+        self.records = records
+        self.shard = shard
+        self.name = name
+        self.length = length  # µs
+        self._sure = length / SECOND if sure is None else sure  # s of it in which to act
+        self._until = until
+        self.extended(asked_at)
+
+    def extended(self, asked_at: float) -> None:
+        """Note that the store was asked for the lease, and gave it."""
+        self._end = asked_at + self._sure
+        self.next = asked_at + self._sure / EXTENSIONS
+
+    def lost(self) -> None:
+        """Note that the store does not know the lease any more."""
+        self._until = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody needs the lease to be extended."""
+        return now() >= self._until
+
+    def remaining(self) -> float:
+        """Return the seconds left; from 0 on nothing may be deleted any more."""
+        return min(self._end, self._until) - now()
+
+
+def now() -> float:
+    """Return the seconds on the clock of leases."""
+    return time.clock_gettime(CLOCK)
+
+
+class _Keeper:
+    """The thread, and what it keeps alive."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._held: set[HeldLease] = set()
+        self._thread: Thread | None = None
+        self._wakes_at = float("inf")
+
+    def add(self, lease: HeldLease) -> None:
+        with self._changed:
+            self._held.add(lease)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = Thread(target=self._run, name="djpyfs-leases", daemon=True)
+                self._thread.start()
+            elif lease.next < self._wakes_at:
+                self._changed.notify()
+
+    def drop(self, lease: HeldLease) -> None:
+        with self._changed:
+            self._held.discard(lease)
+
+    def _run(self) -> None:
+        while True:
+            together: dict[tuple[Expirations, int], list[HeldLease]] = {}
+            for lease in self._due():
+                together.setdefault((lease.records, lease.shard), []).append(lease)
+            for (records, shard), leases in together.items():
+                self._extend(records, shard, leases)
+
+    def _due(self) -> list[HeldLease]:
+        with self._changed:
+            self._held = {lease for lease in self._held if not lease.is_over}
+            self._wakes_at = min((lease.next for lease in self._held), default=float("inf"))
+            wait = self._wakes_at - now()
+            if wait > 0:
+                self._changed.wait(None if wait == float("inf") else wait)
+            return [lease for lease in self._held if lease.next <= now() + EARLY]
+
+    def _extend(self, records: Expirations, shard: int, leases: Sequence[HeldLease]) -> None:
+        asked_at = now()
+        try:
+            gone = records.extend(shard, {lease.name: lease.length for lease in leases})
+        except (RecordStoreError, ConfigurationError):
+            for lease in leases:  # as long as they last the store may come back
+                lease.next = now() + lease.length / SECOND / EXTENSIONS / EXTENSIONS
+            return
+        for lease in leases:
+            lease.lost() if lease.name in gone else lease.extended(asked_at)
+
+
+_keeper = _Keeper()
+
+
+def _forget_all() -> None:
+    # A child of fork() has neither the thread nor the leases of its parent.
+    global _keeper
+    _keeper = _Keeper()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+@contextmanager
+def kept(lease: HeldLease) -> Iterator[HeldLease]:
+    """Keep a lease alive for as long as the block lasts."""
+    keep(lease)
+    try:
+        yield lease
+    finally:
+        drop(lease)
+
+
+def keep(lease: HeldLease) -> None:
+    """Keep a lease alive until it is dropped."""
+    _keeper.add(lease)
+
+
+def drop(lease: HeldLease) -> None:
+    """Let a lease be."""
+    _keeper.drop(lease)
+
+
+def of_claim(
+    records: Expirations,
+    shard: int,
+    token: int,
+    asked_at: float,
+    late: float = 0,
+    longest: float = float("inf"),
+) -> HeldLease:
+    """Return the lease of a claim, which is kept for ``longest`` seconds in all.
+
+    Of each extension the last ``late`` seconds are for requests that are not answered.
+    """
+    sure = records.lease / SECOND - late
+    sure -= min(0.2, sure / 10)
+    name = claim_lease(token)
+    return HeldLease(records, shard, name, records.lease, asked_at, asked_at + longest, sure)
+
+
+def of_write(
+    records: Expirations, member: bytes, token: str, length: int, asked_at: float
+) -> HeldLease:
+    """Return the lease of a write of ``length`` µs."""
+    shard = records.shard_of(member)
+    return HeldLease(records, shard, write_lease(token, member), length, asked_at)

@@ -1,0 +1,49 @@
+"""How long a file may live under a policy, in the units of the record store."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, NoReturn
+
+from .conf import LONGEST_LIFE, SECOND, Policy
+from .errors import InvalidLifetime
+
+
+class Lifetimes:
+    """The life times that a policy allows."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def of(self, seconds: float = 0, days: float = 0, expires: bool = True) -> int | None:
+        """Return the life of a file in µs, or None for an endless one. Raises `InvalidLifetime`."""
+        total = seconds_of("seconds", seconds) + seconds_of("days", days) * 86_400
+        if total > LONGEST_LIFE:
+            raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
+        ttl, policy = round(total * SECOND) if expires else None, self._policy
+        if policy.max_ttl is not None and (ttl is None or ttl > policy.max_ttl):
+            return self._bounded(ttl, "max_ttl", policy.max_ttl)
+        if policy.min_ttl is not None and ttl is not None and ttl < policy.min_ttl:
+            return self._bounded(ttl, "min_ttl", policy.min_ttl)
+        return ttl
+
+    def _bounded(self, ttl: int | None, key: str, bound: int) -> int:
+        return bound if self._policy.clamp else self._refuse(ttl, key, bound)
+
+    def _refuse(self, ttl: int | None, key: str, bound: int) -> NoReturn:
+        life = "endless" if ttl is None else f"of {ttl / SECOND:g} s"
+        raise InvalidLifetime(
+            f"a life {life} is beyond DJFS[{key!r}] of {bound / SECOND:g} s, "
+            "which holds for this file: choose another, or set 'clamp'"
+        )
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """Return a number of seconds, or of days. Raises `InvalidLifetime`."""
+    # Real alone would do, but to ask an abstract class costs a microsecond.
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+        raise InvalidLifetime(f"{name} is {value!r}: give it a number")
+    number: Any = value
+    if not 0 <= number <= LONGEST_LIFE:  # so is neither NaN nor infinite
+        raise InvalidLifetime(f"{name} is {value!r}: use 0 to {LONGEST_LIFE}")
+    return float(number)

@@ -1,0 +1,73 @@
+"""Which records are about the files of which back-end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from .backends import Backend, backend_at, backend_for
+from .conf import SECOND, Settings
+from .errors import BackendUnavailable, ConfigurationError
+from .expirations import LIVE, Expirations, ExpirationStore, store_for
+from .names import Entry
+
+log = logging.getLogger("djpyfs")
+
+_Key = tuple[Backend, str, int]
+_known: WeakKeyDictionary[ExpirationStore, dict[_Key, Expirations]] = WeakKeyDictionary()
+_introduced: WeakKeyDictionary[ExpirationStore, set[str]] = WeakKeyDictionary()
+
+
+class Place(NamedTuple):
+    """Where files are, and their records."""
+
+    backend: Backend
+    records: Expirations
+
+
+def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expirations:
+    """Return the records of the files that a back-end keeps; what writes may ``make`` the place.
+
+    Raises `BackendUnavailable` where the place is not there.
+    """
+    store, place = store_for(settings), backend.place(make)
+    known = _known.setdefault(store, {})
+    key = backend, place, settings.lease
+    if make and place not in (introduced := _introduced.setdefault(store, set())):
+        store.introduce(place, ", ".join(backend.roots()) or type(backend).__name__)
+        introduced.add(place)
+    if key not in known:
+        lease = min(LIVE, settings.lease) + round(backend.late * SECOND)
+        known[key] = store.at(place, lease, lambda member: backend.fence(Entry.of_member(member)))
+    return known[key]
+
+
+def place_for(settings: Settings, namespace: str) -> Place:
+    """Return where the files of a namespace are. Raises as `records_of` does."""
+    backend = backend_for(settings, namespace)
+    return Place(backend, records_of(settings, backend))
+
+
+def places_here(settings: Settings) -> Sequence[Place]:
+    """Return the places that the settings name; those that are not there are left out, and told."""
+    found: dict[str, Place] = {}
+    policies = [settings.policy, *settings.namespaces.values()]
+    for placement in {policy.placement: None for policy in policies}:
+        try:
+            backend = backend_at(settings, placement)
+            records = records_of(settings, backend)
+        except (BackendUnavailable, ConfigurationError) as error:
+            log.warning("back-end %r is left alone, its files wait: %s", placement.type, error)
+        else:
+            found[records.place] = Place(backend, records)
+    return list(found.values())
+
+
+def records_known(settings: Settings) -> Sequence[Expirations]:
+    """Return the records to look at: of the places here, and of all that the store was told of."""
+    store = store_for(settings)
+    found = {place.records.place: place.records for place in places_here(settings)}
+    # A store that has lost what it had does not know the places either.
+    return [*found.values(), *(store.at(place) for place in store.places() if place not in found)]

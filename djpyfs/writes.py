@@ -1,0 +1,238 @@
+"""The life of one write to one file, given its record and its policy and not the filesystem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
+from typing import IO, Any, BinaryIO, TypeVar, cast
+
+from fs.iotools import RawWrapper, make_stream
+
+from . import leases
+from .conf import SECOND
+from .errors import WriteLost
+from .expirations import Expirations
+from .names import Entry
+
+T = TypeVar("T")
+
+# For so long a process may stand still, or the record store be away, before a write of it counts as
+# over, and for so long the file of a writer that died stays at most.
+LONGEST_LEASE = 10 * SECOND
+
+
+class Write:
+    """One write, from before its first byte until after its last.
+
+    As long as it goes on its file is not deleted, however long that takes and whatever deadline
+    passes. What dies with its process is over `LONGEST_LEASE` later, or ``grace`` µs where that is
+    less. A file that nobody has set a
+    deadline for lives for ``life`` µs after the write, or for ever where that is 0.
+    """
+
+    def __init__(self, records: Expirations, entry: Entry, grace: int, life: int) -> None:
+        self._records = records
+        self.entry = entry
+        self._grace = grace
+        self._life = life
+        asked_at = leases.now()
+        lease = min(grace, LONGEST_LEASE)
+        self._begun = records.begin(entry.member, lease, life)
+        self._lease = leases.of_write(records, entry.member, self._begun.token, lease, asked_at)
+        self._is_over = False
+        leases.keep(self._lease)
+
+    @property
+    def starts_new_life(self) -> bool:
+        """Whether the deadline of the file had passed when the write began."""
+        return self._begun.overdue
+
+    def finish(self, is_there: Callable[[], bool]) -> int:
+        """Tell that the file is there as a whole; return the default life if it has that now.
+
+        Raises `WriteLost` where a sweep has taken the file, which can only be where this process
+        stood still, or the record store lost what it had: ``is_there`` tells then.
+        """
+        self._end()
+        done = self._records.finish(self.entry.member, self._begun, self._grace, self._life)
+        if not (done.unbroken or is_there()):
+            raise WriteLost(self.entry.path)
+        return self._life if done.by_default else 0
+
+    def abandon(self) -> None:
+        """Tell that the file is what it was before."""
+        if not self._is_over:
+            self._end()
+            self._records.abandon(self.entry.member, self._begun.token)
+
+    @contextmanager
+    def abandoned_on_error(self) -> Iterator[None]:
+        """Abandon the write where the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _end(self) -> None:
+        self._is_over = True
+        leases.drop(self._lease)
+
+
+class Reservation:
+    """The claim of a writer on one file that is removed or replaced: no sweep and no other writer
+    touches it meanwhile. Should the process die, the file has its deadline again.
+    """
+
+    def __init__(self, records: Expirations, member: bytes, late: float) -> None:
+        self._records = records
+        self._member = member
+        asked_at = leases.now()
+        self._token, self.deadline, self.is_permanent = records.reserve(member)
+        shard = records.shard_of(member)
+        self._lease = leases.of_claim(records, shard, self._token, asked_at, late)
+        leases.keep(self._lease)
+
+    def pledge(self, deadline: int) -> None:
+        """Let the file have this deadline, or with 0 none, however the reservation ends."""
+        self.deadline = deadline
+        self._records.pledge(self._member, self._token, deadline)
+
+    def release(self) -> None:
+        """End it, where it has not ended yet: the file has its deadline."""
+        self._end(None)
+
+    def forget(self) -> None:
+        """End it, with the record: the file is gone."""
+        self._end(0)
+
+    def leave(self) -> None:
+        """Let it lapse: a request that was not answered may still act on the file."""
+        leases.drop(self._lease)
+
+    def _end(self, deadline: int | None) -> None:
+        leases.drop(self._lease)
+        token, self._token = self._token, 0
+        if token:
+            self._records.release(self._member, token, deadline)
+
+
+class WrittenFile(RawWrapper):
+    """An open file that is being written, and appears when it is closed.
+
+    Where a ``with`` block raises it does not appear, and what was there before stays.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        mode: str,
+        name: str,
+        write: Write,
+        finish: Callable[[Write], object],
+    ) -> None:
+        super().__init__(file, mode=mode, name=name)
+        self._write = write
+        self._finish = finish
+        self._discarded = False
+        self._owner = os.getpid()
+
+    def write(self, data: Any) -> int:
+        return self._attempt(super().write, data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        self._attempt(super().writelines, lines)
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._attempt(super().truncate, size)
+
+    def flush(self) -> None:
+        self._attempt(super().flush)
+
+    def _attempt(self, act: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return act(*arguments)
+        except OSError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Give the write up: closing the file stores nothing."""
+        self._discarded = True
+        file: Any = self._f
+        file.discard()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is not None and not self.closed:
+            self.discard()
+        self.close()
+
+    def close(self) -> None:
+        """Store the file, and let its deadline count from now on."""
+        if self.closed:
+            return
+        if os.getpid() != self._owner:  # a child of fork() drops what its parent still writes
+            self._f.discard()  # type: ignore[attr-defined]
+            self._f.close()
+            return
+        with self._write.abandoned_on_error():
+            try:
+                super(RawWrapper, self).close()  # flushes
+            finally:
+                self._f.close()
+        if self._discarded:
+            self._write.abandon()
+        else:
+            self._finish(self._write)
+
+
+class _DiscardedOnError:
+    """What PyFilesystem puts round an open file, and that passes on how a ``with`` block ended."""
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        file: Any = self
+        if kind is not None and not file.closed:
+            _innermost(file).discard()
+        file.close()
+
+
+class WrittenText(_DiscardedOnError, TextIOWrapper):
+    """A `WrittenFile` in text mode."""
+
+
+class WrittenBuffer(_DiscardedOnError, BufferedWriter):
+    """A `WrittenFile` with a buffer."""
+
+
+class WrittenAndReadBuffer(_DiscardedOnError, BufferedRandom):
+    """A `WrittenFile` with a buffer, that is read as well."""
+
+
+def opened(
+    file: Any,
+    path: str,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str,
+) -> IO[Any]:
+    """Return a binary file as ``open`` has it: with a buffer, or in text mode."""
+    if not isinstance(file, WrittenFile):
+        stream: IO[Any] = make_stream(path, file, mode, buffering, encoding, errors, newline)
+        return stream
+    found: Any = file
+    if buffering >= 0:
+        kind = WrittenAndReadBuffer if "+" in mode else WrittenBuffer
+        found = kind(file, buffering or DEFAULT_BUFFER_SIZE)
+    if "b" not in mode:
+        found = WrittenText(found, encoding or "utf-8", errors, newline)
+    return cast(IO[Any], found)
+
+
+def _innermost(file: Any) -> WrittenFile:
+    while not isinstance(file, WrittenFile):
+        file = file.buffer if isinstance(file, TextIOWrapper) else file.raw
+    return file

@@ -1,0 +1,139 @@
+"""Leases that are kept alive while those who hold them are at work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from djpyfs import conf, leases
+from djpyfs.conf import SECOND
+from djpyfs.expirations import Expirations, close_all, store_for
+from djpyfs.leases import HeldLease
+from tests.faults.proxy import Proxy
+from tests.servers import RedisServer, running_redis, wait_for
+
+SHORT = SECOND // 4
+A, B = b"n/a", b"n/b"
+
+
+@pytest.fixture
+def store(djfs: Callable[..., None], records: dict[str, Any]) -> Expirations:
+    djfs(type="memory", **records)
+    return store_for(conf.current()).at("here", SHORT)
+
+
+def write(store: Expirations, member: bytes = A, length: int = SHORT) -> HeldLease:
+    """Begin a write to something overdue; return its lease."""
+    store.schedule([member], 0)
+    asked_at = leases.now()
+    return leases.of_write(store, member, store.begin(member, length).token, length, asked_at)
+
+
+def claimed(store: Expirations, **how: float) -> HeldLease:
+    store.schedule([A], 0)
+    asked_at = leases.now()
+    return leases.of_claim(store, 0, store.claim_one(A).token, asked_at, **how)
+
+
+def pause(seconds: float) -> None:
+    end = leases.now() + seconds
+    wait_for(lambda: leases.now() > end)
+
+
+def test_what_is_kept_outlasts_its_lease_and_ends_soon_after_it_is_dropped(
+    store: Expirations,
+) -> None:
+    with leases.kept(write(store)) as lease:
+        pause(3 * SHORT / SECOND)
+        assert store.claim(0, 9).members == []
+        assert lease.remaining() > 0
+    wait_for(lambda: store.claim(0, 9).members == [A], timeout=10)
+
+
+def test_leases_of_any_length_are_extended_in_time(store: Expirations) -> None:
+    with leases.kept(write(store, B, 3_600 * SECOND)):
+        wait_for(lambda: leases._keeper._wakes_at < float("inf"))  # it sleeps for long
+        with leases.kept(write(store)):
+            pause(2 * SHORT / SECOND)
+            assert store.claim(0, 9).members == []
+
+
+def test_a_claim_ends_here_before_it_ends_in_the_store(store: Expirations) -> None:
+    lease = claimed(store)
+    wait_for(lambda: lease.remaining() <= 0)
+    assert store.counts().claimed
+
+
+def test_of_a_claim_some_time_is_left_for_requests_that_are_not_answered(
+    store: Expirations,
+) -> None:
+    assert 0 < claimed(store, late=0.1).remaining() < SHORT / SECOND - 0.1
+
+
+def test_a_claim_is_not_kept_for_longer_than_it_may_last(store: Expirations) -> None:
+    with leases.kept(claimed(store, longest=2 * SHORT / SECOND)) as lease:
+        pause(1.5 * SHORT / SECOND)
+        assert store.counts().claimed
+        wait_for(lambda: not store.counts().claimed, timeout=10)
+        assert lease.remaining() <= 0
+
+
+def test_a_lease_that_the_store_does_not_know_any_more_is_over_here_too(
+    store: Expirations,
+) -> None:
+    lease = write(store, length=10 * SECOND)
+    with leases.kept(lease):
+        store.abandon(A, lease.name.partition(b"\0")[0].decode())
+        assert lease.remaining() > 5
+        wait_for(lambda: lease.remaining() <= 0, timeout=20)
+
+
+def test_a_store_that_is_away_for_a_moment_ends_no_lease(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    proxy = Proxy(redis_server.port)
+    djfs(type="memory", redis_url=proxy.url, key_prefix=uuid.uuid4().hex)
+    store = store_for(conf.current()).at("here")
+    with leases.kept(write(store, length=2 * SECOND)) as lease:
+        proxy.cuts = 6  # of three calls, each of which is tried twice
+        wait_for(lambda: not proxy.cuts)
+        pause(2.5)
+        assert lease.remaining() > 0
+        assert store.claim(0, 9).members == []
+    close_all()
+    proxy.stop()
+
+
+def test_leases_of_one_shard_are_extended_in_one_round_trip(djfs: Callable[..., None]) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url, key_prefix=uuid.uuid4().hex)
+        store = store_for(conf.current()).at("here")
+        held = [write(store, b"n/%d" % number, 2 * SECOND) for number in range(50)]
+        before = server.commands()
+        for lease in held:
+            leases.keep(lease)
+        pause(3)
+        asked = server.commands() - before
+        for lease in held:
+            leases.drop(lease)
+        assert store.claim(0, 99).members == []
+        assert asked < 50
+
+
+def test_a_child_of_fork_keeps_leases_of_its_own(djfs: Callable[..., None]) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url, key_prefix=uuid.uuid4().hex)
+        with leases.kept(write(store_for(conf.current()).at("here"))):
+            child = os.fork()
+            if not child:
+                signal.alarm(60)
+                own = store_for(conf.current()).at("here", SHORT)
+                with leases.kept(write(own, B)) as lease:
+                    pause(3 * SHORT / SECOND)
+                    os._exit(lease.remaining() <= 0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
