@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, BinaryIO, cast
 
 from fs.iotools import RawWrapper, make_stream
 
@@ -15,8 +15,6 @@ from .conf import SECOND
 from .errors import WriteLost
 from .expirations import Expirations
 from .names import Entry
-
-T = TypeVar("T")
 
 # For so long a process may stand still, or the record store be away, before a write of it counts as
 # over, and for so long the file of a writer that died stays at most.
@@ -136,33 +134,12 @@ class WrittenFile(RawWrapper):
         super().__init__(file, mode=mode, name=name)
         self._write = write
         self._finish = finish
-        self._discarded = False
         self._owner = os.getpid()
 
-    def write(self, data: Any) -> int:
-        return self._attempt(super().write, data)
-
-    def writelines(self, lines: Iterable[Any]) -> None:
-        self._attempt(super().writelines, lines)
-
-    def truncate(self, size: int | None = None) -> int:
-        return self._attempt(super().truncate, size)
-
-    def flush(self) -> None:
-        self._attempt(super().flush)
-
-    def _attempt(self, act: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return act(*arguments)
-        except OSError:
-            self.discard()
-            raise
-
     def discard(self) -> None:
-        """Give the write up: closing the file stores nothing."""
-        self._discarded = True
-        file: Any = self._f
-        file.discard()
+        """Give the write up: closing the file stores nothing, where its back-end can do that."""
+        if discard := getattr(self._f, "discard", None):
+            discard()
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and not self.closed:
@@ -174,7 +151,7 @@ class WrittenFile(RawWrapper):
         if self.closed:
             return
         if os.getpid() != self._owner:  # a child of fork() drops what its parent still writes
-            self._f.discard()  # type: ignore[attr-defined]
+            self.discard()
             self._f.close()
             return
         with self._write.abandoned_on_error():
@@ -182,7 +159,7 @@ class WrittenFile(RawWrapper):
                 super(RawWrapper, self).close()  # flushes
             finally:
                 self._f.close()
-        if self._discarded:
+        if getattr(self._f, "discarded", False):
             self._write.abandon()
         else:
             self._finish(self._write)
@@ -226,7 +203,7 @@ def opened(
     found: Any = file
     if buffering >= 0:
         kind = WrittenAndReadBuffer if "+" in mode else WrittenBuffer
-        found = kind(file, buffering or DEFAULT_BUFFER_SIZE)
+        found = kind(found, buffering or DEFAULT_BUFFER_SIZE)
     if "b" not in mode:
         found = WrittenText(found, encoding or "utf-8", errors, newline)
     return cast(IO[Any], found)

@@ -32,6 +32,7 @@ from djpyfs import (
     get_filesystem,
 )
 from djpyfs.backends.memory import MemoryBackend
+from djpyfs.backends.spool import WholeOrNot
 from djpyfs.errors import WriteLost
 from djpyfs.filesystem import ExpiringFS
 from tests.servers import HOST, wait_for
@@ -939,12 +940,10 @@ class FullDisk(MemoryFS):
     """Has no room for what is written."""
 
     def openbin(self, *arguments: Any, **options: Any) -> Any:
-        class Full(io.BytesIO):
+        class Full(WholeOrNot, io.BytesIO):
             def write(self, data: Any) -> int:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            def discard(self) -> None:
-                pass
+                with self._broken_by_error():
+                    raise OSError(errno.ENOSPC, "No space left on device")
 
         return Full()
 
@@ -966,6 +965,25 @@ def test_a_file_that_is_closed_after_a_write_has_failed_starts_no_new_life(
         file.write(b"picture")
     file.close()
     assert plots.expiration("a.png") == deadline
+
+
+class PlainBackend(MemoryBackend):
+    """Opens files as PyFilesystem has them, which cannot be discarded."""
+
+    def make_filesystem(self, namespace: str) -> FS:
+        return MemoryFS()
+
+
+def test_a_back_end_without_discard_keeps_what_was_written_and_its_deadline(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_filesystem.PlainBackend", default_ttl=300, **records)
+    plots = get_filesystem("plots")
+    with suppress(ZeroDivisionError), plots.open("a.txt", "w") as file:
+        file.write("half")
+        raise ZeroDivisionError
+    assert plots.readtext("a.txt") == "half"
+    assert plots.expiration("a.txt")
 
 
 @pytest.mark.parametrize("seconds", [None, 300])

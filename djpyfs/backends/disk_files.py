@@ -31,6 +31,7 @@ from fs.tools import copy_file_data
 
 from ..errors import LinkNotFollowed
 from . import locks
+from .spool import WholeOrNot
 from .tree import PRUNINGS_WITHSTOOD, TO_LIST, Descent
 from .unfinished import Beside, Unfinished, copy_all, is_hidden, write_all
 
@@ -482,7 +483,7 @@ class _Write:
         os.lseek(self.new.file, 0, os.SEEK_SET)
 
 
-class _NewFile(RawWrapper):
+class _NewFile(WholeOrNot, RawWrapper):
     """A file that appears when it is closed, unless writing to it has failed."""
 
     def __init__(self, write: _Write, mode: Mode, buffering: int) -> None:
@@ -493,7 +494,6 @@ class _NewFile(RawWrapper):
         super().__init__(opened, mode=name, name=write.path)
         self._write = write
         self._changed = mode.create  # else it stays as it is until something is written
-        self._discarded = False
 
     def write(self, data: Any) -> int:
         return self._attempt(super().write, data)
@@ -505,8 +505,8 @@ class _NewFile(RawWrapper):
         return self._attempt(super().truncate, size)
 
     def flush(self) -> None:
-        if not self._discarded:
-            with self._failing():
+        if not self.discarded:
+            with self._broken_by_error():
                 super().flush()
 
     def close(self) -> None:
@@ -514,29 +514,17 @@ class _NewFile(RawWrapper):
             return
         try:
             super(RawWrapper, self).close()  # flushes
-            if self._changed and not self._discarded:
+            if self._changed and not self.discarded:
                 self._write.publish()
         finally:
             with suppress(OSError):  # was told already; nobody else may get what is left in it
                 self._f.close()
             self._write.close()
 
-    def discard(self) -> None:
-        """Have nothing appear; what was there before stays."""
-        self._discarded = True
-
     def _attempt(self, act: Callable[..., T], *arguments: Any) -> T:
         self._changed = True
-        with self._failing():
+        with self._broken_by_error():
             return act(*arguments)
-
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            self.discard()
-            raise
 
 
 def _lstat(name: str, directory: int) -> os.stat_result | None:

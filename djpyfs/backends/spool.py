@@ -89,11 +89,11 @@ def _is_there(files: FS, path: str, mode: Mode) -> bool:
 class WholeOrNot:
     """A file that is not stored where it is discarded, or a write to its copy has failed."""
 
-    _broken = False
+    discarded = False
 
     def discard(self) -> None:
         """Let `close` store nothing: what was there before stays."""
-        self._broken = True
+        self.discarded = True
 
     @contextmanager
     def _broken_by_error(self) -> Iterator[None]:
@@ -176,7 +176,7 @@ class SpooledFile(WholeOrNot, io.RawIOBase):
         if self.closed:
             return
         try:
-            if self._changed and not self._broken:
+            if self._changed and not self.discarded:
                 self._file.seek(0)
                 self._store(self._file)
         finally:

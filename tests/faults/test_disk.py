@@ -12,7 +12,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -337,7 +337,7 @@ def write_often(file: Any) -> None:
 
 def fill_up(opened: Any, write: Callable[[Any], object] = write_often) -> str:
     try:
-        with opened as file:
+        with closing(opened) as file:  # which, other than its own block, tells it of no error
             write(file)
     except OSError as error:
         return errno.errorcode[error.errno or 0]

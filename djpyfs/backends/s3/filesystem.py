@@ -455,10 +455,6 @@ class S3File(WholeOrNot, io.BufferedIOBase):
     def __repr__(self) -> str:
         return f"<S3File {self._path!r} {self.mode!r}>"
 
-    def discard(self) -> None:
-        """Have `close` upload nothing: what was there before stays."""
-        self._broken = True
-
     def close(self) -> None:
         """Upload the file if it was open for writing. A second call does nothing.
 
@@ -467,7 +463,7 @@ class S3File(WholeOrNot, io.BufferedIOBase):
         if self.closed:
             return
         try:
-            if self._how.writing and not self._broken:
+            if self._how.writing and not self.discarded:
                 files = self._filesystem
                 store = files.store_new if self._how.exclusive else files.store
                 store(self._path, self._spool)
