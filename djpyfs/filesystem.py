@@ -434,7 +434,10 @@ class ExpiringFS(FS):
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
-        """Move a file, and its deadline with it, or that somebody has made it permanent."""
+        """Move a file, and its deadline with it, or that somebody has made it permanent.
+
+        One of which nobody has said either is as a new file at its new place.
+        """
         source, destination = self._seen(src_path), self._path(dst_path)
         self._check_removable(source)
         if self.getinfo(source).is_dir:
@@ -450,7 +453,7 @@ class ExpiringFS(FS):
         first, second = sorted((source, destination), key=self._member)
         with self._reserved(first) as one, self._reserved(second) as other:
             origin, target = (one, other) if first == source else (other, one)
-            self._move(source, destination, origin.deadline, target, there, preserve_time)
+            self._move(source, destination, origin, target, there, preserve_time)
             origin.forget()
         if origin.is_permanent and not target.deadline:
             self._records.keep(self._member(destination))
@@ -459,12 +462,12 @@ class ExpiringFS(FS):
         self,
         source: str,
         destination: str,
-        deadline: int,
+        origin: Reservation,
         target: Reservation,
         replaces: bool,
         preserve_time: bool,
     ) -> None:
-        before, deadline = target.deadline, self._bounded(destination, deadline)
+        before, deadline = target.deadline, self._deadline_of_moved(destination, origin)
         if before and not deadline:  # nothing permanent must lie under a deadline at any time
             with suppress(errors.ResourceNotFound):
                 self._files.remove(destination)
@@ -478,13 +481,18 @@ class ExpiringFS(FS):
                 target.pledge(before)
             raise
 
-    def _bounded(self, path: str, deadline: int) -> int:
-        """Return a deadline as the longest life allows it, where there is such a bound."""
-        longest = self._policy_of(path).max_ttl
-        if longest is None:
-            return deadline
+    def _deadline_of_moved(self, path: str, origin: Reservation) -> int:
+        """Return when a file goes that was moved to ``path``, or 0.
+
+        It takes its deadline along, as far as the longest life there allows. Where nobody has said
+        how long it lives, it does as long as a new file.
+        """
+        has_life = origin.deadline or origin.is_permanent
+        longest = self._policy_of(path).max_ttl if has_life else self._life_at(path)
+        if not longest:
+            return origin.deadline
         latest = self._records.deadline(self._member(path))[0] + longest
-        return min(deadline or latest, latest)
+        return min(origin.deadline or latest, latest)
 
     def _is_surely_file(self, path: str) -> bool:
         try:
@@ -567,7 +575,7 @@ class ExpiringFS(FS):
                 raise errors.OperationFailed(path, msg=f"'{path}' stays: its copy is gone")
             self._files.remove(path)
             if origin.deadline or origin.is_permanent:
-                target.pledge(to._bounded(as_, origin.deadline))
+                target.pledge(to._deadline_of_moved(as_, origin))
             origin.forget()
         if origin.is_permanent and not target.deadline:
             to._records.keep(to._member(as_))
@@ -614,12 +622,15 @@ class ExpiringFS(FS):
 
     def _begin(self, path: str) -> Write:
         self._check_writable(path)
-        policy = self._policy_of(path)
-        life = policy.life
-        if self._default_life is not None:
-            life = Lifetimes(policy).of(self._default_life / SECOND) or 0
         entry = Entry(self.namespace, path)
-        return Write(self._records, entry, self._settings.grace, life)
+        return Write(self._records, entry, self._settings.grace, self._life_at(path))
+
+    def _life_at(self, path: str) -> int:
+        """Return how long a file lives that nobody has set a deadline for, in µs; 0: for ever."""
+        policy = self._policy_of(path)
+        if self._default_life is None:
+            return policy.life
+        return Lifetimes(policy).of(self._default_life / SECOND) or 0
 
     def _finish(self, write: Write) -> None:
         if life := write.finish(lambda: self._files.isfile(write.entry.path)):

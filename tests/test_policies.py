@@ -338,6 +338,25 @@ def test_the_longest_life_bounds_what_nobody_called_expire_for(make: Make) -> No
     assert 50 < left(plots, "a") <= 100
 
 
+@pytest.mark.parametrize("move", [None, fs.move.move_file])
+def test_what_is_moved_to_where_files_have_a_default_life_gets_it_unless_it_was_made_permanent(
+    djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any], move: Any
+) -> None:
+    djfs(**place, **records, namespaces={"plots/born": {"default_ttl": 60}})
+    files = get_filesystem("plots")
+    files.makedir("born")
+    for name in ("plain", "kept"):
+        files.writebytes(name, b"picture")
+    files.expire("kept", expires=False)
+    for name in ("plain", "kept"):
+        if move:
+            move(files, name, get_filesystem("plots/born"), name)
+        else:
+            files.move(name, f"born/{name}")
+    assert 0 < left(files, "born/plain") <= 60
+    assert files.expiration("born/kept") is None
+
+
 def test_the_longest_life_bounds_what_is_moved_in(make: Make) -> None:
     plots, others = make(max_ttl=100), get_filesystem("others")
     outer = get_filesystem("plots").opendir("/")

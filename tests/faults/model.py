@@ -170,8 +170,13 @@ class Model:
         self.records.pop(file, None)
         self.permanent.discard(file)
 
-    def move(self, source: Entry, destination: Entry) -> None:
-        deadline, is_permanent = self.deadline(source), source in self.permanent
+    def deadline_of_moved(self, source: Entry, life: int) -> int:
+        if life and not (self.deadline(source) or source in self.permanent):
+            return self.now + life
+        return self.deadline(source)
+
+    def move(self, source: Entry, destination: Entry, life: int) -> None:
+        deadline, is_permanent = self.deadline_of_moved(source, life), source in self.permanent
         if deadline == self.deadline(destination):
             self.release(destination)
         elif deadline:
@@ -183,9 +188,9 @@ class Model:
         self.files[destination] = self.files[source]
         self.remove(source)
 
-    def fail_to_move(self, source: Entry, destination: Entry) -> None:
+    def fail_to_move(self, source: Entry, destination: Entry, life: int) -> None:
         replaced = self.deadline(destination)
-        if replaced and not self.deadline(source):
+        if replaced and not self.deadline_of_moved(source, life):
             self.files.pop(destination, None)  # nothing permanent lies under a deadline
         self.release(source)
         if replaced:

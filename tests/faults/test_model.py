@@ -318,9 +318,9 @@ class Machine(RuleBasedStateMachine):
         self.world.refuses_writes = False
         assert (refusal.kind is None) == (goes and not (moves and refused))
         if moves and refused:
-            self.model.fail_to_move(source, destination)
+            self.model.fail_to_move(source, destination, self.life(destination))
         elif moves:
-            self.model.move(source, destination)
+            self.model.move(source, destination, self.life(destination))
 
     @rule(ns=tops, paths=st.tuples(paths, paths), overwrite=st.booleans())
     def copy(self, ns: str, paths: tuple[str, str], overwrite: bool) -> None:
@@ -354,7 +354,7 @@ class Machine(RuleBasedStateMachine):
         with self.waiting(*[source, destination] * is_seen):
             self.fs[ns].movedir("d", "e")
         if is_seen:
-            self.model.move(source, destination)
+            self.model.move(source, destination, self.life(destination))
 
     # -- readers
 
