@@ -573,9 +573,9 @@ class ExpiringFS(FS):
             origin, target = (one, other) if ends[0] == (self, path) else (other, one)
             if not to._files.isfile(as_):
                 raise errors.OperationFailed(path, msg=f"'{path}' stays: its copy is gone")
-            self._files.remove(path)
             if origin.deadline or origin.is_permanent:
                 target.pledge(to._deadline_of_moved(as_, origin))
+            self._files.remove(path)
             origin.forget()
         if origin.is_permanent and not target.deadline:
             to._records.keep(to._member(as_))

@@ -12,7 +12,7 @@ from fs.iotools import RawWrapper, make_stream
 
 from . import leases
 from .conf import SECOND
-from .errors import WriteLost
+from .errors import FileBusy, WriteLost
 from .expirations import Expirations
 from .names import Entry
 
@@ -94,9 +94,13 @@ class Reservation:
         leases.keep(self._lease)
 
     def pledge(self, deadline: int) -> None:
-        """Let the file have this deadline, or with 0 none, however the reservation ends."""
+        """Let the file have this deadline, or with 0 none, however the reservation ends.
+
+        Raises `FileBusy` where it has ended already, for this process stood still.
+        """
+        if not self._records.pledge(self._member, self._token, deadline):
+            raise FileBusy("this process lost its claim on the file meanwhile: try again")
         self.deadline = deadline
-        self._records.pledge(self._member, self._token, deadline)
 
     def release(self) -> None:
         """End it, where it has not ended yet: the file has its deadline."""

@@ -9,9 +9,10 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,14 +21,17 @@ from urllib.request import urlopen
 import fs.copy
 import fs.move
 import pytest
+import redis
 from fs import errors
 from fs.base import FS
 from fs.memoryfs import MemoryFS
 
 from djpyfs import (
     DjpyfsError,
+    FileBusy,
     InvalidLifetime,
     RecordStoreUnavailable,
+    conf,
     expire_objects,
     get_filesystem,
 )
@@ -35,7 +39,7 @@ from djpyfs.backends.memory import MemoryBackend
 from djpyfs.backends.spool import WholeOrNot
 from djpyfs.errors import WriteLost
 from djpyfs.filesystem import ExpiringFS
-from tests.servers import HOST, wait_for
+from tests.servers import HOST, RedisServer, wait_for
 
 
 class Unreadable(io.BytesIO):
@@ -1024,6 +1028,34 @@ def test_two_that_move_a_file_to_and_fro_between_filesystems_do_not_lose_it(
             there.remove("x")
     assert other.listdir("/") == ["x"]
     assert other.expiration("x")
+
+
+class Forgetful(MemoryFS):
+    """Empties Redis when it is asked for a file."""
+
+    def isfile(self, path: str) -> bool:
+        settings = conf.current()
+        with closing(redis.Redis.from_url(settings.redis_url)) as client:
+            client.delete(*client.scan_iter(f"{settings.key_prefix}:*"), "none")
+        return super().isfile(path)
+
+
+class ForgetfulBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return Forgetful()
+
+
+def test_a_move_whose_claim_is_over_moves_nothing(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    backend = "tests.test_filesystem.ForgetfulBackend"
+    djfs(type=backend, redis_url=redis_server.local_url, key_prefix=uuid.uuid4().hex)
+    source, target = get_filesystem("a"), get_filesystem("b")
+    source.writebytes("f", b"picture")
+    source.expire("f", 300)
+    with pytest.raises(FileBusy, match="lost its claim"):
+        fs.move.move_file(source, "f", target, "f")
+    assert source.readbytes("f") == b"picture"
 
 
 def test_one_slow_write_keeps_no_other_from_the_filesystem(plots: ExpiringFS) -> None:

@@ -441,7 +441,7 @@ def test_a_claim_is_over_whose_lease_nothing_moves_although_the_clock_was_set_ba
     store.extend(shard, {lease: 3_600 * SECOND})  # what is left after an hour back
     started = time.monotonic()
     renewed = store.schedule([member], 100 * SECOND)
-    assert SHORT / SECOND < time.monotonic() - started < 30
+    assert SHORT / SECOND / 2 < time.monotonic() - started < 30
     assert fenced == [member]
     assert store.extend(shard, {lease: LEASE}) == [lease], "who thaws is told"
     assert claim(store).members == []
@@ -725,7 +725,7 @@ def test_the_token_of_a_lapsed_reservation_pledges_and_releases_nothing(at: At) 
     store.schedule([A], 10 * SECOND)
     token = dying.reserve(A).token
     renewed = store.schedule([A], 20 * SECOND)
-    store.pledge(A, token, 1)
+    assert not store.pledge(A, token, 1)
     store.release(A, token, 0)
     store.release(A, token)
     assert store.record(A) == Record(A, renewed)

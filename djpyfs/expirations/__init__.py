@@ -256,8 +256,11 @@ class Expirations(ABC):
         return self._when_free(attempt)
 
     @abstractmethod
-    def pledge(self, member: bytes, token: int, deadline: int) -> None:
-        """Let a reserved member have ``deadline``, or none, should its claim lapse."""
+    def pledge(self, member: bytes, token: int, deadline: int) -> bool:
+        """Let a reserved member have ``deadline``, or none, should its claim lapse.
+
+        False where that has happened already: then it changes nothing.
+        """
 
     @abstractmethod
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:

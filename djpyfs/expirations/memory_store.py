@@ -398,15 +398,16 @@ class _Expirations(Expirations):
         self._of.claimed.update((member, token) for member in members)
         self._of.leases[claim_lease(token)] = self._now() + self.lease
 
-    def pledge(self, member: bytes, token: int, deadline: int) -> None:
+    def pledge(self, member: bytes, token: int, deadline: int) -> bool:
         with self._lock:
             if self._of.claimed.get(member) != token:
-                return
+                return False
             self._of.confirm(member)
             self._of.notes[member] = Note(0, "reserved")
             self._of.deadlines.pop(member, None)
             if deadline:
                 self._of.deadlines[member] = deadline
+            return True
 
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
         with self._lock:

@@ -194,8 +194,8 @@ class _Expirations(Expirations):
         )
         return Busy(left, ends), [member] * lapsed, Reserved(token, deadline, bool(kept))
 
-    def pledge(self, member: bytes, token: int, deadline: int) -> None:
-        self._run("pledge", member, member, token, deadline)
+    def pledge(self, member: bytes, token: int, deadline: int) -> bool:
+        return bool(self._run("pledge", member, member, token, deadline))
 
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
         self._run("release", member, member, token, -1 if deadline is None else deadline)
