@@ -149,13 +149,13 @@ class ExpiringFS(FS):
         Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
         signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most
         604800). It counts where addresses stop working, and is cut at the file's own deadline; 0
-        means as long as the file lives, or an hour where it has no deadline. With ``download_as``,
+        means as long as the file lives, or an hour where it has no deadline. The address of a file
+        that is overdue has ended as well, or on S3 lives one second more. With ``download_as``,
         a file name, the browser saves the file under that name. With ``max_downloads`` it is a
         signed address on every back-end, and works for so many GET requests.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
-        `djpyfs.urls` would be needed and is not included, `fs.errors.ResourceNotFound` where
-        the address would outlive a file that is overdue, and `RecordStoreUnavailable` where an
+        `djpyfs.urls` would be needed and is not included, and `RecordStoreUnavailable` where an
         address must end with its file.
         """
         self.check()
@@ -163,14 +163,15 @@ class ExpiringFS(FS):
         entry = self._entry(filename)
         if download_as is not None:
             check_file_name(download_as)
-        self._check_seen(entry.path)
         if max_downloads is not None:
             return self._limited_url(entry, seconds, download_as, max_downloads)
         if not self._policy_of(entry.path).signed_urls:
             longest = self._backend.longest_url
             if longest is not None:
                 now, end = self._life_of_url(entry, seconds, longest)
-                return self._backend.url(*entry, (end - now) // SECOND, download_as)
+                # S3 signs for a second at least, also where the file is overdue.
+                lifetime = max(1, (end - now) // SECOND)
+                return self._backend.url(*entry, lifetime, download_as)
             with suppress(errors.NoURL):
                 return self._backend.url(*entry, None, download_as)
         _, end = self._life_of_url(entry, seconds, LONGEST_LIFE)
@@ -195,11 +196,7 @@ class ExpiringFS(FS):
             raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {longest}, or 0")
         now, deadline = self._records.deadline(entry.member)
         end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
-        if not deadline:
-            return now, end
-        if deadline < now + SECOND:
-            raise errors.ResourceNotFound(entry.path)
-        return now, min(end, deadline)
+        return now, min(end, deadline or end)
 
     # -- records and policies
 

@@ -112,8 +112,7 @@ def test_links_and_hiding_work_on_whatever_keeps_the_files(
     files.expire("a.png", 0)
     assert get(url).status == 404
     assert not files.exists("a.png")
-    with pytest.raises(errors.ResourceNotFound):
-        files.get_url("a.png")
+    assert get(files.get_url("a.png")).status == 404
 
 
 def test_without_the_urls_the_error_says_what_to_include(memory: ExpiringFS, settings: Any) -> None:
@@ -180,10 +179,18 @@ def test_whatever_is_wrong_the_answer_is_the_same_404(linked: ExpiringFS) -> Non
     assert linked.exists("overdue")
 
 
-def test_an_overdue_file_gets_no_link(memory: ExpiringFS) -> None:
-    memory.expire("a.png")
-    with pytest.raises(errors.ResourceNotFound):
-        memory.get_url("a.png")
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_file_that_is_overdue_gets_a_link_that_is_over(
+    djfs: Callable[..., None], records: dict[str, Any], hold: bool
+) -> None:
+    djfs(type="memory", namespaces={"plots": {"hold": hold}}, **records)
+    files = _with_picture()
+    files.expire("a.png")
+    for swept in False, True:
+        assert get(files.get_url("a.png")).status == 404
+        assert get(files.get_url("a.png", 60, max_downloads=1)).status == 404
+        assert swept or expire_objects().deleted == (not hold)
+    assert files.exists("a.png") == hold
 
 
 def test_a_redis_that_is_away_is_503(memory: ExpiringFS, djfs: Callable[..., None]) -> None:
