@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from django.core.checks import CheckMessage, Error
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage, storages
-from django.utils.timezone import is_naive, make_aware
+from django.utils.timezone import is_naive, make_aware, override
 from fs import errors
 from fs.base import FS
 from fs.enums import ResourceType
@@ -445,8 +445,11 @@ class StorageFileSystem(SpoolingFS):
 
 
 def _told(time_of: Callable[[str], datetime], name: str) -> float | None:
-    try:
-        time = time_of(name)
-    except NotImplementedError:
-        return None
-    return (make_aware(time) if is_naive(time) else time).timestamp()
+    # Without a time zone it is in that of the site, and not in that of a visitor, whom some
+    # storages would have it for.
+    with override(None):
+        try:
+            time = time_of(name)
+        except NotImplementedError:
+            return None
+        return (make_aware(time) if is_naive(time) else time).timestamp()
