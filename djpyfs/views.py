@@ -147,7 +147,7 @@ class _Version(NamedTuple):
     @classmethod
     def of(cls, files: FS, path: str) -> _Version:
         info = files.getinfo(path, ["details"])
-        if info.is_dir or info.type is ResourceType.symlink:
+        if info.is_dir or info.type not in (ResourceType.file, ResourceType.unknown):
             raise FileExpected(path)
         return cls(info.size, info.get("details", "modified"))
 

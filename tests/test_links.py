@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import os
 import re
+import socket
 import time
 import tracemalloc
 import uuid
@@ -28,6 +29,7 @@ from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, g
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
 from tests.servers import HOST, RedisServer, running_nginx, running_site, wait_for
+from tests.test_storage_backend import on_disk
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -488,6 +490,48 @@ def test_a_response_that_nobody_reads_leaves_no_file_open(
 
 def open_files() -> list[str]:
     return [os.path.realpath(f"/dev/fd/{number}") for number in os.listdir("/dev/fd")]
+
+
+@pytest.fixture(params=["osfs", "storage", "accel_redirect"])
+def on_disk_with_no_files(
+    request: pytest.FixtureRequest, djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> ExpiringFS:
+    """A filesystem in whose directory are a pipe, a socket and, behind a link, a device."""
+    options = {"type": "osfs", "directory_root": tmp_path, "follow_symlinks": True}
+    if request.param == "storage":
+        settings.STORAGES = on_disk(tmp_path)
+        options = {"type": "storage"}
+    if request.param == "accel_redirect":
+        options["accel_redirect"] = "/protected/"
+    djfs(**options)
+    here = tmp_path / "plots"
+    here.mkdir()
+    os.mkfifo(here / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(here / "socket"))  # a whole path may be too long
+    (here / "device").symlink_to("/dev/zero")
+    return get_filesystem("plots")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["pipe", "socket", "device"])
+def test_what_is_no_regular_file_keeps_nobody_waiting(
+    on_disk_with_no_files: ExpiringFS, name: str
+) -> None:
+    files = on_disk_with_no_files
+    for act in (
+        lambda: files.open(name),
+        lambda: files.open(name, "ab"),
+        lambda: files.open(name, "r+b"),
+        lambda: files.readbytes(name),
+        lambda: files.copy(name, "copy"),
+    ):
+        with pytest.raises(errors.FileExpected):
+            act()
+    url = files.get_url(name, max_downloads=1)
+    assert [ask(method, url).status for method in ("HEAD", "GET")] == [404, 404]
+    assert not files.exists("copy")
+    files.remove(name)
 
 
 @pytest.fixture
