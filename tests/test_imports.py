@@ -39,6 +39,7 @@ ROOMS = [
     "inspection",
     "charts",
     "models",
+    "migrations",
     "admin",
     "takeover",
     "audit",
