@@ -34,6 +34,7 @@ ROOMS = [
     "sweeper",
     "metrics",
     "metrics_urls",
+    "pages",
     "views",
     "urls",
     "inspection",
