@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 from django.views.static import serve
-from fs.errors import ResourceNotFound
 
 from demo.forms import MOST_MEGABYTES, OrderForm, ParametersForm, UploadForm, errors_by_field
 from demo.models import LIVES_OFFERED, UPLOADS, Upload
@@ -105,10 +103,7 @@ def upload(request: HttpRequest) -> JsonResponse:
 def one_time_link(request: HttpRequest, pk: int) -> JsonResponse:
     """Make an address of an upload that works once, whoever is first."""
     kept = get_object_or_404(Upload, pk=pk)
-    try:
-        url = get_filesystem(UPLOADS).get_url(kept.name, max_downloads=1)
-    except ResourceNotFound:  # its time is up
-        return JsonResponse({}, status=404)
+    url = get_filesystem(UPLOADS).get_url(kept.name, max_downloads=1)
     return JsonResponse({"url": url}, status=201)
 
 
@@ -168,13 +163,10 @@ def _card(namespace: str, name: str, title: str, life: int) -> dict[str, Any]:
     deadline = fs.expiration(name)
     if deadline is None:
         return {}
-    url = None
-    with suppress(ResourceNotFound):  # its time is up, and the sweep has not come yet
-        url = fs.get_url(name)
     return {
         "name": name,
         "title": title,
-        "url": url,
+        "url": fs.get_url(name),
         "deadline": deadline.timestamp(),
         "life": life,
     }

@@ -143,19 +143,21 @@ class ExpiringFS(FS):
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
+        confirm: bool = False,
     ) -> str:
         """Return an address of a file that a browser can use; the file need not exist.
 
         Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
         signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most
         604800). It counts where addresses stop working, and is cut at the file's own deadline; 0
-        means as long as the file lives, or an hour where it has no deadline. With ``download_as``,
+        means as long as the file lives, or an hour where it has no deadline. The address of a file
+        that is overdue has ended as well, or on S3 lives one second more. With ``download_as``,
         a file name, the browser saves the file under that name. With ``max_downloads`` it is a
-        signed address on every back-end, and works for so many GET requests.
+        signed address on every back-end, and works for so many downloads. With ``confirm`` as well
+        a page with a button comes first, so that no scanner of mails uses it up.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
-        `djpyfs.urls` would be needed and is not included, `fs.errors.ResourceNotFound` where
-        the address would outlive a file that is overdue, and `RecordStoreUnavailable` where an
+        `djpyfs.urls` would be needed and is not included, and `RecordStoreUnavailable` where an
         address must end with its file.
         """
         self.check()
@@ -163,21 +165,29 @@ class ExpiringFS(FS):
         entry = self._entry(filename)
         if download_as is not None:
             check_file_name(download_as)
-        self._check_seen(entry.path)
         if max_downloads is not None:
-            return self._limited_url(entry, seconds, download_as, max_downloads)
+            return self._limited_url(entry, seconds, download_as, max_downloads, confirm)
+        if confirm:
+            raise InvalidLimit("confirm is True, and max_downloads is not given: there is no limit")
         if not self._policy_of(entry.path).signed_urls:
             longest = self._backend.longest_url
             if longest is not None:
                 now, end = self._life_of_url(entry, seconds, longest)
-                return self._backend.url(*entry, (end - now) // SECOND, download_as)
+                # S3 signs for a second at least, also where the file is overdue.
+                lifetime = max(1, (end - now) // SECOND)
+                return self._backend.url(*entry, lifetime, download_as)
             with suppress(errors.NoURL):
                 return self._backend.url(*entry, None, download_as)
         _, end = self._life_of_url(entry, seconds, LONGEST_LIFE)
         return links.address(links.Link(*entry, end, download_as))
 
     def _limited_url(
-        self, entry: Entry, timeout: float, download_as: str | None, downloads: int
+        self,
+        entry: Entry,
+        timeout: float,
+        download_as: str | None,
+        downloads: int,
+        confirm: bool,
     ) -> str:
         if isinstance(downloads, bool) or not isinstance(downloads, int):
             raise InvalidLimit(f"max_downloads is {downloads!r}: give it a whole number")
@@ -185,7 +195,7 @@ class ExpiringFS(FS):
             raise InvalidLimit(f"max_downloads is {downloads!r}: use 1 to {MOST_DOWNLOADS}")
         _, end = self._life_of_url(entry, timeout, LONGEST_LIFE)
         ticket = token_urlsafe(12)
-        address = links.address(links.Link(*entry, end, download_as, ticket))
+        address = links.address(links.Link(*entry, end, download_as, ticket, bool(confirm)))
         self._records.issue_ticket(entry.member, ticket, downloads, end)
         return address
 
@@ -195,11 +205,7 @@ class ExpiringFS(FS):
             raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {longest}, or 0")
         now, deadline = self._records.deadline(entry.member)
         end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
-        if not deadline:
-            return now, end
-        if deadline < now + SECOND:
-            raise errors.ResourceNotFound(entry.path)
-        return now, min(end, deadline)
+        return now, min(end, deadline or end)
 
     # -- records and policies
 
@@ -749,10 +755,17 @@ class ExpiringSubFS(SubFS[FS]):
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
+        confirm: bool = False,
     ) -> str:
         """See `ExpiringFS.get_url`."""
         fs, path = self.delegate_path(filename)
-        url = fs.get_url(path, timeout, download_as=download_as, max_downloads=max_downloads)
+        url = fs.get_url(
+            path,
+            timeout,
+            download_as=download_as,
+            max_downloads=max_downloads,
+            confirm=confirm,
+        )
         return cast(str, url)
 
     def lock(self) -> Any:

@@ -20,6 +20,12 @@ class Link(NamedTuple):
     end: int  # µs since the epoch, by the clock of the record store
     download_as: str | None = None
     ticket: str = ""  # of the record store, where the number of downloads is limited
+    confirm: bool = False  # whether somebody must press a button first
+
+    @property
+    def name(self) -> str:
+        """The name under which a browser saves the file."""
+        return self.download_as or self.path.rpartition("/")[2]
 
     @property
     def entry(self) -> Entry:

@@ -1,6 +1,7 @@
 """A model without a table: for Django's permissions, and a place in the admin's index.
 
-Nothing here is migrated. The records are in the record store, and never pass through this model.
+Its migration changes nothing in a database. The records are in the record store, and never pass
+through this model.
 """
 
 from __future__ import annotations

@@ -100,6 +100,11 @@ def check_file_name(name: str) -> str:
     return name
 
 
+def without_refused_characters(name: str) -> str:
+    """Return ``name`` without the characters that no name may hold."""
+    return _refused_character.sub("", name.encode(errors="ignore").decode())
+
+
 def check_length(path: str, *parts: str) -> None:
     """Raise `InvalidName` where ``parts`` joined by slashes exceed 1,024 bytes in UTF-8."""
     length = len("/".join(filter(None, parts)).encode())

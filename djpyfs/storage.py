@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from os import PathLike
+from pathlib import PurePath
 from typing import IO, Any, Literal
 
 from django.conf import settings
@@ -25,6 +26,7 @@ from .backends.spool import spool
 from .backends.storage import DjpyfsStorage
 from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
+from .names import SEGMENT_BYTES, without_refused_characters
 
 # As which errors those of PyFilesystem come out.
 OS_ERRORS = {
@@ -44,6 +46,7 @@ class ExpiringStorage(DjpyfsStorage):
     ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved takes the
     place of one with the same name, instead of getting another name, and lives anew.
 
+    A new file's name loses the characters that no name may hold, and what is too long of it.
     Errors are those of Django's own storages: names that are refused, absolute ones among them,
     raise `SuspiciousFileOperation`, files that are not there `FileNotFoundError`, and a file
     without an address `ValueError`. Raises `InvalidLifetime` at the first use for a
@@ -59,18 +62,16 @@ class ExpiringStorage(DjpyfsStorage):
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
         """Save a file, under another name where that one is taken; return its name."""
-        self._check(name if name is not None else content.name)
-        return super().save(name, content, max_length)
+        given = name if name is not None else content.name
+        return super().save(self._cleaned(given), content, max_length)
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         """Return ``name``, or one that is made from it and free."""
-        self._check(name)
-        return super().get_available_name(name, max_length)
+        return super().get_available_name(self._cleaned(name), max_length)
 
     def generate_filename(self, filename: str | PathLike[str]) -> str:
         """Return a name for `save`, made from what a FileField proposes."""
-        self._check(filename)
-        return super().generate_filename(filename)
+        return super().generate_filename(self._cleaned(filename))
 
     def delete(self, name: str) -> None:
         """Delete a file or an empty directory, if it is there."""
@@ -96,8 +97,8 @@ class ExpiringStorage(DjpyfsStorage):
     def get_alternative_name(self, file_root: str, file_ext: str) -> str:
         """Return another name for a file whose own is taken, or too long."""
         if self.allow_overwrite:
-            return f"{file_root}{file_ext}"
-        return super().get_alternative_name(file_root, file_ext)
+            return _fitting(file_root, file_ext)
+        return _fitting(file_root, super().get_alternative_name("", file_ext))
 
     def listdir(self, path: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the files in a directory."""
@@ -170,14 +171,18 @@ class ExpiringStorage(DjpyfsStorage):
             raise NotImplementedError(f"this back-end does not tell when a file was {which}")
         return time if settings.USE_TZ else make_naive(time, get_default_timezone())
 
-    def _check(self, name: str | PathLike[str]) -> None:
-        # Before Django does, whose messages would hold the name as it is.
-        with self._files(name):
-            pass
+    def _cleaned(self, name: str | PathLike[str]) -> str:
+        """Return the name that a file which would be called ``name`` may have."""
+        above, slash, own = without_refused_characters(_posix(name)).rpartition("/")
+        ending = "".join(PurePath(own).suffixes)
+        cleaned = f"{above}{slash}{_fitting(own.removesuffix(ending), ending)}"
+        # Before Django does, whose messages hold the name as it is, however long.
+        with self._files(cleaned):
+            return cleaned
 
     @contextmanager
     def _files(self, name: str | PathLike[str]) -> Iterator[tuple[ExpiringFS, str]]:
-        path = str(name).replace("\\", "/")
+        path = _posix(name)
         try:
             if path.startswith("/"):
                 raise InvalidName(name, "is absolute, and a storage's names are not")
@@ -194,6 +199,16 @@ class ExpiringStorage(DjpyfsStorage):
                 if isinstance(error, kind):
                     raise OSError(number, str(error)) from error
             raise
+
+
+def _posix(name: str | PathLike[str]) -> str:
+    return str(name).replace("\\", "/")
+
+
+def _fitting(root: str, ending: str) -> str:
+    """Return a file name that ends so, and has as much of ``root`` as there is room for."""
+    room = max(0, SEGMENT_BYTES - len(ending.encode()))
+    return root.encode()[:room].decode(errors="ignore") + ending
 
 
 def _copy(content: File[Any], file: IO[Any]) -> None:

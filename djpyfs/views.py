@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from functools import wraps
 from mimetypes import guess_type
 from time import time
@@ -22,6 +23,7 @@ from django.http import (
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
+from django.views.decorators.csrf import csrf_exempt
 from fs.base import FS
 from fs.enums import ResourceType
 from fs.errors import FileExpected, FSError, ResourceNotFound
@@ -33,6 +35,7 @@ from .errors import InvalidName, LinkNotFollowed, RecordStoreError
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
+from .pages import is_wanted, page
 from .places import records_of
 
 log = logging.getLogger("djpyfs")
@@ -55,6 +58,12 @@ _used_by_pages = re.compile(
 _byte_range = re.compile(
     r"bytes=\s*(?:(\d{1,18})-(\d{,18})|-(\d{1,18}))\s*", re.ASCII | re.IGNORECASE
 ).fullmatch
+
+# How browsers say that they fetch something that nobody has clicked yet.
+_PURPOSES = "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"
+_not_yet = re.compile("prefetch|preview", re.IGNORECASE).search
+# How chat programs, mail scanners and search engines say who they are.
+_previews = re.compile(r"bot\b|preview|externalhit|whatsapp|\+https?:", re.IGNORECASE).search
 
 # Let a browser show a picture or a film by itself, and do nothing else.
 _POLICY = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
@@ -81,25 +90,33 @@ def _not_logged(
     return answer
 
 
+@csrf_exempt  # who makes a browser send the form knows the address, and needs no browser
 @_not_logged
 def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     """Answer GET and HEAD for a link that `get_url` has signed.
 
-    Whatever is wrong with the link or has become of the file, the answer is the same 404. It is
-    503 while the record store is away, for then nobody knows whether the file's time is up, and
-    while the back-end fails. No answer is logged with the address.
+    Whatever is wrong with the link or has become of the file, the answer is the same 404, which
+    is a page for a person. It is 503 while the record store is away, for then nobody knows whether
+    the file's time is up, and while the back-end fails. No answer is logged with the address.
 
     Where the number of downloads is limited, each GET that is answered with the file counts as
-    one, also if it breaks off. HEAD counts nothing, and a range is answered with the whole file.
+    one, also if it breaks off. HEAD counts nothing, and a range is answered with the whole file. A
+    page with a button answers a GET that no person may have sent, and each where the link says so;
+    the button sends the POST that is answered with the file.
     """
-    if request.method not in SAFE_METHODS:
-        return HttpResponseNotAllowed(SAFE_METHODS)
     try:
         link = read(token)
+        methods = [*SAFE_METHODS, "POST"] if link.ticket else SAFE_METHODS
+        if request.method not in methods:
+            return HttpResponseNotAllowed(methods)
         left = _seconds_left(link)
         _use_ticket(link, 0)
+        if link.ticket and request.method != "POST" and (link.confirm or _is_ahead(request)):
+            return _question(request, link)
         response = _answer(request, link)
     except (BadSignature, FileExpected, InvalidName, LinkNotFollowed, ResourceNotFound):
+        if is_wanted(request):
+            return page(request, "dead_link", 404)
         return _refusal(404, "Not found\n")
     except Exception as error:  # a Django storage raises what it likes
         foreseen = isinstance(error, RecordStoreError | FSError)
@@ -111,6 +128,17 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     if _played(_type_of(link.path)):
         response["Content-Security-Policy"] = _PLAYER_POLICY
     return response
+
+
+def _is_ahead(request: HttpRequest) -> bool:
+    """Tell whether a program asks before a person may do so, or to show what that would bring."""
+    purposes = " ".join(request.headers.get(name, "") for name in _PURPOSES)
+    return bool(_not_yet(purposes) or _previews(request.headers.get("User-Agent", "")))
+
+
+def _question(request: HttpRequest, link: Link) -> HttpResponse:
+    version = _Version.of(get_filesystem(link.namespace), link.path)
+    return page(request, "confirm_link", name=link.name, size=version.size)
 
 
 def _refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpResponse:
@@ -147,7 +175,7 @@ class _Version(NamedTuple):
     @classmethod
     def of(cls, files: FS, path: str) -> _Version:
         info = files.getinfo(path, ["details"])
-        if info.is_dir or info.type is ResourceType.symlink:
+        if info.is_dir or info.type not in (ResourceType.file, ResourceType.unknown):
             raise FileExpected(path)
         return cls(info.size, info.get("details", "modified"))
 
@@ -177,7 +205,7 @@ def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
     # old version, and are fetched once more; the other way about they would never be.
     version = _Version.of(files, link.path)
     handover = backend_for(conf.current(), link.namespace).handover(*link.entry)
-    if handover:
+    if handover and not (link.ticket and _asks_for_less(request)):
         return _handed_over(request, files, link, handover)
     if link.ticket:  # there is no second time, so nothing to compare a version with
         version = version._replace(modified=None)
@@ -187,6 +215,11 @@ def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
         response["ETag"] = version.etag
         response["Last-Modified"] = http_date(version.last_modified)
     return response
+
+
+def _asks_for_less(request: HttpRequest) -> bool:
+    """Tell whether a web server might answer with a part of the file, or with nothing of it."""
+    return any(key == "HTTP_RANGE" or key.startswith("HTTP_IF_") for key in request.META)
 
 
 def _settled(request: HttpRequest, version: _Version) -> HttpResponseBase | None:
@@ -202,9 +235,9 @@ def _handed_over(
     request: HttpRequest, files: FS, link: Link, headers: dict[str, str]
 ) -> HttpResponse:
     """Leave the bytes, and with them ranges and conditions, to the web server in front."""
-    if request.method == "GET":
-        _use_ticket(link, 1)
+    if request.method != "HEAD":
         files.openbin(link.path).close()  # for it is being read, which may renew its life
+        _use_ticket(link, 1)
     return HttpResponse(headers={**_description(link), **headers})
 
 
@@ -212,9 +245,11 @@ def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> 
     headers = _description(link)
     if request.method == "HEAD":
         return HttpResponse(headers={**headers, "Content-Length": str(version.size)})
-    _use_ticket(link, 1)
-    file = files.openbin(link.path)
-    size = file.seek(0, io.SEEK_END)
+    with ExitStack() as on_error:
+        file = on_error.enter_context(files.openbin(link.path))
+        size = file.seek(0, io.SEEK_END)
+        _use_ticket(link, 1)
+        on_error.pop_all()
     wanted = None if link.ticket else _wanted(request, size, version)
     if wanted is None:
         part, status = range(size), 200
@@ -235,10 +270,9 @@ def _description(link: Link) -> dict[str, str]:
     attached = bool(link.download_as or played_once or not _shown_inline(type_))
     if type_.startswith("text/") and not attached:
         type_ += "; charset=utf-8"  # else browsers take it for Windows-1252
-    name = link.download_as or link.path.rpartition("/")[2]
     return {
         "Content-Type": type_,
-        "Content-Disposition": str(content_disposition_header(attached, name)),
+        "Content-Disposition": str(content_disposition_header(attached, link.name)),
     }
 
 

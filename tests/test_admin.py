@@ -11,11 +11,12 @@ from xml.etree import ElementTree
 import pytest
 from django.contrib import admin
 from django.core.checks.registry import registry
+from django.core.files.base import ContentFile
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.db.utils import ConnectionHandler
 from django.test import Client, override_settings
-from django.urls import path
+from django.urls import include, path
 from pytest_django import DjangoDbBlocker
 
 from djpyfs import expire_objects, get_filesystem, inspection
@@ -45,6 +46,7 @@ SITE: dict[str, Any] = {
         *(f"django.contrib.{app}" for app in APPS.split()),
         "djpyfs",
         "djpyfs_tasks",
+        "demo",
     ],
     "MIDDLEWARE": [
         "django.contrib.sessions.middleware.SessionMiddleware",
@@ -422,9 +424,7 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
-def test_the_model_needs_neither_migrations_nor_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    call_command("makemigrations", "--check", "--dry-run")
-    capsys.readouterr()
+def test_the_model_needs_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("dumpdata", "djpyfs", "--all")
     assert capsys.readouterr().out.strip() == "[]"
 
@@ -438,3 +438,31 @@ def test_the_page_shows_no_secret(
         djfs(**s3, **keys, redis_url=f"redis://:sesame@127.0.0.1:{port}/0?socket_timeout=2")
         answer = viewer.get(PAGE, {"namespace": "plots"})
         assert "sesame" not in answer.content.decode() + str(answer.headers)
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_makemigrations_has_nothing_to_write(settings: Any, language: str) -> None:
+    settings.LANGUAGE_CODE = language
+    call_command("makemigrations", "djpyfs", "--check", "--dry-run", verbosity=0)
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_rows_of_other_models_are_shown_though_the_time_of_their_files_is_up(
+    djfs: Callable[..., None], settings: Any, records: dict[str, Any], hold: bool
+) -> None:
+    from demo.models import Upload
+
+    djfs(type="memory", namespaces={"uploads": {"hold": hold}}, **records)
+    site = admin.AdminSite()
+    site.register(Upload, list_display=["seconds", "file"])
+    settings.ROOT_URLCONF = (path("admin/", site.urls), path("f/", include("djpyfs.urls")))
+    row = Upload.objects.create(file=ContentFile(b"content", "a.txt"))
+    get_filesystem("uploads").expire(row.name)
+    client = logged_in("view_upload", "change_upload")
+    if hold:
+        assert expire_objects().deleted == 0
+    for page in "", f"{row.pk}/change/":
+        answer = client.get(f"/admin/demo/upload/{page}")
+        assert answer.status_code == 200
+        [url] = re.findall(r'href="(/f/.*?)"', answer.content.decode())
+        assert client.get(url).status_code == 404

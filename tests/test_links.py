@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import os
 import re
+import socket
 import time
 import tracemalloc
 import uuid
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
@@ -23,11 +25,15 @@ from django.test import AsyncClient, Client
 from django.urls import include, path
 from django.utils.http import http_date
 from fs import errors
+from fs.mode import Mode
 
 from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
+from djpyfs.backends.disk_files import DiskFileSystem
+from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
 from tests.servers import HOST, RedisServer, running_nginx, running_site, wait_for
+from tests.test_storage_backend import on_disk
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
@@ -112,8 +118,7 @@ def test_links_and_hiding_work_on_whatever_keeps_the_files(
     files.expire("a.png", 0)
     assert get(url).status == 404
     assert not files.exists("a.png")
-    with pytest.raises(errors.ResourceNotFound):
-        files.get_url("a.png")
+    assert get(files.get_url("a.png")).status == 404
 
 
 def test_without_the_urls_the_error_says_what_to_include(memory: ExpiringFS, settings: Any) -> None:
@@ -180,10 +185,38 @@ def test_whatever_is_wrong_the_answer_is_the_same_404(linked: ExpiringFS) -> Non
     assert linked.exists("overdue")
 
 
-def test_an_overdue_file_gets_no_link(memory: ExpiringFS) -> None:
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_file_that_is_overdue_gets_a_link_that_is_over(
+    djfs: Callable[..., None], records: dict[str, Any], hold: bool
+) -> None:
+    djfs(type="memory", namespaces={"plots": {"hold": hold}}, **records)
+    files = _with_picture()
+    files.expire("a.png")
+    for swept in False, True:
+        assert get(files.get_url("a.png")).status == 404
+        assert get(files.get_url("a.png", 60, max_downloads=1)).status == 404
+        assert swept or expire_objects().deleted == (not hold)
+    assert files.exists("a.png") == hold
+
+
+def test_a_person_is_told_on_a_page_that_a_link_is_dead(
+    memory: ExpiringFS, settings: Any, tmp_path: Path
+) -> None:
+    over = memory.get_url("a.png", 60, max_downloads=1)
+    get(over)
     memory.expire("a.png")
-    with pytest.raises(errors.ResourceNotFound):
-        memory.get_url("a.png")
+    urls = [over, memory.get_url("a.png"), "/f/forged"]
+    answers = [get(url, **BROWSER) for url in urls]
+    assert answers == [answers[0]] * len(urls)
+    assert (answers[0].status, answers[0].headers["Cache-Control"]) == (404, "no-store")
+    assert b"<h1>This link does not work</h1>" in answers[0].body
+    for anything in {}, {"Accept": "*/*"}, {"Accept": "image/avif,image/*,*/*;q=0.8"}:
+        assert get("/f/forged", **anything).body == b"Not found\n"
+    (tmp_path / "djpyfs").mkdir()
+    (tmp_path / "djpyfs" / "dead_link.html").write_text("Sorry")
+    engine = "django.template.backends.django.DjangoTemplates"
+    settings.TEMPLATES = [{"BACKEND": engine, "DIRS": [tmp_path], "APP_DIRS": True}]
+    assert get("/f/forged", **BROWSER).body == b"Sorry"
 
 
 def test_a_redis_that_is_away_is_503(memory: ExpiringFS, djfs: Callable[..., None]) -> None:
@@ -396,6 +429,88 @@ def test_only_get_counts_and_always_brings_the_whole_file(limited: ExpiringFS) -
     assert ask("HEAD", url).status == get(url, If_Match='"x"').status == 404
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec_Purpose": "prefetch;prerender"},
+        {"Purpose": "prefetch"},
+        {"X_Moz": "prefetch"},
+        *(
+            {"User_Agent": agent}
+            for agent in (
+                "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
+                "facebookexternalhit/1.1 Facebot Twitterbot/1.0",
+                "Mozilla/5.0 (Windows NT 6.1; WOW64) SkypeUriPreview Preview/0.5",
+                "WhatsApp/2.23.20.0",
+            )
+        ),
+    ],
+    ids=lambda headers: next(iter(headers.values())).split("/")[0],
+)
+def test_nothing_that_no_person_asks_for_uses_a_link_up(
+    memory: ExpiringFS, headers: dict[str, str]
+) -> None:
+    url = memory.get_url("a.png", 60, max_downloads=1)
+    for _ in range(3):
+        answer = get(url, **headers)
+        assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
+        assert b'<form method="post">' in answer.body
+    assert get(memory.get_url("a.png"), **headers).body == CONTENT
+    assert get(url).body == CONTENT
+    assert get(url, **headers).status == 404
+
+
+def test_a_link_that_asks_first_counts_what_its_button_sends(
+    limited: ExpiringFS, settings: Any
+) -> None:
+    settings.MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware"]
+    below = limited.makedir("below")
+    below.writebytes("a.png", CONTENT)
+    url = below.get_url("a.png", 60, download_as="<b>.png", max_downloads=1, confirm=True)
+    for method in "GET", "HEAD", "GET":
+        answer = ask(method, url)
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b"&lt;b&gt;.png" in answer.body
+    strict = Client(enforce_csrf_checks=True, headers={"Origin": "null"})
+    assert b"".join(strict.post(url).streaming_content) == CONTENT  # type: ignore[attr-defined]
+    assert [ask(method, url).status for method in ("POST", "GET")] == [404, 404]
+
+
+def test_a_question_makes_sense_only_where_downloads_are_limited(memory: ExpiringFS) -> None:
+    with pytest.raises(InvalidLimit, match="max_downloads is not given"):
+        memory.get_url("a.png", confirm=True)
+
+
+class BusyDiskFiles(DiskFileSystem):
+    """Finds too many files open at the first two attempts to read one."""
+
+    attempts = 0
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        if not Mode(mode).writing:
+            self.attempts += 1
+            if self.attempts <= 2:
+                raise OSError(errno.EMFILE, "too many open files")
+        return super().openbin(path, mode, buffering, **options)
+
+
+class BusyDisk(DiskBackend):
+    def make_filesystem(self, namespace: str) -> BusyDiskFiles:
+        return BusyDiskFiles(self._descent, namespace)
+
+
+@pytest.mark.parametrize("option", [{}, {"accel_redirect": "/protected/"}, {"x_sendfile": True}])
+def test_a_file_that_cannot_be_opened_uses_no_link_up(
+    djfs: Callable[..., None], tmp_path: Path, option: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_links.BusyDisk", directory_root=tmp_path, **option)
+    url = _with_picture().get_url("a.png", 60, max_downloads=1)
+    assert [get(url).status for _ in range(4)] == [503, 503, 200, 404]
+
+
 def test_a_limited_link_ends_with_its_time_and_its_file(limited: ExpiringFS) -> None:
     short = limited.get_url("a.png", 1, max_downloads=1_000_000)
     wait_for(lambda: get(short).status == 404, what="the end of the link")
@@ -483,6 +598,48 @@ def open_files() -> list[str]:
     return [os.path.realpath(f"/dev/fd/{number}") for number in os.listdir("/dev/fd")]
 
 
+@pytest.fixture(params=["osfs", "storage", "accel_redirect"])
+def on_disk_with_no_files(
+    request: pytest.FixtureRequest, djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> ExpiringFS:
+    """A filesystem in whose directory are a pipe, a socket and, behind a link, a device."""
+    options = {"type": "osfs", "directory_root": tmp_path, "follow_symlinks": True}
+    if request.param == "storage":
+        settings.STORAGES = on_disk(tmp_path)
+        options = {"type": "storage"}
+    if request.param == "accel_redirect":
+        options["accel_redirect"] = "/protected/"
+    djfs(**options)
+    here = tmp_path / "plots"
+    here.mkdir()
+    os.mkfifo(here / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(here / "socket"))  # a whole path may be too long
+    (here / "device").symlink_to("/dev/zero")
+    return get_filesystem("plots")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["pipe", "socket", "device"])
+def test_what_is_no_regular_file_keeps_nobody_waiting(
+    on_disk_with_no_files: ExpiringFS, name: str
+) -> None:
+    files = on_disk_with_no_files
+    for act in (
+        lambda: files.open(name),
+        lambda: files.open(name, "ab"),
+        lambda: files.open(name, "r+b"),
+        lambda: files.readbytes(name),
+        lambda: files.copy(name, "copy"),
+    ):
+        with pytest.raises(errors.FileExpected):
+            act()
+    url = files.get_url(name, max_downloads=1)
+    assert [ask(method, url).status for method in ("HEAD", "GET")] == [404, 404]
+    assert not files.exists("copy")
+    files.remove(name)
+
+
 @pytest.fixture
 def server() -> Iterator[http.client.HTTPConnection]:
     with running_site() as port:
@@ -537,6 +694,9 @@ def test_the_bytes_are_left_to_the_web_server(
         assert answer.headers["Cache-Control"] == "no-store"
     assert get(url) == get("/f/forged")
     assert get(files.get_url("missing")).status == 404
+    for header in "Range", "If_Modified_Since":  # of which a web server might send less
+        answer = get(files.get_url("100% ä", max_downloads=1), **{header: "bytes=0-1"})
+        assert (answer.status, answer.body) == (200, CONTENT)
 
 
 def location_in_the_readme(root: Path) -> str:
@@ -562,6 +722,9 @@ def test_nginx_sends_the_bytes(
         request = Request(nginx + url, headers={"Range": "bytes=10-19"})
         with urlopen(request) as answer:
             assert (answer.status, answer.read()) == (206, CONTENT[10:20])
+        once = get_filesystem("plots/today").get_url("a.png", 60, max_downloads=1)
+        with urlopen(Request(nginx + once, headers={"Range": "bytes=10-19"})) as whole:
+            assert (whole.status, whole.read()) == (200, CONTENT)
         for name, value in get(url).headers.items():
             if name not in ("Content-Length", "X-Accel-Redirect"):
                 assert answer.headers[name] == value

@@ -121,7 +121,6 @@ READS: dict[str, Callable[[ExpiringFS], object]] = {
     "getsize": lambda fs: fs.getsize("d/over"),
     "copy": lambda fs: fs.copy("d/over", "copy"),
     "move": lambda fs: fs.move("d/over", "moved"),
-    "get_url": lambda fs: fs.get_url("d/over"),
     "sub-filesystem": lambda fs: fs.opendir("d").readbytes("over"),
 }
 

@@ -168,6 +168,55 @@ def test_a_name_that_leads_out_is_a_suspicious_operation(storage: ExpiringStorag
         storage.delete("")
 
 
+def test_a_flood_of_a_name_is_refused_in_a_few_words(storage: ExpiringStorage) -> None:
+    flood = "../" * 10_000 + "a"
+    for act in storage.generate_filename, storage.get_available_name:
+        with pytest.raises(SuspiciousFileOperation) as raised:
+            act(flood)
+        assert len(str(raised.value)) < 400
+
+
+LONG = "ж" * 140  # 280 bytes
+
+
+@pytest.mark.parametrize(
+    ("uploaded", "name"),
+    [
+        ("a\tb.txt", "ab.txt"),
+        ("a\u200eb.txt", "ab.txt"),
+        ("a\ud800b.txt", "ab.txt"),
+        (f"{LONG}.txt", f"{'ж' * 125}.txt"),
+        (f"d/{LONG}", f"d/{'ж' * 127}"),
+    ],
+    ids=["tab", "direction", "surrogate", "long", "long without an ending"],
+)
+def test_a_name_is_cleaned_and_shortened_for_a_new_file(
+    storage: ExpiringStorage, uploaded: str, name: str
+) -> None:
+    assert storage.generate_filename(uploaded) == name
+    assert storage.save(uploaded, ContentFile(b"first")) == name
+    other = storage.save(uploaded, ContentFile(b"second"))
+    assert other != name
+    assert len(other.rpartition("/")[2].encode()) <= 255
+    assert (storage.open(name).read(), storage.open(other).read()) == (b"first", b"second")
+    overwriting = ExpiringStorage("uploads", allow_overwrite=True)
+    assert overwriting.save(uploaded, ContentFile(b"third")) == name
+
+
+def test_a_name_is_as_short_as_its_column(storage: ExpiringStorage) -> None:
+    for _ in range(2):
+        name = storage.save(f"2026/{LONG}.txt", ContentFile(b""), max_length=100)
+        assert re.fullmatch(r"2026/ж{83}_\w{7}\.txt", name)
+        assert storage.exists(name)
+
+
+def test_an_ending_that_is_too_long_is_a_suspicious_operation(storage: ExpiringStorage) -> None:
+    storage.save(f"a.{'x' * 250}", ContentFile(b""))
+    for name in f"a.{'x' * 250}", f"a.{'x' * 260}":
+        with pytest.raises(SuspiciousFileOperation):
+            storage.save(name, ContentFile(b""))
+
+
 def test_a_file_that_is_not_there_is_not_found(storage: ExpiringStorage) -> None:
     acts: list[Callable[[str], Any]] = [storage.open, storage.size, storage.get_modified_time]
     for act in acts:
@@ -421,6 +470,10 @@ assert expire_objects().deleted == 1
 assert not upload.file.storage.exists(upload.file.name)
 upload.image.delete()
 assert not uploads.exists("a.png")
+for name in "ж" * 140 + ".txt", "a\\tb.txt", "a\\u200eb.txt":
+    upload = Upload(file=ContentFile(b"content", name))
+    upload.save()
+    assert Upload.objects.get(pk=upload.pk).file.read() == b"content"
 print("done")
 """
 

@@ -6,6 +6,7 @@ import io
 import shutil
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from unittest import TestCase
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage, default_storage
+from django.utils import timezone
 from fs import errors
 from storages.backends.s3 import S3Storage
 
@@ -219,6 +221,30 @@ def test_what_the_storage_was_given_by_others_is_there(
     assert plots.getdetails("d/a.png").modified == default_storage.get_modified_time(
         "plots/d/a.png"
     )
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "s3"])
+def test_times_are_right_without_time_zones_whatever_the_visitor_is_in(
+    djfs: Callable[..., None],
+    settings: Any,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    if kind == "s3":
+        request.getfixturevalue("on_s3")
+    else:
+        settings.STORAGES = on_disk(tmp_path) if kind == "disk" else IN_MEMORY
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Africa/Nairobi"
+    djfs(type="storage")
+    plots = get_filesystem("plots")
+    for visitor in None, "Pacific/Auckland", "America/Lima":
+        with timezone.override(visitor):
+            plots.writebytes("a", b"")
+            modified = plots.getinfo("a", ["details"]).modified
+        assert modified is not None
+        assert abs(modified - datetime.now(UTC)) < timedelta(seconds=60)
 
 
 def test_a_storage_that_is_not_on_disk_is_never_taken_for_a_disk_that_is_away(

@@ -32,7 +32,7 @@ from fs.tools import copy_file_data
 from ..errors import LinkNotFollowed
 from . import locks
 from .spool import WholeOrNot
-from .tree import PRUNINGS_WITHSTOOD, TO_LIST, Descent
+from .tree import PRUNINGS_WITHSTOOD, TO_LIST, Descent, open_file
 from .unfinished import Beside, Unfinished, copy_all, is_hidden, write_all
 
 T = TypeVar("T")
@@ -159,11 +159,8 @@ class DiskFileSystem(FS):
             return cast(BinaryIO, _NewFile(self._begin(path, checked), checked, buffering))
         self._check_file(path)
         with self._parent("openbin", path) as (parent, name):
-
-            def open_beneath(name: str, flags: int) -> int:
-                return os.open(name, flags | self._descent.no_follow, dir_fd=parent)
-
-            return open(name, "rb", buffering, opener=open_beneath)
+            file = open_file(name, parent, self._descent.no_follow)
+            return open(file, "rb", buffering)
 
     def upload(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
@@ -474,8 +471,7 @@ class _Write:
         return Beside(writes, os.dup(directory), path, self._permissions)
 
     def _copy_old(self) -> None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW
-        old = os.open(self._target.name, flags, dir_fd=self._target.directory)
+        old = open_file(self._target.name, self._target.directory)
         try:
             copy_all(old, self.new.file)
         finally:
@@ -552,4 +548,6 @@ def _told(act: str, path: str, directory: bool = False) -> Iterator[None]:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise LinkNotFollowed(path) from error
+            if error.errno == errno.ENXIO:
+                raise FileExpected(path) from error
             raise

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from itertools import islice
 from secrets import token_hex
@@ -16,11 +16,12 @@ from typing import Any, BinaryIO
 from django.core.checks import CheckMessage, Error
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage, storages
-from django.utils.timezone import is_naive, make_aware
+from django.utils.timezone import is_naive, make_aware, override
 from fs import errors
 from fs.base import FS
 from fs.enums import ResourceType
 from fs.info import Info
+from fs.osfs import OSFS
 from fs.path import basename, dirname, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
@@ -299,6 +300,8 @@ class StorageFileSystem(SpoolingFS):
     ) -> None:
         """Copy the contents of a file into an open binary file."""
         absolute = self.validatepath(path)
+        if self._type(self._name(absolute)) is not ResourceType.file:
+            raise errors.FileExpected(path)
         with self._reading(self._name(absolute)):
             try:
                 source = self._storage().open(self._name(absolute))
@@ -437,16 +440,28 @@ class StorageFileSystem(SpoolingFS):
             details |= {"size": 0, "modified": None} if is_dir else self._details(absolute)
         return Info({"basic": {"name": basename(absolute), "is_dir": is_dir}, "details": details})
 
+    def _type(self, name: str) -> ResourceType:
+        """Return what is called so, if it is no directory: a file, or on disk a pipe, say."""
+        storage = self._storage()
+        if isinstance(storage, FileSystemStorage):
+            with suppress(FileNotFoundError):
+                return OSFS._get_type_from_stat(os.stat(storage.path(name)))
+        return ResourceType.file
+
     def _details(self, absolute: str) -> dict[str, Any]:
         storage, name = self._storage(), self._name(absolute)
         # Not the time of access, which some storages move when they are asked.
         times = {"created": storage.get_created_time, "modified": storage.get_modified_time}
-        return {"size": storage.size(name), **{key: _told(of, name) for key, of in times.items()}}
+        told = {"size": storage.size(name), "type": int(self._type(name))}
+        return told | {key: _told(of, name) for key, of in times.items()}
 
 
 def _told(time_of: Callable[[str], datetime], name: str) -> float | None:
-    try:
-        time = time_of(name)
-    except NotImplementedError:
-        return None
-    return (make_aware(time) if is_naive(time) else time).timestamp()
+    # Without a time zone it is in that of the site, and not in that of a visitor, whom some
+    # storages would have it for.
+    with override(None):
+        try:
+            time = time_of(name)
+        except NotImplementedError:
+            return None
+        return (make_aware(time) if is_naive(time) else time).timestamp()

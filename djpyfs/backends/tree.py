@@ -41,6 +41,19 @@ class _Root(NamedTuple):
     id: str
 
 
+def open_file(name: str, directory: int, flags: int = os.O_NOFOLLOW) -> int:
+    """Return a new descriptor of a regular file in an open directory, to read it.
+
+    Raises `OSError`; ENXIO, as the system does for a socket, for whatever else is no file: what
+    opens or reads a pipe may wait for ever.
+    """
+    file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=directory)
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise OSError(errno.ENXIO, "no regular file", name)
+
+
 class Descent:
     """The way from ``root`` down; links below it are followed where ``follow`` says so."""
 
@@ -125,7 +138,7 @@ class Descent:
         try:
             own = self.step(RESERVED, root)
             try:
-                file = os.open(PLACE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=own)
+                file = open_file(PLACE, own)
             finally:
                 os.close(own)
         except FileNotFoundError:

@@ -26,6 +26,7 @@ from djpyfs import ConfigurationError, InvalidName, conf, expire_objects, get_fi
 from djpyfs.conf import SECOND
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
+from djpyfs.names import check_path
 from djpyfs.storage import ExpiringStorage
 from djpyfs_tasks.tasks import delete_expired
 from tests.faults.conftest import Measured
@@ -136,9 +137,6 @@ def calls_of_a_namespace(namespace: Any) -> Iterator[Callable[[], object]]:
 
 def calls_of_a_storage(namespace: str, name: str) -> Iterator[Callable[[], object]]:
     storage = ExpiringStorage(namespace, 5)
-    yield lambda: storage.save(name, ContentFile(b"harm"))
-    yield lambda: storage.get_available_name(name)
-    yield lambda: storage.generate_filename(name)
     yield lambda: storage.open(name)
     yield lambda: storage.exists(name)
     yield lambda: storage.delete(name)
@@ -189,6 +187,27 @@ def test_a_storage_refuses_what_is_refused_in_the_words_of_django(
             for call in calls_of_a_storage("plots", name):
                 assert_refused(call, SuspiciousFileOperation)
     assert_untouched(files)
+
+
+def test_a_storage_gives_a_new_file_a_name_that_is_accepted_or_refuses_it(
+    files: ExpiringFS, refused: list[str]
+) -> None:
+    storage = ExpiringStorage("plots", 5)
+    for name in refused:
+        for propose in storage.generate_filename, storage.get_available_name, save(storage):
+            try:
+                proposed = propose(name)
+            except SuspiciousFileOperation as error:
+                assert_told_safely(error)
+            else:
+                assert proposed.isprintable()
+                assert check_path(proposed) == proposed
+                storage.delete(proposed)
+    assert files.readbytes("mine") == b"mine"
+
+
+def save(storage: ExpiringStorage) -> Callable[[str], str]:
+    return lambda name: storage.save(name, ContentFile(b"harm"))
 
 
 def test_a_command_refuses_what_is_refused(files: ExpiringFS, refused: list[str]) -> None:
