@@ -6,7 +6,9 @@ import io
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from functools import wraps
+from http import HTTPStatus
 from mimetypes import guess_type
 from time import time
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -29,7 +31,7 @@ from fs.errors import FileExpected, FSError, ResourceNotFound
 from . import conf
 from .backends import backend_for, reason
 from .conf import SECOND
-from .errors import InvalidName, LinkNotFollowed, RecordStoreError
+from .errors import FileReplaced, InvalidName, LinkNotFollowed, RecordStoreError
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
@@ -98,14 +100,18 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
         link = read(token)
         left = _seconds_left(link)
         _use_ticket(link, 0)
-        response = _answer(request, link)
+        try:
+            response = _answer(request, link, left)
+        except FileReplaced:  # between the look at it and its opening
+            response = _answer(request, link, left)
     except (BadSignature, FileExpected, InvalidName, LinkNotFollowed, ResourceNotFound):
         return _refusal(404, "Not found\n")
     except Exception as error:  # a Django storage raises what it likes
         foreseen = isinstance(error, RecordStoreError | FSError)
         log.warning("a signed link was not answered: %s", reason(error), exc_info=not foreseen)
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
-    response["Cache-Control"] = "no-store" if link.ticket else f"private, max-age={left}"
+    never = link.ticket or response.status_code == HTTPStatus.FOUND
+    response["Cache-Control"] = "no-store" if never else f"private, max-age={left}"
     for name, value in _SAFEGUARDS.items():
         response[name] = value
     if _played(_type_of(link.path)):
@@ -142,19 +148,21 @@ class _Version(NamedTuple):
     """What is known of a file before it is opened, and tells one state of it from the next."""
 
     size: int
-    modified: float | None  # s since the epoch
+    modified: float | None = None  # s since the epoch
+    stored: str | None = None  # the ETag of the store, where it has one
 
     @classmethod
     def of(cls, files: FS, path: str) -> _Version:
-        info = files.getinfo(path, ["details"])
+        info = files.getinfo(path, ["details", "version"])
         if info.is_dir or info.type is ResourceType.symlink:
             raise FileExpected(path)
-        return cls(info.size, info.get("details", "modified"))
+        modified = info.get("details", "modified")
+        return cls(info.size, modified, info.get("version", "etag"))
 
     @property
     def etag(self) -> str | None:
-        if self.modified is None:
-            return None
+        if self.stored or self.modified is None:
+            return self.stored
         return f'"{round(self.modified * SECOND):x}-{self.size:x}"'
 
     @property
@@ -163,24 +171,27 @@ class _Version(NamedTuple):
 
     def is_in(self, if_range: str) -> bool:
         """Tell whether an ``If-Range`` names this version by a validator that is strong."""
-        if self.modified is None:
-            return False
         if if_range.startswith('"'):
             return if_range == self.etag
+        if self.stored or self.modified is None:
+            return False
         # Within the second that it names, a date cannot tell a file from what it was before.
         return parse_http_date_safe(if_range) == int(self.modified) < int(time()) - 1
 
 
-def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
+def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
     files = get_filesystem(link.namespace)
     # Before the file is opened: should it be replaced just then, the new bytes go out under the
     # old version, and are fetched once more; the other way about they would never be.
     version = _Version.of(files, link.path)
-    handover = backend_for(conf.current(), link.namespace).handover(*link.entry)
-    if handover:
-        return _handed_over(request, files, link, handover)
+    backend = backend_for(conf.current(), link.namespace)
+    if handover := backend.handover(*link.entry):
+        return _handed_over(request, files, link, {**_description(link), **handover})
+    address = backend.redirect(*link.entry, left, _description(link))
+    if address and request.method == "GET":
+        return _handed_over(request, files, link, {"Location": address}, HTTPStatus.FOUND)
     if link.ticket:  # there is no second time, so nothing to compare a version with
-        version = version._replace(modified=None)
+        version = _Version(version.size)
     response = _settled(request, version) or _content(request, files, link, version)
     response["Accept-Ranges"] = "none" if link.ticket else "bytes"
     if version.etag and version.last_modified is not None:
@@ -199,23 +210,25 @@ def _settled(request: HttpRequest, version: _Version) -> HttpResponseBase | None
 
 
 def _handed_over(
-    request: HttpRequest, files: FS, link: Link, headers: dict[str, str]
+    request: HttpRequest,
+    files: FS,
+    link: Link,
+    headers: dict[str, str],
+    status: int = HTTPStatus.OK,
 ) -> HttpResponse:
-    """Leave the bytes, and with them ranges and conditions, to the web server in front."""
+    """Leave the bytes, and with them ranges and conditions, to another server."""
     if request.method == "GET":
+        # For it is being read, which may renew its life.
+        files.openbin(link.path, part=range(1)).close()
         _use_ticket(link, 1)
-        files.openbin(link.path).close()  # for it is being read, which may renew its life
-    return HttpResponse(headers={**_description(link), **headers})
+    return HttpResponse(status=status, headers=headers)
 
 
 def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> HttpResponseBase:
-    headers = _description(link)
+    headers, size = _description(link), version.size
     if request.method == "HEAD":
-        return HttpResponse(headers={**headers, "Content-Length": str(version.size)})
-    _use_ticket(link, 1)
-    file = files.openbin(link.path)
-    size = file.seek(0, io.SEEK_END)
-    wanted = None if link.ticket else _wanted(request, size, version)
+        return HttpResponse(headers={**headers, "Content-Length": str(size)})
+    wanted = None if link.ticket else _wanted(request, version)
     if wanted is None:
         part, status = range(size), 200
     elif wanted:
@@ -223,9 +236,14 @@ def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> 
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
         headers["Content-Encoding"] = "identity"  # keeps middleware from compressing a part
     else:
-        file.close()
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     headers["Content-Length"] = str(len(part))
+    with ExitStack() as on_error:
+        file = on_error.enter_context(files.openbin(link.path, part=part, etag=version.stored))
+        if file.seek(0, io.SEEK_END) != size:
+            raise FileReplaced(link.path)
+        _use_ticket(link, 1)
+        on_error.pop_all()
     return _Stream(_Part(file, part), status=status, headers=headers)
 
 
@@ -252,7 +270,7 @@ def _type_of(path: str) -> str:
     return type_
 
 
-def _wanted(request: HttpRequest, size: int, version: _Version) -> range | None:
+def _wanted(request: HttpRequest, version: _Version) -> range | None:
     """Return the one range of bytes that is asked for, empty where there is no such.
 
     None stands for the whole file: it answers a request for several ranges too, one that cannot
@@ -262,7 +280,7 @@ def _wanted(request: HttpRequest, size: int, version: _Version) -> range | None:
     if_range = request.headers.get("If-Range")
     if not asked or (if_range is not None and not version.is_in(if_range)):
         return None
-    first, last, suffix = asked.groups()
+    (first, last, suffix), size = asked.groups(), version.size
     if suffix:
         return range(max(0, size - int(suffix)), size)
     if last and int(last) < int(first):

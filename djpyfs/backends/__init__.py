@@ -131,6 +131,16 @@ class Backend(ABC):
         """Return the headers that make the web server in front send a file; {}: it cannot."""
         return {}
 
+    def redirect(
+        self, namespace: str, path: str, lifetime: int, headers: Mapping[str, str]
+    ) -> str | None:
+        """Return an address to which a signed link leads on; None: its file goes through the site.
+
+        It is for one download, works for ``lifetime`` seconds at the most, and answers with
+        these ``headers``, the type and the disposition of the file.
+        """
+        return None
+
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces while ``lease`` lasts.
 

@@ -17,15 +17,16 @@ from .options import (
     bucket_name,
     check_address,
     check_credentials,
+    flag,
     prefix,
     store_at,
-    strict,
     upload_args,
 )
 
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
 # of clouds give up after 60 s, and the store has dropped it by then.
 LATE = 30
+SHORT_URL_LIFE = 60  # seconds, in which to begin a download
 LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
 
 
@@ -69,7 +70,7 @@ class S3Backend(Backend):
     """
 
     options: ClassVar[frozenset[str]] = frozenset(
-        """bucket prefix region endpoint_url addressing_style upload_args strict
+        """bucket prefix region endpoint_url addressing_style upload_args strict redirect
         aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
@@ -82,7 +83,8 @@ class S3Backend(Backend):
         self._endpoint_url = options.get("endpoint_url")
         self.prefix = prefix(options)
         self._upload_args = upload_args(options)
-        self._strict = strict(options)
+        self._strict = flag(options, "strict")
+        self._redirect = flag(options, "redirect")
         check_credentials(options)
         check_address(options)
         self._for_files = SharedClient(options, PATIENT)
@@ -108,6 +110,15 @@ class S3Backend(Backend):
                 f"an address on S3 lives for 1 to {LONGEST_URL_LIFE} seconds, not {lifetime!r}"
             )
         return self.make_filesystem(namespace).geturl(path, "download", lifetime, download_as)
+
+    def redirect(
+        self, namespace: str, path: str, lifetime: int, headers: Mapping[str, str]
+    ) -> str | None:
+        """Return a presigned address for a minute, where the option ``redirect`` is on."""
+        if not self._redirect:
+            return None
+        files, life = self.make_filesystem(namespace), min(max(lifetime, 1), SHORT_URL_LIFE)
+        return files.presigned(path, life, headers)
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.
