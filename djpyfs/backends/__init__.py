@@ -37,6 +37,8 @@ class Bucket(Protocol):
 
     #: The same for all back-ends that share its rules.
     address: str
+    #: Days for which it keeps what was deleted or replaced, where it does; None: for ever.
+    noncurrent_days: int | None
 
     def lifecycle(self) -> Mapping[str, Any]:
         """Return its ``Rules``, as S3 has them, and what else is set with them.
@@ -234,6 +236,10 @@ class Backend(ABC):
 
     def checks(self) -> list[CheckMessage]:
         """Return what Django's system checks shall tell; nothing is written or asked over a net."""
+        return []
+
+    def deploy_checks(self) -> list[CheckMessage]:
+        """Return what ``check --deploy`` tells; it may ask over a net, and try to write."""
         return []
 
     def close(self) -> None:

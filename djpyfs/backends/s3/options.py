@@ -51,6 +51,15 @@ def flag(options: Mapping[str, Any], name: str) -> bool:
     return value
 
 
+def noncurrent_days(options: Mapping[str, Any]) -> int | None:
+    days = options.get("noncurrent_days")
+    if days is not None and (isinstance(days, bool) or not isinstance(days, int) or days < 1):
+        raise ConfigurationError(
+            f"DJFS['noncurrent_days'] is {days!r}: use a whole number of days from 1 on, or None"
+        )
+    return days
+
+
 def check_credentials(options: Mapping[str, Any]) -> None:
     for name in ("region", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"):
         if not isinstance(options.get(name) or "", str):  # nor is it shown: it is a secret
