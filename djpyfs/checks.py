@@ -13,7 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from . import conf
+from . import conf, links
 from .backends import Backend, backend_at
 from .conf import Settings
 from .errors import ConfigurationError, RecordStoreError
@@ -51,6 +51,16 @@ def check_record_store(**_: Any) -> list[CheckMessage]:
     return [*_durability(durable), *_alone(settings, _backends(settings))]
 
 
+@register(Tags.security, deploy=True)
+def check_places(**_: Any) -> list[CheckMessage]:
+    """Ask the back-ends whether files can be kept there, with ``check --deploy``."""
+    if any(isinstance(message, Error) for message in check_settings()):
+        return []
+    settings = conf.current()
+    told = [message for backend in _backends(settings) for message in backend.deploy_checks()]
+    return [*told, *_signed_links(settings)]
+
+
 def _backends(settings: Settings) -> list[Backend]:
     policies = [settings.policy, *settings.namespaces.values()]
     return [backend_at(settings, place) for place in {policy.placement for policy in policies}]
@@ -63,6 +73,17 @@ def _one_shots(settings: Settings) -> Iterator[CheckMessage]:
             hint="Add 'djpyfs_tasks' to INSTALLED_APPS, or leave the files to the sweep.",
             obj="settings.DJFS",
             id="djpyfs.W001",
+        )
+
+
+def _signed_links(settings: Settings) -> Iterator[CheckMessage]:
+    policies = [settings.policy, *settings.namespaces.values()]
+    if any(policy.signed_urls for policy in policies) and not links.is_included():
+        yield Error(
+            "DJFS['signed_urls'] is on, but nothing answers signed links",
+            hint="Put path('links/', include('djpyfs.urls')) into the project's URLs.",
+            obj="settings.DJFS",
+            id="djpyfs.E009",
         )
 
 

@@ -20,7 +20,7 @@ DEFAULTS: Mapping[str, Any] = {
 }
 BACKEND_KEYS = frozenset(
     """directory_root url_root follow_symlinks accel_redirect x_sendfile bucket prefix region
-    endpoint_url addressing_style upload_args strict
+    endpoint_url addressing_style upload_args strict redirect noncurrent_days
     aws_access_key_id aws_secret_access_key aws_session_token url alias""".split()
 )
 SECOND = 1_000_000  # the record store counts in microseconds

@@ -90,6 +90,12 @@ class WriteLost(DjpyfsError, OperationFailed):
     default_message = "'{path}' was deleted while it was being written: write it again"
 
 
+class FileReplaced(DjpyfsError, OperationFailed):
+    """A file on S3 was replaced while it was read: what is left of it is gone."""
+
+    default_message = "'{path}' was replaced while it was being read: open it again"
+
+
 class BackendUnavailable(DjpyfsError):
     """The place where files are kept is away as a whole; that says nothing of a single file."""
 

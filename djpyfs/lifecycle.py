@@ -20,6 +20,7 @@ from .conf import SECOND, Policy, Settings
 
 DAY = 86_400 * SECOND
 OURS = "djpyfs-"  # what the id of each of our rules begins with
+WHOLE_BUCKET = "it would take all that is in the bucket: set 'prefix', or say --whole-bucket"
 UPLOAD_DAYS = 1  # what is sent in parts is sent at once, from a copy: by then its sender is dead
 
 
@@ -44,18 +45,26 @@ class Rule:
     namespaces: Sequence[str]
     #: Namespaces without an entry whose files it takes too, sooner than they need to go.
     besides: Sequence[str] = ()
+    #: Whether it is for old versions, of which there are some where the bucket keeps them.
+    noncurrent: bool = False
 
     @property
     def id(self) -> str:
         """Its name in the bucket, where 255 characters are the most."""
-        return _mark(self.root) + sha256(self.prefix.encode()).hexdigest()[:16]
+        what = ("noncurrent\0" if self.noncurrent else "") + self.prefix
+        return _mark(self.root) + sha256(what.encode()).hexdigest()[:16]
 
     def as_s3(self) -> dict[str, Any]:
         """Return it in the words of S3."""
+        common = {"ID": self.id, "Status": "Enabled", "Filter": {"Prefix": self.prefix}}
+        if self.noncurrent:
+            return {
+                **common,
+                "NoncurrentVersionExpiration": {"NoncurrentDays": self.days},
+                "Expiration": {"ExpiredObjectDeleteMarker": True},
+            }
         return {
-            "ID": self.id,
-            "Status": "Enabled",
-            "Filter": {"Prefix": self.prefix},
+            **common,
             "Expiration": {"Days": self.days},
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UPLOAD_DAYS},
         }
@@ -82,6 +91,7 @@ class Change:
     days_before: int | None
     namespaces: Sequence[str] = ()
     besides: Sequence[str] = ()
+    noncurrent: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,12 +158,19 @@ class BucketRules:
                 changed if before else Action.ADD,
                 rule.prefix,
                 rule.days,
-                _days_of(before),
+                days_of(before),
                 rule.namespaces,
                 rule.besides,
+                rule.noncurrent,
             )
         for id_ in sorted(ours.keys() - {rule.id for rule in self.rules}):
-            yield Change(Action.REMOVE, _prefix_of(ours[id_]), None, _days_of(ours[id_]))
+            yield Change(
+                Action.REMOVE,
+                _prefix_of(ours[id_]),
+                None,
+                days_of(ours[id_]),
+                noncurrent="NoncurrentVersionExpiration" in ours[id_],
+            )
 
 
 @dataclass(frozen=True)
@@ -163,6 +180,7 @@ class _Area:
     name: str
     root: str
     policy: Policy
+    noncurrent_days: int | None
 
     @property
     def prefix(self) -> str:
@@ -182,7 +200,9 @@ def plan(whole_bucket: bool = False) -> list[BucketRules]:
     Each namespace with a ``max_ttl`` gets a rule for the keys below its name: the longest
     ``max_ttl`` of any namespace there that ``DJFS`` names, in whole days, and a day more. There
     is none where one of these is on hold or has no ``max_ttl``; nor, unless ``whole_bucket``,
-    one for all the keys of a bucket. Raises `ConfigurationError`.
+    one for all the keys of a bucket. ``noncurrent_days`` is a rule for the old versions of all that
+    is below a ``prefix``, where nothing there is on hold or keeps them for longer. Raises
+    `ConfigurationError`.
     """
     settings = conf.current()
     areas: dict[str, list[_Area]] = {}
@@ -191,7 +211,9 @@ def plan(whole_bucket: bool = False) -> list[BucketRules]:
         backend = backend_at(settings, policy.placement)
         if bucket := backend.bucket():
             root = f"{backend.prefix}/" if backend.prefix else ""
-            areas.setdefault(bucket.address, []).append(_Area(name, root, policy))
+            areas.setdefault(bucket.address, []).append(
+                _Area(name, root, policy, bucket.noncurrent_days)
+            )
             buckets[bucket.address] = bucket
     return [
         _rules(settings, bucket, areas[address], whole_bucket)
@@ -220,6 +242,12 @@ def _rules(
         rule = Rule(root, prefix, max(area.days() for area in inside), names, besides)
         if not any(_implies(outer, rule) for outer in rules):
             rules.append(rule)
+    for root, days in sorted({(it.root, it.noncurrent_days) for it in areas if it.noncurrent_days}):
+        names = [area.name for area in areas if area.prefix.startswith(root)]
+        if reason := _reason_to_keep(root, days, areas, whole_bucket):
+            left_out.append(LeftOut(root, names, reason))
+        else:
+            rules.append(Rule(root, root, days, names, noncurrent=True))
     return BucketRules(bucket, {area.root for area in areas}, rules, left_out)
 
 
@@ -232,9 +260,17 @@ def _reason_against(
     for area in inside:
         if area.policy.max_ttl is None:
             return f"it would take files of {area.name!r}, which has no max_ttl"
-    if not prefix and not whole_bucket:
-        return "it would take all that is in the bucket: set 'prefix', or say --whole-bucket"
-    return None
+    return None if prefix or whole_bucket else WHOLE_BUCKET
+
+
+def _reason_to_keep(root: str, days: int, areas: Sequence[_Area], whole_bucket: bool) -> str | None:
+    for area in areas:
+        if area.policy.hold and area.overlaps(root):
+            return f"it would take old versions of {area.name!r}, which is on hold"
+        stays = area.noncurrent_days is None or area.noncurrent_days > days
+        if stays and area.prefix.startswith(root):
+            return f"it would take old versions of {area.name!r}, which are to stay for longer"
+    return None if root or whole_bucket else WHOLE_BUCKET
 
 
 def _besides(settings: Settings, prefix: str, inside: Sequence[_Area]) -> Iterator[str]:
@@ -264,8 +300,10 @@ def _prefix_of(rule: Mapping[str, Any]) -> str:
     return str(rule.get("Filter", {}).get("Prefix", ""))
 
 
-def _days_of(rule: Mapping[str, Any]) -> int | None:
-    days: int | None = rule.get("Expiration", {}).get("Days")
+def days_of(rule: Mapping[str, Any]) -> int | None:
+    """Return the days of a rule in the words of S3."""
+    noncurrent = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
+    days: int | None = rule.get("Expiration", {}).get("Days", noncurrent)
     return days
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from django.conf import settings
@@ -56,14 +57,23 @@ def read(token: str) -> Link:
 
 def address(link: Link) -> str:
     """Return the path of a link's address. Raises `NoURL` where `djpyfs.urls` is not included."""
-    if get_urlconf() or getattr(settings, "ROOT_URLCONF", None):
-        try:
-            return reverse("djpyfs:file", args=[sign(link)])
-        except NoReverseMatch:
-            pass
+    if found := _address_of(sign(link)):
+        return found
     raise NoURL(
         link.path,
         "download",
         "its back-end has no address for it: include djpyfs.urls in the project's URLs, "
         "for a signed one",
     )
+
+
+def is_included() -> bool:
+    """Tell whether the project's URLs include `djpyfs.urls`."""
+    return bool(_address_of("token"))
+
+
+def _address_of(token: str) -> str:
+    if get_urlconf() or getattr(settings, "ROOT_URLCONF", None):
+        with suppress(NoReverseMatch):
+            return reverse("djpyfs:file", args=[token])
+    return ""

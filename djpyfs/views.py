@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from functools import wraps
+from http import HTTPStatus
 from mimetypes import guess_type
 from time import time
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -31,7 +32,7 @@ from fs.errors import FileExpected, FSError, ResourceNotFound
 from . import conf
 from .backends import backend_for, reason
 from .conf import SECOND
-from .errors import InvalidName, LinkNotFollowed, RecordStoreError
+from .errors import FileReplaced, InvalidName, LinkNotFollowed, RecordStoreError
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
@@ -105,15 +106,7 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     the button sends the POST that is answered with the file.
     """
     try:
-        link = read(token)
-        methods = [*SAFE_METHODS, "POST"] if link.ticket else SAFE_METHODS
-        if request.method not in methods:
-            return HttpResponseNotAllowed(methods)
-        left = _seconds_left(link)
-        _use_ticket(link, 0)
-        if link.ticket and request.method != "POST" and (link.confirm or _is_ahead(request)):
-            return _question(request, link)
-        response = _answer(request, link)
+        return _served(request, read(token))
     except (BadSignature, FileExpected, InvalidName, LinkNotFollowed, ResourceNotFound):
         if is_wanted(request):
             return page(request, "dead_link", 404)
@@ -122,7 +115,22 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
         foreseen = isinstance(error, RecordStoreError | FSError)
         log.warning("a signed link was not answered: %s", reason(error), exc_info=not foreseen)
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
-    response["Cache-Control"] = "no-store" if link.ticket else f"private, max-age={left}"
+
+
+def _served(request: HttpRequest, link: Link) -> HttpResponseBase:
+    methods = [*SAFE_METHODS, "POST"] if link.ticket else SAFE_METHODS
+    if request.method not in methods:
+        return HttpResponseNotAllowed(methods)
+    left = _seconds_left(link)
+    _use_ticket(link, 0)
+    if link.ticket and request.method != "POST" and (link.confirm or _is_ahead(request)):
+        return _question(request, link)
+    try:
+        response = _answer(request, link, left)
+    except FileReplaced:  # between the look at it and its opening
+        response = _answer(request, link, left)
+    never = link.ticket or response.status_code == HTTPStatus.FOUND
+    response["Cache-Control"] = "no-store" if never else f"private, max-age={left}"
     for name, value in _SAFEGUARDS.items():
         response[name] = value
     if _played(_type_of(link.path)):
@@ -170,19 +178,21 @@ class _Version(NamedTuple):
     """What is known of a file before it is opened, and tells one state of it from the next."""
 
     size: int
-    modified: float | None  # s since the epoch
+    modified: float | None = None  # s since the epoch
+    stored: str | None = None  # the ETag of the store, where it has one
 
     @classmethod
     def of(cls, files: FS, path: str) -> _Version:
-        info = files.getinfo(path, ["details"])
+        info = files.getinfo(path, ["details", "version"])
         if info.is_dir or info.type not in (ResourceType.file, ResourceType.unknown):
             raise FileExpected(path)
-        return cls(info.size, info.get("details", "modified"))
+        modified = info.get("details", "modified")
+        return cls(info.size, modified, info.get("version", "etag"))
 
     @property
     def etag(self) -> str | None:
-        if self.modified is None:
-            return None
+        if self.stored or self.modified is None:
+            return self.stored
         return f'"{round(self.modified * SECOND):x}-{self.size:x}"'
 
     @property
@@ -191,24 +201,28 @@ class _Version(NamedTuple):
 
     def is_in(self, if_range: str) -> bool:
         """Tell whether an ``If-Range`` names this version by a validator that is strong."""
-        if self.modified is None:
-            return False
         if if_range.startswith('"'):
             return if_range == self.etag
+        if self.stored or self.modified is None:
+            return False
         # Within the second that it names, a date cannot tell a file from what it was before.
         return parse_http_date_safe(if_range) == int(self.modified) < int(time()) - 1
 
 
-def _answer(request: HttpRequest, link: Link) -> HttpResponseBase:
+def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
     files = get_filesystem(link.namespace)
     # Before the file is opened: should it be replaced just then, the new bytes go out under the
     # old version, and are fetched once more; the other way about they would never be.
     version = _Version.of(files, link.path)
-    handover = backend_for(conf.current(), link.namespace).handover(*link.entry)
+    backend = backend_for(conf.current(), link.namespace)
+    handover = backend.handover(*link.entry)
     if handover and not (link.ticket and _asks_for_less(request)):
-        return _handed_over(request, files, link, handover)
+        return _handed_over(request, files, link, {**_description(link), **handover})
+    address = backend.redirect(*link.entry, left, _description(link))
+    if address and request.method != "HEAD":
+        return _handed_over(request, files, link, {"Location": address}, HTTPStatus.FOUND)
     if link.ticket:  # there is no second time, so nothing to compare a version with
-        version = version._replace(modified=None)
+        version = _Version(version.size)
     response = _settled(request, version) or _content(request, files, link, version)
     response["Accept-Ranges"] = "none" if link.ticket else "bytes"
     if version.etag and version.last_modified is not None:
@@ -232,25 +246,25 @@ def _settled(request: HttpRequest, version: _Version) -> HttpResponseBase | None
 
 
 def _handed_over(
-    request: HttpRequest, files: FS, link: Link, headers: dict[str, str]
+    request: HttpRequest,
+    files: FS,
+    link: Link,
+    headers: dict[str, str],
+    status: int = HTTPStatus.OK,
 ) -> HttpResponse:
-    """Leave the bytes, and with them ranges and conditions, to the web server in front."""
+    """Leave the bytes, and with them ranges and conditions, to another server."""
     if request.method != "HEAD":
-        files.openbin(link.path).close()  # for it is being read, which may renew its life
+        # For it is being read, which may renew its life.
+        files.openbin(link.path, part=range(1)).close()
         _use_ticket(link, 1)
-    return HttpResponse(headers={**_description(link), **headers})
+    return HttpResponse(status=status, headers=headers)
 
 
 def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> HttpResponseBase:
-    headers = _description(link)
+    headers, size = _description(link), version.size
     if request.method == "HEAD":
-        return HttpResponse(headers={**headers, "Content-Length": str(version.size)})
-    with ExitStack() as on_error:
-        file = on_error.enter_context(files.openbin(link.path))
-        size = file.seek(0, io.SEEK_END)
-        _use_ticket(link, 1)
-        on_error.pop_all()
-    wanted = None if link.ticket else _wanted(request, size, version)
+        return HttpResponse(headers={**headers, "Content-Length": str(size)})
+    wanted = None if link.ticket else _wanted(request, version)
     if wanted is None:
         part, status = range(size), 200
     elif wanted:
@@ -258,9 +272,14 @@ def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> 
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
         headers["Content-Encoding"] = "identity"  # keeps middleware from compressing a part
     else:
-        file.close()
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     headers["Content-Length"] = str(len(part))
+    with ExitStack() as on_error:
+        file = on_error.enter_context(files.openbin(link.path, part=part, etag=version.stored))
+        if file.seek(0, io.SEEK_END) != size:
+            raise FileReplaced(link.path)
+        _use_ticket(link, 1)
+        on_error.pop_all()
     return _Stream(_Part(file, part), status=status, headers=headers)
 
 
@@ -286,7 +305,7 @@ def _type_of(path: str) -> str:
     return type_
 
 
-def _wanted(request: HttpRequest, size: int, version: _Version) -> range | None:
+def _wanted(request: HttpRequest, version: _Version) -> range | None:
     """Return the one range of bytes that is asked for, empty where there is no such.
 
     None stands for the whole file: it answers a request for several ranges too, one that cannot
@@ -296,7 +315,7 @@ def _wanted(request: HttpRequest, size: int, version: _Version) -> range | None:
     if_range = request.headers.get("If-Range")
     if not asked or (if_range is not None and not version.is_in(if_range)):
         return None
-    first, last, suffix = asked.groups()
+    (first, last, suffix), size = asked.groups(), version.size
     if suffix:
         return range(max(0, size - int(suffix)), size)
     if last and int(last) < int(first):

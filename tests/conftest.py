@@ -20,6 +20,7 @@ from djpyfs.expirations import Counts, Expirations, total
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.places import records_known, records_of
 from tests.servers import (
+    BigObject,
     Moto,
     RedisCluster,
     RedisServer,
@@ -90,25 +91,44 @@ def sentinels() -> Iterator[SentinelSet]:
         yield sentinels
 
 
+def create_bucket(endpoint: str) -> None:
+    region, key, secret = KEYS["region"], KEYS["aws_access_key_id"], KEYS["aws_secret_access_key"]
+    session = boto3.Session(key, secret, region_name=region)
+    session.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     with running_moto() as endpoint:
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=KEYS["region"],
-            aws_access_key_id=KEYS["aws_access_key_id"],
-            aws_secret_access_key=KEYS["aws_secret_access_key"],
-        )
-        client.create_bucket(Bucket=BUCKET)
+        create_bucket(endpoint)
         yield endpoint
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[Moto]:
     server = Moto()
+    create_bucket(server.url)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def on_s3(djfs: Callable[..., None], moto: Moto) -> Callable[..., ExpiringFS]:
+    """Make a filesystem on an S3 endpoint that counts the requests, or on another one."""
+
+    def make(**options: Any) -> ExpiringFS:
+        own = {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": moto.url}
+        djfs(**{"type": "s3fs", **own, **KEYS, **options})
+        return get_filesystem("plots")
+
+    return make
+
+
+@pytest.fixture
+def big() -> Iterator[BigObject]:
+    store = BigObject(1 << 30)
+    yield store
+    store.stop()
 
 
 @pytest.fixture(params=["memory", "redis"])

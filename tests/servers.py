@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, TypeVar
@@ -428,6 +430,8 @@ class Moto:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        #: How many bytes the answers to GET were going to have.
+        self.promised = 0
         self._application = DomainDispatcherApplication(create_backend_app)
         self._server = serving.make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=_SilentHandler
@@ -441,7 +445,13 @@ class Moto:
         lists = {"list-type", "delimiter"} & query.keys()
         kind = "LIST" if lists else environ["REQUEST_METHOD"]
         self.requests.append(kind)
-        return self._application(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            if kind == "GET":
+                self.promised += int(dict(headers).get("Content-Length", 0))
+            return start_response(status, headers, *more)
+
+        return self._application(environ, start)
 
     def requests_of(self, action: Callable[[], object]) -> list[str]:
         self.requests.clear()
@@ -457,6 +467,73 @@ class Moto:
 class _SilentHandler(serving.WSGIRequestHandler):
     def log(self, *_: Any) -> None:
         pass
+
+
+class BigObject:
+    """A store with one object, which is made up as it is sent, and counts what it sends."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.etag = '"first"'
+        self.requests: list[str] = []
+        self.sent = 0
+        #: After how many bytes of an answer it hangs up.
+        self.patience: int | None = None
+        #: Whether it knows what a range is.
+        self.ranges = True
+        self._server = _PatientServer((HOST, 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"http://{HOST}:{self._server.server_port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(handler) -> None:  # noqa: N805
+                asked = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
+                self.requests.append(handler.headers.get("Range", "all"))
+                asked = asked if self.ranges else None
+                first, last = map(int, asked.groups()) if asked else (0, self.size - 1)
+                last = min(last, self.size - 1)
+                handler.send_response(206 if asked else 200)
+                handler.send_header("Content-Length", str(last + 1 - first))
+                handler.send_header("ETag", self.etag)
+                handler.send_header("Last-Modified", "Sun, 09 Sep 2001 01:46:40 GMT")
+                if asked:
+                    handler.send_header("Content-Range", f"bytes {first}-{last}/{self.size}")
+                handler.end_headers()
+                if handler.command == "GET":
+                    with contextlib.suppress(ConnectionError):
+                        handler.send(last + 1 - first)
+
+            def send(handler, length: int) -> None:  # noqa: N805
+                if self.patience is not None and self.patience < length:
+                    length, handler.close_connection = self.patience, True
+                for start in range(0, length, len(CHUNK)):
+                    self.sent += handler.wfile.write(CHUNK[: length - start])
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(handler, format: str, *args: Any) -> None:  # noqa: N805
+                pass
+
+        return Handler
+
+
+class _PatientServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of clients that hang up."""
+
+
+CHUNK = memoryview(bytes(1 << 16))
 
 
 NGINX = """

@@ -13,6 +13,7 @@ import pytest
 
 from djpyfs import conf
 from djpyfs.backends import backend_for
+from djpyfs.errors import ConfigurationError
 from djpyfs.lifecycle import plan
 from tests.conftest import KEYS
 from tests.servers import Moto
@@ -319,3 +320,60 @@ def test_what_is_printed_is_what_s3_takes(namespaces: Callable[..., None], bucke
     [found] = read("lifecycle")
     assert found["rules"] == bucket.rules()
     assert backend_for(conf.current(), "a").bucket()
+
+
+def old_versions(bucket: Bucket) -> dict[str, int]:
+    return {
+        rule["Filter"]["Prefix"]: rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+        for rule in bucket.rules()
+        if "NoncurrentVersionExpiration" in rule
+    }
+
+
+def test_old_versions_below_the_prefix_go_after_so_many_days(
+    namespaces: Callable[..., None], bucket: Bucket
+) -> None:
+    namespaces({"a": {"max_ttl": 60}}, noncurrent_days=7, max_ttl=DAY)
+    assert refused("lifecycle").returncode == 1
+    assert "7 days for old versions" in djpyfs("lifecycle", "--apply")
+    assert old_versions(bucket) == {"media/": 7}
+    assert {rule["Expiration"].get("Days") for rule in bucket.rules()} == {2, None}
+    assert "add" not in djpyfs("lifecycle")
+    namespaces({}, noncurrent_days=1)
+    djpyfs("lifecycle", "--apply")
+    assert old_versions(bucket) == {"media/": 1}
+    namespaces({})
+    assert "1 days for old versions" in djpyfs("lifecycle", "--apply")
+    assert bucket.rules() == []
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({"a": {"prefix": "media/more", "noncurrent_days": 3}}, {"media/": 7, "media/more/": 3}),
+        ({"a": {"prefix": "media/more", "noncurrent_days": 9}}, {"media/more/": 9}),
+        ({"a": {"prefix": "media/more", "noncurrent_days": None}}, {}),
+        ({"a": {"prefix": "other", "noncurrent_days": None}}, {"media/": 7}),
+        ({"a": {"hold": True}}, {}),
+        ({"a": {"prefix": "", "noncurrent_days": None, "hold": True}}, {"media/": 7}),
+        ({"media/a": {"prefix": "", "noncurrent_days": None, "hold": True}}, {}),
+        ({"a": {"prefix": ""}}, {"media/": 7}),
+    ],
+    ids=str,
+)
+def test_old_versions_that_are_to_stay_are_under_no_rule(
+    namespaces: Callable[..., None],
+    bucket: Bucket,
+    own: dict[str, dict[str, Any]],
+    expected: dict[str, int],
+) -> None:
+    namespaces(own, noncurrent_days=7)
+    djpyfs("lifecycle", "--apply")
+    assert old_versions(bucket) == expected
+
+
+@pytest.mark.parametrize("days", [0, -1, 1.5, "7", True], ids=repr)
+def test_days_that_cannot_be_counted_are_refused(djfs: Callable[..., None], days: Any) -> None:
+    djfs(type="s3fs", bucket="b", noncurrent_days=days)
+    with pytest.raises(ConfigurationError, match="noncurrent_days"):
+        plan()

@@ -609,6 +609,7 @@ PAGE = "<html><head><title>We are back soon</title></head></html>"
         ("ab", PAGE),
         ("ab", "<!DOCTYPE html>" + PAGE.replace("</head>", "<br>")),
         ("ab", "<DeleteResult><Error><Key>n/a</Key>"),
+        ("a", ""),
         ("a", PAGE),
         ("a", "no mark-up"),
     ],

@@ -37,6 +37,8 @@ class Bucket(Protocol):
 
     #: The same for all back-ends that share its rules.
     address: str
+    #: Days for which it keeps what was deleted or replaced, where it does; None: for ever.
+    noncurrent_days: int | None
 
     def lifecycle(self) -> Mapping[str, Any]:
         """Return its ``Rules``, as S3 has them, and what else is set with them.
@@ -131,6 +133,16 @@ class Backend(ABC):
         """Return the headers that make the web server in front send a file; {}: it cannot."""
         return {}
 
+    def redirect(
+        self, namespace: str, path: str, lifetime: int, headers: Mapping[str, str]
+    ) -> str | None:
+        """Return an address to which a signed link leads on; None: its file goes through the site.
+
+        It is for one download, works for ``lifetime`` seconds at the most, and answers with
+        these ``headers``, the type and the disposition of the file.
+        """
+        return None
+
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces while ``lease`` lasts.
 
@@ -224,6 +236,10 @@ class Backend(ABC):
 
     def checks(self) -> list[CheckMessage]:
         """Return what Django's system checks shall tell; nothing is written or asked over a net."""
+        return []
+
+    def deploy_checks(self) -> list[CheckMessage]:
+        """Return what ``check --deploy`` tells; it may ask over a net, and try to write."""
         return []
 
     def close(self) -> None:

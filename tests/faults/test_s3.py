@@ -33,11 +33,16 @@ KEY = re.compile(rb"<Object><Key>([^<]*)</Key></Object>")
 BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
+STATUS = {"InternalError": 500, "ServiceUnavailable": 503, "SlowDown": 503, "RequestTimeout": 400}
+
+
 class Trouble(NamedTuple):
     """What goes wrong with the requests that delete, by their number."""
 
     busy: Callable[[int], bool] = lambda number: False
     silent: Callable[[int], bool] = lambda number: False
+    #: What answers in place of the store, or nothing.
+    page: Callable[[int], bytes | None] = lambda number: None
     #: Why a key is refused, or nothing.
     refuses: Callable[[int, bytes], str] = lambda number, key: ""
 
@@ -57,9 +62,12 @@ class TroubledMoto(Moto):
         if not (single or batch):
             return super()._answer(environ, start_response)
         number, self.deletions = self.deletions, self.deletions + 1
-        if single and self.trouble.refuses(number, environ["PATH_INFO"].encode()):
-            start_response("403 Forbidden", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"]
+        if (page := self.trouble.page(number)) is not None:
+            start_response("200 OK", [("Content-Type", "text/html")])
+            return [page]
+        if single and (code := self.trouble.refuses(number, environ["PATH_INFO"].encode())):
+            start_response(f"{STATUS.get(code, 403)} No", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>%b</Code><Message>no</Message></Error>" % code.encode()]
         if self.trouble.silent(number):
             time.sleep(self.silence)
         elif not self.trouble.busy(number):
@@ -236,6 +244,61 @@ def test_an_s3_in_trouble_is_swept_all_the_same(
         f"{trouble}: {sweeps} sweeps, {len(refused)} set aside, "
         f"{troubled.deletions / BATCHES:.1f} requests per batch"
     )
+
+
+@pytest.fixture
+def ten_files(
+    djfs: Callable[..., None], redis_server: RedisServer, troubled: TroubledMoto, bucket: Any
+) -> Callable[[], None]:
+    """Ten files that are due; return what lets them be tried again."""
+    prefix = f"test-{uuid.uuid4().hex}"
+    djfs(
+        type="s3fs",
+        bucket=bucket.name,
+        endpoint_url=troubled.url,
+        **KEYS,
+        redis_url=redis_server.url,
+        key_prefix=prefix,
+        max_attempts=2,
+    )
+    for number in range(10):
+        put(bucket.name, f"plots/{number}")
+    get_filesystem("plots").expire_many(map(str, range(10)))
+    client = redis_server.client()
+    return lambda: let_pauses_pass(client, prefix)
+
+
+@pytest.mark.parametrize("code", STATUS)
+@pytest.mark.parametrize("keys", [b"7", b"0123456789"], ids=["one key", "all keys"])
+def test_a_key_for_which_the_store_is_busy_is_put_off_for_as_long_as_it_takes(
+    ten_files: Callable[[], None], troubled: TroubledMoto, bucket: Any, code: str, keys: bytes
+) -> None:
+    troubled.trouble = Trouble(refuses=lambda number, key: code if key[-1] in keys else "")
+    reports = []
+    for _ in range(4):  # twice as often as an attempt may fail
+        reports.append(expire_objects())
+        ten_files()
+    assert sum(report.deleted for report in reports) == 10 - len(keys)
+    assert [report.postponed for report in reports] == [len(keys)] * 4
+    assert [report.failed for report in reports] == [0] * 4
+    assert status().tracked == len(keys)
+    troubled.trouble = Trouble()
+    assert expire_objects().deleted == len(keys)
+    assert not list(bucket.objects.all())
+
+
+@pytest.mark.parametrize("page", [b"", b"<html><body>Please log in</body></html>"])
+def test_a_page_of_somebody_else_deletes_nothing_however_often_it_comes(
+    ten_files: Callable[[], None], troubled: TroubledMoto, bucket: Any, page: bytes
+) -> None:
+    troubled.trouble = Trouble(page=lambda number: page)
+    for _ in range(4):
+        report = expire_objects()
+        assert (report.deleted, report.set_aside) == (0, 0)
+        ten_files()
+    troubled.trouble = Trouble()
+    assert expire_objects().deleted == 10
+    assert not list(bucket.objects.all())
 
 
 def put(bucket: str, key: str) -> None:

@@ -5,60 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from botocore.exceptions import ClientError
+from django.core.checks import CheckMessage
 
 from ...errors import BackendUnavailable, InvalidLifetime
 from ...names import RESERVED, Entry
 from .. import Backend, Lease, Outcome, place_id, reason
-from .client import HASTY, ONCE, PATIENT, SharedClient, code_of, translated
+from .bucket import S3Bucket
+from .client import HASTY, ONCE, PATIENT, SharedClient, code_of
 from .deletion import KEYS_PER_REQUEST, Deletion
 from .filesystem import S3FileSystem
 from .options import (
     bucket_name,
     check_address,
     check_credentials,
+    flag,
+    noncurrent_days,
     prefix,
     store_at,
-    strict,
     upload_args,
 )
 
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
 # of clouds give up after 60 s, and the store has dropped it by then.
 LATE = 30
+SHORT_URL_LIFE = 60  # seconds, in which to begin a download
 LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
-
-
-class S3Bucket:
-    """The bucket as a whole, and its lifecycle configuration."""
-
-    def __init__(self, name: str, endpoint_url: str | None, client: SharedClient) -> None:
-        self.address = f"{(endpoint_url or 's3:').rstrip('/')}/{name}"
-        self._name = name
-        self._client = client
-
-    def lifecycle(self) -> dict[str, Any]:
-        """Return its rules: 1 GET."""
-        with translated(self._name):
-            try:
-                answer = self._client().get_bucket_lifecycle_configuration(Bucket=self._name)
-            except ClientError as error:
-                if code_of(error) == "NoSuchLifecycleConfiguration":
-                    return {"Rules": []}
-                raise
-        return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
-
-    def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
-        """Replace its rules: 1 PUT, or 1 DELETE where none is left."""
-        others: dict[str, Any] = dict(configuration)
-        rules = others.pop("Rules")
-        with translated(self._name):
-            if rules:
-                self._client().put_bucket_lifecycle_configuration(
-                    Bucket=self._name, LifecycleConfiguration={"Rules": rules}, **others
-                )
-            else:
-                self._client().delete_bucket_lifecycle(Bucket=self._name)
 
 
 class S3Backend(Backend):
@@ -69,8 +40,8 @@ class S3Backend(Backend):
     """
 
     options: ClassVar[frozenset[str]] = frozenset(
-        """bucket prefix region endpoint_url addressing_style upload_args strict
-        aws_access_key_id aws_secret_access_key aws_session_token""".split()
+        """bucket prefix region endpoint_url addressing_style upload_args strict redirect
+        noncurrent_days aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     late: ClassVar[float] = LATE
@@ -82,7 +53,9 @@ class S3Backend(Backend):
         self._endpoint_url = options.get("endpoint_url")
         self.prefix = prefix(options)
         self._upload_args = upload_args(options)
-        self._strict = strict(options)
+        self._strict = flag(options, "strict")
+        self._redirect = flag(options, "redirect")
+        self._noncurrent_days = noncurrent_days(options)
         check_credentials(options)
         check_address(options)
         self._for_files = SharedClient(options, PATIENT)
@@ -109,6 +82,15 @@ class S3Backend(Backend):
             )
         return self.make_filesystem(namespace).geturl(path, "download", lifetime, download_as)
 
+    def redirect(
+        self, namespace: str, path: str, lifetime: int, headers: Mapping[str, str]
+    ) -> str | None:
+        """Return a presigned address for a minute, where the option ``redirect`` is on."""
+        if not self._redirect:
+            return None
+        files, life = self.make_filesystem(namespace), min(max(lifetime, 1), SHORT_URL_LIFE)
+        return files.presigned(path, life, headers)
+
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.
 
@@ -130,7 +112,7 @@ class S3Backend(Backend):
 
     def bucket(self) -> S3Bucket:
         """Return the bucket, which may hold more than the files of this back-end."""
-        return S3Bucket(self._bucket, self._endpoint_url, self._for_files)
+        return S3Bucket(self._bucket, self._endpoint_url, self._for_files, self._noncurrent_days)
 
     def place(self, make: bool = False) -> str:
         """Return the identity of the store, the bucket and the prefix, without a request."""
@@ -144,6 +126,10 @@ class S3Backend(Backend):
     def roots(self) -> Sequence[str]:
         """Return the address of the bucket, with the prefix."""
         return [f"{self.bucket().address}/{self.prefix}"]
+
+    def deploy_checks(self) -> list[CheckMessage]:
+        """Tell of a bucket that is not there, of missing rights, and of old versions that stay."""
+        return list(self.bucket().checks(self.make_filesystem(RESERVED)))
 
     def close(self) -> None:
         """Close the connections."""

@@ -49,8 +49,10 @@ HASTY: Mapping[str, Any] = {
 }
 # How proxies say that the store has not answered them.
 UNANSWERED = frozenset((502, 504))
-# What the answer to a deletion is about, by its first tag. botocore takes any page for success.
-DELETED = {"DeleteObject": "", "DeleteObjects": "DeleteResult"}
+# What the answer to a deletion begins with, where there is anything in it; for one object, success
+# has no content, and says so. botocore takes any page for success.
+ANSWERS = {"DeleteObject": ("Error",), "DeleteObjects": ("Error", "DeleteResult")}
+NO_CONTENT = 204
 
 
 class StrangeAnswer(HTTPClientError):
@@ -126,7 +128,7 @@ class SharedClient:
         )
         client = session.client("s3", endpoint_url=endpoint_url, config=config)
         client.meta.events.register_first("before-endpoint-resolution.s3", _stay_in_region)
-        for operation in DELETED:
+        for operation in ANSWERS:
             # With the star it comes before botocore's own look, which takes odd pages for a 500.
             client.meta.events.register_first(f"before-parse.*.{operation}", _check_answer)
         return client
@@ -157,8 +159,10 @@ def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
 
 
 def _check_answer(operation_model: OperationModel, response_dict: dict[str, Any], **_: Any) -> None:
-    about, status = (DELETED[operation_model.name], "Error"), response_dict["status_code"]
-    if status < 300 and _first_tag(response_dict["body"]) not in about:
+    operation, status = operation_model.name, response_dict["status_code"]
+    if operation == "DeleteObject" and status == NO_CONTENT:
+        return
+    if status < 300 and _first_tag(response_dict["body"]) not in ANSWERS[operation]:
         raise StrangeAnswer(status=status)
 
 

@@ -24,9 +24,10 @@ BATCH_REFUSED = frozenset(
 )
 # How they ask for fewer requests; to find a culprit would take more of them.
 THROTTLED = frozenset(
-    "429 RequestLimitExceeded SlowDown Throttling ThrottlingException TooManyRequests".split()
+    """429 RequestLimitExceeded SlowDown SlowDownRead SlowDownWrite Throttling ThrottlingException
+    TooManyRequests""".split()
 )
-# How they say of a single key of a batch that it is not the key's fault.
+# How they say of a single key that it is not the key's fault.
 BUSY = THROTTLED | frozenset(
     "500 503 InternalError OperationAborted RequestTimeout ServiceUnavailable".split()
 )
@@ -81,7 +82,8 @@ class Deletion:
             self._away = reason(error)
             self.outcome.away += _each(entries, self._away)
         elif alone:
-            self.outcome.failed += _each(entries, reason(error))
+            stays = self.outcome.away if code_of(error) in BUSY else self.outcome.failed
+            stays += _each(entries, reason(error))
         else:
             self._delete_in(2, entries)
 

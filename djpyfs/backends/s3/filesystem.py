@@ -1,4 +1,4 @@
-"""A PyFilesystem over the objects of a bucket, and its open file."""
+"""A PyFilesystem over the objects of a bucket."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import mimetypes
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
-from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from boto3.s3.transfer import S3Transfer, TransferConfig
 from botocore import xform_name
@@ -23,9 +23,10 @@ from fs.subfs import SubFS
 from fs_s3fs import S3FS
 from s3transfer.manager import TransferManager
 
-from ..spool import WholeOrNot
+from ..spool import SpooledFile, spool
 from .client import CreatingClient, SharedClient, escaped, message, status_of, translated
 from .deletion import batch_refused, delete_batch, told
+from .reading import BLOCK, ObjectReader
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 # How S3 answers a write that wants no object to be there, where there is one, or where another
 # write or a deletion is under way; and how a store answers that has no such writes.
 TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
-PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is kept in memory and is one PUT
+PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is one PUT
 
 
 class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
@@ -134,39 +135,58 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         """Return an address that is good for ``lifetime`` seconds. Raises `fs.errors.NoURL`."""
         if self.validatepath(path) == "/" or purpose != "download":
             raise errors.NoURL(path, purpose)
-        params = {"Bucket": self._bucket_name, "Key": self._path_to_key(path)}
+        headers = {}
         if download_as is not None:
             disposition = content_disposition_header(as_attachment=True, filename=download_as)
-            params["ResponseContentDisposition"] = str(disposition)
+            headers["Content-Disposition"] = str(disposition)
+        return self.presigned(path, lifetime, headers)
+
+    def presigned(self, path: str, lifetime: int, headers: Mapping[str, str]) -> str:
+        """Return an address that answers with ``headers``. Raises `fs.errors.NoURL`."""
+        params = {"Bucket": self._bucket_name, "Key": self._path_to_key(path)}
+        params |= {f"Response{name.replace('-', '')}": told for name, told in headers.items()}
         try:
             return self.client.generate_presigned_url("get_object", params, lifetime)
         except BotoCoreError as error:
-            raise errors.NoURL(path, purpose, message(error)) from error
+            raise errors.NoURL(path, "download", message(error)) from error
 
     # Reading and writing
 
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        """Open a file: 1 GET where old bytes matter, 1 PUT at close where it was written to."""
+    def openbin(
+        self,
+        path: str,
+        mode: str = "r",
+        buffering: int = -1,
+        *,
+        part: range | None = None,
+        etag: str | None = None,
+        **options: Any,
+    ) -> BinaryIO:
+        """Open a file; what is written is stored when it is closed, with 1 PUT up to 8 MiB.
+
+        To read, 1 GET fetches the beginning, or the ``part`` that is going to be read; where
+        reading goes on, another one fetches the rest while it is read. It is one state of the
+        file, that of the ``etag`` if there is one: where another has taken its place, opening and
+        reading raise `FileReplaced`.
+        """
         how = Mode(mode)
         how.validate_bin()
         self._check_file_path(path)
+        if not how.writing:
+            with self._wanted(path):
+                reader = ObjectReader(path, partial(self._get, path), part, etag)
+            return io.BufferedReader(reader, BLOCK)
         if how.create:
             self._check_target(path)
         if how.exclusive and self.isfile(path):
             raise errors.FileExists(path)
-        spool = _spool()
-        try:
-            if how.appending or (how.reading and not how.truncate):
-                self._fetch(path, spool, may_be_missing=how.create)
-        except Exception:
-            spool.close()
-            raise
-        return S3File(self, path, how, spool)  # type: ignore[return-value]
+        store = partial(self.store_new if how.exclusive else self.store, path)
+        return cast(BinaryIO, SpooledFile(how, partial(self._fetch, path, how.create), store))
 
     def readbytes(self, path: str) -> bytes:
         """Read a whole file: 1 GET."""
         self._check_file_path(path)
-        with self._wanted(path), closing(self._get(path)) as body:
+        with self._wanted(path), closing(self._get(path)["Body"]) as body:
             return body.read()  # type: ignore[no-any-return]
 
     def download(
@@ -174,7 +194,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     ) -> None:
         """Copy a file into ``file``, in chunks of bytes: 1 GET."""
         self._check_file_path(path)
-        with self._wanted(path), closing(self._get(path)) as body:
+        with self._wanted(path), closing(self._get(path)["Body"]) as body:
             tools.copy_file_data(body, file, chunk_size)
 
     def writebytes(self, path: str, contents: bytes) -> None:
@@ -194,9 +214,9 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         """
         self._check_file_path(path)
         self._check_target(path)
-        with _spool() as spool:
-            tools.copy_file_data(file, spool, chunk_size)
-            self.store(path, spool)
+        with spool() as copy:
+            tools.copy_file_data(file, copy, chunk_size)
+            self.store(path, copy)
 
     def store(self, path: str, file: Any) -> None:
         """Write all of a seekable ``file``, without a look at what is there."""
@@ -331,14 +351,13 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         with translated(path):
             return self.client.head_object(Bucket=self._bucket_name, Key=self._path_to_key(path))
 
-    def _get(self, path: str) -> Any:
+    def _get(self, path: str, **how: Any) -> Any:
         key = self._path_to_key(path)
-        return self.client.get_object(Bucket=self._bucket_name, Key=key)["Body"]
+        return self.client.get_object(Bucket=self._bucket_name, Key=key, **how)
 
-    def _fetch(self, path: str, spool: Any, may_be_missing: bool) -> None:
+    def _fetch(self, path: str, may_be_missing: bool, copy: BinaryIO) -> None:
         try:
-            with self._wanted(path), closing(self._get(path)) as body:
-                tools.copy_file_data(body, spool)
+            self.download(path, copy)
         except errors.ResourceNotFound:
             if not may_be_missing:
                 raise
@@ -403,6 +422,8 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             raw["s3"] = {
                 xform_name(k): _plain(v) for k, v in answer.items() if k != "ResponseMetadata"
             }
+        if "version" in namespaces:
+            raw["version"] = {"etag": answer.get("ETag")}
         if "urls" in namespaces:
             raw["urls"] = {"download": self.geturl(path)}
         return raw
@@ -434,103 +455,6 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         if refused:
             key, problem = next(iter(refused.items()))
             raise errors.OperationFailed(path, msg=escaped(f"{key!r} stays: {told(problem)}"))
-
-
-class S3File(WholeOrNot, io.BufferedIOBase):
-    """An open file: its bytes are here until it is closed, and in the store from then on.
-
-    Closing uploads what was written, also after an error in the body of a ``with`` statement;
-    after `discard`, or where a write has failed, it does not.
-    """
-
-    def __init__(self, filesystem: S3FileSystem, path: str, mode: Mode, spool: Any) -> None:
-        self._filesystem = filesystem
-        self._path = path
-        self._how = mode
-        self._spool = spool
-        self.mode: str = mode.to_platform_bin()
-        if not mode.appending:
-            spool.seek(0)
-
-    def __repr__(self) -> str:
-        return f"<S3File {self._path!r} {self.mode!r}>"
-
-    def close(self) -> None:
-        """Upload the file if it was open for writing. A second call does nothing.
-
-        Raises `fs.errors.FileExists` for mode ``x`` where somebody was faster.
-        """
-        if self.closed:
-            return
-        try:
-            if self._how.writing and not self.discarded:
-                files = self._filesystem
-                store = files.store_new if self._how.exclusive else files.store
-                store(self._path, self._spool)
-        finally:
-            self._spool.close()
-            super().close()
-
-    def readable(self) -> bool:
-        return bool(self._how.reading)
-
-    def writable(self) -> bool:
-        return bool(self._how.writing)
-
-    def seekable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return int(self._spool.fileno())
-
-    def read(self, size: int | None = -1) -> bytes:
-        return bytes(self._readable().read(-1 if size is None else size))
-
-    read1 = read
-
-    def readline(self, size: int | None = -1) -> bytes:
-        return bytes(self._readable().readline(-1 if size is None else size))
-
-    def write(self, data: Any) -> int:
-        spool = self._writable()
-        if self._how.appending:
-            spool.seek(0, io.SEEK_END)
-        with self._broken_by_error():
-            return int(spool.write(data))
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._spool.seek(offset, whence)
-        return self.tell()
-
-    def tell(self) -> int:
-        return int(self._spool.tell())
-
-    def truncate(self, size: int | None = None) -> int:
-        spool, position = self._writable(), self.tell()
-        size = position if size is None else size
-        with self._broken_by_error():
-            end = spool.seek(0, io.SEEK_END)
-            if size > end:
-                spool.seek(size - 1)
-                spool.write(b"\0")
-            else:
-                spool.truncate(size)
-            spool.seek(position)
-        return size
-
-    def _readable(self) -> Any:
-        if not self._how.reading:
-            raise io.UnsupportedOperation("not open for reading")
-        return self._spool
-
-    def _writable(self) -> Any:
-        if not self._how.writing:
-            raise io.UnsupportedOperation("not open for writing")
-        return self._spool
-
-
-def _spool() -> SpooledTemporaryFile[bytes]:
-    return SpooledTemporaryFile(max_size=PART_SIZE)
 
 
 def _plain(value: Any) -> Any:

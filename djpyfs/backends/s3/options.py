@@ -44,11 +44,20 @@ def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return args
 
 
-def strict(options: Mapping[str, Any]) -> bool:
-    strict = options.get("strict", False)
-    if not isinstance(strict, bool):
-        raise ConfigurationError(f"DJFS['strict'] is {strict!r}: use True or False")
-    return strict
+def flag(options: Mapping[str, Any], name: str) -> bool:
+    value = options.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"DJFS[{name!r}] is {value!r}: use True or False")
+    return value
+
+
+def noncurrent_days(options: Mapping[str, Any]) -> int | None:
+    days = options.get("noncurrent_days")
+    if days is not None and (isinstance(days, bool) or not isinstance(days, int) or days < 1):
+        raise ConfigurationError(
+            f"DJFS['noncurrent_days'] is {days!r}: use a whole number of days from 1 on, or None"
+        )
+    return days
 
 
 def check_credentials(options: Mapping[str, Any]) -> None:

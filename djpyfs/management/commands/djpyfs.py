@@ -358,7 +358,7 @@ def _bucket_lines(found: Comparison) -> Iterator[str]:
     yield from table(map(_change_cells, found.changes))
     if found.problem:
         yield from table(
-            ("wanted", rule["Filter"]["Prefix"], f"{rule['Expiration']['Days']} days")
+            ("wanted", rule["Filter"]["Prefix"], f"{lifecycle.days_of(rule)} days")
             for rule in found.rules
         )
     yield from table(("left out", each.prefix, each.reason) for each in found.left_out)
@@ -368,6 +368,8 @@ def _change_cells(change: Change) -> Sequence[str]:
     days = f"{change.days or change.days_before} days"
     if change.action is lifecycle.Action.CHANGE:
         days += f", was {change.days_before}"
+    if change.noncurrent:
+        days += " for old versions"
     besides = f"; also takes {', '.join(change.besides)}" if change.besides else ""
     whose = f"for {', '.join(change.namespaces)}{besides}" if change.namespaces else ""
     return change.action, change.prefix, days, whose

@@ -1,0 +1,102 @@
+"""A bucket as a whole: what it deletes by itself, what it keeps, and whether it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+from django.core.checks import CheckMessage, Error, Warning
+from fs import errors
+
+from .client import SharedClient, code_of, translated
+from .filesystem import S3FileSystem
+
+PROBE = "probe"
+
+
+class S3Bucket:
+    """The bucket that files are in, which may hold more than those."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoint_url: str | None,
+        client: SharedClient,
+        noncurrent_days: int | None,
+    ) -> None:
+        self.address = f"{(endpoint_url or 's3:').rstrip('/')}/{name}"
+        self.noncurrent_days = noncurrent_days
+        self._name = name
+        self._client = client
+
+    def lifecycle(self) -> dict[str, Any]:
+        """Return its rules: 1 GET."""
+        with translated(self._name):
+            try:
+                answer = self._client().get_bucket_lifecycle_configuration(Bucket=self._name)
+            except ClientError as error:
+                if code_of(error) == "NoSuchLifecycleConfiguration":
+                    return {"Rules": []}
+                raise
+        return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+
+    def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
+        """Replace its rules: 1 PUT, or 1 DELETE where none is left."""
+        others: dict[str, Any] = dict(configuration)
+        rules = others.pop("Rules")
+        with translated(self._name):
+            if rules:
+                self._client().put_bucket_lifecycle_configuration(
+                    Bucket=self._name, LifecycleConfiguration={"Rules": rules}, **others
+                )
+            else:
+                self._client().delete_bucket_lifecycle(Bucket=self._name)
+
+    def keeps_versions(self) -> bool:
+        """Tell whether what is deleted stays as an old version: 1 GET."""
+        with translated(self._name):
+            answer = self._client().get_bucket_versioning(Bucket=self._name)
+        return answer.get("Status") == "Enabled"
+
+    def checks(self, files: S3FileSystem) -> Iterator[CheckMessage]:
+        """Tell what is wrong with it, by trying to write one of ``files``."""
+        trials: Mapping[str, Callable[[], object]] = {
+            "s3:ListBucket": lambda: files.isdir(PROBE),
+            "s3:PutObject": lambda: files.writebytes(PROBE, b""),
+            "s3:GetObject": lambda: files.readbytes(PROBE),
+            "s3:DeleteObject": lambda: files.remove(PROBE),
+        }
+        for right, trial in trials.items():
+            try:
+                trial()
+            except errors.ResourceNotFound:
+                pass  # it could not be written; who may not read is told something else
+            except errors.PermissionDenied as error:
+                hint = "Correct the credentials, or give them the rights that the README lists."
+                yield self._unusable(f"refuses {right}: {error}", hint)
+            except errors.FSError as error:
+                hint = "Make it, or correct DJFS['bucket'], 'region' and 'endpoint_url'."
+                yield self._unusable(f"cannot be used: {error}", hint)
+                return
+        yield from self._versions()
+
+    def _unusable(self, why: str, hint: str) -> CheckMessage:
+        told = f"the bucket {self._name!r} {why}"
+        return Error(told, hint=hint, obj="settings.DJFS", id="djpyfs.E008")
+
+    def _versions(self) -> Iterator[CheckMessage]:
+        try:
+            why = "keeps all that is deleted, as old versions" if self.keeps_versions() else ""
+        except errors.PermissionDenied:
+            why = "does not tell whether it keeps old versions"
+        except errors.FSError:  # the store has none
+            return
+        if why and self.noncurrent_days is None:
+            yield Warning(
+                f"the bucket {self._name!r} {why}",
+                hint="Set DJFS['noncurrent_days'] and call 'manage.py djpyfs lifecycle --apply', "
+                "or give the credentials the right s3:GetBucketVersioning.",
+                obj="settings.DJFS",
+                id="djpyfs.W009",
+            )

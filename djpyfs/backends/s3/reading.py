@@ -1,0 +1,131 @@
+"""An object that is read while it is fetched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from fs.errors import OperationFailed
+
+from ...errors import FileReplaced
+from .client import status_of, translated
+
+# Bytes that are asked for where nobody knows yet how many will be read.
+BLOCK = 256 * 1024
+NO_SUCH_RANGE = 416
+
+
+class ObjectReader(io.RawIOBase):
+    """The bytes of one object: 1 GET when it is opened, and 1 where reading goes on.
+
+    The first one is for ``part``, or else for a block; the one that follows it is for all the
+    rest, which is read as it comes. After a seek it begins again with a block. ``get`` is
+    GetObject for a key. Raises `FileReplaced` where an answer is of another object than the first
+    one, or than ``etag`` says.
+    """
+
+    mode = "rb"
+
+    def __init__(
+        self,
+        path: str,
+        get: Callable[..., Mapping[str, Any]],
+        part: range | None = None,
+        etag: str | None = None,
+    ) -> None:
+        self._path = path
+        self._get = get
+        self._etag = etag
+        self._position = 0
+        self._body: Any = None  # of the object, what is left from here to there:
+        self._begin = self._end = 0
+        wanted = part or range(BLOCK)
+        self._fetch(wanted.start, wanted.stop)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._path!r}>"
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        position = offset + {io.SEEK_CUR: self._position, io.SEEK_END: self._size}.get(whence, 0)
+        if position < 0:
+            raise ValueError(f"there is no position {position} in a file")
+        self._position = position
+        return position
+
+    def readinto(self, buffer: Any) -> int:
+        return self._read(len(buffer), lambda body: body.readinto(buffer), int) or 0
+
+    def readall(self) -> bytes:
+        if self._end < self._size:  # what is under way is not enough
+            self._drop()
+        return self._read(self._size - self._position, lambda body: body.read(), len) or b""
+
+    def close(self) -> None:
+        """Break off what is still under way."""
+        self._drop()
+        super().close()
+
+    def _read(self, most: int, read: Callable[[Any], Any], count: Callable[[Any], int]) -> Any:
+        if most <= 0 or self._position >= self._size:
+            return None
+        with translated(self._path):
+            body, found = self._body_for(most), None
+            with suppress(BotoCoreError):  # a store hangs up on who reads slowly
+                found = read(body)
+            if found is None:
+                self._drop()
+                found = read(self._body_for(most))
+        self._position += count(found)
+        self._begin = self._position
+        return found
+
+    def _body_for(self, most: int) -> Any:
+        """Return a body that begins at the position."""
+        if self._body is None or not self._begin == self._position < self._end:
+            goes_on = self._position == self._end
+            self._drop()
+            stop = self._position + max(most, BLOCK)
+            self._fetch(self._position, self._size if goes_on else stop)
+        return self._body
+
+    def _fetch(self, start: int, stop: int) -> None:
+        try:
+            answer = self._get(Range=f"bytes={start}-{stop - 1}")
+        except ClientError as error:
+            if status_of(error) != NO_SUCH_RANGE:
+                raise
+            answer = self._get()  # which is empty, or another one
+        self._body, etag = answer["Body"], answer.get("ETag")
+        if self._etag not in (None, etag):
+            raise FileReplaced(self._path)
+        self._etag = etag
+        self._begin, self._end, self._size = _place_of(answer)
+        if self._begin != start:
+            raise OperationFailed(self._path, msg="the store does not answer with the range")
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._body = None
+
+
+def _place_of(answer: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return where an answer begins and ends in the object, and how long that is."""
+    length = answer["ContentLength"]
+    if "ContentRange" not in answer:
+        return 0, length, length
+    place, _, size = answer["ContentRange"].removeprefix("bytes ").partition("/")
+    start = int(place.partition("-")[0])
+    return start, start + length, int(size)

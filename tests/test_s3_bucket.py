@@ -1,0 +1,286 @@
+"""What `check --deploy` says of a bucket, and which rights the README gives to our keys."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+from urllib.request import urlopen
+
+import boto3
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.urls import include, path
+from fs import errors
+
+from djpyfs import expire_objects
+from djpyfs.filesystem import ExpiringFS
+from tests.conftest import BUCKET, KEYS, create_bucket
+from tests.servers import Moto
+from tests.test_commands import djpyfs
+from tests.test_links import get
+
+urlpatterns = [path("f/", include("djpyfs.urls"))]
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def policy_in_the_readme() -> dict[str, str]:
+    """Return the actions that the README allows, and on what."""
+    (text,) = re.findall(r"^```json\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    policy = json.loads(text.replace("my-bucket", BUCKET).replace("my-prefix", "media"))
+    allowed: dict[str, str] = {}
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        allowed |= dict.fromkeys(statement["Action"], statement["Resource"])
+    return allowed
+
+
+BUCKETS = {  # what is in the query -> the right that it needs
+    "versioning": "GetBucketVersioning",
+    "lifecycle": "{}LifecycleConfiguration",
+    "delete": "DeleteObject",
+    "list-type": "ListBucket",
+}
+OBJECTS = {
+    "HEAD": "GetObject",
+    "GET": "GetObject",
+    "PUT": "PutObject",
+    "POST": "PutObject",  # an upload in parts
+    "DELETE": "DeleteObject",
+}
+
+
+class Guarded(Moto):
+    """An S3 endpoint that lets its clients do what a policy allows, and notes what they needed."""
+
+    def __init__(self) -> None:
+        self.allowed: dict[str, str] = {"s3:*": "*"}
+        self.needed: set[str] = set()
+        super().__init__()
+        create_bucket(self.url)
+        self.needed.clear()
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        for action, resource in set(self._needs(environ)):
+            self.needed.add(action)
+            if not any(
+                fnmatch(action, name) and fnmatch(resource, pattern)
+                for name, pattern in self.allowed.items()
+            ):
+                start_response("403 Forbidden", [("Content-Type", "application/xml")])
+                return [b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"]
+        return super()._answer(environ, start_response)
+
+    def _needs(self, environ: Any) -> Iterator[tuple[str, str]]:
+        method, (bucket, _, key) = environ["REQUEST_METHOD"], _parts(environ["PATH_INFO"])
+        query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+        if not key:
+            (right,) = [name for word, name in BUCKETS.items() if word in query] or ["CreateBucket"]
+            if right != "DeleteObject":
+                yield f"s3:{right.format('Get' if method == 'GET' else 'Put')}", _arn(bucket)
+                return
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            environ["wsgi.input"] = io.BytesIO(body)
+            for each in re.findall(r"<Key>(.*?)</Key>", body.decode()):
+                yield "s3:DeleteObject", _arn(bucket, each)
+            return
+        ends_upload = method == "DELETE" and "uploadId" in query
+        right = "AbortMultipartUpload" if ends_upload else OBJECTS[method]
+        yield f"s3:{right}", _arn(bucket, key)
+        if source := environ.get("HTTP_X_AMZ_COPY_SOURCE"):
+            bucket, _, key = _parts(unquote(source))
+            yield "s3:GetObject", _arn(bucket, key)
+
+
+def _parts(address: str) -> tuple[str, str, str]:
+    return address.removeprefix("/").partition("/")
+
+
+def _arn(*parts: str) -> str:
+    return f"arn:aws:s3:::{'/'.join(parts)}"
+
+
+@pytest.fixture(scope="module")
+def shared_guarded() -> Iterator[Guarded]:
+    server = Guarded()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def guarded(shared_guarded: Guarded) -> Guarded:
+    shared_guarded.allowed = policy_in_the_readme()
+    shared_guarded.needed.clear()
+    return shared_guarded
+
+
+@pytest.fixture
+def made(
+    on_s3: Callable[..., ExpiringFS], guarded: Guarded, settings: Any
+) -> Callable[..., ExpiringFS]:
+    settings.ROOT_URLCONF = __name__
+
+    def make(**options: Any) -> ExpiringFS:
+        return on_s3(**{"prefix": "media", "endpoint_url": guarded.url, **options})
+
+    return make
+
+
+def told() -> dict[str, CheckMessage]:
+    """Return what `check --deploy` says of places and links."""
+    found = run_checks(include_deployment_checks=True)
+    ids = "djpyfs.E008", "djpyfs.E009", "djpyfs.W009"
+    return {str(each.id).partition(".")[2]: each for each in found if each.id in ids}
+
+
+# -- rights
+
+
+def use_everything(files: ExpiringFS, large: int = 9_000_000) -> None:
+    files.writebytes("a.bin", b"a" * 1000)
+    files.writebytes("large", bytes(large))
+    with files.open("new", "xb") as file:
+        file.write(bytes(large))
+    with files.open("a.bin", "ab") as file:
+        file.write(b"more")
+    with files.open("a.bin", "rb") as file:
+        file.seek(10)
+        file.read(10)
+    files.copy("a.bin", "b.bin")
+    files.move("b.bin", "below.bin")
+    files.makedirs("sub/dir").writebytes("c", b"c")
+    assert files.exists("a.bin")
+    assert not files.exists("nothing")
+    assert list(files.walk.files())
+    for url in files.get_url("a.bin"), files.get_url("a.bin", max_downloads=1):
+        assert (urlopen if url.startswith("http") else get)(url).status in (200, 302)
+    files.expire_many(["a.bin", "large"])
+    files.expire("below.bin")
+    assert expire_objects(limit=1).deleted == expire_objects().deleted - 1 == 1
+    files.remove("new")
+    files.opendir("sub").removetree("/")
+    files.removetree("/")
+
+
+def test_the_rights_in_the_readme_are_those_that_are_needed(
+    made: Callable[..., ExpiringFS], guarded: Guarded
+) -> None:
+    for options in {}, {"signed_urls": True}, {"signed_urls": True, "redirect": True}:
+        use_everything(made(**options, max_ttl=86_400))
+    with made().open("late", "xb") as late:  # somebody is faster: the parts are dropped
+        late.write(bytes(9_000_000))
+        made().writebytes("late", b"x")
+        with pytest.raises(errors.FileExists):
+            late.close()
+    made(max_ttl=86_400).remove("late")
+    djpyfs("audit", "plots")
+    djpyfs("lifecycle", "--apply")
+    assert told() == {}
+    assert guarded.needed == guarded.allowed.keys()
+
+
+@pytest.mark.parametrize("right", ["ListBucket", "PutObject", "GetObject", "DeleteObject"])
+def test_a_right_that_is_missing_is_told_at_deployment(
+    made: Callable[..., ExpiringFS], guarded: Guarded, right: str
+) -> None:
+    del guarded.allowed[f"s3:{right}"]
+    made()
+    assert told().keys() == {"E008"}
+    assert f"refuses s3:{right}" in told()["E008"].msg
+
+
+def test_rights_for_another_prefix_are_told(made: Callable[..., ExpiringFS]) -> None:
+    made(prefix="elsewhere")
+    assert "PutObject" in told()["E008"].msg or "DeleteObject" in told()["E008"].msg
+
+
+# -- the bucket
+
+
+def test_a_bucket_that_is_not_there_is_told_at_deployment(
+    made: Callable[..., ExpiringFS], guarded: Guarded
+) -> None:
+    guarded.allowed = {"s3:*": "*"}
+    made(bucket="not-there")
+    assert "'not-there' cannot be used" in told()["E008"].msg
+    assert "NoSuchBucket" in told()["E008"].msg
+
+
+def test_a_store_that_is_away_is_told_at_deployment(made: Callable[..., ExpiringFS]) -> None:
+    made(endpoint_url="http://127.0.0.1:1")
+    assert "cannot be used" in told()["E008"].msg
+
+
+def test_the_trial_leaves_nothing_behind(made: Callable[..., ExpiringFS], guarded: Guarded) -> None:
+    prefix = f"media/{uuid.uuid4()}"
+    made(prefix=prefix)
+    assert told() == {}
+    assert "Contents" not in client(guarded).list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+
+
+def client(store: Moto) -> Any:
+    session = boto3.Session("admin", "admin", region_name=KEYS["region"])
+    return session.client("s3", endpoint_url=store.url)
+
+
+# -- old versions
+
+
+@pytest.fixture
+def versioned(guarded: Guarded) -> tuple[Any, str]:
+    guarded.allowed = {"s3:*": "*"}
+    s3, name = client(guarded), f"bucket-{uuid.uuid4()}"
+    s3.create_bucket(Bucket=name)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return s3, name
+
+
+def test_a_bucket_that_keeps_what_is_deleted_is_told_at_deployment(
+    made: Callable[..., ExpiringFS], versioned: tuple[Any, str]
+) -> None:
+    s3, name = versioned
+    files = made(bucket=name)
+    files.writebytes("a", b"secret")
+    files.expire("a")
+    assert expire_objects().deleted == 1
+    (version,) = s3.list_object_versions(Bucket=name)["Versions"]
+    read = s3.get_object(Bucket=name, Key=version["Key"], VersionId=version["VersionId"])
+    assert read["Body"].read() == b"secret"
+    assert "old versions" in told()["W009"].msg
+
+
+@pytest.mark.parametrize("days", [None, 7])
+def test_it_is_told_nothing_where_their_days_are_counted(
+    made: Callable[..., ExpiringFS], versioned: tuple[Any, str], days: int | None
+) -> None:
+    made(bucket=versioned[1], noncurrent_days=days)
+    assert told().keys() == ({"W009"} if days is None else set())
+
+
+def test_who_may_not_ask_for_versions_is_told(
+    made: Callable[..., ExpiringFS], guarded: Guarded
+) -> None:
+    del guarded.allowed["s3:GetBucketVersioning"]
+    made()
+    assert "does not tell" in told()["W009"].msg
+
+
+# -- signed links
+
+
+def test_signed_links_that_nobody_answers_are_told_at_deployment(
+    djfs: Callable[..., None], tmp_path: Path, settings: Any
+) -> None:
+    place = {"type": "osfs", "directory_root": tmp_path}
+    for policies in {"signed_urls": True}, {"namespaces": {"a": {"signed_urls": True}}}:
+        djfs(**place, **policies)
+        settings.ROOT_URLCONF = "django.conf.urls.i18n"
+        assert told().keys() == {"E009"}
+        settings.ROOT_URLCONF = __name__
+        assert told() == {}
