@@ -809,10 +809,24 @@ def test_an_address_on_s3_never_outlives_the_file(bucket: ExpiringFS) -> None:
         bucket.get_url("a.png")
 
 
-@pytest.mark.parametrize("timeout", [-1, 0.5, 604_801, math.nan, "60", None, True], ids=str)
+@pytest.mark.parametrize("timeout", [-1, 0.5, math.nan, "60", "", False, True], ids=str)
 def test_a_bad_timeout_is_one_error(bucket: ExpiringFS, timeout: Any) -> None:
     with pytest.raises(InvalidLifetime):
         bucket.get_url("a.png", timeout)
+
+
+@pytest.mark.parametrize("timeout", [604_801, 36_000_000])
+def test_a_timeout_beyond_what_s3_signs_is_cut_with_a_warning(
+    bucket: ExpiringFS, timeout: int
+) -> None:
+    with pytest.warns(UserWarning, match="longer than 604800 s") as told:
+        assert life_of(bucket.get_url("a.png", timeout)) == 604_800
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_no_timeout_is_the_default_one(bucket: ExpiringFS) -> None:
+    assert life_of(bucket.get_url("a.png", timeout=None)) == 3_600
+    assert life_of(bucket.makedir("d").get_url("a.png", None)) == 3_600
 
 
 # -- the record store is away
