@@ -19,6 +19,7 @@ from djpyfs.backends import backend_for
 from djpyfs.expirations import Counts, Expirations, total
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.places import records_known, records_of
+from tests.pythons import build_wheel
 from tests.servers import (
     Moto,
     RedisCluster,
@@ -109,6 +110,11 @@ def moto() -> Iterator[Moto]:
     server = Moto()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(params=["memory", "redis"])

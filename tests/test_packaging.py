@@ -10,15 +10,10 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.pythons import ROOT, Environment, build_wheel, run
+from tests.pythons import ROOT, Environment, run
 
 ANCESTOR = "openedx-django-pyfs==4.0.0"
 CURE = "install --force-reinstall --no-deps djpyfs"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_the_two_packages_with_all_that_they_read(wheel: Path) -> None:
