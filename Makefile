@@ -14,7 +14,7 @@ HEART := $(patsubst %,tests/test_%.py,records records_read filesystem sweep stor
 	settings commands tasks imports)
 asked = $(filter-out 0 no false,$(1))
 
-.PHONY: help demo quick test test-faults guards lint bench pythons clean
+.PHONY: help demo quick test test-faults openedx guards lint bench pythons clean
 .DELETE_ON_ERROR:
 # Two targets share one environment, which pip must not change twice at a time.
 .NOTPARALLEL:
@@ -25,6 +25,7 @@ help:
 	@echo "make quick          the tests of the heart alone, in less than a minute"
 	@echo "make test           style, types, tests"
 	@echo "make test-faults    the fault suite in its full form, and the table of what it measured"
+	@echo "make openedx        blocks of Open edX on the wheel, on disk and on S3"
 	@echo "make guards         takes out each guard of the code in turn: some test must go red"
 	@echo "make lint           style and types alone"
 	@echo "make bench          speed, against the bare calls and against openedx-django-pyfs"
@@ -42,6 +43,9 @@ test: lint
 
 test-faults: .venv/dev.stamp
 	$(RUN) -m pytest tests/faults --full $(ARGS)
+
+openedx: .venv/dev.stamp
+	$(RUN) -m pytest tests/test_openedx.py --full $(ARGS)
 
 guards: .venv/dev.stamp
 	$(RUN) -m tests.guards $(ARGS)

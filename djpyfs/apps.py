@@ -4,7 +4,11 @@ from django.apps import AppConfig
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from . import backends, expirations
+from .intact import check_intact
+
+check_intact()  # before the imports that would fail in a worse way
+
+from . import backends, expirations  # noqa: E402
 
 
 class DjpyfsConfig(AppConfig):

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from . import conf, links
-from .backends import Backend, backend_at
+from .backends import Backend, backend_at, foreign_keys
 from .conf import Settings
 from .errors import ConfigurationError, RecordStoreError
 from .expirations import store_for
@@ -30,7 +30,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
     own = [message for backend in backends for message in backend.checks()]
-    return [*own, *_one_shots(settings), *_overlaps(backends), *_metrics(settings)]
+    others = (_foreign(settings), _one_shots(settings), _overlaps(backends), _metrics(settings))
+    return [*own, *chain.from_iterable(others)]
 
 
 @register(Tags.security, deploy=True)
@@ -62,8 +63,17 @@ def check_places(**_: Any) -> list[CheckMessage]:
 
 
 def _backends(settings: Settings) -> list[Backend]:
-    policies = [settings.policy, *settings.namespaces.values()]
-    return [backend_at(settings, place) for place in {policy.placement for policy in policies}]
+    return [backend_at(settings, placement) for placement in settings.placements]
+
+
+def _foreign(settings: Settings) -> Iterator[CheckMessage]:
+    if foreign := foreign_keys(settings):
+        yield Warning(
+            f"DJFS has keys that mean nothing to djpyfs: {', '.join(map(repr, foreign))}",
+            hint="Leave them out, or keep them in a setting of their own.",
+            obj="settings.DJFS",
+            id="djpyfs.W008",
+        )
 
 
 def _one_shots(settings: Settings) -> Iterator[CheckMessage]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,11 +17,6 @@ DEFAULTS: Mapping[str, Any] = {
     "directory_root": "django-pyfs/static/django-pyfs",
     "url_root": "/static/django-pyfs",
 }
-BACKEND_KEYS = frozenset(
-    """directory_root url_root follow_symlinks accel_redirect x_sendfile bucket prefix region
-    endpoint_url addressing_style upload_args strict redirect noncurrent_days
-    aws_access_key_id aws_secret_access_key aws_session_token url alias""".split()
-)
 SECOND = 1_000_000  # the record store counts in microseconds
 POLICIES = 10_000  # directories whose policy is remembered
 LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a double
@@ -38,16 +32,6 @@ class Placement:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "identity", repr(sorted(self.options.items(), key=str)))
-
-    def options_for(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the options among ``keys``.
-
-        Raises `ConfigurationError` for an option that neither ``keys`` nor a back-end of
-        djpyfs knows.
-        """
-        for key in self.options.keys() - BACKEND_KEYS - set(keys):
-            raise unknown_key(key, BACKEND_KEYS | set(keys))
-        return {key: self.options[key] for key in keys if key in self.options}
 
 
 @dataclass(frozen=True)
@@ -107,6 +91,12 @@ class Settings:
     one_shot: bool
     one_shot_horizon: float  # s
     metrics: bool
+
+    @property
+    def placements(self) -> Sequence[Placement]:
+        """Where files are kept, each place once."""
+        policies = [self.policy, *self.namespaces.values()]
+        return list(dict.fromkeys(policy.placement for policy in policies))
 
     def policy_for(self, directory: str) -> Policy:
         """Return the policy for the files of a directory, such as a namespace.
@@ -213,22 +203,13 @@ POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-def unknown_key(key: object, known: Iterable[str]) -> ConfigurationError:
-    """Return the error for a key that is not there, naming the nearest that is."""
-    nearest = get_close_matches(str(key), known, n=1, cutoff=0.0)
-    return ConfigurationError(f"DJFS has an unknown key {key!r}: did you mean {nearest[0]!r}?")
+# All but those that a back-end takes, see its `options`.
+KEYS = frozenset({"type", "namespaces", *SERVICE_KEYS, *POLICY_KEYS})
 
 
 def _policy(raw: Mapping[str, Any]) -> Policy:
     type_ = _text("type", raw.get("type"))
-    options = {
-        key: value
-        for key, value in raw.items()
-        if key not in SERVICE_KEYS and key not in POLICY_KEYS and key not in ("type", "namespaces")
-    }
-    if "." not in type_:  # a back-end of djpyfs, whose keys are all known
-        for key in options.keys() - BACKEND_KEYS:
-            raise unknown_key(key, [*BACKEND_KEYS, *SERVICE_KEYS, *POLICY_KEYS, "namespaces"])
+    options = {key: value for key, value in raw.items() if key not in KEYS}
     given = {key: check(key, raw[key]) for key, check in POLICY_KEYS.items() if key in raw}
     policy = Policy(Placement(type_, options), **given)
     _check_order("min_ttl", policy.min_ttl, "default_ttl", policy.default_ttl)

@@ -16,8 +16,23 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def escaped(message: str) -> str:
+    """Return a message for an error of PyFilesystem, which calls ``format`` on it."""
+    return message.replace("{", "{{").replace("}", "}}")
+
+
 class DjpyfsError(Exception):
     """Every error that djpyfs raises of its own accord is one of these."""
+
+
+class _Failed(DjpyfsError, OperationFailed):
+    """What failed for a reason that lies in no name and no file: the message says which."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(msg=escaped(message))
+
+    def __reduce__(self) -> tuple[type[_Failed], tuple[str]]:
+        return type(self), (str(self),)
 
 
 class ConfigurationError(DjpyfsError, ImproperlyConfigured):
@@ -76,7 +91,7 @@ class InvalidLimit(DjpyfsError, ValueError):
     """A number of downloads that is not a whole number of at least 1."""
 
 
-class FileBusy(DjpyfsError):
+class FileBusy(_Failed):
     """A sweep holds the file for longer than any lease may last."""
 
 
@@ -96,7 +111,7 @@ class FileReplaced(DjpyfsError, OperationFailed):
     default_message = "'{path}' was replaced while it was being read: open it again"
 
 
-class BackendUnavailable(DjpyfsError):
+class BackendUnavailable(_Failed, RemoteConnectionError):
     """The place where files are kept is away as a whole; that says nothing of a single file."""
 
 
@@ -108,7 +123,7 @@ class TableUnreadable(DjpyfsError):
     """The table of openedx-django-pyfs is not there, or cannot be read."""
 
 
-class RecordStoreError(DjpyfsError):
+class RecordStoreError(_Failed, OSError):
     """The record store refused a command."""
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 from secrets import token_urlsafe
 from threading import RLock
 from typing import IO, Any, BinaryIO, cast
+from warnings import warn
 
 from fs import errors
 from fs.base import FS
@@ -90,6 +91,16 @@ class ExpiringFS(FS):
     def __str__(self) -> str:
         return f"<djpyfs {self.namespace!r}>"
 
+    @property
+    def root_path(self) -> str:
+        """The namespace's directory on disk, as `fs.osfs.OSFS` has it; made by the first write.
+
+        Raises `AttributeError` on other back-ends. What is written or removed through it goes
+        round the rules above.
+        """
+        files: Any = self._files
+        return cast(str, files.root_path)
+
     # -- life times and addresses
 
     def expire(
@@ -139,7 +150,7 @@ class ExpiringFS(FS):
     def get_url(
         self,
         filename: str,
-        timeout: float = 0,
+        timeout: float | None = 0,
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
@@ -148,10 +159,11 @@ class ExpiringFS(FS):
         """Return an address of a file that a browser can use; the file need not exist.
 
         Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
-        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1 (S3: at most
-        604800). It counts where addresses stop working, and is cut at the file's own deadline; 0
-        means as long as the file lives, or an hour where it has no deadline. The address of a file
-        that is overdue has ended as well, or on S3 lives one second more. With ``download_as``,
+        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1. It counts
+        where addresses stop working, and is cut at the file's own deadline, on S3 also at 604800,
+        which is a warning; 0 or None means as long as the file lives, or an hour where it has no
+        deadline. The address of a file that is overdue has ended as well, or on S3 lives one second
+        more. With ``download_as``,
         a file name, the browser saves the file under that name. With ``max_downloads`` it is a
         signed address on every back-end, and works for so many downloads. With ``confirm`` as well
         a page with a button comes first, so that no scanner of mails uses it up.
@@ -161,7 +173,7 @@ class ExpiringFS(FS):
         address must end with its file.
         """
         self.check()
-        seconds = seconds_of("timeout", timeout)
+        seconds = seconds_of("timeout", 0 if timeout is None else timeout)
         entry = self._entry(filename)
         if download_as is not None:
             check_file_name(download_as)
@@ -201,8 +213,11 @@ class ExpiringFS(FS):
 
     def _life_of_url(self, entry: Entry, timeout: float, longest: int) -> tuple[int, int]:
         """Return the time now, and when an address of the file stops working."""
-        if timeout and not 1 <= timeout <= longest:
-            raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 to {longest}, or 0")
+        if 0 < timeout < 1:
+            raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 or more, or 0")
+        if timeout > longest:  # not named, so that Python tells it once for each caller
+            warn(f"no address here works for longer than {longest} s: timeout is cut", stacklevel=3)
+            timeout = longest
         now, deadline = self._records.deadline(entry.member)
         end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
         return now, min(end, deadline or end)
@@ -751,7 +766,7 @@ class ExpiringSubFS(SubFS[FS]):
     def get_url(
         self,
         filename: str,
-        timeout: float = 0,
+        timeout: float | None = 0,
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,

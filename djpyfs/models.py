@@ -9,6 +9,15 @@ from __future__ import annotations
 from django.db import models
 
 
+def __getattr__(name: str) -> object:
+    if name == "FSExpirations":
+        raise ImportError(
+            "djpyfs keeps no deadlines in the database, and has no FSExpirations: use expire() and "
+            "expiration() of the filesystem, and `manage.py djpyfs import` for the old table"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class _NoRows(models.Manager["ExpiringFile"]):
     """Keeps commands that walk all models, such as dumpdata, from asking for the table."""
 

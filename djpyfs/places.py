@@ -53,8 +53,7 @@ def place_for(settings: Settings, namespace: str) -> Place:
 def places_here(settings: Settings) -> Sequence[Place]:
     """Return the places that the settings name; those that are not there are left out, and told."""
     found: dict[str, Place] = {}
-    policies = [settings.policy, *settings.namespaces.values()]
-    for placement in {policy.placement: None for policy in policies}:
+    for placement in settings.placements:
         try:
             backend = backend_at(settings, placement)
             records = records_of(settings, backend)

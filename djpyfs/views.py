@@ -32,7 +32,7 @@ from fs.errors import FileExpected, FSError, ResourceNotFound
 from . import conf
 from .backends import backend_for, reason
 from .conf import SECOND
-from .errors import FileReplaced, InvalidName, LinkNotFollowed, RecordStoreError
+from .errors import FileReplaced, InvalidName, LinkNotFollowed
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
@@ -112,7 +112,7 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
             return page(request, "dead_link", 404)
         return _refusal(404, "Not found\n")
     except Exception as error:  # a Django storage raises what it likes
-        foreseen = isinstance(error, RecordStoreError | FSError)
+        foreseen = isinstance(error, FSError)
         log.warning("a signed link was not answered: %s", reason(error), exc_info=not foreseen)
         return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .schedule import beat_schedule
+from djpyfs.intact import check_intact
+
+check_intact()  # before the imports that would fail in a worse way
+
+from .schedule import beat_schedule  # noqa: E402
 
 if TYPE_CHECKING:
     from .celery import app

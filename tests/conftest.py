@@ -19,6 +19,7 @@ from djpyfs.backends import backend_for
 from djpyfs.expirations import Counts, Expirations, total
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.places import records_known, records_of
+from tests.pythons import build_wheel
 from tests.servers import (
     BigObject,
     Moto,
@@ -129,6 +130,11 @@ def big() -> Iterator[BigObject]:
     store = BigObject(1 << 30)
     yield store
     store.stop()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -57,21 +57,26 @@ class Environment:
         self.python = place / "bin" / "python"
 
     def install(self, *requirements: str | Path) -> None:
-        self._pip("install", "--upgrade", *requirements)
+        self.pip("install", "--upgrade", *requirements)
 
     def uninstall(self, distribution: str) -> None:
-        self._pip("uninstall", "--yes", distribution)
+        self.pip("uninstall", "--yes", distribution)
 
-    def _pip(self, *arguments: str | Path) -> None:
-        run(sys.executable, "-m", "pip", "--quiet", "--python", self.python, *arguments)
+    def pip(self, *arguments: str | Path) -> None:
+        options = ("--quiet", "--disable-pip-version-check", "--python", self.python)
+        run(sys.executable, "-m", "pip", *options, *arguments)
 
     def use(self) -> str:
         """Plays a short scenario with every warning an error; returns what it printed."""
-        return run(self.python, "-I", "-W", "error", "-c", SCENARIO)
+        return self.run("-W", "error", "-c", SCENARIO)
+
+    def run(self, *arguments: str | Path) -> str:
+        """Run its Python, which finds only what is installed there."""
+        return run(self.python, "-I", *arguments)
 
     def version_of(self, distribution: str) -> str:
         question = f"import importlib.metadata as m; print(m.version({distribution!r}), end='')"
-        return run(self.python, "-c", question)
+        return self.run("-c", question)
 
 
 def try_everything(pythons: list[str]) -> None:

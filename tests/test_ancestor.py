@@ -66,6 +66,21 @@ def test_the_arguments_of_expire_are_the_same(root: str) -> None:
     assert filesystem.expiration("file") is None
 
 
+def test_the_directory_on_disk_is_known(djfs: Callable[..., None], tmp_path: Path) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    filesystem = djpyfs.get_filesystem("unit/test")
+    assert filesystem.root_path == str(tmp_path / "unit/test")
+    djfs(type="memory")
+    assert not hasattr(djpyfs.get_filesystem("unittest"), "root_path")
+
+
+def test_its_model_is_an_error_that_names_the_cure() -> None:
+    with pytest.raises(ImportError, match="import` for the old table"):
+        from djpyfs.models import FSExpirations  # noqa: F401
+    with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
+        from djpyfs.models import Nothing  # noqa: F401
+
+
 def test_an_unknown_type_raises_attribute_error(settings: Any) -> None:
     settings.DJFS = {"type": "bogusfs", "directory_root": "x", "url_root": "y"}
     with pytest.raises(AttributeError):

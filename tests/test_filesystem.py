@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import os
+import pickle
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ from fs.base import FS
 from fs.memoryfs import MemoryFS
 
 from djpyfs import (
+    BackendUnavailable,
     DjpyfsError,
     FileBusy,
     InvalidLifetime,
@@ -806,13 +808,72 @@ def test_an_address_on_s3_never_outlives_the_file(bucket: ExpiringFS) -> None:
     assert life_of(bucket.get_url("a.png")) == 1
 
 
-@pytest.mark.parametrize("timeout", [-1, 0.5, 604_801, math.nan, "60", None, True], ids=str)
+@pytest.mark.parametrize("timeout", [-1, 0.5, math.nan, "60", "", False, True], ids=str)
 def test_a_bad_timeout_is_one_error(bucket: ExpiringFS, timeout: Any) -> None:
     with pytest.raises(InvalidLifetime):
         bucket.get_url("a.png", timeout)
 
 
+@pytest.mark.parametrize("timeout", [604_801, 36_000_000])
+def test_a_timeout_beyond_what_s3_signs_is_cut_with_a_warning(
+    bucket: ExpiringFS, timeout: int
+) -> None:
+    with pytest.warns(UserWarning, match="longer than 604800 s") as told:
+        assert life_of(bucket.get_url("a.png", timeout)) == 604_800
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_no_timeout_is_the_default_one(bucket: ExpiringFS) -> None:
+    assert life_of(bucket.get_url("a.png", timeout=None)) == 3_600
+    assert life_of(bucket.makedir("d").get_url("a.png", None)) == 3_600
+
+
 # -- the record store is away
+
+
+def test_what_redis_knows_nothing_of_goes_on_while_it_is_away(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root="/m", redis_url=f"redis://{HOST}:1")
+    tmp_path.joinpath("plots").mkdir()
+    tmp_path.joinpath("plots/a.png").write_bytes(b"picture")
+    plots = get_filesystem("plots")
+    assert plots.readbytes("a.png") == b"picture"
+    assert plots.open("a.png", "rb").read() == b"picture"
+    assert plots.listdir("/") == ["a.png"]
+    assert plots.getinfo("a.png").name == "a.png"
+    assert plots.get_url("a.png") == "/m/plots/a.png"
+    assert plots.makedirs("d/e").listdir("/") == []
+
+
+def test_what_redis_must_know_of_is_an_error_of_files_and_of_the_system(
+    bucket: ExpiringFS, djfs: Callable[..., None], settings: Any
+) -> None:
+    bucket.writebytes("a.png", b"picture")
+    djfs(**{**settings.DJFS, "redis_url": f"redis://{HOST}:1"})
+    plots = get_filesystem("plots")
+    calls: list[Callable[[], Any]] = [
+        lambda: plots.writebytes("a.png", b""),
+        lambda: plots.open("a.png", "wb"),
+        lambda: plots.remove("a.png"),
+        lambda: plots.move("a.png", "b.png"),
+        lambda: plots.get_url("a.png"),
+    ]
+    for call in calls:
+        with pytest.raises(errors.FSError) as raised:
+            call()
+        assert isinstance(raised.value, OSError)
+    assert plots.readbytes("a.png") == b"picture"
+
+
+@pytest.mark.parametrize("kind", [BackendUnavailable, FileBusy, RecordStoreUnavailable])
+def test_the_message_of_an_error_stands_as_it_is_also_in_another_process(
+    kind: type[errors.FSError],
+) -> None:
+    error = pickle.loads(pickle.dumps(kind("refused: {00}")))
+    assert type(error) is kind
+    assert str(error) == "refused: {00}"
+    assert repr(error) == f"{kind.__name__}('refused: {{00}}')"
 
 
 def test_a_redis_that_is_away_is_one_error(djfs: Callable[..., None]) -> None:

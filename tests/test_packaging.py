@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
-from tests.pythons import ROOT, Environment, build_wheel, run
+from tests.pythons import ROOT, Environment, run
 
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
+ANCESTOR = "openedx-django-pyfs==4.0.0"
+CURE = "install --force-reinstall --no-deps djpyfs"
 
 
 def test_the_wheel_holds_the_two_packages_with_all_that_they_read(wheel: Path) -> None:
@@ -37,6 +37,61 @@ def test_the_wheel_works_silently_with_the_newest_setuptools_and_without_any(
     assert environment.use() == ""
     environment.uninstall("setuptools")
     assert environment.use() == ""
+
+
+STARTS = """
+import django
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+def start_a_worker():
+    import djpyfs_tasks
+
+def start_a_site():
+    django.setup()
+    from djpyfs import djpyfs
+    djpyfs.get_filesystem("plots").expire("sine.png", seconds=0)
+    assert djpyfs.expire_objects().missing == 1
+
+settings.configure(INSTALLED_APPS=["djpyfs"], DJFS={"type": "memory", "redis_url": "memory://"})
+for start in start_a_worker, start_a_site:
+    try:
+        start()
+    except ImproperlyConfigured as error:
+        print(error)
+    else:
+        print("works")
+"""
+
+
+@pytest.fixture
+def after(wheel: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Tell with what a worker and a site start after a call of pip."""
+    environment = Environment(tmp_path / "environment")
+    # What djpyfs needs is where the tests find it.
+    [packages] = tmp_path.glob("environment/lib/*/site-packages")
+    packages.joinpath("needs.pth").write_text(sysconfig.get_path("purelib"))
+
+    def after(command: str) -> list[str]:
+        environment.pip(*(wheel if word == "djpyfs" else word for word in command.split()))
+        return environment.run("-c", STARTS).splitlines()
+
+    return after
+
+
+def test_both_distributions_work_or_refuse_to_start_in_whatever_order_they_come_and_go(
+    after: Callable[..., list[str]],
+) -> None:
+    def refused(told: list[str]) -> bool:
+        cause, cure = "openedx-django-pyfs", f"pip {CURE}"
+        return len(told) == 2 and all(cause in line and cure in line for line in told)
+
+    install = "install --no-deps --force-reinstall"
+    assert after(f"{install} djpyfs") == ["works", "works"]
+    assert refused(after(f"{install} {ANCESTOR}"))
+    assert after(CURE) == ["works", "works"]
+    assert refused(after("uninstall --yes openedx-django-pyfs"))
+    assert after(CURE) == ["works", "works"]
 
 
 PUTS_BACK = """

@@ -13,12 +13,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import storages
 
 from djpyfs import ConfigurationError, UnknownBackend, conf, get_filesystem
+from djpyfs.backends.memory import MemoryBackend
 from tests.servers import RedisServer, running_redis
 
 DISK = {"type": "osfs", "directory_root": "/nonexistent"}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "directory_rot": "x"}, "'directory_rot'.*did you mean 'directory_root'"),
     ({**DISK, "sweep_intervall": 5}, "did you mean 'sweep_interval'"),
+    ({**DISK, "type": "tests.test_settings.Shelf", "sweep_intervall": 5}, "mean 'sweep_interval'"),
+    ({**DISK, "type": "tests.test_settings.Shelf", "shelff": "top"}, "did you mean 'shelf'"),
+    ({**DISK, "MAX_TTL": 5}, "did you mean 'max_ttl'"),
     ({"type": "osfs"}, "directory_root"),
     ({**DISK, "url_root": 5}, "url_root"),
     ({**DISK, "accel_redirect": "protected"}, "accel_redirect.*internal location"),
@@ -47,6 +51,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+class Shelf(MemoryBackend):
+    """A back-end of somebody's own."""
+
+    options = frozenset(["shelf"])
+
+
 @pytest.mark.parametrize(("djfs_", "message"), WRONG, ids=[message for _, message in WRONG])
 def test_a_wrong_setting_is_told_with_its_key_and_the_cure(
     settings: Any, djfs_: dict[str, Any], message: str
@@ -58,6 +68,21 @@ def test_a_wrong_setting_is_told_with_its_key_and_the_cure(
         get_filesystem("plots")
     assert isinstance(raised.value, ImproperlyConfigured)
     assert errors[0].msg == str(raised.value)
+
+
+@pytest.mark.parametrize("type_", ["memory", "s3fs", "tests.test_settings.Shelf"])
+@pytest.mark.parametrize(
+    "key", ["region_name", "use_proxy", "proxy_root", "remove_signature", "foo"]
+)
+def test_a_key_that_is_near_to_none_of_ours_is_a_warning(
+    djfs: Callable[..., None], type_: str, key: str
+) -> None:
+    known = {"bucket": "b", "directory_root": "x"}
+    djfs(type=type_, **known, namespaces={"plots": {key: "x"}})
+    [warning] = run_checks()
+    assert warning.id == "djpyfs.W008"
+    assert warning.msg.endswith(f": '{key}'")
+    get_filesystem("plots")
 
 
 def test_settings_that_are_no_dict_are_refused(settings: Any) -> None:

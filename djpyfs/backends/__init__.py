@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
@@ -17,8 +19,8 @@ from django.views.debug import SafeExceptionReporterFilter
 from fs.base import FS
 from fs.errors import CreateFailed, RemoteConnectionError, ResourceNotFound
 
-from ..conf import Placement, Settings
-from ..errors import BackendUnavailable, UnknownBackend, printable
+from ..conf import KEYS, Placement, Settings
+from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend, printable
 from ..names import Entry
 
 BUILT_IN = {
@@ -29,6 +31,7 @@ BUILT_IN = {
     "storage": "djpyfs.backends.storage.StorageBackend",
 }
 OPEN_FILESYSTEMS = 1024
+NEAR = 0.8  # "region_name" is 0.7 like "region", and "leese" 0.8 like "lease"
 AWAY = (BackendUnavailable, RemoteConnectionError, ConnectionError, TimeoutError)
 
 
@@ -335,15 +338,34 @@ def backend_for(settings: Settings, namespace: str) -> Backend:
 
 def backend_at(settings: Settings, placement: Placement) -> Backend:
     """Return the back-end for a placement; raises as `backend_for` does."""
-    return _backends.get(placement) or _made(placement)
+    return _backends.get(placement) or _made(settings, placement)
 
 
-def _made(placement: Placement) -> Backend:
+def _made(settings: Settings, placement: Placement) -> Backend:
+    foreign_keys(settings)
     with _lock:
         if placement not in _backends:
-            cls = backend_class(placement.type)
-            _backends[placement] = cls.at(placement.options_for(cls.options))
+            cls, given = backend_class(placement.type), placement.options
+            _backends[placement] = cls.at({key: given[key] for key in cls.options if key in given})
         return _backends[placement]
+
+
+def foreign_keys(settings: Settings) -> list[str]:
+    """Return the keys in ``DJFS`` that mean nothing to djpyfs, nor to any back-end in use.
+
+    Raises `ConfigurationError` for one that is so near to one of ours that it must be a slip.
+    """
+    known, given = set(KEYS), {key for place in settings.placements for key in place.options}
+    for type_ in (*(place.type for place in settings.placements), *BUILT_IN):
+        if given <= known:  # then boto3 need not be imported just to know its keys
+            return []
+        with suppress(UnknownBackend):  # which is told where it is used
+            known |= backend_class(type_).options
+    foreign = sorted(map(str, given - known))
+    for key in foreign:
+        if near := get_close_matches(key.lower(), known, n=1, cutoff=NEAR):
+            raise ConfigurationError(f"DJFS has an unknown key {key!r}: did you mean {near[0]!r}?")
+    return foreign
 
 
 def close_all() -> None:

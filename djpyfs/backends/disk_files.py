@@ -54,6 +54,7 @@ class DiskFileSystem(FS):
         super().__init__()
         self._descent = descent
         self._names = namespace.split("/")
+        self.root_path = os.path.join(descent.root, *self._names)
         self._made = {"/"}
         self._meta = {
             "case_insensitive": os.path.normcase("Aa") == "aa",

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 from fs import errors
 
-from ...errors import NotAnswered
+from ...errors import NotAnswered, escaped
 from .. import reason
 
 if TYPE_CHECKING:
@@ -220,8 +220,3 @@ def _translation(path: str, error: Exception) -> Exception:
 
 def message(error: Exception) -> str:
     return escaped(reason(error))
-
-
-def escaped(message: str) -> str:
-    # PyFilesystem calls `format` on the messages of its errors.
-    return message.replace("{", "{{").replace("}", "}}")

@@ -23,8 +23,9 @@ from fs.subfs import SubFS
 from fs_s3fs import S3FS
 from s3transfer.manager import TransferManager
 
+from ...errors import escaped
 from ..spool import SpooledFile, spool
-from .client import CreatingClient, SharedClient, escaped, message, status_of, translated
+from .client import CreatingClient, SharedClient, message, status_of, translated
 from .deletion import batch_refused, delete_batch, told
 from .reading import BLOCK, ObjectReader
 
