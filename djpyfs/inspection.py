@@ -54,6 +54,11 @@ class Status:
     overdue: int
     #: Age of the oldest deadline that has passed, in seconds.
     oldest_overdue: float
+    #: Of those overdue, each also while a sweep is at it again: a deletion has failed, and is
+    #: tried again; the namespace is on hold; the back-end is away.
+    retried: int
+    held: int
+    postponed: int
     #: Of those tracked: a sweep is at them.
     claimed: int
     #: Beside those tracked: deletions that were given up.
@@ -142,6 +147,9 @@ def status(upcoming: int = 10) -> Status:
         tracked=counts.tracked,
         overdue=counts.overdue,
         oldest_overdue=counts.oldest / SECOND,
+        retried=counts.retried,
+        held=counts.held,
+        postponed=counts.postponed,
         claimed=counts.claimed,
         set_aside=counts.set_aside,
         next_deadlines=[_tracked(record, counts.now) for record in _earliest(known, upcoming)],

@@ -180,6 +180,26 @@ def test_status_counts_and_shows_the_next_deadlines(plots: ExpiringFS) -> None:
     assert "later" in text
 
 
+def test_status_and_ls_tell_of_files_that_wait_for_another_try(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    away = {"type": "tests.test_sweep.AwayBackend"}
+    held = {"hold": True}
+    brittle = "tests.test_sweep.BrittleBackend"
+    djfs(type=brittle, namespaces={"held": held, "away": away}, **records)
+    for namespace in "plots", "held", "away":
+        fill(get_filesystem(namespace), "bad")
+    expire_objects()
+    found = read("status")
+    states = "overdue", "retried", "held", "postponed"
+    assert [found[state] for state in states] == [3, 1, 1, 1]
+    assert 0 < found["oldest_overdue"] < 60
+    for namespace, state in ("plots", "retried"), ("held", "held"), ("away", "postponed"):
+        [file] = read("ls", namespace)["files"]
+        assert (file["state"], file["remaining"] < 0) == (state, True)
+        assert state in djpyfs("ls", namespace)
+
+
 def test_status_shows_in_which_namespaces_the_records_are(plots: ExpiringFS) -> None:
     fill(plots, "a", "b", seconds=100)
     for namespace in "usage/x", "usage/y", "usage/y/z":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -612,7 +612,10 @@ class _Expirations(Expirations):
             overdue = tracked - live - (len(of.due) - of.due.up_to(now))
             firsts = [first for first in (of.due.first(), of.deadlines.first()) if first]
             oldest = now - min([now, *firsts])
-            return Counts(now, tracked, overdue, live, len(of.failed), oldest)
+            noted = Counter(note.state for note in of.notes.values())
+            retried = noted[State.RETRIED] + noted["suspect"]
+            states = retried, noted[State.HELD], noted[State.POSTPONED]
+            return Counts(now, tracked, overdue, live, len(of.failed), oldest, *states)
 
     def earliest(self, limit: int) -> Sequence[Record]:
         with self._lock:
