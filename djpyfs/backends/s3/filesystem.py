@@ -18,7 +18,7 @@ from django.utils.http import content_disposition_header
 from fs import ResourceType, errors, tools
 from fs.info import Info
 from fs.mode import Mode
-from fs.path import basename, dirname
+from fs.path import basename, dirname, normpath, relpath
 from fs.subfs import SubFS
 from fs_s3fs import S3FS
 from s3transfer.manager import TransferManager
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 # How S3 answers a write that wants no object to be there, where there is one, or where another
 # write or a deletion is under way; and how a store answers that has no such writes.
 TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
+# What segments of foreign keys are called that no path can have. With lone surrogates they are like
+# names on a disk that are no UTF-8: listed, told, removable, and like no name of ours.
+SHOWN_AS = {"": "\udc2f", ".": "\udc2e", "..": "\udc2e\udc2e"}
+IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
 PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is kept in memory and is one PUT
 
 
@@ -296,6 +300,16 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
 
     # Errors name a path as the caller wrote it; _path_to_key takes it in any spelling.
 
+    def _path_to_key(self, path: str) -> str:
+        segments = relpath(normpath(path)).split("/")
+        below = "/".join(IN_KEYS.get(segment, segment) for segment in segments)
+        return f"{self._prefix}/{below}" if self._prefix else below
+
+    def _path_to_dir_key(self, path: str) -> str:
+        if normpath(path) in ("/", ""):
+            return f"{self._prefix}/" if self._prefix else ""
+        return f"{self._path_to_key(path)}/"
+
     def _check_file_path(self, path: str) -> None:
         if self.validatepath(path) == "/":
             raise errors.FileExpected(path)
@@ -378,12 +392,12 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         for page in self._pages(path, Delimiter="/"):
             for item in page.get("CommonPrefixes", ()):
                 found = True
-                if name := item["Prefix"][start:-1]:
-                    yield _directory(name)
+                yield _directory(_shown(item["Prefix"][start:-1]))
             for item in page.get("Contents", ()):
                 found = True
                 if name := item["Key"][start:]:
-                    yield self._file(f"{path}/{name}", item["Size"], item, namespaces)
+                    shown = f"{path}/{_shown(name)}"
+                    yield self._file(shown, item["Size"], item, namespaces)
         if not found:
             raise self._no_directory(path)
 
@@ -531,6 +545,10 @@ class S3File(WholeOrNot, io.BufferedIOBase):
 
 def _spool() -> SpooledTemporaryFile[bytes]:
     return SpooledTemporaryFile(max_size=PART_SIZE)
+
+
+def _shown(segment: str) -> str:
+    return SHOWN_AS.get(segment, segment)
 
 
 def _plain(value: Any) -> Any:
