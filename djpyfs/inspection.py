@@ -234,7 +234,7 @@ def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
         bytes=sum(filter(None, sizes)),
         unmeasured=sizes.count(None),
         requests=_requests(settings, overdue, files, len(places)),
-        by_namespace=dict(Counter(_names(it.member)[0] for it in going).most_common()),
+        by_namespace=dict(Counter(names_of(it.member)[0] for it in going).most_common()),
     )
 
 
@@ -256,7 +256,7 @@ class _Overdue(NamedTuple):
 
 
 def _is_held(settings: conf.Settings, member: bytes) -> bool:
-    return settings.policy_for(_names(member)[0]).hold
+    return settings.policy_for(names_of(member)[0]).hold
 
 
 def _requests(
@@ -297,7 +297,7 @@ def files_set_aside(where: str | None = None) -> Iterator[SetAsideFile]:
     """Yield the files whose deletion was given up, in no order; ``where`` as `tracked_files`."""
     for page in _pages_set_aside(_beginning(where)):
         for record in page:
-            namespace, path = _names(record.member)
+            namespace, path = names_of(record.member)
             at = datetime.fromtimestamp(record.at, UTC)
             yield SetAsideFile(namespace, path, record.reason, record.attempts, at)
 
@@ -321,10 +321,10 @@ def _release(
 ) -> list[tuple[str, str]]:
     if where is not None and paths:
         members = _members(where, paths)
-        return [_names(member) for known in _records() for member in verb_of(known)(members)]
+        return [names_of(member) for known in _records() for member in verb_of(known)(members)]
     beginning = _beginning(where)
     return [
-        _names(member)
+        names_of(member)
         for known in _records()
         for page in _pages_of(known, beginning)
         for member in verb_of(known)([record.member for record in page])
@@ -339,7 +339,7 @@ def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
     except InvalidName:
         shown = {(where, path) for path in paths}
         pages = chain.from_iterable(_pages_set_aside(b""))
-        found = [record.member for record in pages if _names(record.member) in shown]
+        found = [record.member for record in pages if names_of(record.member) in shown]
         if not found:
             raise
         return found
@@ -366,26 +366,29 @@ def _records() -> Sequence[Expirations]:
     return records_known(conf.current())
 
 
+def below(where: str) -> str:
+    """Return the directory that a person means by ``x`` or ``x/*``. Raises `InvalidName`."""
+    return check_namespace(where.removesuffix("/*"))
+
+
 def _beginning(where: str | None) -> bytes:
-    """Return what the members of the files below a namespace begin with; ``x/*`` means ``x``."""
-    if where is None:
-        return b""
-    return f"{check_namespace(where.removesuffix('/*'))}/".encode()
+    """Return what the members of the files below a namespace begin with."""
+    return b"" if where is None else f"{below(where)}/".encode()
 
 
-def _names(member: bytes) -> tuple[str, str]:
+def names_of(member: bytes) -> tuple[str, str]:
     """Return directory and name of any record, of one that no file could have as well."""
     namespace, _, path = member.decode(errors="backslashreplace").rpartition("/")
     return namespace, path
 
 
 def _prefix(member: bytes) -> str:
-    first, below, _ = _names(member)[0].partition("/")
+    first, below, _ = names_of(member)[0].partition("/")
     return f"{first}/*" if below else first
 
 
 def _tracked(record: Record, now: int) -> TrackedFile:
-    namespace, path = _names(record.member)
+    namespace, path = names_of(record.member)
     deadline = EPOCH + timedelta(microseconds=record.deadline)
     remaining = (record.deadline - now) / SECOND
     return TrackedFile(namespace, path, record.state, deadline, remaining)

@@ -53,7 +53,7 @@ class DiskFileSystem(FS):
     def __init__(self, descent: Descent, namespace: str) -> None:
         super().__init__()
         self._descent = descent
-        self._names = namespace.split("/")
+        self._names = namespace.split("/") if namespace else []
         self._made = {"/"}
         self._meta = {
             "case_insensitive": os.path.normcase("Aa") == "aa",

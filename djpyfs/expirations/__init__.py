@@ -301,6 +301,10 @@ class Expirations(ABC):
         none.
         """
 
+    @abstractmethod
+    def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        """Return those of ``members`` that somebody has made permanent, in one round trip."""
+
     def deadline(self, member: bytes) -> tuple[int, int]:
         """Return the time now, and the member's deadline or 0."""
         now, (deadline,) = self.deadlines([member])

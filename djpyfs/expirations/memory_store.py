@@ -455,6 +455,10 @@ class _Expirations(Expirations):
                 self._of.set_deadline(member, deadlines[member])
             return new
 
+    def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        with self._lock:
+            return [member for member in members if member in self._of.permanent]
+
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
             return self._now(), [self._of.deadline_of(member) for member in members]

@@ -223,6 +223,21 @@ class _Expirations(Expirations):
         ]
         return list(chain(*self._scripts.run_all(calls)))
 
+    def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        groups = self._sliced(members)
+        replies = self._scripts.send(
+            [
+                Command(shard, "smismember", (self._key(shard, "permanent"), own))
+                for shard, own in groups
+            ]
+        )
+        return [
+            member
+            for (_, own), kept in zip(groups, replies, strict=True)
+            for member, is_kept in zip(own, kept, strict=True)
+            if is_kept
+        ]
+
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         if len(members) == 1:
             now, deadline = self._run("deadline", members[0], *members)

@@ -292,12 +292,16 @@ def _import_lines(report: TakeOver) -> Iterator[str]:
 
 
 def _describe_audit(parser: ArgumentParser) -> None:
-    parser.add_argument("namespaces", metavar="NAMESPACE", nargs="+")
+    parser.add_argument("wheres", metavar="NAMESPACE", nargs="*", help=f"{WHERE}; all without it")
     parser.add_argument(
         "--adopt",
         type=float,
         metavar="TTL",
-        help="give each file without a record a deadline, TTL seconds after it was last modified",
+        help="give each file without a record a deadline, TTL seconds after it was last modified, "
+        "but for those that somebody has made permanent",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="adopt nothing; say what would get which deadline"
     )
 
 
@@ -305,14 +309,13 @@ def _audit(console: Console, options: dict[str, Any]) -> None:
     def tell(totals: Totals) -> None:
         console.progress(f"{totals.files:,} files and {totals.records:,} records looked at")
 
-    audit = Audit(options["adopt"], tell)
-    walks = [audit.run(namespace) for namespace in options["namespaces"]]  # all refused, or none
-    for finding in chain.from_iterable(walks):
+    audit = Audit(options["adopt"], tell, options["dry_run"])
+    for finding in audit.run(*options["wheres"]):
         console.stream(finding, _finding_line(finding))
     totals = audit.totals
     console.stream(totals, _totals_line(totals))
-    if left := totals.no_record - totals.adopted + totals.no_file + totals.refused:
-        raise CommandError(f"differences that are left: {left}", returncode=AMISS)
+    if totals.differences:
+        raise CommandError(f"differences that are left: {totals.differences}", returncode=AMISS)
 
 
 def _totals_line(totals: Totals) -> str:
