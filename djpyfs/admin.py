@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -22,6 +21,7 @@ from .errors import ConfigurationError, InvalidName, RecordStoreError
 from .expirations import State
 from .inspection import Horizon, Listing, Status, TrackedFile
 from .models import ExpiringFile
+from .phrases import duration
 from .sweeper import recent_sweeps
 
 FILES_SHOWN = 100
@@ -154,7 +154,7 @@ class _Page:
             "numbers": _numbers(status),
             "ahead": _charts_ahead(),
             "behind": _charts_behind(),
-            "set_aside": list(islice(inspection.files_set_aside(), SET_ASIDE_SHOWN)),
+            "set_aside": inspection.files_set_aside(limit=SET_ASIDE_SHOWN).files,
             "set_aside_count": f"{status.set_aside:,}",
             "set_aside_more": status.set_aside > SET_ASIDE_SHOWN,
             **self._files(status),
@@ -187,7 +187,7 @@ class _Page:
 
 def _numbers(status: Status) -> list[tuple[str, str, str]]:
     oldest = (
-        f"the oldest for {_duration(status.oldest_overdue)}" if status.overdue else "all on time"
+        f"the oldest for {duration(status.oldest_overdue)}" if status.overdue else "all on time"
     )
     return [
         ("Tracked", f"{status.tracked:,}", "files with a deadline"),
@@ -265,21 +265,10 @@ def _row(file: TrackedFile) -> dict[str, Any]:
 
 
 def _life(file: TrackedFile) -> str:
-    life = f"overdue for {_duration(file.remaining)}" if file.remaining < 0 else ""
+    life = f"overdue for {duration(file.remaining)}" if file.remaining < 0 else ""
     state = {State.DUE: "", State.CLAIMED: "being deleted"}.get(file.state, file.state)
-    return ", ".join(filter(None, (life or _duration(file.remaining), state)))
+    return ", ".join(filter(None, (life or duration(file.remaining), state)))
 
 
 def _moment(seconds: float) -> str:
     return f"{localtime(datetime.fromtimestamp(seconds, UTC)):%d %b %H:%M:%S}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a length of time in its two largest units."""
-    left = round(abs(seconds))
-    parts = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        parts.append((count, unit))
-    first = next((place for place, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from heapq import nsmallest
+from itertools import chain, islice
 from math import ceil
 from typing import NamedTuple
 
@@ -88,6 +89,8 @@ class Sample:
     complete: bool
     #: How many of them are in which namespace, or below which first segment (``usage/*``).
     by_prefix: Mapping[str, int]
+    #: How many such beginnings were seen beside these.
+    more: int
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,15 @@ class Preview:
     sampled: int
     #: How many of those looked at stay, because their namespace is on hold.
     held: int
-    #: The bytes of the others, as far as known.
+    #: The bytes of the others, as far as known; an estimate where not all files were looked at.
     bytes: int
-    #: How many of the others have a size that only a request for each would tell.
+    #: How many of those looked at have a size that only a request for each would tell.
     unmeasured: int
     requests: Requests
-    #: How many of the others are in which namespace, the most first.
+    #: How many of those looked at are in which namespace, the most first.
     by_namespace: Mapping[str, int]
+    #: How many namespaces were seen beside these.
+    more: int
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,14 @@ class SetAsideFile:
     reason: str
     attempts: int
     at: datetime
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Files set aside, the last first; ``complete`` tells whether these are all there are."""
+
+    files: Sequence[SetAsideFile]
+    complete: bool
 
 
 def status(upcoming: int = 10) -> Status:
@@ -210,8 +223,10 @@ def tracked_file(namespace: str, path: str) -> TrackedFile | None:
     return None
 
 
-def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
+def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Preview:
     """Return what a sweep of ``limit`` files would delete; ``looks`` of them are looked at.
+
+    Of the namespaces ``most`` are named.
 
     No back-end is asked over a network.
     """
@@ -227,14 +242,17 @@ def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
     ][: min(files, looks)]
     going = [it for it in overdue if not it.is_held]
     sizes = [size for it in going if (size := it.size()) is not NO_FILE]
+    scale = files / len(overdue) if overdue else 0
+    namespaces = Counter(names_of(it.member)[0] for it in going)
     return Preview(
         files=files,
         sampled=len(overdue),
         held=len(overdue) - len(going),
-        bytes=sum(filter(None, sizes)),
+        bytes=round(sum(filter(None, sizes)) * scale),
         unmeasured=sizes.count(None),
         requests=_requests(settings, overdue, files, len(places)),
-        by_namespace=dict(Counter(names_of(it.member)[0] for it in going).most_common()),
+        by_namespace=dict(namespaces.most_common(most)),
+        more=max(0, len(namespaces) - most),
     )
 
 
@@ -290,16 +308,28 @@ def sample(looks: int = 20_000, most: int = 20) -> Sample:
             break
         looks -= looked
         prefixes.update(_prefix(record.member) for record in records)
-    return Sample(prefixes.total(), complete, dict(prefixes.most_common(most)))
+    shown = dict(prefixes.most_common(most))
+    return Sample(prefixes.total(), complete, shown, len(prefixes) - len(shown))
 
 
-def files_set_aside(where: str | None = None) -> Iterator[SetAsideFile]:
-    """Yield the files whose deletion was given up, in no order; ``where`` as `tracked_files`."""
-    for page in _pages_set_aside(_beginning(where)):
-        for record in page:
-            namespace, path = names_of(record.member)
-            at = datetime.fromtimestamp(record.at, UTC)
-            yield SetAsideFile(namespace, path, record.reason, record.attempts, at)
+def files_set_aside(where: str | None = None, limit: int = 1_000, looks: int = 100_000) -> SetAside:
+    """Return the files whose deletion was given up, after a look at ``looks`` of these records.
+
+    The last come first, and of one second the names in their order; ``where`` as `tracked_files`.
+    """
+    records = chain.from_iterable(_pages_set_aside(_beginning(where)))
+    seen = list(islice(records, looks))
+    first = nsmallest(limit, seen, key=lambda record: (-record.at, record.member))
+    files = [
+        SetAsideFile(
+            *names_of(record.member),
+            record.reason,
+            record.attempts,
+            datetime.fromtimestamp(record.at, UTC),
+        )
+        for record in first
+    ]
+    return SetAside(files, len(seen) == len(files) and next(records, None) is None)
 
 
 def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:

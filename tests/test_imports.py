@@ -38,6 +38,7 @@ ROOMS = [
     "urls",
     "inspection",
     "charts",
+    "phrases",
     "models",
     "admin",
     "takeover",
