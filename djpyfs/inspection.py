@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from itertools import chain, islice
 from math import ceil
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from .expirations import (
     GivenUp,
     Record,
     State,
+    file_name,
     find,
     soonest,
     store_for,
@@ -79,6 +80,16 @@ class Listing:
     complete: bool
 
 
+@dataclass
+class Share:
+    """How many of the records that were looked at are in a namespace."""
+
+    files: int = 0
+    #: Of these: their deadline has passed; they were set aside.
+    overdue: int = 0
+    set_aside: int = 0
+
+
 @dataclass(frozen=True)
 class Sample:
     """In which namespaces the records are."""
@@ -88,7 +99,7 @@ class Sample:
     #: Whether these are all there are.
     complete: bool
     #: How many of them are in which namespace, or below which first segment (``usage/*``).
-    by_prefix: Mapping[str, int]
+    by_prefix: Mapping[str, Share]
     #: How many such beginnings were seen beside these.
     more: int
 
@@ -299,26 +310,40 @@ def _requests(
 
 
 def sample(looks: int = 20_000, most: int = 20) -> Sample:
-    """Look at about ``looks`` records; return the ``most`` frequent beginnings of namespaces."""
-    prefixes: Counter[str] = Counter()
+    """Look at about ``looks`` records; return ``most`` beginnings of namespaces.
+
+    Those with files set aside come first, then those with the most files.
+    """
+    known = _records()
+    now = total(records.counts() for records in known).now
+    shares: defaultdict[str, Share] = defaultdict(Share)
     complete = True
-    for looked, records in chain(*(known.scan(b"") for known in _records())):
+    for looked, records in chain(*(one.scan(b"") for one in known)):
         complete = looks > 0
         if not complete:
             break
         looks -= looked
-        prefixes.update(_prefix(record.member) for record in records)
-    shown = dict(prefixes.most_common(most))
-    return Sample(prefixes.total(), complete, shown, len(prefixes) - len(shown))
+        for record in records:
+            share, given_up = shares[_prefix(record.member)], record.state is State.SET_ASIDE
+            share.files += 1
+            share.set_aside += given_up
+            share.overdue += record.deadline <= now and not given_up
+    first = nlargest(most, shares.items(), lambda it: (it[1].set_aside > 0, it[1].files, it[0]))
+    records_seen = sum(share.files for share in shares.values())
+    return Sample(records_seen, complete, dict(first), len(shares) - len(first))
 
 
-def files_set_aside(where: str | None = None, limit: int = 1_000, looks: int = 100_000) -> SetAside:
+def files_set_aside(
+    where: str | None = None, limit: int = 1_000, looks: int = 100_000, text: str = ""
+) -> SetAside:
     """Return the files whose deletion was given up, after a look at ``looks`` of these records.
 
-    The last come first, and of one second the names in their order; ``where`` as `tracked_files`.
+    The last come first, and of one second the names in their order; ``where`` and ``text`` as
+    `tracked_files`.
     """
     records = chain.from_iterable(_pages_set_aside(_beginning(where)))
-    seen = list(islice(records, looks))
+    looked_at = islice(records, looks)
+    seen = [it for it in looked_at if text.encode() in file_name(it.member)]
     first = nsmallest(limit, seen, key=lambda record: (-record.at, record.member))
     files = [
         SetAsideFile(

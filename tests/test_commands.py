@@ -246,10 +246,21 @@ def test_status_shows_in_which_namespaces_the_records_are(plots: ExpiringFS) -> 
     assert read("status")["namespaces"] == {
         "records": 5,
         "complete": True,
-        "by_prefix": {"usage/*": 3, "plots": 2},
+        "by_prefix": {
+            "usage/*": {"files": 3, "overdue": 0, "set_aside": 0},
+            "plots": {"files": 2, "overdue": 0, "set_aside": 0},
+        },
         "more": 0,
     }
-    assert "FILES  NAMESPACE\n  3      usage/*" in djpyfs("status")
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, "late")
+    assert read("status", amiss=True)["namespaces"]["by_prefix"]["plots"] == {
+        "files": 4,
+        "overdue": 1,
+        "set_aside": 1,
+    }
+    assert "FILES  OVERDUE  SET ASIDE  NAMESPACE\n" in djpyfs("status", amiss=True)
 
 
 def test_status_samples_where_there_are_very_many(

@@ -197,8 +197,12 @@ def _status_lines(found: Status) -> Iterator[str]:
 
 
 def _sample_lines(sample: Sample) -> Iterator[str]:
-    rows = [(f"{count:,}", prefix) for prefix, count in sample.by_prefix.items()]
-    lines = chain(table(rows, ("files", "namespace")), more(sample.more, "namespace"))
+    rows = [
+        (f"{it.files:,}", f"{it.overdue:,}", f"{it.set_aside:,}", prefix)
+        for prefix, it in sample.by_prefix.items()
+    ]
+    headings = "files", "overdue", "set aside", "namespace"
+    lines = chain(table(rows, headings), more(sample.more, "namespace"))
     looked = "" if sample.complete else f", by a look at {sample.records:,} records"
     return indented(lines, f"Namespaces{looked}:")
 
