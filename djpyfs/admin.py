@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.timezone import localtime
+from django.utils.timezone import get_current_timezone_name, localtime
 from django.views.decorators.http import require_POST
 
-from . import inspection
+from . import conf, inspection
 from .charts import Bar, Chart
 from .errors import ConfigurationError, InvalidName, RecordStoreError
 from .expirations import State
-from .inspection import Horizon, Listing, Status, TrackedFile
+from .inspection import Horizon, Listing, SetAside, SetAsideFile, Status, TrackedFile
 from .models import ExpiringFile
+from .phrases import counted, duration, moment
 from .sweeper import recent_sweeps
 
 FILES_SHOWN = 100
 SET_ASIDE_SHOWN = 100
+NAMES_SHOWN = 20  # where it is asked whether they are meant
+NAMESPACES_SHOWN = 10
 SWEEPS_SHOWN = 40
 LOOKS = 200_000  # records that one search looks at: well below a second
+LOOKS_FOR_NAMESPACES = 20_000
+LOOKS_SET_ASIDE = 20_000
+# Sweeps by which the oldest file may be late, before that is shown in red.
+LATE = 3
 
 HORIZONS = {
     "hour": (Horizon(timedelta(minutes=2), 30), "min"),
@@ -35,7 +43,10 @@ HORIZONS = {
     "month": (Horizon(timedelta(days=1), 30), "d"),
 }
 UNITS = {"min": 60, "h": 3_600, "d": 86_400}
-RETRIED, FORGOTTEN = "Due again, the next sweep tries", "Forgotten, what is there stays"
+ACTIONS = {
+    "retry": (inspection.retry, "Due again, the next sweep tries"),
+    "forget": (inspection.forget, "Forgotten, what is there stays"),
+}
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[ExpiringFile]
@@ -73,7 +84,7 @@ class ExpiringFileAdmin(_ModelAdmin):
         """Show the page; where the record store is away, say so with status 503."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        status, page = 200, _Page(request.GET)
+        status, page = 200, _Page(_Search.of(request.GET), request.GET.get("p", "1"))
         try:
             shown = page.context()
         except (RecordStoreError, ConfigurationError) as error:
@@ -87,94 +98,97 @@ class ExpiringFileAdmin(_ModelAdmin):
         return self._rendered(request, "page", context, status)
 
     def release_view(self, request: HttpRequest) -> HttpResponse:
-        """Retry or forget one file that was set aside, or retry all of them.
+        """Retry or forget the files set aside that were chosen, or all that a search finds.
 
-        Before a file is forgotten a page asks whether that is meant.
+        Before files are forgotten a page asks whether that is meant. Leads back to the page, as
+        it was searched.
         """
         if not self.has_change_permission(request):
             raise PermissionDenied
-        if _is_to_be_confirmed(request.POST):
-            asked = {name: request.POST[name] for name in ("namespace", "path")}
-            return self._rendered(request, "forget", {"title": "Are you sure?", **asked})
+        search, action = _Search.of(request.GET), request.POST.get("action", "")
+        if action and action not in ACTIONS:
+            raise PermissionDenied
+        names = request.POST.getlist(ACTION_CHECKBOX_NAME)
         try:
-            released, done = _release(request.POST)
+            if across := request.POST.get("select_across") == "1":
+                names = [_name(file) for file in search.set_aside().files]
+            if not action or not names:
+                messages.warning(request, "Choose files and an action: nothing was done.")
+            elif action == "forget" and "sure" not in request.POST:
+                return self._asked(request, names, across)
+            else:
+                self._tell(request, names, _release(action, names), ACTIONS[action][1])
         except (RecordStoreError, ConfigurationError, InvalidName) as error:
             messages.error(request, str(error))
-        else:
-            self._tell(request, released, done)
         page = reverse("admin:djpyfs_expiringfile_changelist", current_app=self.admin_site.name)
-        return redirect(page)
+        query = request.GET.urlencode()
+        return redirect(f"{page}?{query}#djpyfs-set-aside" if query else page)
+
+    def _asked(self, request: HttpRequest, names: Sequence[str], across: bool) -> TemplateResponse:
+        context = {
+            "across": across,
+            "title": "Are you sure?",
+            "query": request.GET.urlencode(),
+            "names": names,
+            "shown": names[:NAMES_SHOWN],
+            "more": len(names) - NAMES_SHOWN,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return self._rendered(request, "forget", context)
 
     def _rendered(
         self, request: HttpRequest, template: str, context: Mapping[str, Any], status: int = 200
-    ) -> HttpResponse:
+    ) -> TemplateResponse:
         context = {**self.admin_site.each_context(request), "opts": self.opts, **context}
         return TemplateResponse(request, f"admin/djpyfs/{template}.html", context, status=status)
 
-    def _tell(self, request: HttpRequest, released: Sequence[str], done: str) -> None:
-        if not released:
-            messages.warning(request, "This is not set aside any more; nothing was done.")
-            return
-        what = released[0] if len(released) == 1 else f"{len(released):,} files"
-        self.log_change(request, ExpiringFile(name=what), done)
-        messages.success(request, f"{done}: {what}")
+    def _tell(
+        self, request: HttpRequest, names: Sequence[str], released: Sequence[str], done: str
+    ) -> None:
+        if released:
+            what = released[0] if len(released) == 1 else counted(len(released), "file")
+            self.log_change(request, ExpiringFile(name=what), done)
+            messages.success(request, f"{done}: {what}")
+        if left := len(set(names)) - len(released):
+            are = "is" if left == 1 else "are"
+            messages.warning(
+                request,
+                f"{counted(left, 'file')} {are} not set aside any more; nothing was done to that.",
+            )
 
 
-def _is_to_be_confirmed(chosen: Mapping[str, str]) -> bool:
-    names = chosen.get("namespace") and chosen.get("path")
-    return bool(names) and chosen.get("action") == "forget" and "sure" not in chosen
+def _name(file: SetAsideFile) -> str:
+    return f"{file.namespace}/{file.path}"
 
 
-def _release(chosen: Mapping[str, str]) -> tuple[list[str], str]:
-    """Do what a button says; return what it was done to, and what that means."""
-    namespace, name = chosen.get("namespace", ""), chosen.get("path", "")
-    named = {"namespace", "path"} <= chosen.keys()
-    if named and chosen.get("action") == "forget":
-        released, done = inspection.forget(namespace, [name]), FORGOTTEN
-    elif named and chosen.get("action") == "retry":
-        released, done = inspection.retry(namespace, [name]), RETRIED
-    elif chosen.get("action") == "retry-all":
-        released, done = inspection.retry(), RETRIED
-    else:
-        raise PermissionDenied
-    return ["/".join(names) for names in released], done
+def _release(action: str, names: Sequence[str]) -> list[str]:
+    """Do what an action says to files set aside; return the names of those that were."""
+    paths: dict[str, list[str]] = {}
+    for name in names:
+        namespace, _, path_ = name.rpartition("/")
+        paths.setdefault(namespace, []).append(path_)
+    release, _ = ACTIONS[action]
+    done = (released for where, own in paths.items() for released in release(where, own))
+    return ["/".join(released) for released in done]
 
 
-class _Page:
-    """What the page shows for a search."""
+class _Search(NamedTuple):
+    """What somebody looks for."""
 
-    def __init__(self, search: Mapping[str, str]) -> None:
-        self.namespace = search.get("namespace", "")
-        self.text = search.get("file", "")
+    namespace: str
+    text: str
 
-    def context(self) -> dict[str, Any]:
-        status = inspection.status()
-        return {
-            "page": self,
-            "numbers": _numbers(status),
-            "ahead": _charts_ahead(),
-            "behind": _charts_behind(),
-            "set_aside": list(islice(inspection.files_set_aside(), SET_ASIDE_SHOWN)),
-            "set_aside_count": f"{status.set_aside:,}",
-            "set_aside_more": status.set_aside > SET_ASIDE_SHOWN,
-            **self._files(status),
-        }
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> _Search:
+        return cls(query.get("namespace", ""), query.get("file", ""))
 
-    def _files(self, status: Status) -> dict[str, Any]:
-        if not self.namespace and not self.text:
-            return {"files": [_row(file) for file in status.next_deadlines]}
-        try:
-            found = self._search()
-        except InvalidName as error:
-            return {"searched": True, "refused": str(error), "files": []}
-        return {
-            "searched": True,
-            "files": [_row(file) for file in found.files],
-            "incomplete": not found.complete,
-            "looks": f"{LOOKS:,}",
-        }
+    def set_aside(self) -> SetAside:
+        """Return what was set aside. Raises `InvalidName`."""
+        looks = LOOKS_SET_ASIDE
+        return inspection.files_set_aside(self.namespace or None, looks, looks, self.text)
 
-    def _search(self) -> Listing:
+    def tracked(self) -> Listing:
+        """Return what has a deadline. Raises `InvalidName`."""
         found = inspection.tracked_files(self.namespace or None, FILES_SHOWN, LOOKS, self.text)
         if not (self.namespace and self.text) or self.namespace.endswith("/*"):
             return found
@@ -185,16 +199,120 @@ class _Page:
         return found
 
 
-def _numbers(status: Status) -> list[tuple[str, str, str]]:
-    oldest = (
-        f"the oldest for {_duration(status.oldest_overdue)}" if status.overdue else "all on time"
-    )
-    return [
-        ("Tracked", f"{status.tracked:,}", "files with a deadline"),
-        ("Overdue", f"{status.overdue:,}", oldest),
-        ("Claimed", f"{status.claimed:,}", "a sweep is at them"),
-        ("Set aside", f"{status.set_aside:,}", "deletions given up"),
+class _Page:
+    """What the page shows for a search."""
+
+    def __init__(self, search: _Search, number: str) -> None:
+        self.search = search
+        self.number = number
+
+    def _query(self, **more: str) -> str:
+        """Return the search as the query of an address, or nothing."""
+        query = QueryDict(mutable=True)
+        given = {"namespace": self.search.namespace, "file": self.search.text, **more}
+        query.update({key: value for key, value in given.items() if value})
+        return query.urlencode()
+
+    def context(self) -> dict[str, Any]:
+        status = inspection.status()
+        return {
+            "search": self.search,
+            "query": self._query(),
+            "here": self._query(p=self.number if self.number != "1" else ""),
+            "searched": any(self.search),
+            "now": moment(datetime.now(UTC)),
+            "time_zone": get_current_timezone_name(),
+            "numbers": _numbers(status),
+            "elsewhere": [(name, f"{count:,}") for name, count in status.elsewhere.items()],
+            "namespaces": _namespaces(),
+            "ahead": _charts_ahead(),
+            "behind": _charts_behind(),
+            "looks": f"{LOOKS:,}",
+            **self._files(status),
+        }
+
+    def _files(self, status: Status) -> dict[str, Any]:
+        try:
+            return {**self._tracked(status), **self._set_aside()}
+        except InvalidName as error:
+            return {"refused": str(error)}
+
+    def _tracked(self, status: Status) -> dict[str, Any]:
+        if not any(self.search):
+            return {"files": [_row(file) for file in status.next_deadlines]}
+        found = self.search.tracked()
+        return {"files": [_row(file) for file in found.files], "incomplete": not found.complete}
+
+    def _set_aside(self) -> dict[str, Any]:
+        found = self.search.set_aside()
+        pages = Paginator(found.files, SET_ASIDE_SHOWN)
+        page = pages.get_page(self.number)
+        rows = [
+            {"file": file, "name": _name(file), "since": moment(file.at)}
+            for file in page.object_list
+        ]
+        return {
+            "set_aside": rows,
+            "set_aside_count": pages.count,
+            "set_aside_text": counted(pages.count, "file"),
+            "set_aside_incomplete": not found.complete,
+            "pages": list(pages.get_elided_page_range(page.number)) if pages.num_pages > 1 else [],
+            "page": page,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+
+
+class Number(NamedTuple):
+    """One of the numbers at the top; what is wrong is red, and leads to where it is listed."""
+
+    name: str
+    number: str
+    remark: str
+    wrong: bool = False
+    anchor: str = ""
+
+
+def _numbers(status: Status) -> list[Number]:
+    late = status.oldest_overdue > LATE * conf.current().sweep_interval
+    oldest = f"the oldest for {duration(status.oldest_overdue)}" if status.overdue else ""
+    waiting = [
+        ("Retried", status.retried, "a deletion has failed", True),
+        ("On hold", status.held, "nothing is deleted there", False),
+        ("Postponed", status.postponed, "their back-end is away", True),
     ]
+    files = "djpyfs-files"
+    return [
+        Number("Tracked", f"{status.tracked:,}", "files with a deadline"),
+        Number("Overdue", f"{status.overdue:,}", oldest or "all on time", late, files),
+        *(Number(name, f"{n:,}", remark, bad, files) for name, n, remark, bad in waiting if n),
+        Number("Claimed", f"{status.claimed:,}", "a sweep is at them"),
+        Number(
+            "Set aside",
+            f"{status.set_aside:,}",
+            "deletions given up",
+            status.set_aside > 0,
+            "djpyfs-set-aside",
+        ),
+    ]
+
+
+def _namespaces() -> dict[str, Any]:
+    sample = inspection.sample(LOOKS_FOR_NAMESPACES, NAMESPACES_SHOWN)
+    rows = [
+        {
+            "name": name,
+            "files": f"{share.files:,}",
+            "overdue": f"{share.overdue:,}" if share.overdue else "",
+            "set_aside": f"{share.set_aside:,}" if share.set_aside else "",
+        }
+        for name, share in sample.by_prefix.items()
+    ]
+    return {
+        "rows": rows,
+        "complete": sample.complete,
+        "records": f"{sample.records:,}",
+        "more": counted(sample.more, "more namespace") if sample.more else "",
+    }
 
 
 def _charts_ahead() -> list[Chart]:
@@ -261,25 +379,15 @@ def _lateness(sweeps: Sequence[Mapping[str, float]], ends: tuple[str, str]) -> C
 
 
 def _row(file: TrackedFile) -> dict[str, Any]:
-    return {"file": file, "life": _life(file), "late": file.remaining < 0}
+    deadline, late = moment(file.deadline), file.remaining < 0
+    return {"file": file, "deadline": deadline, "life": _life(file), "late": late}
 
 
 def _life(file: TrackedFile) -> str:
-    life = f"overdue for {_duration(file.remaining)}" if file.remaining < 0 else ""
+    life = f"overdue for {duration(file.remaining)}" if file.remaining < 0 else ""
     state = {State.DUE: "", State.CLAIMED: "being deleted"}.get(file.state, file.state)
-    return ", ".join(filter(None, (life or _duration(file.remaining), state)))
+    return ", ".join(filter(None, (life or duration(file.remaining), state)))
 
 
 def _moment(seconds: float) -> str:
     return f"{localtime(datetime.fromtimestamp(seconds, UTC)):%d %b %H:%M:%S}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a length of time in its two largest units."""
-    left = round(abs(seconds))
-    parts = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        parts.append((count, unit))
-    first = next((place for place, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"

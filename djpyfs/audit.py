@@ -1,4 +1,4 @@
-"""The files of a namespace held against its records: which have none, and which are none's."""
+"""Files held against their records: which have none, and which records are no file's."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import islice
+from os.path import commonpath
 
 from fs.base import FS
 from fs.errors import ResourceNotFound
 from fs.info import Info
-from fs.memoryfs import MemoryFS
 from fs.walk import Walker
 
 from . import conf
-from .backends import backend_for
+from .backends import Backend, backend_at, backend_for
 from .conf import LONGEST_LIFE, SECOND
-from .errors import InvalidLifetime, InvalidName
-from .inspection import EPOCH, microseconds
-from .names import Entry, check_namespace, check_path
-from .places import records_of
+from .errors import BackendUnavailable, InvalidLifetime, InvalidName, printable
+from .inspection import EPOCH, below, microseconds, names_of
+from .names import RESERVED, Entry, check_namespace, check_path
+from .places import Place, records_of
 
 BATCH = 500
 
@@ -31,16 +31,21 @@ class Kind(StrEnum):
     NO_RECORD = "no record"
     NO_FILE = "no file"
     REFUSED = "name refused"
+    AWAY = "not there"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A file without a record, a record without a file, or a file that can have no record."""
+    """A file without a record, a record without a file, or a file that can have no record.
+
+    Or a place that is not there now; then ``path`` says why.
+    """
 
     kind: Kind
+    #: The directory of the file, as `inspection.TrackedFile` has it.
     namespace: str
     path: str
-    #: The deadline that the file has got, where it was adopted.
+    #: The deadline that the file has got, where it was adopted, or would get.
     deadline: datetime | None = None
 
 
@@ -53,106 +58,194 @@ class Totals:
     no_record: int = 0
     no_file: int = 0
     refused: int = 0
+    away: int = 0
+    #: Files without a record that somebody has made permanent: nothing is amiss with them.
+    permanent: int = 0
     adopted: int = 0
+
+    @property
+    def differences(self) -> int:
+        """How many findings there were, but for files that have a deadline now."""
+        return self.no_record - self.adopted + self.no_file + self.refused + self.away
+
+
+@dataclass(frozen=True)
+class _Area:
+    """Of a place, what is below one directory: ``""`` stands for all."""
+
+    place: Place
+    root: str
+
+    def files(self) -> FS | None:
+        # To open a namespace that is not there would make it.
+        backend = self.place.backend
+        return backend.open(self.root) if not self.root or backend.has(self.root) else None
 
 
 class Audit:
     """One walk through namespaces; it only reads, unless it shall ``adopt``.
 
     With ``adopt``, a file without a record gets a deadline that many seconds after it was last
-    modified, but `grace` from now at the earliest. Calls ``on_batch`` with the totals so far.
-    Raises `InvalidLifetime`.
+    modified, but `grace` from now at the earliest; with ``dry_run`` it is only told. What
+    somebody has made permanent is left alone. Calls ``on_batch`` with the totals so far. Raises
+    `InvalidLifetime`.
     """
 
     def __init__(
-        self, adopt: float | None = None, on_batch: Callable[[Totals], object] | None = None
+        self,
+        adopt: float | None = None,
+        on_batch: Callable[[Totals], object] | None = None,
+        dry_run: bool = False,
     ) -> None:
         if adopt is not None and not 0 <= adopt <= LONGEST_LIFE:
             raise InvalidLifetime(f"a life of {adopt!r} s: use 0 to {LONGEST_LIFE}")
         self.totals = Totals()
         self._on_batch = on_batch or (lambda totals: None)
         self._ttl = None if adopt is None else round(adopt * SECOND)
+        self._makes = adopt is not None and not dry_run
         self._settings = conf.current()
 
-    def run(self, namespace: str) -> Iterator[Finding]:
-        """Return what is found in ``namespace``, while it is walked through.
+    def run(self, *wheres: str) -> Iterator[Finding]:
+        """Return what is found, while it is walked through.
 
-        Raises `InvalidName`, before anything is looked at.
+        Each of ``wheres`` is a namespace, with all below it, or ``prefix/*``, as
+        `inspection.tracked_files` has it; without any, all namespaces are meant. Raises
+        `InvalidName`, and `BackendUnavailable` where no place of theirs is there, before
+        anything is looked at.
         """
-        backend = backend_for(self._settings, check_namespace(namespace))
-        self._records = records_of(self._settings, backend, make=self._ttl is not None)
-        # To open a namespace that is not there would make it.
-        files = backend.open(namespace) if backend.has(namespace) else MemoryFS()
-        return chain(self._without_record(namespace, files), self._without_file(namespace, files))
+        roots = _topmost([below(where) for where in wheres] or [""])
+        areas, problems = [], []
+        for root in roots:
+            for backend in self._backends(root):
+                try:
+                    records = records_of(self._settings, backend, make=self._makes)
+                except BackendUnavailable as error:
+                    problems.append((root, error))
+                else:
+                    areas.append(_Area(Place(backend, records), root))
+        if not areas:
+            raise problems[0][1]
+        return self._findings(areas, problems)
+
+    def _backends(self, root: str) -> Iterable[Backend]:
+        """Return the back-ends that files below a directory may be on."""
+        settings = self._settings
+        inside = f"{root}/" if root else ""
+        policies = [settings.policy_for(root) if root else settings.policy]
+        policies += [own for name, own in settings.namespaces.items() if name.startswith(inside)]
+        return dict.fromkeys(backend_at(settings, policy.placement) for policy in policies)
+
+    def _findings(
+        self, areas: Sequence[_Area], problems: Sequence[tuple[str, BackendUnavailable]]
+    ) -> Iterator[Finding]:
+        for root, error in problems:
+            self.totals.away += 1
+            yield Finding(Kind.AWAY, root, printable(str(error)))
+        for area in areas:
+            yield from self._without_record(area)
+        by_place: dict[str, list[_Area]] = {}
+        for area in areas:
+            by_place.setdefault(area.place.records.place, []).append(area)
+        for own in by_place.values():
+            yield from self._without_file(own[0].place, [area.root for area in own])
 
     # -- files without a record
 
-    def _without_record(self, namespace: str, files: FS) -> Iterator[Finding]:
-        for paths in _batches(_walk(files)):
+    def _without_record(self, area: _Area) -> Iterator[Finding]:
+        files = area.files()
+        if files is None:
+            return
+        for paths in _batches(self._owned(area, files)):
             self.totals.files += len(paths)
-            entries = []
+            entries: dict[Entry, str] = {}
             for path in paths:
+                namespace, _, name = _joined(area.root, path).rpartition("/")
                 try:
-                    entries.append(Entry(namespace, check_path(path)))
+                    entries[Entry(check_namespace(namespace), check_path(name))] = path
                 except InvalidName:
                     self.totals.refused += 1
-                    yield Finding(Kind.REFUSED, namespace, path)
-            untracked = [entry for entry in self._untracked(entries) if files.exists(entry.path)]
+                    yield Finding(Kind.REFUSED, namespace, name)
+            untracked = self._untracked(area, files, entries)
             self.totals.no_record += len(untracked)
-            deadlines = self._adopt(untracked, files)
+            deadlines = self._adopt(area, files, untracked)
             for entry in untracked:
                 yield Finding(Kind.NO_RECORD, *entry, deadlines.get(entry))
             self._on_batch(self.totals)
 
-    def _untracked(self, entries: Sequence[Entry]) -> list[Entry]:
-        _, deadlines = self._records.deadlines([entry.member for entry in entries])
-        return [entry for entry, due in zip(entries, deadlines, strict=True) if not due]
+    def _owned(self, area: _Area, files: FS) -> Iterator[str]:
+        """Yield the files that `get_filesystem` would find here: others may use a bucket too."""
+        for path in _walk(files):
+            name = _joined(area.root, path)
+            if name.partition("/")[0] == RESERVED:
+                continue
+            if backend_for(self._settings, name.rpartition("/")[0]) is area.place.backend:
+                yield path
+
+    def _untracked(
+        self, area: _Area, files: FS, entries: Mapping[Entry, str]
+    ) -> Mapping[Entry, str]:
+        records = area.place.records
+        _, deadlines = records.deadlines([entry.member for entry in entries])
+        known = zip(entries, deadlines, strict=True)
+        left = {entry: entries[entry] for entry, deadline in known if not deadline}
+        kept = set(records.permanent([entry.member for entry in left]))
+        self.totals.permanent += len(kept)
+        return {
+            entry: path
+            for entry, path in left.items()
+            if entry.member not in kept and files.exists(path)
+        }
 
     # -- adoption
 
-    def _adopt(self, entries: Sequence[Entry], files: FS) -> Mapping[Entry, datetime]:
+    def _adopt(
+        self, area: _Area, files: FS, entries: Mapping[Entry, str]
+    ) -> Mapping[Entry, datetime]:
         if self._ttl is None or not entries:
             return {}
         # First the latest deadline that may come of it: from then on the record tells of every
         # write, and a time of modification that is read now is not outdated when it is used.
-        now = self._records.counts().now
+        records = area.place.records
+        now = records.counts().now
         latest = now + max(self._ttl, self._settings.grace)
-        new = set(self._records.adopt({entry.member: latest for entry in entries}))
+        new = {entry.member for entry in entries}
+        if self._makes:
+            new &= set(records.adopt(dict.fromkeys(new, latest)))
         adopted = {}
-        for entry in entries:
-            if entry.member in new and (deadline := self._settle(entry, files, now, latest)):
-                adopted[entry] = EPOCH + timedelta(microseconds=deadline)
-        self.totals.adopted += len(adopted)
+        for entry, path in entries.items():
+            if entry.member in new:
+                deadline = self._deadline(files, path, self._ttl, now, latest)
+                if self._makes and deadline != latest:
+                    records.place_at(entry.member, deadline, expected=latest)
+                if deadline:
+                    adopted[entry] = EPOCH + timedelta(microseconds=deadline)
+        self.totals.adopted += len(adopted) if self._makes else 0
         return adopted
 
-    def _settle(self, entry: Entry, files: FS, now: int, latest: int) -> int:
-        """Bring an adopted file's deadline forward; return it, or 0 where the file is gone."""
+    def _deadline(self, files: FS, path: str, ttl: int, now: int, latest: int) -> int:
+        """Return the deadline of a file that is adopted, or 0 where it is gone."""
         try:
-            modified = files.getinfo(entry.path, ["details"]).modified
+            modified = files.getinfo(path, ["details"]).modified
         except ResourceNotFound:
-            self._records.place_at(entry.member, 0, expected=latest)
             return 0
-        if modified is None or self._ttl is None:
-            return latest
-        wanted = microseconds(modified) + self._ttl
-        deadline = min(latest, max(wanted, now + self._settings.grace))
-        self._records.place_at(entry.member, deadline, expected=latest)
-        return deadline
+        wanted = latest if modified is None else microseconds(modified) + ttl
+        return min(latest, max(wanted, now + self._settings.grace))
 
     # -- records without a file
 
-    def _without_file(self, namespace: str, files: FS) -> Iterator[Finding]:
-        for _, records in self._records.scan(f"{namespace}/".encode()):
-            members = [record.member for record in records]
-            self.totals.records += len(members)
-            paths = {member: _path_in(namespace, member) for member in members}
-            missing = [member for member in members if not _has_file(paths[member], files)]
+    def _without_file(self, place: Place, roots: Sequence[str]) -> Iterator[Finding]:
+        # One look at the records for all namespaces: each look is at all that there are.
+        beginnings = tuple(f"{root}/".encode() if root else b"" for root in roots)
+        for _, records in place.records.scan(commonpath(beginnings)):
+            found = [record.member for record in records if record.member.startswith(beginnings)]
+            self.totals.records += len(found)
+            missing = [member for member in found if not _has_file(place.backend, member)]
             # A sweep may have taken both since.
-            _, deadlines = self._records.deadlines(missing) if missing else (0, [])
+            _, deadlines = place.records.deadlines(missing) if missing else (0, [])
             for member, deadline in zip(missing, deadlines, strict=True):
                 if deadline:
                     self.totals.no_file += 1
-                    yield Finding(Kind.NO_FILE, namespace, paths[member])
+                    yield Finding(Kind.NO_FILE, *names_of(member))
             self._on_batch(self.totals)
 
 
@@ -180,12 +273,22 @@ def _batches(paths: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _path_in(namespace: str, member: bytes) -> str:
-    return member.decode(errors="backslashreplace")[len(namespace) + 1 :]
+def _topmost(roots: Iterable[str]) -> list[str]:
+    """Return those of ``roots`` that lie below no other."""
+    found: list[str] = []
+    for root in sorted(set(roots)):
+        if not any(not above or root.startswith(f"{above}/") for above in found):
+            found.append(root)
+    return found
 
 
-def _has_file(path: str, files: FS) -> bool:
+def _joined(root: str, path: str) -> str:
+    return f"{root}/{path}" if root else path
+
+
+def _has_file(backend: Backend, member: bytes) -> bool:
     try:
-        return bool(files.isfile(check_path(path)))
-    except InvalidName:
+        files, path = backend.reach(Entry.of_member(member))
+        return bool(files.isfile(path))
+    except (InvalidName, ResourceNotFound):
         return False

@@ -28,7 +28,7 @@ from fs.walk import Walker
 from . import conf, links
 from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
-from .errors import InvalidLifetime, InvalidLimit, NamespaceHeld
+from .errors import InvalidLifetime, InvalidLimit, InvalidName, NamespaceHeld
 from .expirations import Expirations, store_for
 from .lifetimes import Lifetimes, seconds_of
 from .names import (
@@ -610,19 +610,32 @@ class ExpiringFS(FS):
             self._files.removedir(relative)
 
     def removetree(self, dir_path: str) -> None:
-        """Remove a directory with all that is in it; of the root, only the contents."""
+        """Remove a directory with all that is in it; of the root, only the contents.
+
+        That includes what others have put there under names that every other call refuses.
+        """
         root = self.validatepath(dir_path)
         if self._policy_at(self._path(dir_path)).hold:
             raise NamespaceHeld(dir_path)
         with self.lock():
             # Not through our own listings: what is hidden must go as well.
             for path, info in Walker(search="depth").info(self._files, root):
-                # A directory may end with its last file, on S3 or by a sweep.
-                with suppress(errors.ResourceNotFound):
-                    self.removedir(path) if info.is_dir else self.remove(path)
+                # A directory may end with its last file, on S3 or by a sweep. On S3 a file may
+                # have the name of a directory.
+                with suppress(errors.ResourceNotFound, errors.DirectoryExpected):
+                    self._remove_listed(path, info.is_dir)
             if root != "/":
-                with suppress(errors.ResourceNotFound):
+                with suppress(errors.ResourceNotFound, errors.DirectoryExpected):
                     self.removedir(root)
+
+    def _remove_listed(self, path: str, is_dir: bool) -> None:
+        try:
+            self._path(path)
+        except InvalidName:  # it has no record, and nobody writes to it through us
+            self._check_removable(path.lstrip("/"))
+            self._files.removedir(path) if is_dir else self._files.remove(path)
+        else:
+            self.removedir(path) if is_dir else self.remove(path)
 
     def opendir(self, path: str, factory: Callable[[Any, str], SubFS[Any]] | None = None) -> Any:
         """Return a directory as a filesystem whose files can expire too."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from heapq import nlargest, nsmallest
+from itertools import chain, islice
 from math import ceil
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from .expirations import (
     GivenUp,
     Record,
     State,
+    file_name,
     find,
     soonest,
     store_for,
@@ -54,6 +56,11 @@ class Status:
     overdue: int
     #: Age of the oldest deadline that has passed, in seconds.
     oldest_overdue: float
+    #: Of those overdue, each also while a sweep is at it again: a deletion has failed, and is
+    #: tried again; the namespace is on hold; the back-end is away.
+    retried: int
+    held: int
+    postponed: int
     #: Of those tracked: a sweep is at them.
     claimed: int
     #: Beside those tracked: deletions that were given up.
@@ -73,6 +80,16 @@ class Listing:
     complete: bool
 
 
+@dataclass
+class Share:
+    """How many of the records that were looked at are in a namespace."""
+
+    files: int = 0
+    #: Of these: their deadline has passed; they were set aside.
+    overdue: int = 0
+    set_aside: int = 0
+
+
 @dataclass(frozen=True)
 class Sample:
     """In which namespaces the records are."""
@@ -82,7 +99,9 @@ class Sample:
     #: Whether these are all there are.
     complete: bool
     #: How many of them are in which namespace, or below which first segment (``usage/*``).
-    by_prefix: Mapping[str, int]
+    by_prefix: Mapping[str, Share]
+    #: How many such beginnings were seen beside these.
+    more: int
 
 
 @dataclass(frozen=True)
@@ -105,13 +124,15 @@ class Preview:
     sampled: int
     #: How many of those looked at stay, because their namespace is on hold.
     held: int
-    #: The bytes of the others, as far as known.
+    #: The bytes of the others, as far as known; an estimate where not all files were looked at.
     bytes: int
-    #: How many of the others have a size that only a request for each would tell.
+    #: How many of those looked at have a size that only a request for each would tell.
     unmeasured: int
     requests: Requests
-    #: How many of the others are in which namespace, the most first.
+    #: How many of those looked at are in which namespace, the most first.
     by_namespace: Mapping[str, int]
+    #: How many namespaces were seen beside these.
+    more: int
 
 
 @dataclass(frozen=True)
@@ -133,6 +154,14 @@ class SetAsideFile:
     at: datetime
 
 
+@dataclass(frozen=True)
+class SetAside:
+    """Files set aside, the last first; ``complete`` tells whether these are all there are."""
+
+    files: Sequence[SetAsideFile]
+    complete: bool
+
+
 def status(upcoming: int = 10) -> Status:
     """Return counts of all records, and the ``upcoming`` next deadlines."""
     settings = conf.current()
@@ -142,6 +171,9 @@ def status(upcoming: int = 10) -> Status:
         tracked=counts.tracked,
         overdue=counts.overdue,
         oldest_overdue=counts.oldest / SECOND,
+        retried=counts.retried,
+        held=counts.held,
+        postponed=counts.postponed,
         claimed=counts.claimed,
         set_aside=counts.set_aside,
         next_deadlines=[_tracked(record, counts.now) for record in _earliest(known, upcoming)],
@@ -202,8 +234,10 @@ def tracked_file(namespace: str, path: str) -> TrackedFile | None:
     return None
 
 
-def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
+def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Preview:
     """Return what a sweep of ``limit`` files would delete; ``looks`` of them are looked at.
+
+    Of the namespaces ``most`` are named.
 
     No back-end is asked over a network.
     """
@@ -219,14 +253,17 @@ def preview(limit: int | None = None, looks: int = 10_000) -> Preview:
     ][: min(files, looks)]
     going = [it for it in overdue if not it.is_held]
     sizes = [size for it in going if (size := it.size()) is not NO_FILE]
+    scale = files / len(overdue) if overdue else 0
+    namespaces = Counter(names_of(it.member)[0] for it in going)
     return Preview(
         files=files,
         sampled=len(overdue),
         held=len(overdue) - len(going),
-        bytes=sum(filter(None, sizes)),
+        bytes=round(sum(filter(None, sizes)) * scale),
         unmeasured=sizes.count(None),
         requests=_requests(settings, overdue, files, len(places)),
-        by_namespace=dict(Counter(_names(it.member)[0] for it in going).most_common()),
+        by_namespace=dict(namespaces.most_common(most)),
+        more=max(0, len(namespaces) - most),
     )
 
 
@@ -248,7 +285,7 @@ class _Overdue(NamedTuple):
 
 
 def _is_held(settings: conf.Settings, member: bytes) -> bool:
-    return settings.policy_for(_names(member)[0]).hold
+    return settings.policy_for(names_of(member)[0]).hold
 
 
 def _requests(
@@ -273,25 +310,51 @@ def _requests(
 
 
 def sample(looks: int = 20_000, most: int = 20) -> Sample:
-    """Look at about ``looks`` records; return the ``most`` frequent beginnings of namespaces."""
-    prefixes: Counter[str] = Counter()
+    """Look at about ``looks`` records; return ``most`` beginnings of namespaces.
+
+    Those with files set aside come first, then those with the most files.
+    """
+    known = _records()
+    now = total(records.counts() for records in known).now
+    shares: defaultdict[str, Share] = defaultdict(Share)
     complete = True
-    for looked, records in chain(*(known.scan(b"") for known in _records())):
+    for looked, records in chain(*(one.scan(b"") for one in known)):
         complete = looks > 0
         if not complete:
             break
         looks -= looked
-        prefixes.update(_prefix(record.member) for record in records)
-    return Sample(prefixes.total(), complete, dict(prefixes.most_common(most)))
+        for record in records:
+            share, given_up = shares[_prefix(record.member)], record.state is State.SET_ASIDE
+            share.files += 1
+            share.set_aside += given_up
+            share.overdue += record.deadline <= now and not given_up
+    first = nlargest(most, shares.items(), lambda it: (it[1].set_aside > 0, it[1].files, it[0]))
+    records_seen = sum(share.files for share in shares.values())
+    return Sample(records_seen, complete, dict(first), len(shares) - len(first))
 
 
-def files_set_aside(where: str | None = None) -> Iterator[SetAsideFile]:
-    """Yield the files whose deletion was given up, in no order; ``where`` as `tracked_files`."""
-    for page in _pages_set_aside(_beginning(where)):
-        for record in page:
-            namespace, path = _names(record.member)
-            at = datetime.fromtimestamp(record.at, UTC)
-            yield SetAsideFile(namespace, path, record.reason, record.attempts, at)
+def files_set_aside(
+    where: str | None = None, limit: int = 1_000, looks: int = 100_000, text: str = ""
+) -> SetAside:
+    """Return the files whose deletion was given up, after a look at ``looks`` of these records.
+
+    The last come first, and of one second the names in their order; ``where`` and ``text`` as
+    `tracked_files`.
+    """
+    records = chain.from_iterable(_pages_set_aside(_beginning(where)))
+    looked_at = islice(records, looks)
+    seen = [it for it in looked_at if text.encode() in file_name(it.member)]
+    first = nsmallest(limit, seen, key=lambda record: (-record.at, record.member))
+    files = [
+        SetAsideFile(
+            *names_of(record.member),
+            record.reason,
+            record.attempts,
+            datetime.fromtimestamp(record.at, UTC),
+        )
+        for record in first
+    ]
+    return SetAside(files, len(seen) == len(files) and next(records, None) is None)
 
 
 def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -313,10 +376,10 @@ def _release(
 ) -> list[tuple[str, str]]:
     if where is not None and paths:
         members = _members(where, paths)
-        return [_names(member) for known in _records() for member in verb_of(known)(members)]
+        return [names_of(member) for known in _records() for member in verb_of(known)(members)]
     beginning = _beginning(where)
     return [
-        _names(member)
+        names_of(member)
         for known in _records()
         for page in _pages_of(known, beginning)
         for member in verb_of(known)([record.member for record in page])
@@ -331,7 +394,7 @@ def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
     except InvalidName:
         shown = {(where, path) for path in paths}
         pages = chain.from_iterable(_pages_set_aside(b""))
-        found = [record.member for record in pages if _names(record.member) in shown]
+        found = [record.member for record in pages if names_of(record.member) in shown]
         if not found:
             raise
         return found
@@ -358,26 +421,29 @@ def _records() -> Sequence[Expirations]:
     return records_known(conf.current())
 
 
+def below(where: str) -> str:
+    """Return the directory that a person means by ``x`` or ``x/*``. Raises `InvalidName`."""
+    return check_namespace(where.removesuffix("/*"))
+
+
 def _beginning(where: str | None) -> bytes:
-    """Return what the members of the files below a namespace begin with; ``x/*`` means ``x``."""
-    if where is None:
-        return b""
-    return f"{check_namespace(where.removesuffix('/*'))}/".encode()
+    """Return what the members of the files below a namespace begin with."""
+    return b"" if where is None else f"{below(where)}/".encode()
 
 
-def _names(member: bytes) -> tuple[str, str]:
+def names_of(member: bytes) -> tuple[str, str]:
     """Return directory and name of any record, of one that no file could have as well."""
     namespace, _, path = member.decode(errors="backslashreplace").rpartition("/")
     return namespace, path
 
 
 def _prefix(member: bytes) -> str:
-    first, below, _ = _names(member)[0].partition("/")
+    first, below, _ = names_of(member)[0].partition("/")
     return f"{first}/*" if below else first
 
 
 def _tracked(record: Record, now: int) -> TrackedFile:
-    namespace, path = _names(record.member)
+    namespace, path = names_of(record.member)
     deadline = EPOCH + timedelta(microseconds=record.deadline)
     remaining = (record.deadline - now) / SECOND
     return TrackedFile(namespace, path, record.state, deadline, remaining)

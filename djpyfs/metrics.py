@@ -101,6 +101,14 @@ def _gauges(counts: Counts) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "djpyfs_files_claimed", "Of those tracked: a sweep is at them", counts.claimed
     )
+    waiting = GaugeMetricFamily(
+        "djpyfs_files_waiting",
+        "Of those tracked: past their deadline, and waiting for another try",
+        labels=["state"],
+    )
+    for state in "retried", "held", "postponed":
+        waiting.add_metric([state], getattr(counts, state))
+    yield waiting
     yield GaugeMetricFamily(
         "djpyfs_files_set_aside", "Files whose deletion was given up", counts.set_aside
     )

@@ -49,8 +49,11 @@ class Entry(NamedTuple):
 
     @property
     def member(self) -> bytes:
-        """The name of this file's record: ``namespace/path`` in UTF-8."""
-        return f"{self.namespace}/{self.path}".encode()
+        """The name of this file's record: ``namespace/path`` in UTF-8.
+
+        What a directory lists may be no text; then this is the name of no record.
+        """
+        return f"{self.namespace}/{self.path}".encode(errors="surrogatepass")
 
     @classmethod
     def of_member(cls, member: bytes) -> Entry:

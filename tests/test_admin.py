@@ -24,12 +24,12 @@ from djpyfs.charts import Bar, Chart
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.models import ExpiringFile
 from tests.conftest import counted, records_here
-from tests.servers import RedisServer, running_redis
+from tests.servers import RedisServer, running_redis, wait_for
 
 PAGE = "/admin/djpyfs/expiringfile/"
 RELEASE = f"{PAGE}release/"
 APPS = "admin auth contenttypes messages sessions staticfiles"
-BAD = {"namespace": "plots", "path": "bad"}
+BAD = {"_selected_action": "plots/bad"}
 FORGET = {**BAD, "action": "forget", "sure": "Yes"}
 
 BROKEN = [b"no slash", b"plots/../x", b"plots/", b"/x", b"\xff\xfe/x", b"a/b\0c"]
@@ -135,14 +135,19 @@ def shown(client: Client, **search: str) -> str:
     return answer.content.decode()
 
 
-def forms(page: str) -> list[dict[str, str]]:
-    """What the forms of a page would send."""
-    bodies = re.findall(rf'<form[^>]*action="{RELEASE}">(.*?)</form>', page, re.DOTALL)
-    return [dict(re.findall(r'name="(\w+)" value="(.*?)"', body)) for body in map(unescape, bodies)]
+def form(page: str) -> dict[str, list[str]]:
+    """What the form of a page would send, were all of its boxes checked."""
+    [body] = re.findall(rf'<form[^>]*action="{RELEASE}[^"]*">(.*?)</form>', page, re.DOTALL)
+    sent: dict[str, list[str]] = {}
+    for tag in re.findall(r"<input[^>]*>", body):
+        pair = re.search(r'name="(\w+)" value="(.*?)"', tag)
+        if pair and 'type="submit"' not in tag:
+            sent.setdefault(pair[1], []).append(unescape(pair[2]))
+    return sent
 
 
 def number(page: str, name: str) -> str:
-    [found] = re.findall(rf"<dt>{name}</dt><dd><strong>(.*?)</strong>", page)
+    [found] = re.findall(rf"<dt>{name}</dt><dd><strong>(?:<a [^>]*>)?(.*?)<", page)
     return str(found)
 
 
@@ -185,8 +190,8 @@ class TestWhoMay:
 
     def test_the_forms_of_the_page_carry_a_token(self) -> None:
         client = logged_in("change_expiringfile", enforce_csrf_checks=True)
-        form, *_ = forms(shown(client))
-        assert client.post(RELEASE, {**form, "action": "retry"}).status_code == 302
+        sent = {**form(shown(client)), **BAD, "action": "retry"}
+        assert client.post(RELEASE, sent).status_code == 302
         assert waiting() == (1, 1)
 
 
@@ -217,20 +222,55 @@ class TestFilesSetAside:
 
     def test_nothing_is_forgotten_before_somebody_has_said_twice_that_it_is_meant(self) -> None:
         client = logged_in("change_expiringfile", enforce_csrf_checks=True)
-        page = shown(client)
-        for waits in (0, 2), (0, 1):
-            # Each page has a form that ends in "forget"; a browser sends what it holds.
-            form = next(form for form in forms(page) if form.get("path") == "bad <b>too")
-            answer = client.post(RELEASE, {**form, "action": "forget"}, follow=True)
-            page = answer.content.decode()
-            assert "<b>too" not in page
-            assert waiting() == waits
+        sent = {**form(shown(client)), "_selected_action": ["plots/bad <b>too"]}
+        page = client.post(RELEASE, {**sent, "action": "forget"}).content.decode()
+        assert "<b>too" not in page
+        assert waiting() == (0, 2)
+        page = client.post(RELEASE, {**form(page), "sure": "Yes"}, follow=True).content.decode()
+        assert "<b>too" not in page
+        assert waiting() == (0, 1)
         assert said(page).startswith("Forgotten")
 
-    def test_all_are_tried_again(self, changer: Client) -> None:
-        answer = changer.post(RELEASE, {"action": "retry-all"}, follow=True)
+    def test_several_are_tried_again_at_a_time(self, changer: Client) -> None:
+        answer = changer.post(RELEASE, {**form(shown(changer)), "action": "retry"}, follow=True)
         assert waiting() == (2, 0)
         assert said(answer.content.decode()).endswith("2 files")
+
+    @pytest.mark.parametrize("sent", [{"action": "retry"}, BAD], ids=["no file", "no action"])
+    def test_nothing_that_was_not_chosen_is_done(
+        self, changer: Client, sent: dict[str, str]
+    ) -> None:
+        answer = changer.post(RELEASE, sent, follow=True)
+        assert "nothing was done" in said(answer.content.decode())
+        assert waiting() == (0, 2)
+
+    def test_an_action_leads_back_to_what_was_searched(self, changer: Client) -> None:
+        page = shown(changer, namespace="plots", file="bad", p="3")
+        [address] = re.findall(rf'action="({RELEASE}[^"]*)"', page)
+        assert unescape(address) == f"{RELEASE}?namespace=plots&file=bad&p=3"
+        for sent in {**BAD, "action": "retry"}, {**FORGET}, {}:
+            back = changer.post(unescape(address), sent)["Location"]
+            assert back == f"{PAGE}?namespace=plots&file=bad&p=3#djpyfs-set-aside"
+
+    def test_a_search_narrows_them_down(self, viewer: Client) -> None:
+        assert shown(viewer, file="too").count('data-label="Since"') == 1
+        assert "No file that was set aside" in shown(viewer, namespace="memos")
+
+    def test_all_that_a_search_finds_are_taken_on_whatever_page_they_are(
+        self, changer: Client, plots: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("djpyfs.admin.SET_ASIDE_SHOWN", 2)
+        fill(plots, *(f"bad {n}" for n in range(5)))
+        fill(get_filesystem("memos"), "bad")
+        expire_objects()
+        pages = [form(shown(changer, p=str(p)))["_selected_action"] for p in range(1, 5)]
+        names = [name for page in pages for name in page]
+        assert len(names) == len(set(names)) == 8
+        sent = {"action": "forget", "select_across": "1", "_selected_action": pages[0]}
+        asked = changer.post(f"{RELEASE}?namespace=plots", sent).content.decode()
+        assert "these 7 files" in asked
+        changer.post(f"{RELEASE}?namespace=plots", {**form(asked), "sure": "Yes"})
+        assert waiting() == (0, 1)
 
     def test_a_second_click_does_nothing_and_says_so(self, changer: Client) -> None:
         for _ in range(2):
@@ -246,18 +286,19 @@ class TestFilesSetAside:
         while expire_objects().set_aside:
             pass
         assert waiting() == (0, 3)
-        [form] = [it for it in forms(shown(changer)) if "bad" not in it.get("path", "bad")]
-        answer = changer.post(RELEASE, {**form, "action": "forget", "sure": "Yes"}, follow=True)
+        names = form(shown(changer))["_selected_action"]
+        [name] = [name for name in names if not name.startswith("plots/bad")]
+        sent = {"_selected_action": name, "action": "forget", "sure": "Yes"}
+        answer = changer.post(RELEASE, sent, follow=True)
         assert said(answer.content.decode()).startswith("Forgotten")
         assert waiting() == (0, 2)
 
     def test_what_no_file_could_be_called_is_an_error_message(self, changer: Client) -> None:
-        chosen = {"namespace": "../x", "path": "a", "action": "retry"}
+        chosen = {"_selected_action": "../x/a", "action": "retry"}
         assert "../x" in said(changer.post(RELEASE, chosen, follow=True).content.decode())
 
-    @pytest.mark.parametrize("action", ["", "drop", "forget-all"])
-    def test_what_no_button_says_is_refused(self, changer: Client, action: str) -> None:
-        assert changer.post(RELEASE, {"action": action}).status_code == 403
+    def test_what_no_action_is_called_is_refused(self, changer: Client) -> None:
+        assert changer.post(RELEASE, {**BAD, "action": "drop"}).status_code == 403
         assert waiting() == (0, 2)
 
 
@@ -274,7 +315,7 @@ def test_a_site_of_its_own_leads_to_nothing_of_the_other_one() -> None:
     client.force_login(User.objects.create_superuser("someone"))
     with override_settings(ROOT_URLCONF=urls):
         pages = [client.get(PAGE.replace("admin", "ops")).content.decode()]
-        for data in {**BAD, "action": "forget"}, FORGET, {"action": "retry-all"}:
+        for data in {**BAD, "action": "forget"}, FORGET, {"action": "retry", "select_across": "1"}:
             answer = client.post(RELEASE.replace("admin", "ops"), data, follow=True)
             pages.append(answer.content.decode())
     assert waiting() == (1, 0)
@@ -295,6 +336,55 @@ def test_the_page_counts_records_by_what_is_to_come_of_them(
     assert number(page, "Tracked") == "1,001"
     assert [number(page, name) for name in ("Overdue", "Claimed", "Set aside")] == ["1", "0", "1"]
     assert "overdue for" in page
+    assert wrong(page) == {"Set aside"}
+
+
+def wrong(page: str) -> set[str]:
+    """The numbers that are shown in red and lead somewhere on the page."""
+    red = r'<div class="djpyfs-wrong"><dt>(.*?)</dt><dd><strong><a href="#(.*?)">'
+    found = re.findall(red, page)
+    assert page.count("djpyfs-wrong") == len(found)
+    assert all(f'id="{anchor}"' in page for _, anchor in found)
+    return {name for name, _ in found}
+
+
+def test_what_is_wrong_is_red_and_leads_to_where_it_is_listed(
+    viewer: Client, djfs: Callable[..., None]
+) -> None:
+    away = {"type": "tests.test_sweep.AwayBackend"}
+    namespaces = {"held": {"hold": True}, "away": away}
+    djfs(type="tests.test_sweep.BrittleBackend", namespaces=namespaces, sweep_interval=0.1)
+    assert wrong(shown(viewer)) == set()
+    for namespace in "plots", "held", "away":
+        fill(get_filesystem(namespace), "bad")
+    expire_objects()
+    wait_for(lambda: inspection.status().oldest_overdue > 0.4)
+    page = shown(viewer)
+    assert wrong(page) == {"Overdue", "Retried", "Postponed"}
+    assert number(page, "On hold") == "1"
+    assert [state in page for state in ("retried", "held", "postponed")] == [True] * 3
+
+
+def test_namespaces_are_listed_with_counts(viewer: Client, plots: ExpiringFS) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, "late")
+    fill(get_filesystem("usage/block"), "a", seconds=100)
+    rows = re.findall(r'<th scope="row" data-label="Namespace">.*?</tr>', shown(viewer), re.S)
+    texts = [" ".join(re.sub("<.*?>", " ", row).split()) for row in rows]
+    assert texts == ["plots 2 1 1", "usage/* 1 0 0"]
+    assert 'href="?namespace=plots#djpyfs-set-aside">1</a>' in rows[0]
+
+
+def test_the_page_tells_its_time_zone(viewer: Client, plots: ExpiringFS, settings: Any) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    for zone, short in ("Europe/Berlin", "CE"), ("UTC", "UTC"):
+        settings.TIME_ZONE = zone
+        page = shown(viewer)
+        assert f"all times are those of {zone}" in page
+        [since] = re.findall(r'data-label="Since">(.*?)<', page)
+        assert since.split()[-1].startswith(short)
 
 
 def test_deadlines_to_come_are_drawn_where_they_fall(viewer: Client, plots: ExpiringFS) -> None:

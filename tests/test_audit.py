@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -16,11 +17,13 @@ from fs.errors import ResourceNotFound
 from fs.info import Info
 from fs.memoryfs import MemoryFS
 
-from djpyfs import InvalidLifetime, InvalidName, expire_objects, get_filesystem
+from djpyfs import BackendUnavailable, InvalidLifetime, InvalidName, expire_objects, get_filesystem
 from djpyfs.audit import Audit, Finding, Kind, Totals
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import tracked_files
 from tests.conftest import counted, records_here
+from tests.servers import running_redis
 
 
 class VanishingFS(MemoryFS):
@@ -56,8 +59,11 @@ def remaining(filesystem: ExpiringFS, name: str) -> float:
     return (deadline - datetime.now(UTC)) / timedelta(seconds=1)
 
 
-def found(namespace: str = "plots", adopt: float | None = None) -> set[tuple[Kind, str]]:
-    return {(finding.kind, finding.path) for finding in Audit(adopt).run(namespace)}
+def found(*wheres: str, adopt: float | None = None) -> set[tuple[Kind, str]]:
+    """What is found, by the names that the files have in ``plots`` or in all namespaces."""
+    findings = Audit(adopt).run(*(wheres or ["plots"]))
+    names = ((it.kind, f"{it.namespace}/{it.path}") for it in findings)
+    return {(kind, name.removeprefix("plots/")) for kind, name in names}
 
 
 def test_files_without_a_record_and_records_without_a_file_are_found(plots: ExpiringFS) -> None:
@@ -68,8 +74,8 @@ def test_files_without_a_record_and_records_without_a_file_are_found(plots: Expi
     audit = Audit()
     assert set(audit.run("plots")) == {
         Finding(Kind.NO_RECORD, "plots", "kept"),
-        Finding(Kind.NO_RECORD, "plots", "d/kept too"),
-        Finding(Kind.NO_FILE, "plots", "never/was"),
+        Finding(Kind.NO_RECORD, "plots/d", "kept too"),
+        Finding(Kind.NO_FILE, "plots/never", "was"),
     }
     assert audit.totals == Totals(files=3, records=2, no_record=2, no_file=1)
 
@@ -89,7 +95,7 @@ def test_a_namespace_that_is_not_there_is_not_made(
     djfs(type=type_, directory_root=tmp_path, url=f"osfs://{tmp_path}")
     gone = get_filesystem("gone")
     gone.expire("never/was", 100)
-    assert found("gone") == {(Kind.NO_FILE, "never/was")}
+    assert found("gone") == {(Kind.NO_FILE, "gone/never/was")}
     assert found("plotz/unheard of") == set()
     assert [path.name for path in tmp_path.iterdir()] == [".djpyfs"]
 
@@ -151,7 +157,7 @@ def test_what_another_namespace_tracks_in_the_same_place_has_a_record(disk: Expi
     get_filesystem("plots").expire("today/from above", 100)
     fill(inner, "from above")
     assert found() == {(Kind.NO_RECORD, "today/kept"), (Kind.NO_RECORD, "tracked from above")}
-    assert found("plots/today") == {(Kind.NO_RECORD, "kept")}
+    assert found("plots/today") == {(Kind.NO_RECORD, "today/kept")}
 
 
 def test_what_is_set_aside_has_a_record(djfs: Callable[..., None]) -> None:
@@ -182,6 +188,104 @@ def test_names_that_no_record_can_have_are_told(disk: ExpiringFS, tmp_path: Path
 def test_a_record_that_no_file_could_have_is_told(disk: ExpiringFS) -> None:
     records_here().schedule([b"plots/../x\xff"], 0)
     assert found() == {(Kind.NO_FILE, "../x\\xff")}
+
+
+def test_what_somebody_has_made_permanent_is_neither_told_nor_adopted(plots: ExpiringFS) -> None:
+    fill(plots, "kept", "d", "moved")
+    for name in "kept", "moved":
+        plots.expire(name, expires=False)
+    plots.move("moved", "away")
+    audit = Audit(adopt=0)
+    assert [finding.path for finding in audit.run("plots")] == ["d"]
+    assert (audit.totals.permanent, audit.totals.no_record) == (2, 1)
+    assert [plots.expiration(name) for name in ("kept", "away")] == [None, None]
+
+
+@pytest.fixture
+def several(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> None:
+    """Files without records in four namespaces, one of them on another back-end."""
+    elsewhere = {"tenants/b": {"type": "memory"}, "tenants/c/*": {"clamp": True}}
+    djfs(**place, **records, namespaces=elsewhere)
+    for namespace in "plots", "tenants/a", "tenants/b", "tenants/c/d":
+        fill(get_filesystem(namespace), "kept")
+
+
+@pytest.mark.usefixtures("several")
+@pytest.mark.parametrize(
+    ("wheres", "namespaces"),
+    [
+        ((), ["plots", "tenants/a", "tenants/b", "tenants/c/d"]),
+        (("tenants/*",), ["tenants/a", "tenants/b", "tenants/c/d"]),
+        (("tenants",), ["tenants/a", "tenants/b", "tenants/c/d"]),
+        (("tenants/c/*", "tenants/c/d", "plots"), ["plots", "tenants/c/d"]),
+        (("tenants/b",), ["tenants/b"]),
+    ],
+    ids=str,
+)
+def test_an_audit_is_of_the_files_that_ls_would_list(
+    wheres: tuple[str, ...], namespaces: list[str]
+) -> None:
+    audit = Audit(adopt=1_000)
+    assert sorted(finding.namespace for finding in audit.run(*wheres)) == namespaces
+    listed = [tracked_files(where) for where in wheres or [None]]
+    assert {file.namespace for it in listed for file in it.files} == set(namespaces)
+    assert audit.totals.adopted == len(namespaces)
+    assert not list(Audit().run(*wheres))
+
+
+def test_files_of_others_in_the_same_place_are_left_alone(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    shared = {"type": "osfs", "directory_root": tmp_path / "shared"}
+    djfs(type="osfs", directory_root=tmp_path / "own", namespaces={"exports": shared})
+    for namespace in "plots", "exports":
+        fill(get_filesystem(namespace), "kept")
+    theirs = tmp_path / "shared" / "plots" / "precious"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"")
+    audit = Audit(adopt=0)
+    assert {finding.namespace for finding in audit.run()} == {"plots", "exports"}
+    assert audit.totals.adopted == 2
+
+
+def test_a_dry_run_tells_what_would_be_adopted_and_adopts_nothing(disk: ExpiringFS) -> None:
+    fill(disk, "a")
+    audit = Audit(adopt=1_000, dry_run=True)
+    [finding] = audit.run("plots")
+    assert finding.deadline
+    assert 900 < (finding.deadline - datetime.now(UTC)) / timedelta(seconds=1) <= 1_000
+    assert (disk.expiration("a"), audit.totals.adopted, audit.totals.no_record) == (None, 0, 1)
+
+
+def test_the_records_are_looked_through_once_for_all_namespaces(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    with running_redis() as server:
+        djfs(type="osfs", directory_root=tmp_path, redis_url=server.url)
+        namespaces = [f"n{number}" for number in range(20)]
+        records_here("n0").schedule([f"{n}/{k}".encode() for n in namespaces for k in "abc"], 10**9)
+        records_here("n0").schedule([b"n0/%d" % number for number in range(30_000)], 10**9)
+        costs = []
+        for wheres in namespaces[1:2], namespaces[1:]:
+            before = server.commands()
+            assert len(list(Audit().run(*wheres))) == 3 * len(wheres)
+            costs.append(server.commands() - before)
+    assert costs[1] < costs[0] + 30
+
+
+def test_a_place_that_is_not_there_is_told_and_the_others_are_looked_at(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    bare = {"type": "osfs", "directory_root": tmp_path / "bare"}
+    djfs(type="memory", namespaces={"exports": bare})
+    fill(get_filesystem("plots"), "kept")
+    findings = list(Audit().run())
+    assert [(it.kind, it.path) for it in findings if it.kind != Kind.AWAY] == [
+        (Kind.NO_RECORD, "kept")
+    ]
+    assert [it.kind for it in findings].count(Kind.AWAY) == 1
+    with pytest.raises(BackendUnavailable):
+        Audit().run("exports")
 
 
 def test_bad_arguments_are_refused(djfs: Callable[..., None]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 import uuid
@@ -34,15 +37,28 @@ def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
     filesystem.expire_many(names, seconds)
 
 
-def djpyfs(*arguments: str) -> str:
-    """Return what the command writes to standard output."""
+def djpyfs(*arguments: str, amiss: bool = False) -> str:
+    """Return what the command writes to standard output; with ``amiss`` it ends with 1."""
     out = StringIO()
-    call_command("djpyfs", *arguments, stdout=out, stderr=StringIO())
+    try:
+        call_command("djpyfs", *arguments, stdout=out, stderr=StringIO())
+    except CommandError as error:
+        if not amiss or error.returncode != 1:
+            raise
+    else:
+        assert not amiss
     return out.getvalue()
 
 
-def read(*arguments: str) -> Any:
-    return json.loads(djpyfs(*arguments, "--format", "json"))
+def read(*arguments: str, amiss: bool = False) -> Any:
+    return json.loads(djpyfs(*arguments, "--format", "json", amiss=amiss))
+
+
+def noted(*arguments: str) -> str:
+    """Return what the command notes beside its output."""
+    err = StringIO()
+    call_command("djpyfs", *arguments, stdout=StringIO(), stderr=err)
+    return err.getvalue()
 
 
 def refused(*arguments: str) -> CommandError:
@@ -108,10 +124,15 @@ def test_a_dry_run_tells_what_would_go_and_deletes_nothing(plots: ExpiringFS) ->
         "unmeasured": 0,
         "requests": {"files": 3, "records": 4},
         "by_namespace": {"plots": 2, "memos": 1},
+        "more": 0,
     }
     assert read("sweep", "--dry-run", "--limit", "1")["files"] == 1
-    assert "3 files are overdue" in djpyfs("sweep", "--dry-run")
+    text = djpyfs("sweep", "--dry-run")
+    assert "3 files overdue\n21 bytes\n" in text
+    assert "  FILES  NAMESPACE\n  2      plots\n" in text
     assert expire_objects().deleted == 3
+    assert djpyfs("sweep", "--dry-run") == ""
+    assert noted("sweep", "--dry-run") == "Nothing is overdue.\n"
 
 
 @pytest.mark.parametrize(
@@ -142,16 +163,33 @@ def test_a_dry_run_measures_what_needs_no_network(
     plots.expire("gone", 0)
     found = read("sweep", "--dry-run")
     assert (found["bytes"], found["unmeasured"]) == (0 if unmeasured else 14, unmeasured)
-    assert (f"and {unmeasured} files of" in djpyfs("sweep", "--dry-run")) == bool(unmeasured)
+    told = f"the size of {unmeasured} is unknown" in djpyfs("sweep", "--dry-run")
+    assert told == bool(unmeasured)
 
 
 def test_a_dry_run_estimates_where_there_are_very_many(djfs: Callable[..., None]) -> None:
     djfs(type="memory", batch_size=1_000)
-    get_filesystem("plots").expire_many([str(number) for number in range(30_000)])
+    plots = get_filesystem("plots")
+    fill(plots, *(f"a {number}" for number in range(10)), seconds=0)
+    plots.expire_many([str(number) for number in range(29_990)])
     found = read("sweep", "--dry-run")
     assert (found["files"], found["sampled"]) == (30_000, 10_000)
+    assert found["bytes"] == 3 * 10 * len(b"picture")
     assert found["requests"] == {"files": 30_000, "records": 33}
-    assert "about 30000 requests" in djpyfs("sweep", "--dry-run")
+    text = djpyfs("sweep", "--dry-run")
+    assert "about 30,000 requests" in text
+    assert "about 210 bytes" in text
+    assert "Namespaces of the 10,000 that were looked at:" in text
+
+
+def test_what_is_cut_off_a_list_of_namespaces_is_counted(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    for number in range(60):
+        get_filesystem(f"n{number}").expire("a", 0)
+    for found in read("sweep", "--dry-run"), read("status")["namespaces"]:
+        assert found["more"] == 40
+    for text in djpyfs("sweep", "--dry-run"), djpyfs("status"):
+        assert text.endswith("  ... and 40 more namespaces\n")
 
 
 def test_a_dry_run_knows_what_is_on_hold(djfs: Callable[..., None]) -> None:
@@ -169,15 +207,36 @@ def test_status_counts_and_shows_the_next_deadlines(plots: ExpiringFS) -> None:
     fill(plots, "late")
     fill(plots, "soon", seconds=500)
     fill(plots, "later", seconds=1_000)
-    found = read("status", "--next", "2")
+    found = read("status", "--next", "2", amiss=True)
     assert [found[key] for key in ("tracked", "overdue", "claimed", "set_aside")] == [3, 1, 0, 1]
     assert [file["path"] for file in found["next_deadlines"]] == ["late", "soon"]
     assert 0 < found["oldest_overdue"] < 60
     assert -60 < found["next_deadlines"][0]["remaining"] < 0
     assert 400 < found["next_deadlines"][1]["remaining"] <= 500
-    text = djpyfs("status")
-    assert "overdue    1, the oldest for 0:00:" in text
+    text = djpyfs("status", amiss=True)
+    assert re.search(r"^overdue +1  the oldest for \d+(\.\d)? s$", text, re.M)
+    assert "DEADLINE" in text
     assert "later" in text
+
+
+def test_status_and_ls_tell_of_files_that_wait_for_another_try(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    away = {"type": "tests.test_sweep.AwayBackend"}
+    held = {"hold": True}
+    brittle = "tests.test_sweep.BrittleBackend"
+    djfs(type=brittle, namespaces={"held": held, "away": away}, **records)
+    for namespace in "plots", "held", "away":
+        fill(get_filesystem(namespace), "bad")
+    expire_objects()
+    found = read("status")
+    states = "overdue", "retried", "held", "postponed"
+    assert [found[state] for state in states] == [3, 1, 1, 1]
+    assert 0 < found["oldest_overdue"] < 60
+    for namespace, state in ("plots", "retried"), ("held", "held"), ("away", "postponed"):
+        [file] = read("ls", namespace)["files"]
+        assert (file["state"], file["remaining"] < 0) == (state, True)
+        assert state in djpyfs("ls", namespace)
 
 
 def test_status_shows_in_which_namespaces_the_records_are(plots: ExpiringFS) -> None:
@@ -187,9 +246,21 @@ def test_status_shows_in_which_namespaces_the_records_are(plots: ExpiringFS) -> 
     assert read("status")["namespaces"] == {
         "records": 5,
         "complete": True,
-        "by_prefix": {"usage/*": 3, "plots": 2},
+        "by_prefix": {
+            "usage/*": {"files": 3, "overdue": 0, "set_aside": 0},
+            "plots": {"files": 2, "overdue": 0, "set_aside": 0},
+        },
+        "more": 0,
     }
-    assert "3  usage/*" in djpyfs("status")
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, "late")
+    assert read("status", amiss=True)["namespaces"]["by_prefix"]["plots"] == {
+        "files": 4,
+        "overdue": 1,
+        "set_aside": 1,
+    }
+    assert "FILES  OVERDUE  SET ASIDE  NAMESPACE\n" in djpyfs("status", amiss=True)
 
 
 def test_status_samples_where_there_are_very_many(
@@ -200,12 +271,12 @@ def test_status_samples_where_there_are_very_many(
     found = read("status")["namespaces"]
     assert not found["complete"]
     assert 10_000 < found["records"] < 30_000
-    assert "namespaces, of " in djpyfs("status")
+    assert "Namespaces, by a look at " in djpyfs("status")
 
 
 def test_status_of_nothing(plots: ExpiringFS) -> None:
     assert read("status")["next_deadlines"] == []
-    assert "next" not in djpyfs("status")
+    assert "Next" not in djpyfs("status")
 
 
 def test_ls_lists_the_records_below_a_namespace(plots: ExpiringFS) -> None:
@@ -218,14 +289,21 @@ def test_ls_lists_the_records_below_a_namespace(plots: ExpiringFS) -> None:
         assert [file["path"] for file in found["files"]] == ["soon", "other", "later"]
         assert found["complete"]
     assert [file["namespace"] for file in read("ls", "plots/x")["files"]] == ["plots/x"]
-    assert djpyfs("ls", "plots").splitlines()[0].split()[-2:] == ["plots", "soon"]
+    assert len(read("ls")["files"]) == 4
+    headings, first, *_ = djpyfs("ls", "plots").splitlines()
+    assert headings.split() == ["DEADLINE", "REMAINING", "NAMESPACE", "FILE"]
+    assert re.fullmatch(r"2\d+-\d\d-\d\d [\d:]+ \S+ +in \d+ s +plots +soon", first)
+
+
+@pytest.mark.parametrize("asked", [("ls", "plots"), ("failed",), ("sweep", "--dry-run")], ids=str)
+def test_nothing_found_is_said(plots: ExpiringFS, asked: tuple[str, ...]) -> None:
+    assert djpyfs(*asked) == ""
+    assert noted(*asked).startswith("No")
 
 
 def test_ls_says_that_there_may_be_more(plots: ExpiringFS) -> None:
     fill(plots, *"abc", seconds=100)
-    err = StringIO()
-    call_command("djpyfs", "ls", "plots", "--limit", "2", stdout=StringIO(), stderr=err)
-    assert "may be more" in err.getvalue()
+    assert "may be more" in noted("ls", "plots", "--limit", "2")
 
 
 def test_expire_sets_deadlines_and_takes_them_back(plots: ExpiringFS) -> None:
@@ -248,11 +326,23 @@ def test_failed_lists_what_was_set_aside(plots: ExpiringFS) -> None:
     fill(plots, "bad", "bad too")
     fill(get_filesystem("memos"), "bad")
     expire_objects()
-    assert len(read("failed")) == 3
-    [file] = read("failed", "memos")
+    assert len(read("failed", amiss=True)["files"]) == 3
+    assert not read("failed", "--limit", "2", amiss=True)["complete"]
+    [file] = read("failed", "memos", amiss=True)["files"]
     assert (file["namespace"], file["path"], file["attempts"]) == ("memos", "bad", 1)
     assert "read-only" in file["reason"]
-    assert "read-only" in djpyfs("failed")
+    assert "read-only" in djpyfs("failed", amiss=True)
+
+
+def test_what_was_set_aside_last_is_listed_first_and_by_name_within_a_second(
+    plots: ExpiringFS,
+) -> None:
+    fill(plots, *(f"bad {number:02}" for number in reversed(range(30))))
+    expire_objects()
+    files = read("failed", amiss=True)["files"]
+    expected = sorted(files, key=lambda file: file["path"])
+    expected.sort(key=lambda file: file["at"], reverse=True)
+    assert files == expected
 
 
 @pytest.mark.parametrize(("action", "overdue"), [("--retry", 1), ("--forget", 0)])
@@ -262,18 +352,28 @@ def test_failed_files_are_tried_again_or_forgotten(
     fill(plots, "bad", "bad too", "bad as well")
     expire_objects()
     assert read("failed", action, "plots", "bad") == {"released": [["plots", "bad"]]}
-    found = read("status")
+    found = read("status", amiss=True)
     assert (found["overdue"], found["set_aside"]) == (overdue, 2)
-    djpyfs("failed", action)
+    djpyfs("failed", action, "--all")
     assert read("status")["overdue"] == 3 * overdue
     assert plots.exists("bad")
+
+
+def test_all_are_forgotten_only_where_that_is_said(plots: ExpiringFS) -> None:
+    fill(plots, "bad")
+    expire_objects()
+    assert "--all" in str(refused("failed", "--forget"))
+    assert refused("failed", "--forget", "plots", "--all").returncode == 2
+    assert len(read("failed", amiss=True)["files"]) == 1
+    djpyfs("failed", "--forget", "plots")
+    assert read("failed") == {"files": [], "complete": True}
 
 
 def test_failed_tells_of_files_that_were_not_set_aside(plots: ExpiringFS) -> None:
     fill(plots, "bad")
     expire_objects()
     assert refused("failed", "--retry", "plots", "bad", "good").returncode == 1
-    assert read("failed") == []
+    assert read("failed")["files"] == []
     assert refused("failed", "plots", "bad").returncode == 2
 
 
@@ -304,22 +404,25 @@ def test_a_bound_of_nothing_is_refused(plots: ExpiringFS, bound: str) -> None:
 
 def test_a_record_that_no_file_could_have_is_shown_harmlessly(plots: ExpiringFS) -> None:
     records_here().schedule([b"plots/\x1b[2J\xff"], 0)
-    assert "plots  \\x1b[2J\\xff" in djpyfs("ls", "plots")
+    assert "plots      \\x1b[2J\\xff" in djpyfs("ls", "plots")
     assert refused("sweep").returncode == 1
-    assert "\x1b" not in djpyfs("failed")
-    djpyfs("failed", "--forget")
-    assert read("failed") == []
+    assert "\x1b" not in djpyfs("failed", amiss=True)
+    djpyfs("failed", "--forget", "--all")
+    assert read("failed")["files"] == []
 
 
 def manage(
-    djfs: dict[str, Any], *arguments: str, **settings: Any
+    djfs: dict[str, Any], *arguments: str, then: str = "", encoding: str = "utf-8", **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
+    """Run the command in a process of its own, from a shell that does more ``then``."""
+    command = shlex.join([sys.executable, "-m", "django", "djpyfs", *arguments])
     return subprocess.run(
-        [sys.executable, "-m", "django", "djpyfs", *arguments],
+        ["bash", "-c", f"{command} {then}"],
         env={
+            "PATH": os.environ["PATH"],
             "DJANGO_SETTINGS_MODULE": "tests.service_settings",
             "SETTINGS": json.dumps({"DJFS": djfs, **settings}),
+            "PYTHONIOENCODING": encoding,
         },
         cwd=Path(__file__).parent.parent,
         capture_output=True,
@@ -341,7 +444,24 @@ def test_a_shell_reads_output_notes_and_exit_status(
     away = manage({**djfs, "redis_url": "redis://127.0.0.1:1/0"}, "status")
     assert (away.returncode, away.stdout) == (2, "")
     assert len(away.stderr.splitlines()) == 1
-    misspelt = manage({**djfs, "batch": 1}, "status")
+    misspelt = manage({**djfs, "batch_sise": 1}, "status")
     assert (misspelt.returncode, len(misspelt.stderr.splitlines())) == (2, 1)
     helped = manage(djfs, "sweep", "--help")
     assert (helped.returncode, "Celery" in helped.stdout) == (0, True)
+
+
+def test_a_shell_may_close_the_pipe_know_only_ascii_and_put_common_options_last(
+    redis_server: RedisServer, tmp_path: Path, djfs: Callable[..., None]
+) -> None:
+    place = {"type": "osfs", "directory_root": str(tmp_path)}
+    own = {**place, "redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
+    djfs(**own)
+    get_filesystem("zoë").expire_many([f"{number:05}" for number in range(20_000)], 100)
+    cut = manage(own, "ls", "--limit", "20000", then='| head -n 1; echo "${PIPESTATUS[0]}"')
+    heading, status = cut.stdout.splitlines()
+    assert (heading.split()[0], status, cut.stderr) == ("DEADLINE", "141", "")
+    ascii_only = manage(own, "ls", "--limit", "1", encoding="ascii")
+    assert "zo\\xeb" in ascii_only.stdout
+    assert "Traceback" not in ascii_only.stderr
+    last = manage(own, "ls", "../x", "--no-color", "--traceback", "-v", "2")
+    assert "Traceback" in last.stderr

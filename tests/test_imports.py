@@ -39,6 +39,7 @@ ROOMS = [
     "urls",
     "inspection",
     "charts",
+    "phrases",
     "models",
     "migrations",
     "admin",

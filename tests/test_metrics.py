@@ -112,6 +112,21 @@ def test_the_gauges_show_what_the_records_are_now(measured: Callable[..., None])
     assert 50 <= found["djpyfs_oldest_overdue_seconds"] < 110
 
 
+def test_files_that_wait_for_another_try_are_overdue_since_their_deadline(
+    measured: Callable[..., None],
+) -> None:
+    away = {"type": "tests.test_sweep.AwayBackend"}
+    measured(namespaces={"held": {"hold": True}, "away": away})
+    for namespace, name in ("plots", "bad one"), ("held", "evidence"), ("away", "export"):
+        overdue(name, namespace=namespace, seconds=500)
+    expire_objects()
+    found = numbers()
+    states = "retried", "held", "postponed"
+    assert [found[f"djpyfs_files_waiting{{{state}}}"] for state in states] == [1, 1, 1]
+    assert found["djpyfs_files_overdue"] == 3
+    assert 500 <= found["djpyfs_oldest_overdue_seconds"] < 560
+
+
 def test_deletions_are_counted_by_what_became_of_the_files(measured: Callable[..., None]) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
     measured(namespaces={"held": {"hold": True}, "away": away})

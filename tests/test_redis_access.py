@@ -214,6 +214,7 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "release": reserve,
     "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store): HOUR}),
     "place_at": lambda store: store.place_at(A, store.deadline(A)[0] + HOUR),
+    "permanent": after_settling("permanent", [A, B]),
     "shard_of": lambda store: store.shard_of(A),
     "deadline": lambda store: store.deadline(A),
     "deadlines": after_settling("deadlines", [A, B]),

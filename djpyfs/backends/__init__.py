@@ -116,6 +116,8 @@ class Backend(ABC):
     def make_filesystem(self, namespace: str) -> FS:
         """Return a new PyFilesystem with the files of ``namespace``; `open` keeps it.
 
+        That of ``""`` is the directory that all namespaces are in, which an audit walks through.
+
         A file that it opens for writing may have a method ``discard()``, after which closing it
         stores nothing and ``discarded`` is true: what a ``with`` block wrote before it raised goes
         nowhere then. Without that method it stays, with the deadline of the file.

@@ -53,7 +53,7 @@ class DiskFileSystem(FS):
     def __init__(self, descent: Descent, namespace: str) -> None:
         super().__init__()
         self._descent = descent
-        self._names = namespace.split("/")
+        self._names = namespace.split("/") if namespace else []
         self.root_path = os.path.join(descent.root, *self._names)
         self._made = {"/"}
         self._meta = {

@@ -363,7 +363,7 @@ class StorageFileSystem(SpoolingFS):
         return absolute
 
     def _name(self, absolute: str) -> str:
-        return f"{self._namespace}{absolute}".rstrip("/")
+        return f"{self._namespace}{absolute}".strip("/")
 
     def _make_way(self, path: str) -> bool:
         """Look whether a file can be written, and return whether there is one."""

@@ -196,6 +196,8 @@ class Descent:
 
         ``flags`` are those with which it is opened; a root that is open already stays so.
         """
+        if not names:
+            return os.open(self.root if root is None else ".", flags, dir_fd=root)
         top = os.open(self.root, _A_STEP) if root is None else root
         here = top
         try:

@@ -101,6 +101,10 @@ class Counts(NamedTuple):
     claimed: int = 0  # of these: a sweep is at them
     set_aside: int = 0  # beside these: given up
     oldest: int = 0  # µs since the oldest deadline that has passed
+    # Of those tracked, each counted while a sweep is at it again, too:
+    retried: int = 0  # a deletion has failed, and is tried again
+    held: int = 0  # their namespace is on hold
+    postponed: int = 0  # their back-end is away
 
 
 class Found(NamedTuple):
@@ -296,6 +300,10 @@ class Expirations(ABC):
         What has a deadline keeps it. What somebody has made permanent, or is about to remove, has
         none.
         """
+
+    @abstractmethod
+    def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        """Return those of ``members`` that somebody has made permanent, in one round trip."""
 
     def deadline(self, member: bytes) -> tuple[int, int]:
         """Return the time now, and the member's deadline or 0."""
@@ -534,8 +542,9 @@ def find(steps: Iterable[tuple[int, Iterable[Record]]], limit: int, looks: int) 
 def total(counts: Iterable[Counts]) -> Counts:
     """Return the counts of several groups of records together."""
     groups = list(counts) or [Counts()]
-    now, tracked, overdue, claimed, set_aside, oldest = zip(*groups, strict=True)
-    return Counts(max(now), sum(tracked), sum(overdue), sum(claimed), sum(set_aside), max(oldest))
+    sums = Counts(*map(sum, zip(*groups, strict=True)))
+    newest, oldest = (max(getattr(one, name) for one in groups) for name in ("now", "oldest"))
+    return sums._replace(now=newest, oldest=oldest)
 
 
 def soonest(records: Iterable[Record], limit: int) -> list[Record]:

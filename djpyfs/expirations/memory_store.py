@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -455,6 +455,10 @@ class _Expirations(Expirations):
                 self._of.set_deadline(member, deadlines[member])
             return new
 
+    def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        with self._lock:
+            return [member for member in members if member in self._of.permanent]
+
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
             return self._now(), [self._of.deadline_of(member) for member in members]
@@ -612,7 +616,10 @@ class _Expirations(Expirations):
             overdue = tracked - live - (len(of.due) - of.due.up_to(now))
             firsts = [first for first in (of.due.first(), of.deadlines.first()) if first]
             oldest = now - min([now, *firsts])
-            return Counts(now, tracked, overdue, live, len(of.failed), oldest)
+            noted = Counter(note.state for note in of.notes.values())
+            retried = noted[State.RETRIED] + noted["suspect"]
+            states = retried, noted[State.HELD], noted[State.POSTPONED]
+            return Counts(now, tracked, overdue, live, len(of.failed), oldest, *states)
 
     def earliest(self, limit: int) -> Sequence[Record]:
         with self._lock:

@@ -44,6 +44,8 @@ from .scripts import Call, Command, Scripts, Unconfirmed
 
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
+# What a note says of a record, by its number in prelude.lua; 0 is none.
+NOTED = State.DUE, State.RETRIED, State.HELD, State.POSTPONED
 KEYS = "due retries claimed deadlines leases notes failed writing permanent suspects".split()
 
 
@@ -221,6 +223,21 @@ class _Expirations(Expirations):
         ]
         return list(chain(*self._scripts.run_all(calls)))
 
+    def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        groups = self._sliced(members)
+        replies = self._scripts.send(
+            [
+                Command(shard, "smismember", (self._key(shard, "permanent"), own))
+                for shard, own in groups
+            ]
+        )
+        return [
+            member
+            for (_, own), kept in zip(groups, replies, strict=True)
+            for member, is_kept in zip(own, kept, strict=True)
+            if is_kept
+        ]
+
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         if len(members) == 1:
             now, deadline = self._run("deadline", members[0], *members)
@@ -282,7 +299,7 @@ class _Expirations(Expirations):
         if verdict.done:
             calls.append(Call("acknowledge", shard, keys, (token, *verdict.done)))
         calls += [
-            Call("postpone", shard, keys, (token, delay, state.value, *members))
+            Call("postpone", shard, keys, (token, delay, NOTED.index(state), *members))
             for (delay, state), members in verdict.put_off.items()
             if members
         ]
@@ -309,7 +326,7 @@ class _Expirations(Expirations):
         try:
             yield
         except Unconfirmed:
-            arguments = token, 0, State.DUE.value
+            arguments = token, 0, NOTED.index(State.DUE)
             with suppress(RecordStoreError):
                 call = Call("postpone", shard, self.keys[shard], arguments)
                 self._scripts.run_all([call], confirmed=False)
@@ -364,7 +381,7 @@ class _Expirations(Expirations):
             [
                 Command(shard, method, (self._key(shard, name), member))
                 for member, shard in looks
-                for method, name in (("zscore", "claimed"), ("hget", "notes"))
+                for method, name in (("zscore", "claimed"), ("zscore", "notes"))
             ]
         )
         states = {
@@ -467,11 +484,11 @@ def _claim(token: int, reply: list[Any]) -> Claim:
     return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue)
 
 
-def _state(claimed: float | None, note: bytes | None) -> State:
+def _state(claimed: float | None, note: float | None) -> State:
     if claimed is not None:
         return State.CLAIMED
-    _, _, state = (note or b"").decode().partition(" ")
-    return State(state) if state in {*State} else State.RETRIED
+    number = int(note or 0) // 1_000_000
+    return NOTED[number] if 0 < number < len(NOTED) else State.RETRIED
 
 
 def _scanned(name: str, member: bytes, value: Any) -> Record:

@@ -18,7 +18,7 @@ from redis.sentinel import MasterNotFoundError
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
 from .servers import Address, Servers, has_moved, passes, servers_at
 
-FORMAT = 2  # of the records; what does not know it must leave them alone
+FORMAT = 3  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)

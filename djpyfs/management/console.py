@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import OutputWrapper
@@ -16,8 +16,15 @@ from ..errors import printable
 ERASE = "\r\033[K"  # what the terminal's line holds
 
 
+class OutputClosed(Exception):
+    """Whoever read what is written here has gone, such as ``head``."""
+
+
 class Console:
-    """Standard output in the ``format`` that was asked for, and notes beside it."""
+    """Standard output in the ``format`` that was asked for, and notes beside it.
+
+    Raises `OutputClosed`.
+    """
 
     def __init__(self, out: OutputWrapper, err: OutputWrapper, format_: str) -> None:
         self._out = out
@@ -25,19 +32,25 @@ class Console:
         self._json = format_ == "json"
         self._told = False
 
-    def show(self, found: object, lines: Iterable[str]) -> None:
-        """Write what was ``found`` as JSON, or the ``lines`` that tell a person the same."""
+    def show(self, found: object, lines: Iterable[str], nothing: str = "") -> None:
+        """Write what was ``found`` as JSON, or the ``lines`` that tell a person the same.
+
+        Where there are no lines, a note says ``nothing``.
+        """
         self._erase_progress()
         if self._json:
-            self._out.write(json.dumps(found, cls=_Encoder, indent=2))
-        else:
-            for line in lines:
-                self._out.write(printable(line))
+            self._write(json.dumps(found, cls=_Encoder, indent=2))
+            return
+        written = 0
+        for written, line in enumerate(lines, 1):  # noqa: B007
+            self._write(printable(line))
+        if not written and nothing:
+            self.note(nothing)
 
     def stream(self, found: object, line: str) -> None:
         """Write one of many things that were ``found``: as a line of JSON, or as ``line``."""
         self._erase_progress()
-        self._out.write(json.dumps(found, cls=_Encoder) if self._json else printable(line))
+        self._write(json.dumps(found, cls=_Encoder) if self._json else printable(line))
 
     def note(self, line: str) -> None:
         """Say something that is not part of the output."""
@@ -50,6 +63,23 @@ class Console:
             self._err.write(f"{ERASE}{printable(line)}", style_func=str, ending="")
             self._err.flush()
             self._told = True
+
+    def flush(self) -> None:
+        """Have everything written that was told so far."""
+        try:
+            self._out.flush()
+        except BrokenPipeError as error:
+            # Else Python would try again at its end, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            raise OutputClosed from error
+
+    def _write(self, text: str) -> None:
+        encoding = getattr(self._out, "encoding", None) or "utf-8"
+        fitting = text.encode(encoding, "backslashreplace").decode(encoding)
+        try:
+            self._out.write(fitting)
+        except BrokenPipeError as error:
+            raise OutputClosed from error
 
     def _erase_progress(self) -> None:
         if self._told:
@@ -65,19 +95,25 @@ class _Encoder(DjangoJSONEncoder):
         return super().default(o)
 
 
-def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield a line for each of ``rows``, in columns."""
+def table(rows: Iterable[Sequence[str]], headings: Sequence[str] = ()) -> Iterator[str]:
+    """Yield a line for each of ``rows``, in columns below ``headings``; nothing without rows."""
     cells = [[printable(cell) for cell in row] for row in rows]
+    if cells and headings:
+        cells.insert(0, [heading.upper() for heading in headings])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         yield "  ".join(map(str.ljust, row, widths)).rstrip()
 
 
-def moment(when: datetime) -> str:
-    """Return a point in time, to the second."""
-    return when.isoformat(" ", "seconds")
+def indented(lines: Iterable[str], heading: str) -> Iterator[str]:
+    """Yield ``lines`` below a ``heading``, after an empty line; nothing without lines."""
+    for number, line in enumerate(lines):
+        if not number:
+            yield from ("", heading)
+        yield f"  {line}"
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time, to the second."""
-    return str(timedelta(seconds=round(abs(seconds))))
+def more(number: int, what: str) -> Iterator[str]:
+    """Yield a line that tells how many are not shown, where there are any."""
+    if number:
+        yield f"... and {number:,} more {what}{'' if number == 1 else 's'}"

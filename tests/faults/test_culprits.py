@@ -172,7 +172,7 @@ def test_a_file_for_which_a_back_end_that_answers_raises_stops_no_other_and_is_s
     assert (report.deleted, report.retried, report.postponed) == (100, 1, 0)
     assert fs.listdir("/") == [CULPRIT]
     wait_for(lambda: expire_objects().set_aside, what="the last attempt")
-    [given_up] = files_set_aside()
+    [given_up] = files_set_aside().files
     assert (given_up.path, given_up.attempts) == (CULPRIT, 2)
     assert type(error).__name__ in given_up.reason
     measured(f"{type(error).__name__}: 100 others gone at once, 1 set aside after 2 attempts")

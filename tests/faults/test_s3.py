@@ -235,7 +235,7 @@ def test_an_s3_in_trouble_is_swept_all_the_same(
 
     refused = [name for name in files if trouble.startswith("access") and name.endswith("00042")]
     assert status().tracked == 0
-    assert [file.path for file in files_set_aside()] == refused
+    assert [file.path for file in files_set_aside().files] == refused
     assert [item.key for item in bucket.objects.all()] == [f"plots/{name}" for name in refused]
     assert deleted == len(files) - len(refused)
     unanswered = 2 * size if "time-outs" in trouble else 0  # each of them is tried by itself

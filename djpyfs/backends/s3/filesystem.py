@@ -18,7 +18,7 @@ from django.utils.http import content_disposition_header
 from fs import ResourceType, errors, tools
 from fs.info import Info
 from fs.mode import Mode
-from fs.path import basename, dirname
+from fs.path import basename, dirname, normpath, relpath
 from fs.subfs import SubFS
 from fs_s3fs import S3FS
 from s3transfer.manager import TransferManager
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 # write or a deletion is under way; and how a store answers that has no such writes.
 TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
 PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is one PUT
+# What segments of foreign keys are called that no path can have. With lone surrogates they are like
+# names on a disk that are no UTF-8: listed, told, removable, and like no name of ours.
+SHOWN_AS = {"": "\udc2f", ".": "\udc2e", "..": "\udc2e\udc2e"}
+IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
 
 
 class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
@@ -317,6 +321,16 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
 
     # Errors name a path as the caller wrote it; _path_to_key takes it in any spelling.
 
+    def _path_to_key(self, path: str) -> str:
+        segments = relpath(normpath(path)).split("/")
+        below = "/".join(IN_KEYS.get(segment, segment) for segment in segments)
+        return f"{self._prefix}/{below}" if self._prefix else below
+
+    def _path_to_dir_key(self, path: str) -> str:
+        if normpath(path) in ("/", ""):
+            return f"{self._prefix}/" if self._prefix else ""
+        return f"{self._path_to_key(path)}/"
+
     def _check_file_path(self, path: str) -> None:
         if self.validatepath(path) == "/":
             raise errors.FileExpected(path)
@@ -398,12 +412,12 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         for page in self._pages(path, Delimiter="/"):
             for item in page.get("CommonPrefixes", ()):
                 found = True
-                if name := item["Prefix"][start:-1]:
-                    yield _directory(name)
+                yield _directory(_shown(item["Prefix"][start:-1]))
             for item in page.get("Contents", ()):
                 found = True
                 if name := item["Key"][start:]:
-                    yield self._file(f"{path}/{name}", item["Size"], item, namespaces)
+                    shown = f"{path}/{_shown(name)}"
+                    yield self._file(shown, item["Size"], item, namespaces)
         if not found:
             raise self._no_directory(path)
 
@@ -456,6 +470,10 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         if refused:
             key, problem = next(iter(refused.items()))
             raise errors.OperationFailed(path, msg=escaped(f"{key!r} stays: {told(problem)}"))
+
+
+def _shown(segment: str) -> str:
+    return SHOWN_AS.get(segment, segment)
 
 
 def _plain(value: Any) -> Any:

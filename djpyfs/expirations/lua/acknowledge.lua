@@ -16,7 +16,7 @@ end
 in_slices(done, 'ZREM', claimed)
 in_slices(done, 'ZREM', deadlines)
 if redis.call('EXISTS', notes) == 1 then
-  in_slices(done, 'HDEL', notes)
+  in_slices(done, 'ZREM', notes)
 end
 end_lease(ARGV[1])
 return #done

@@ -15,11 +15,11 @@ end
 
 local function lapse(member, alone)
   local _, state = note(member)
-  if state == 'reserved' or state == 'excused' then
+  if state == RESERVED or state == EXCUSED then
     return unclaim(member)
   end
   local reason = 'its deletion did not end in time, or ended the process that tried it'
-  count_attempt(member, most, alone and delay or no_delay, 'suspect', reason)
+  count_attempt(member, most, alone and delay or no_delay, SUSPECT, reason)
 end
 
 local function over(zset)

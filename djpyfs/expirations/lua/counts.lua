@@ -1,7 +1,8 @@
 #!lua flags=no-writes
 -- counts: how many records there are of which kind.
 -- Returns  {now, tracked, overdue and not claimed, claimed and not lapsed, set aside,
---           time since the oldest deadline that has passed or 0}
+--           time since the oldest deadline that has passed or 0, of those tracked: to be tried again,
+--           on hold, postponed}
 -- Touches  nothing
 local late = redis.call('ZCOUNT', due, '-inf', exact(now))
 local again = redis.call('ZCARD', retries) + redis.call('ZCARD', suspects)
@@ -15,5 +16,11 @@ for _, zset in ipairs({due, deadlines}) do
   local first = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')
   oldest = math.min(oldest, tonumber(first[2] or now))
 end
+local function noted(state)
+  return redis.call('ZCOUNT', notes, state * 1000000, '(' .. (state + 1) * 1000000)
+end
 local waiting = redis.call('ZCARD', due) + again
-return {now, waiting + taken, late + again + lapsed, taken - lapsed, redis.call('HLEN', failed), now - oldest}
+return {
+  now, waiting + taken, late + again + lapsed, taken - lapsed, redis.call('HLEN', failed), now - oldest,
+  noted(RETRIED) + noted(SUSPECT), noted(HELD), noted(POSTPONED),
+}

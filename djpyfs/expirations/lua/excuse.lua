@@ -5,6 +5,6 @@
 -- Touches  notes
 for i = 2, #ARGV do
   if score(claimed, ARGV[i]) == tonumber(ARGV[1]) then
-    redis.call('HSET', notes, ARGV[i], note(ARGV[i]) .. ' excused')
+    mark(ARGV[i], (note(ARGV[i])), EXCUSED)
   end
 end

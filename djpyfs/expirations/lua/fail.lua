@@ -11,7 +11,7 @@ local tried, set_aside = 0, 0
 for i = 5, #ARGV, 2 do
   if score(claimed, ARGV[i]) == token then
     tried = tried + 1
-    set_aside = set_aside + count_attempt(ARGV[i], most, delay, 'retried', ARGV[i + 1])
+    set_aside = set_aside + count_attempt(ARGV[i], most, delay, RETRIED, ARGV[i + 1])
   end
 end
 end_lease(ARGV[1])

@@ -8,7 +8,7 @@ if score(claimed, member) ~= tonumber(ARGV[2]) then
   return 0
 end
 confirm(member)
-redis.call('HSET', notes, member, '0 reserved')
+mark(member, 0, RESERVED)
 if tonumber(deadline) > 0 then
   redis.call('ZADD', deadlines, deadline, member)
 else

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- postpone: puts members back that were not tried, without counting an attempt. Only those still
 -- claimed under this token; without members, all that are.
--- ARGV     token, delay, state, member...
+-- ARGV     token, delay, state or 0 for due, member...
 -- Returns  how many that were
 -- Touches  due, retries, claimed, deadlines, leases, notes
-local token, delay, state, postponed = tonumber(ARGV[1]), ARGV[2], ARGV[3], 0
+local token, delay, state, postponed = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), 0
 local members = {unpack(ARGV, 4)}
 if #members == 0 then
   members = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
@@ -12,12 +12,12 @@ end
 for _, member in ipairs(members) do
   if score(claimed, member) == token then
     postponed = postponed + 1
-    if state == 'due' then
+    if state == 0 then
       unclaim(member)
     else
       redis.call('ZREM', claimed, member)
       redis.call('ZADD', retries, exact(now + delay), member)
-      redis.call('HSET', notes, member, note(member) .. ' ' .. state)
+      mark(member, (note(member)), state)
     end
   end
 end

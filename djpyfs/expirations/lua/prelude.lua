@@ -7,7 +7,8 @@
 --   claimed    ZSET  member -> token of the claim under which it is deleted or replaced
 --   deadlines  ZSET  member -> deadline of what is in `retries`, `suspects` or `claimed` and has one
 --   leases     ZSET  token of a claim, or token NUL member of a write -> end of its lease
---   notes      HASH  member -> "attempts state" of what is not merely due, or claimed for that
+--   notes      ZSET  member -> 1,000,000 * state + attempts, of what is not merely due, or claimed
+--                    for that: how many of each state there are is counted without a look at each
 --   failed     HASH  member -> why it was set aside, as JSON
 --   writing    HASH  member -> tokens of the writes to it, after a "p" where the record is theirs
 --   permanent  SET   members that somebody has made permanent
@@ -15,6 +16,7 @@
 local due, retries, claimed, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, notes, failed, writing, permanent = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local suspects = KEYS[10]
+local RETRIED, HELD, POSTPONED, SUSPECT, RESERVED, EXCUSED = 1, 2, 3, 4, 5, 6
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
@@ -29,8 +31,12 @@ end
 
 -- How many attempts have failed, and why the member is not merely due.
 local function note(member)
-  local attempts, state = (redis.call('HGET', notes, member) or ''):match('(%d+) (%a+)')
-  return tonumber(attempts or 0), state
+  local number = score(notes, member) or 0
+  return number % 1000000, math.floor(number / 1000000)
+end
+
+local function mark(member, attempts, state)
+  redis.call('ZADD', notes, state * 1000000 + attempts, member)
 end
 
 local function deadline_of(member)
@@ -48,7 +54,7 @@ local function claim_on(member, over)
   local token = score(claimed, member)
   if not token then
     local _, state = note(member)
-    return 0, 0, state == 'suspect'
+    return 0, 0, state == SUSPECT
   end
   local ends = score(leases, exact(token)) or 0
   if ends > now and ends ~= tonumber(over) then
@@ -66,10 +72,9 @@ end
 
 -- Forgets the record, but not the writes, nor that the member was made permanent.
 local function forget(member)
-  for _, zset in ipairs({due, retries, suspects, claimed, deadlines}) do
+  for _, zset in ipairs({due, retries, suspects, claimed, deadlines, notes}) do
     redis.call('ZREM', zset, member)
   end
-  redis.call('HDEL', notes, member)
   redis.call('HDEL', failed, member)
 end
 
@@ -81,11 +86,11 @@ local function unclaim(member)
   end
   if deadline and attempts > 0 then
     redis.call('ZADD', retries, exact(now), member)
-    redis.call('HSET', notes, member, attempts .. ' retried')
+    mark(member, attempts, RETRIED)
     return
   end
   redis.call('ZREM', deadlines, member)
-  redis.call('HDEL', notes, member)
+  redis.call('ZREM', notes, member)
   if deadline then
     set_deadline(member, deadline)
   end
@@ -104,15 +109,15 @@ local function count_attempt(member, most, delay_after, state, reason)
   local attempts = note(member) + 1
   redis.call('ZREM', claimed, member)
   if attempts < most then
-    local again = state == 'suspect' and suspects or retries
+    local again = state == SUSPECT and suspects or retries
     redis.call('ZADD', again, exact(now + delay_after(attempts)), member)
-    redis.call('HSET', notes, member, attempts .. ' ' .. state)
+    mark(member, attempts, state)
     return 0
   end
   local deadline = exact(score(deadlines, member) or now)
   local at = math.floor(now / 1000000)
   redis.call('ZREM', deadlines, member)
-  redis.call('HDEL', notes, member)
+  redis.call('ZREM', notes, member)
   redis.call('HSET', failed, member, cjson.encode({reason = reason, attempts = attempts, at = at, deadline = deadline}))
   return 1
 end

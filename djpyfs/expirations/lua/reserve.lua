@@ -21,7 +21,7 @@ forget(member)
 if deadline then
   redis.call('ZADD', deadlines, exact(deadline), member)
 end
-redis.call('HSET', notes, member, attempts .. ' reserved')
+mark(member, attempts, RESERVED)
 redis.call('ZADD', claimed, token, member)
 redis.call('ZADD', leases, exact(now + ARGV[4]), token)
 return {0, 0, lapsed and 1 or 0, deadline or 0, kept}

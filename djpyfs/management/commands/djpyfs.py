@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from fs.errors import FSError
 
@@ -19,14 +19,25 @@ from ...expirations import State
 from ...filesystem import get_filesystem
 from ...inspection import Preview, Sample, SetAsideFile, Status, TrackedFile
 from ...lifecycle import Change, Comparison
+from ...phrases import counted, duration, moment, size
 from ...sweeper import SweepReport, sweep
 from ...takeover import TakeOver, take_over
-from ..console import Console, duration, moment, table
+from ..console import Console, OutputClosed, indented, more, table
 
 AMISS, REFUSED = 1, 2  # exit status
+PIPE_CLOSED = 141  # as of what a closed pipe ends by a signal
 WHERE = "a namespace, or 'prefix/*' for all the namespaces below one"
 
 Run = Callable[[Console, dict[str, Any]], None]
+
+
+class _CommonOptions(BaseCommand):
+    """The options of every command, for those behind a sub-command: they leave the others be."""
+
+    requires_system_checks = ()
+
+    def add_base_argument(self, parser: CommandParser, *args: Any, **kwargs: Any) -> None:
+        super().add_base_argument(parser, *args, **{**kwargs, "default": SUPPRESS})
 
 
 class Command(BaseCommand):
@@ -35,7 +46,8 @@ class Command(BaseCommand):
     help = (
         "Deletes files that have expired, and shows and mends the records of what expires when. "
         "Exit status: 0 all is well; 1 it was done, but something is amiss, such as a deletion "
-        "that failed; 2 it was refused, and nothing was done, or could not go on."
+        "that failed or files that were set aside; 2 it was refused, and nothing was done, or "
+        "could not go on."
     )
     # A sweep need not wait for the checks of the whole site; DJFS is checked as it is read.
     requires_system_checks = ()
@@ -43,8 +55,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add a parser for each sub-command."""
         commands = parser.add_subparsers(title="sub-commands", metavar="COMMAND", required=True)
+        common = _CommonOptions().create_parser("", "")
         for name, (describe, run, summary) in SUB_COMMANDS.items():
-            own = commands.add_parser(name, help=summary.partition(":")[0], description=summary)
+            own = commands.add_parser(
+                name,
+                help=summary.partition(":")[0],
+                description=summary,
+                parents=[common],
+                add_help=False,  # those of the parent have it
+                formatter_class=parser.formatter_class,
+            )
             own.add_argument(
                 "--format", choices=("text", "json"), default="text", help="for people, or programs"
             )
@@ -53,8 +73,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, run: Run, **options: Any) -> None:
         """Run a sub-command; what djpyfs refuses is one line."""
+        console = Console(self.stdout, self.stderr, options["format"])
         try:
-            run(Console(self.stdout, self.stderr, options["format"]), options)
+            try:
+                run(console, options)
+            finally:
+                console.flush()
+        except OutputClosed:
+            raise SystemExit(PIPE_CLOSED) from None
         except (DjpyfsError, FSError) as error:
             raise CommandError(printable(str(error)), returncode=REFUSED) from error
 
@@ -69,7 +95,7 @@ def _describe_sweep(parser: ArgumentParser) -> None:
         "--dry-run",
         action="store_true",
         help="delete nothing; say what would go, by namespace: files, bytes where no network is "
-        "needed to know, and how many requests it would take",
+        "needed to know, and how many requests it would take; beyond 10,000 files an estimate",
     )
 
 
@@ -88,37 +114,44 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
     console.show(report, _report_lines(report))
     if report.failed or report.postponed or report.unreachable:
         raise CommandError(
-            f"deletions that failed: {report.failed}; put off, for their back-end is away: "
-            f"{report.postponed}; shards that cannot be asked: {report.unreachable}",
+            f"deletions that failed: {report.failed:,}; put off, for their back-end is away: "
+            f"{report.postponed:,}; shards that cannot be asked: {report.unreachable:,}",
             returncode=AMISS,
         )
 
 
 def _report_lines(report: SweepReport) -> Iterator[str]:
     yield (
-        f"{report.deleted} deleted, {report.missing} missing, {report.failed} failed "
-        f"({report.retried} to be tried again, {report.set_aside} set aside), "
-        f"{report.held} on hold, {report.postponed} put off, {report.remaining} still overdue"
+        f"{report.deleted:,} deleted, {report.missing:,} missing, {report.failed:,} failed "
+        f"({report.retried:,} to be tried again, {report.set_aside:,} set aside), "
+        f"{report.held:,} on hold, {report.postponed:,} put off, "
+        f"{report.remaining:,} still overdue"
     )
-    yield f"The oldest was {report.lag:.1f} s late; the sweep took {report.duration:.1f} s"
+    yield (
+        f"The oldest was {duration(report.lag)} late; the sweep took {duration(report.duration)}"
+    )
 
 
 def _preview(console: Console, limit: int | None) -> None:
     found = inspection.preview(limit)
-    rows = [(str(count), namespace) for namespace, count in found.by_namespace.items()]
-    console.show(found, [*_preview_lines(found), *table(rows)])
-    if found.sampled < found.files:
-        console.note(f"Only {found.sampled} of these files were looked at.")
+    console.show(found, _preview_lines(found), "Nothing is overdue.")
 
 
 def _preview_lines(found: Preview) -> Iterator[str]:
-    held = f", {found.held} of them on hold" if found.held else ""
-    yield f"{found.files} files are overdue{held}"
-    unknown = f", and {found.unmeasured} files of unknown size" if found.unmeasured else ""
-    yield f"{found.bytes} bytes{unknown}"
-    about = "about " if found.sampled < found.files else ""
-    requests = found.requests
-    yield f"{about}{requests.files} requests for files, {requests.records} to the record store"
+    if not found.files:
+        return
+    sampled, requests = found.sampled < found.files, found.requests
+    about, of_sample = "", ""
+    if sampled:
+        about, of_sample = "about ", f" of the {found.sampled:,} that were looked at"
+    held = f", {found.held:,}{of_sample} on hold" if found.held else ""
+    yield f"{counted(found.files, 'file')} overdue{held}"
+    unknown = f"; the size of {found.unmeasured:,}{of_sample} is unknown"
+    yield f"{about}{size(found.bytes)}{unknown if found.unmeasured else ''}"
+    yield f"{about}{requests.files:,} requests for files, {requests.records:,} to the record store"
+    rows = [(f"{count:,}", namespace) for namespace, count in found.by_namespace.items()]
+    lines = chain(table(rows, ("files", "namespace")), more(found.more, "namespace"))
+    yield from indented(lines, f"Namespaces{of_sample}:")
 
 
 # -- status
@@ -134,34 +167,49 @@ def _status(console: Console, options: dict[str, Any]) -> None:
     found, sample = inspection.status(options["next"]), inspection.sample()
     lines = chain(_status_lines(found), _sample_lines(sample))
     console.show({**asdict(found), "namespaces": sample}, lines)
+    if found.set_aside:
+        raise CommandError(
+            f"files set aside: {found.set_aside:,}; 'djpyfs failed' lists them", returncode=AMISS
+        )
 
 
 def _status_lines(found: Status) -> Iterator[str]:
-    oldest = f", the oldest for {duration(found.oldest_overdue)}" if found.overdue else ""
-    yield from table(
-        [
-            ("tracked", str(found.tracked)),
-            ("overdue", f"{found.overdue}{oldest}"),
-            ("claimed", str(found.claimed)),
-            ("set aside", str(found.set_aside)),
-        ]
+    oldest = f"the oldest for {duration(found.oldest_overdue)}" if found.overdue else ""
+    waiting = [
+        ("  retried", found.retried, "a deletion has failed, and is tried again"),
+        ("  on hold", found.held, "nothing is deleted in their namespaces"),
+        ("  postponed", found.postponed, "their back-end is away"),
+    ]
+    counts = [
+        ("tracked", found.tracked, ""),
+        ("overdue", found.overdue, oldest),
+        *(row for row in waiting if row[1]),
+        ("claimed", found.claimed, ""),
+        ("set aside", found.set_aside, ""),
+    ]
+    yield from table((name, f"{count:,}", remark) for name, count, remark in counts)
+    elsewhere = [(f"{count:,}", name) for name, count in found.elsewhere.items()]
+    yield from indented(
+        table(elsewhere, ("records", "place")),
+        "Waiting for places that this process does not know, or that are not there now:",
     )
-    if found.elsewhere:
-        yield "waiting for places that this process does not know, or that are not there now:"
-        yield from table((str(count), name) for name, count in found.elsewhere.items())
-    if found.next_deadlines:
-        yield "next deadlines:"
-        yield from _file_lines(found.next_deadlines)
+    yield from indented(_file_lines(found.next_deadlines), "Next deadlines:")
 
 
 def _sample_lines(sample: Sample) -> Iterator[str]:
-    if sample.records:
-        yield "namespaces:" if sample.complete else f"namespaces, of {sample.records} records:"
-        yield from table((str(count), prefix) for prefix, count in sample.by_prefix.items())
+    rows = [
+        (f"{it.files:,}", f"{it.overdue:,}", f"{it.set_aside:,}", prefix)
+        for prefix, it in sample.by_prefix.items()
+    ]
+    headings = "files", "overdue", "set aside", "namespace"
+    lines = chain(table(rows, headings), more(sample.more, "namespace"))
+    looked = "" if sample.complete else f", by a look at {sample.records:,} records"
+    return indented(lines, f"Namespaces{looked}:")
 
 
 def _file_lines(files: Sequence[TrackedFile]) -> Iterator[str]:
-    return table((_deadline(file), _remaining(file), file.namespace, file.path) for file in files)
+    rows = [(_deadline(file), _remaining(file), file.namespace, file.path) for file in files]
+    return table(rows, ("deadline", "remaining", "namespace", "file"))
 
 
 def _deadline(file: TrackedFile) -> str:
@@ -178,7 +226,7 @@ def _remaining(file: TrackedFile) -> str:
 
 
 def _describe_ls(parser: ArgumentParser) -> None:
-    parser.add_argument("where", metavar="NAMESPACE", help=WHERE)
+    parser.add_argument("where", metavar="NAMESPACE", nargs="?", help=f"{WHERE}; all without it")
     parser.add_argument(
         "--limit", type=_above(int), default=1_000, metavar="N", help="files to show (1000)"
     )
@@ -193,7 +241,7 @@ def _describe_ls(parser: ArgumentParser) -> None:
 
 def _ls(console: Console, options: dict[str, Any]) -> None:
     found = inspection.tracked_files(options["where"], options["limit"], options["looks"])
-    console.show(found, _file_lines(found.files))
+    console.show(found, _file_lines(found.files), "No file with a deadline was found.")
     if not found.complete:
         console.note("There may be more: raise --limit or --looks.")
 
@@ -223,7 +271,7 @@ def _expire(console: Console, options: dict[str, Any]) -> None:
         filesystem.expire_many(paths, seconds or 0, days or 0)
     deadlines = {path: filesystem.expiration(path) for path in paths}
     rows = [(moment(due) if due else "permanent", path) for path, due in deadlines.items()]
-    console.show(deadlines, table(rows))
+    console.show(deadlines, table(rows, ("deadline", "file")))
 
 
 # -- failed
@@ -237,28 +285,44 @@ def _describe_failed(parser: ArgumentParser) -> None:
     action.add_argument(
         "--forget", action="store_true", help="drop their records; the files stay for ever"
     )
+    parser.add_argument("--all", action="store_true", help="of all namespaces, to forget")
+    parser.add_argument(
+        "--limit", type=_above(int), default=1_000, metavar="N", help="files to list (1000)"
+    )
 
 
 def _failed(console: Console, options: dict[str, Any]) -> None:
     where, paths = options["where"], options["paths"]
+    if options["all"] and where is not None:
+        raise CommandError("say either a namespace or --all", returncode=REFUSED)
+    if options["forget"] and where is None and not options["all"]:
+        raise CommandError(
+            "--forget drops records for good: name a namespace, or say --all", returncode=REFUSED
+        )
     if options["retry"] or options["forget"]:
         verb = inspection.retry if options["retry"] else inspection.forget
         released = verb(where, paths)
-        console.show({"released": released}, [f"{len(released)} files", *table(released)])
+        lines = [counted(len(released), "file"), *table(released, ("namespace", "file"))]
+        console.show({"released": released}, lines)
         if len(released) < len(set(paths)):
             raise CommandError("the other files were not set aside", returncode=AMISS)
     elif paths:
         raise CommandError("say what to do with the files: --retry or --forget", returncode=REFUSED)
     else:
-        files = list(inspection.files_set_aside(where))
-        console.show(files, _set_aside_lines(files))
+        found = inspection.files_set_aside(where, options["limit"])
+        console.show(found, _set_aside_lines(found.files), "No file is set aside.")
+        if not found.complete:
+            console.note("There are more: raise --limit.")
+        if found.files:
+            raise CommandError("files are set aside", returncode=AMISS)
 
 
 def _set_aside_lines(files: Sequence[SetAsideFile]) -> Iterator[str]:
-    return table(
-        (moment(file.at), f"{file.attempts} attempts", file.namespace, file.path, file.reason)
+    rows = [
+        (moment(file.at), f"{file.attempts:,}", file.namespace, file.path, file.reason)
         for file in files
-    )
+    ]
+    return table(rows, ("since", "attempts", "namespace", "file", "reason"))
 
 
 # -- import
@@ -277,27 +341,33 @@ def _import(console: Console, options: dict[str, Any]) -> None:
     report = take_over(connections[options["database"]], tell)
     console.show(report, _import_lines(report))
     if report.refused:
-        raise CommandError(f"rows that were skipped: {len(report.refused)}", returncode=AMISS)
+        raise CommandError(f"rows that were skipped: {len(report.refused):,}", returncode=AMISS)
 
 
 def _import_lines(report: TakeOver) -> Iterator[str]:
     yield (
-        f"{report.rows} rows: {report.taken} deadlines taken over, {report.known} known already, "
-        f"{report.permanent} permanent, {len(report.refused)} skipped"
+        f"{counted(report.rows, 'row')}: {report.taken:,} deadlines taken over, "
+        f"{report.known:,} known already, {report.permanent:,} permanent, "
+        f"{len(report.refused):,} skipped"
     )
-    yield from table((row.namespace, row.path, row.reason) for row in report.refused)
+    rows = [(row.namespace, row.path, row.reason) for row in report.refused]
+    yield from table(rows, ("namespace", "file", "reason"))
 
 
 # -- audit
 
 
 def _describe_audit(parser: ArgumentParser) -> None:
-    parser.add_argument("namespaces", metavar="NAMESPACE", nargs="+")
+    parser.add_argument("wheres", metavar="NAMESPACE", nargs="*", help=f"{WHERE}; all without it")
     parser.add_argument(
         "--adopt",
         type=float,
         metavar="TTL",
-        help="give each file without a record a deadline, TTL seconds after it was last modified",
+        help="give each file without a record a deadline, TTL seconds after it was last modified, "
+        "but for those that somebody has made permanent",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="adopt nothing; say what would get which deadline"
     )
 
 
@@ -305,21 +375,21 @@ def _audit(console: Console, options: dict[str, Any]) -> None:
     def tell(totals: Totals) -> None:
         console.progress(f"{totals.files:,} files and {totals.records:,} records looked at")
 
-    audit = Audit(options["adopt"], tell)
-    walks = [audit.run(namespace) for namespace in options["namespaces"]]  # all refused, or none
-    for finding in chain.from_iterable(walks):
+    audit = Audit(options["adopt"], tell, options["dry_run"])
+    for finding in audit.run(*options["wheres"]):
         console.stream(finding, _finding_line(finding))
     totals = audit.totals
     console.stream(totals, _totals_line(totals))
-    if left := totals.no_record - totals.adopted + totals.no_file + totals.refused:
-        raise CommandError(f"differences that are left: {left}", returncode=AMISS)
+    if totals.differences:
+        raise CommandError(f"differences that are left: {totals.differences:,}", returncode=AMISS)
 
 
 def _totals_line(totals: Totals) -> str:
     return (
-        f"{totals.files} files, {totals.no_record} of them without a record, {totals.adopted} "
-        f"adopted; {totals.records} records, {totals.no_file} of them without a file; "
-        f"{totals.refused} names refused"
+        f"{counted(totals.files, 'file')}, {totals.permanent:,} of them permanent, "
+        f"{totals.no_record:,} without a record, {totals.adopted:,} adopted; "
+        f"{counted(totals.records, 'record')}, {totals.no_file:,} of them without a file; "
+        f"{counted(totals.refused, 'name')} refused; {counted(totals.away, 'place')} not there"
     )
 
 
@@ -348,9 +418,9 @@ def _lifecycle(console: Console, options: dict[str, Any]) -> None:
     if not found:
         console.note("No namespace keeps its files on S3.")
     if failed := sum(bool(each.problem) for each in found):
-        raise CommandError(f"buckets that could not be reached: {failed}", returncode=AMISS)
+        raise CommandError(f"buckets that could not be reached: {failed:,}", returncode=AMISS)
     if not options["apply"] and (behind := sum(each.differs for each in found)):
-        raise CommandError(f"buckets to be brought up to date: {behind}", returncode=AMISS)
+        raise CommandError(f"buckets to be brought up to date: {behind:,}", returncode=AMISS)
 
 
 def _bucket_lines(found: Comparison) -> Iterator[str]:
@@ -397,14 +467,15 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "status": (
         _describe_status,
         _status,
-        "Count the records: tracked, overdue, claimed by a sweep, set aside, and show what is "
-        "due next, and in which namespaces they are, by a sample where there are very many.",
+        "Count the records: tracked, overdue (and of these retried, on hold, postponed), claimed "
+        "by a sweep, set aside, and show what is due next, and in which namespaces they are, by "
+        "a sample where there are very many. Exit status 1 tells that files were set aside.",
     ),
     "ls": (
         _describe_ls,
         _ls,
-        "List the files of a namespace that have a deadline: soonest first, with the state of "
-        "each. Files without a deadline have no record and are not listed.",
+        "List the files of a namespace, or all, that have a deadline: soonest first, with "
+        "the state of each. Files without a deadline have no record and are not listed.",
     ),
     "expire": (
         _describe_expire,
@@ -415,8 +486,9 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "failed": (
         _describe_failed,
         _failed,
-        "List the files whose deletion was given up: with reason, attempts and time. With --retry "
-        "or --forget, end that for those of a namespace, for single files, or for all.",
+        "List the files whose deletion was given up: with reason, attempts and time, the last "
+        "first. With --retry or --forget, end that for those of a namespace, for single files, or "
+        "for all (to forget all takes --all). Exit status 1 tells that there are some.",
     ),
     "import": (
         _describe_import,
@@ -428,10 +500,11 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "audit": (
         _describe_audit,
         _audit,
-        "Walk through namespaces and compare: list files without a record, which stay for ever, "
-        "and records without a file, which the sweep drops when they are due. Directories below "
-        "belong to it. Nothing is changed without --adopt. JSON comes as one object per line, "
-        "the totals last. Exit status 1 tells that differences are left.",
+        "Walk through namespaces, or all, and compare: list files without a record, which stay "
+        "for ever, unless somebody has made them permanent; records without a file, which the "
+        "sweep drops when they are due; and names that djpyfs refuses. Directories below belong "
+        "to it. Nothing is changed without --adopt. JSON comes as one object per line, the "
+        "totals last. Exit status 1 tells that differences are left.",
     ),
     "lifecycle": (
         _describe_lifecycle,
