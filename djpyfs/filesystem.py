@@ -251,6 +251,12 @@ class ExpiringFS(FS):
                 type(self), namespace=self.namespace, paths=paths, ttl=ttl / SECOND
             )
 
+    def _announce_at(self, path: str, deadline: int) -> None:
+        if self._settings.one_shot and deadline:
+            entry = Entry(self.namespace, path)
+            now, _ = self._records.deadline(entry.member)
+            self._announce([entry], deadline - now)
+
     # -- names
 
     def _path(self, path: str) -> str:
@@ -300,7 +306,8 @@ class ExpiringFS(FS):
         if policy.renew_on_read and policy.default_ttl is not None:
             latest = self._latest(checked, policy.max_ttl) if policy.max_ttl else 0
             if latest is not None:
-                self._records.renew(self._member(checked), policy.default_ttl, latest)
+                deadline = self._records.renew(self._member(checked), policy.default_ttl, latest)
+                self._announce_at(checked, deadline)
         return checked
 
     def _latest(self, path: str, longest: int) -> int | None:
@@ -478,6 +485,7 @@ class ExpiringFS(FS):
             origin.forget()
         if origin.is_permanent and not target.deadline:
             self._records.keep(self._member(destination))
+        self._announce_at(destination, target.deadline)
 
     def _move(
         self,
@@ -600,6 +608,7 @@ class ExpiringFS(FS):
             origin.forget()
         if origin.is_permanent and not target.deadline:
             to._records.keep(to._member(as_))
+        to._announce_at(as_, target.deadline)
 
     def _place_of(self, path: str) -> tuple[str, bytes]:
         return self._records.place, self._member(path)

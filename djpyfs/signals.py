@@ -6,8 +6,8 @@ from django.dispatch import Signal
 #: ``ttl`` (seconds from now, a float).
 deadline_set = Signal()
 
-#: A sweep has deleted files. Sent once per batch and namespace with ``namespace`` and ``paths``
-#: (a list), after the records are gone. What a receiver raises is logged, and stops nothing.
+#: A sweep has deleted files. Sent at its end, once per batch and namespace, with ``namespace`` and
+#: ``paths`` (a list). What a receiver raises is logged, and stops nothing.
 files_expired = Signal()
 
 #: A sweep that had something to do has ended. Sent with ``report``, a `SweepReport`.

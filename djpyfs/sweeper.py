@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
+from typing import NamedTuple, cast
 
 from . import conf, leases, outages
 from .backends import Backend, Lease, Outcome, is_away, reason
@@ -67,22 +68,28 @@ def sweep(
     limit: int | None = None,
     seconds: float | None = None,
     on_batch: Callable[[SweepReport], object] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> SweepReport:
-    """Do what `expire_objects` does, and call ``on_batch`` with the report after each batch."""
-    for name, bound in ("limit", limit), ("seconds", seconds):
-        if bound is not None and bound <= 0:
-            raise ValueError(f"{name} is {bound!r}: give it a number above 0, or None for no bound")
-    return _Sweep(limit, seconds, on_batch).run()
+    """Do what `expire_objects` does, and call ``on_batch`` with the report after each batch.
 
-
-def delete_if_due(namespace: str, path: str) -> float:
-    """Delete one file, if the record store says that it is due.
-
-    Returns the seconds until it is due; 0 where it was deleted, where it has no deadline, and
-    where a sweep is at it. Raises `InvalidName`.
+    From the moment on that ``is_over`` says so no further file is deleted.
     """
-    entry = Entry(check_namespace(namespace), check_path(path))
-    return _Sweep(limit=1).run_one(entry)
+    own = Sweep(limit, seconds, on_batch, is_over)
+    report = own.run()
+    own.tell()
+    return report
+
+
+def delete_if_due(namespace: str, paths: Sequence[str]) -> dict[str, float]:
+    """Delete those files of a namespace that the record store says are due, with one request.
+
+    Returns the seconds until the others are due; those without a deadline, and those that a sweep
+    is at, are left out. Raises `InvalidName` before the first is deleted.
+    """
+    own = Sweep()
+    waits = own.run_some(check_namespace(namespace), [check_path(path) for path in paths])
+    own.tell()
+    return waits
 
 
 def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
@@ -117,7 +124,17 @@ class _Batch:
         return {outcome: count for outcome, count in tally.items() if count}
 
 
-class _Sweep:
+class _Turn(NamedTuple):
+    """The lease of a claim, which ends with the sweep where that is told to end."""
+
+    lease: Lease
+    is_over: Callable[[], bool]
+
+    def remaining(self) -> float:
+        return 0.0 if self.is_over() else self.lease.remaining()
+
+
+class Sweep:
     """One run over all places and shards, with what it has counted so far."""
 
     def __init__(
@@ -125,7 +142,13 @@ class _Sweep:
         limit: int | None = None,
         seconds: float | None = None,
         on_batch: Callable[[SweepReport], object] | None = None,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
+        for name, bound in ("limit", limit), ("seconds", seconds):
+            if bound is not None and bound <= 0:
+                raise ValueError(
+                    f"{name} is {bound!r}: give it a number above 0, or None for no bound"
+                )
         self._settings = conf.current()
         self._store = store_for(self._settings)
         self._backoff = Backoff(self._settings.max_attempts)
@@ -133,12 +156,15 @@ class _Sweep:
         self._limit = limit
         self._seconds = seconds
         self._on_batch = on_batch
-        self._claimed = 0
+        self._is_over = is_over
+        self._claimed = self._told = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
         self._held = self._postponed = self._remaining = self._unreachable = 0
         self._patience = outages.Patience()
         self._faulty: set[Backend] = set()
         self._late = 0.0
+        self._deleted_batches: list[Sequence[Entry]] = []
+        self._finished: SweepReport | None = None
 
     def run(self) -> SweepReport:
         places = {place.records.place: place for place in places_here(self._settings)}
@@ -158,22 +184,37 @@ class _Sweep:
         report = self._report()
         if self._claimed:
             self._note(report)
-            sweep_finished.send_robust(sweep, report=report)
+            self._finished = report
         return report
 
-    def run_one(self, entry: Entry) -> float:
+    def tell(self) -> None:
+        """Tell who listens, which may take long: nothing is claimed, and no file waits for it."""
+        for deleted in self._deleted_batches:
+            _tell_of(deleted)
+        if self._finished:
+            sweep_finished.send_robust(sweep, report=self._finished)
+
+    def run_some(self, namespace: str, paths: Sequence[str]) -> dict[str, float]:
+        """Delete those of a namespace's files that are due; return how long the others wait."""
+        self._limit = 0  # beside these
         try:
-            place = place_for(self._settings, entry.namespace)
+            place = place_for(self._settings, namespace)
         except BackendUnavailable as error:
-            log.warning("%a waits for the next sweep: %s", entry.path, error)
-            return 0.0
-        asked_at = leases.now()
-        claim = place.records.claim_one(entry.member)
-        if not claim.token:
-            return claim.wait / SECOND
-        shard = place.records.shard_of(entry.member)
-        self._sweep(place, shard, Claim(claim.token, [entry.member], [claim.late], 0), asked_at)
-        return 0.0
+            log.warning("%d files wait for the next sweep: %s", len(paths), error)
+            return {}
+        shards: dict[int, dict[bytes, Entry]] = {}
+        for entry in (Entry(namespace, path) for path in paths):
+            shards.setdefault(place.records.shard_of(entry.member), {})[entry.member] = entry
+        waits: dict[str, float] = {}
+        for shard, own in shards.items():
+            asked_at = leases.now()
+            answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
+            if claimed := [(member, it) for member, it in answers if it.token]:
+                members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
+                claim = Claim(claimed[0][1].token, members, late, overdue=0)
+                self._sweep(place, shard, claim, asked_at)
+            waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
+        return waits
 
     def _drain(self, place: Place, shard: int) -> None:
         asked_at = leases.now()
@@ -183,9 +224,7 @@ class _Sweep:
     def _sweep(self, place: Place, shard: int, claim: Claim, asked_at: float) -> None:
         """Delete what was claimed, and what can be claimed then, and so on."""
         while claim.members:
-            self._claimed += len(claim.members)
-            self._late = max(self._late, *claim.late)
-            lease = leases.of_claim(
+            held = leases.of_claim(
                 place.records,
                 shard,
                 claim.token,
@@ -193,38 +232,42 @@ class _Sweep:
                 place.backend.late,
                 self._settings.lease / SECOND,
             )
-            with leases.kept(lease):
-                batch = self._delete(place, claim.members, lease)
+            with leases.kept(held):  # telling may take long as well
+                self._tell_progress()
+                self._claimed += len(claim.members)
+                self._late = max(self._late, *claim.late)
+                batch = self._delete(place, claim.members, _Turn(held, self._is_over))
             tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
-            # Who listens may take long, and writers would wait for what is claimed meanwhile.
-            is_told = bool(batch.deleted) and files_expired.has_listeners()
+            if files_expired.has_listeners():
+                self._deleted_batches.append(batch.deleted)
             asked_at = leases.now()
             settled = place.records.settle(
                 shard,
                 claim.token,
                 batch.verdict,
                 self._backoff,
-                None if is_told else self._wanted(),
+                self._wanted(),
                 tally,
             )
             self._retried += settled.retried
             self._set_aside += settled.set_aside
-            if is_told:
-                _tell_of(batch.deleted)
-                asked_at = leases.now()
-            claim = settled.claim or place.records.claim(shard, self._wanted(), self._backoff)
-            if self._on_batch:
-                self._on_batch(self._report())
+            claim = cast(Claim, settled.claim)
         self._remaining += claim.overdue
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        if self._on_batch and self._claimed > self._told:
+            self._told = self._claimed
+            self._on_batch(self._report())
 
     def _wanted(self) -> int:
         """Return how many members to claim next. A claim of none counts."""
         size = self._settings.batch_size
         if self._limit is not None:
-            size = min(size, self._limit - self._claimed)
+            size = max(0, min(size, self._limit - self._claimed))
         if self._seconds is not None and self._elapsed() >= self._seconds:
             size = 0
-        return size
+        return 0 if self._is_over() else size
 
     def _delete(self, place: Place, members: Sequence[bytes], lease: Lease) -> _Batch:
         batch = _Batch()
@@ -343,8 +386,6 @@ class _Sweep:
 
 
 def _tell_of(deleted: Sequence[Entry]) -> None:
-    if not files_expired.has_listeners():
-        return
     namespaces: dict[str, list[str]] = {}
     for entry in deleted:
         namespaces.setdefault(entry.namespace, []).append(entry.path)

@@ -48,7 +48,7 @@ class Write:
         return self._begun.overdue
 
     def finish(self, is_there: Callable[[], bool]) -> int:
-        """Tell that the file is there as a whole; return the default life if it has that now.
+        """Tell that the file is there as a whole; return its life in µs if the write gave it one.
 
         Raises `WriteLost` where a sweep has taken the file, which can only be where this process
         stood still, or the record store lost what it had: ``is_there`` tells then.
@@ -57,7 +57,9 @@ class Write:
         done = self._records.finish(self.entry.member, self._begun, self._grace, self._life)
         if not (done.unbroken or is_there()):
             raise WriteLost(self.entry.path)
-        return self._life if done.by_default else 0
+        if done.by_default:
+            return self._life
+        return self._grace if done.deadline != self._begun.before and done.deadline else 0
 
     def abandon(self) -> None:
         """Tell that the file is what it was before."""

@@ -9,4 +9,7 @@ SECRET_KEY = "for tests only"
 INSTALLED_APPS = ["djpyfs", "djpyfs_tasks"]
 USE_TZ = True
 
+if "RESULTS_URL" in os.environ:
+    CELERY_RESULT_BACKEND = os.environ["RESULTS_URL"]
+
 globals().update(json.loads(os.environ["SETTINGS"]))

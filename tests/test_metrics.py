@@ -164,7 +164,7 @@ def test_every_batch_counts_as_soon_as_it_is_done(measured: Callable[..., None])
 def test_one_shots_count_too(measured: Callable[..., None]) -> None:
     overdue("a", "bad one", seconds=7)
     for name in "a", "bad one":
-        delete_if_due("plots", name)
+        delete_if_due("plots", [name])
     found = numbers()
     assert (deletions()["deleted"], deletions()["retried"]) == (1, 1)
     assert 14 <= found["djpyfs_lateness_seconds_sum"] < 74

@@ -34,6 +34,7 @@ from djpyfs.backends.s3 import S3Backend
 from djpyfs.errors import BackendUnavailable, ConfigurationError, InvalidLifetime, NotAnswered
 from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry
+from djpyfs_tasks.tasks import delete_expired
 from tests.servers import Moto, RedisServer
 
 CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
@@ -385,6 +386,18 @@ def test_one_request_deletes_a_thousand_files_of_as_many_namespaces(
     assert moto.requests == ["POST", "POST", "POST"]
     assert (outcome.deleted, outcome.missing, outcome.failed) == (due, [], [])
     assert keys_in(namespace) == {f"media/{namespace}/stays"}
+
+
+def test_a_one_shot_for_many_files_deletes_them_with_one_request(
+    djfs: Callable[..., None], bucket: str, moto: Moto
+) -> None:
+    djfs(type="s3fs", bucket=bucket, endpoint_url=moto.url, **CREDENTIALS)
+    plots, names = get_filesystem("many"), [str(number) for number in range(20)]
+    for name in names:
+        plots.writebytes(name, b"")
+    plots.expire_many(names)
+    assert moto.requests_of(lambda: delete_expired("many", names)) == ["POST"]
+    assert not plots.listdir("/")
 
 
 def test_a_dry_run_counts_the_requests_of_the_sweep(

@@ -14,9 +14,14 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from celery import Celery
 
+from demo.services import commands
 from djpyfs import expire_objects, get_filesystem
+from djpyfs.backends import Backend
+from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps
 from tests.conftest import BUCKET, KEYS
 from tests.servers import HOST, RedisServer, running_redis, wait_for
@@ -128,6 +133,20 @@ def test_flower_shows_the_task_with_its_result_and_its_worker(
     assert shown["worker"] in service.flower("workers?status=true")
 
 
+def test_flower_shows_what_a_tick_did_that_keeps_no_result(
+    service: Service, files: ExpiringFS
+) -> None:
+    make_overdue(files, 10)
+    sent = service.celery.send_task(SWEEP, queue=SWEEPS, ignore_result=True)
+    shown = wait_for(
+        lambda: service.flower(f"tasks?taskname={SWEEP}&state=SUCCESS").get(sent.id),
+        what="the task in Flower",
+    )
+    assert literal_eval(shown["result"])["deleted"] == 10
+    with service.redis.client() as client:
+        assert not client.exists(f"celery-task-meta-{sent.id}")
+
+
 def test_a_sweep_tells_its_progress_and_leaves_the_rest_to_a_follow_up(
     service: Service, files: ExpiringFS
 ) -> None:
@@ -144,6 +163,57 @@ def test_a_sweep_tells_its_progress_and_leaves_the_rest_to_a_follow_up(
     assert report["duration"] < 15
     assert swept_since(start)[1]["deleted"] > 0
     expire_objects()  # the rest, faster
+
+
+class UnhurriedBackend(DiskBackend):
+    """Takes its time for each file."""
+
+    delete = Backend.delete
+
+    def delete_one(self, entry: Entry) -> None:
+        time.sleep(0.1)
+        super().delete_one(entry)
+
+
+def test_a_soft_time_limit_ends_a_sweep_with_the_truth_in_its_report(
+    redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
+) -> None:
+    slow = f"{__name__}.{UnhurriedBackend.__name__}"
+    service = Service(tmp_path, redis, redis_url=f"redis://{HOST}:{redis.port}/5", type=slow)
+    djfs(**service.djfs)
+    files = get_filesystem("disk")
+    make_overdue(files, 100)
+    celery = Celery("client", broker=service.djfs["redis_url"], backend=service.djfs["redis_url"])
+    with service.process("worker"), celery:
+        sweep = celery.send_task(SWEEP, args=[100], queue=SWEEPS, soft_time_limit=1)
+        report = sweep.get(timeout=60)
+    left = len(files.listdir("/"))
+    assert 0 < left < 100
+    assert (report["deleted"], report["failed"], report["remaining"]) == (100 - left, 0, left)
+    service.close()
+
+
+@pytest.fixture(params=["refuses", "never answers"])
+def away(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a Redis that is away."""
+    with socket.socket() as server:
+        server.bind((HOST, 0))
+        if request.param == "never answers":
+            server.listen()
+        yield f"redis://{HOST}:{server.getsockname()[1]}/0"
+
+
+def test_a_result_back_end_that_is_away_keeps_no_file(
+    redis: RedisServer, tmp_path: Path, djfs: Callable[..., None], away: str
+) -> None:
+    service = Service(tmp_path, redis, redis_url=f"redis://{HOST}:{redis.port}/4", batch_size=5)
+    djfs(**service.djfs)
+    files = get_filesystem("disk")
+    make_overdue(files, 2_000)
+    results = {"RESULTS_URL": away}
+    with service.process("worker", **results), service.process("beat", **results):
+        wait_for(lambda: not files.listdir("/"), what="the sweeps")
+    service.close()
 
 
 class Harm:
@@ -270,6 +340,31 @@ def test_a_one_shot_deletes_within_two_seconds_of_the_deadline_and_without_a_bea
     wait_for(lambda: service.flower("tasks?taskname=djpyfs_tasks.delete_expired&state=SUCCESS"))
 
 
+@pytest.mark.parametrize("own_app", [False, True], ids=["our-app", "own-app"])
+def test_a_redis_that_restarts_under_a_waiting_one_shot_ends_no_worker_and_delays_no_file(
+    tmp_path: Path, djfs: Callable[..., None], own_app: bool
+) -> None:
+    with running_redis(appendonly="yes", appendfsync="always") as redis:
+        service = Service(tmp_path, redis, one_shot=True)
+        djfs(**service.djfs)
+        environ = service.environ()
+        command = commands(environ)["worker"]
+        if own_app:
+            environ |= environ_of_own_app(redis, tmp_path, ONE_SHOT="1")
+            command = [*OWN_APP, "worker", "--concurrency=1", "--loglevel=info"]
+        log = service.log("worker")
+        with running(command, environ, log):  # which it is to the end
+            deadline = float(run_client(ONE_SHOT.replace("seconds=1", "seconds=6"), environ))
+            wait_for(lambda: f"{DELETE}[" in log.read_text(), what="the one-shot in the worker")
+            redis.stop()
+            redis.start()
+            files = get_filesystem("disk")
+            assert files.exists("one-shot")
+            wait_for(lambda: not files.exists("one-shot"), what="the deletion")
+            assert time.time() > deadline
+        service.close()
+
+
 TIMED = """
 import sys, time
 from djpyfs import get_filesystem
@@ -282,21 +377,12 @@ for name in "first", "second":
 """
 
 
-@pytest.fixture(params=["refuses", "never answers"])
-def broker_away(request: pytest.FixtureRequest) -> Iterator[str]:
-    with socket.socket() as server:
-        server.bind((HOST, 0))
-        if request.param == "never answers":
-            server.listen()
-        yield f"redis://{HOST}:{server.getsockname()[1]}/0"
-
-
 def test_a_broker_that_is_away_neither_fails_nor_holds_up_what_sets_a_deadline(
-    redis: RedisServer, tmp_path: Path, broker_away: str
+    redis: RedisServer, tmp_path: Path, away: str
 ) -> None:
     records = f"redis://{HOST}:{redis.port}/3"
     djfs = {"directory_root": str(tmp_path), "redis_url": records, "one_shot": True}
-    settings = json.dumps({"DJFS": djfs, "CELERY_BROKER_URL": broker_away})
+    settings = json.dumps({"DJFS": djfs, "CELERY_BROKER_URL": away})
     environ = {"DJANGO_SETTINGS_MODULE": "tests.service_settings", "SETTINGS": settings}
 
     first, second = map(float, run_client(TIMED, environ).split())
@@ -309,19 +395,27 @@ def test_a_broker_that_is_away_neither_fails_nor_holds_up_what_sets_a_deadline(
 # -- a project with a Celery app of its own
 
 
+OWN_APP = ["celery", "--app=tests.own_app"]
+
+
+def environ_of_own_app(redis: RedisServer, directory: Path, **more: str) -> dict[str, str]:
+    return {
+        "DJANGO_SETTINGS_MODULE": "tests.own_app.settings",
+        "BROKER_URL": f"redis://{HOST}:{redis.port}/1",
+        "RECORDS_URL": redis.url,
+        "FILES": str(directory / "files"),
+        **more,
+    }
+
+
 def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queue(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
-    broker, records = (f"redis://{HOST}:{redis.port}/{database}" for database in (1, 2))
-    environ = {
-        "DJANGO_SETTINGS_MODULE": "tests.own_app.settings",
-        "BROKER_URL": broker,
-        "RECORDS_URL": records,
-        "FILES": str(tmp_path / "files"),
-    }
+    records = f"redis://{HOST}:{redis.port}/2"
+    environ = environ_of_own_app(redis, tmp_path, RECORDS_URL=records)
     djfs(type="osfs", directory_root=environ["FILES"], redis_url=records)
     files = get_filesystem("disk")
-    command = ["celery", "--app=tests.own_app"]
+    command = OWN_APP
     schedule = f"--schedule={tmp_path / 'beat'}"
 
     with running([*command, "worker", "--concurrency=1"], environ, tmp_path / "worker.log"):

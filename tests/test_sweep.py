@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import sleep
 from typing import Any, ClassVar
 from unittest.mock import ANY
 
@@ -418,7 +419,7 @@ def test_a_lease_counts_from_before_the_claim_was_sent_and_ends_early(
 
     proxy.delay = 0.5  # s, for which each claim is under way
     expire_objects(limit=2)
-    delete_if_due("plots", "d")
+    delete_if_due("plots", ["d"])
 
     expirations.close_all()
     proxy.stop()
@@ -541,6 +542,23 @@ def test_nothing_is_claimed_while_receivers_run(
     finally:
         files_expired.disconnect(receive)
     assert claimed == [0, 0]
+
+
+def test_receivers_that_take_long_take_no_time_from_a_sweep(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", batch_size=1, **records)
+    fill(get_filesystem("plots"), *"abcde")
+
+    def receive(**_: Any) -> None:
+        sleep(0.2)
+
+    files_expired.connect(receive)
+    try:
+        report = expire_objects(seconds=0.2)
+    finally:
+        files_expired.disconnect(receive)
+    assert (report.deleted, report.remaining) == (5, 0)
 
 
 def test_one_shard_that_cannot_be_asked_stops_no_other(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 from celery import Celery, current_app
+from fs.move import move_file
+from kombu.simple import SimpleQueue
 
 from djpyfs import get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
-from djpyfs_tasks.tasks import delete_expired
+from djpyfs_tasks.tasks import delete_expired, expire_objects
+from tests.servers import python
 
 
 @pytest.fixture
@@ -22,18 +28,24 @@ def plots(djfs: Callable[..., None]) -> ExpiringFS:
 
 
 @pytest.fixture
-def sent() -> Iterator[Callable[[], int]]:
-    """How many tasks wait at a broker in this process."""
+def queue() -> Iterator[SimpleQueue]:
+    """The tasks that wait at a broker in this process."""
     proxy: Any = current_app
     before = proxy._get_current_object()
     app = Celery("tests", broker="memory://", set_as_current=True)
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue("celery")
         queue.clear()
-        yield queue.qsize
+        yield queue
         queue.close()
     app.close()
     before.set_current()
+
+
+@pytest.fixture
+def sent(queue: SimpleQueue) -> Callable[[], int]:
+    """How many tasks wait there."""
+    return queue.qsize
 
 
 @pytest.mark.parametrize(
@@ -78,7 +90,79 @@ def test_a_one_shot_that_comes_a_little_early_is_sent_once_more(
         assert sent() == waiting
 
 
+GIVE_A_DEADLINE: dict[str, Callable[[ExpiringFS], object]] = {
+    "expire_many": lambda fs: fs.expire_many(["a", "b"], seconds=50),
+    "move": lambda fs: fs.move("timed", "moved"),
+    "move to another": lambda fs: move_file(fs, "timed", get_filesystem("other"), "moved"),
+    "rewrite": lambda fs: fs.writebytes("near", b"more"),
+    "read": lambda fs: fs.readbytes("renewed/a"),
+}
+
+
+@pytest.mark.parametrize("how", GIVE_A_DEADLINE)
+def test_whatever_gives_a_deadline_sends_a_one_shot_for_it(
+    djfs: Callable[..., None], queue: SimpleQueue, how: str
+) -> None:
+    renewed = {"plots/renewed": {"default_ttl": 50, "renew_on_read": True}}
+    djfs(type="memory", one_shot=True, grace=50, namespaces=renewed)
+    plots = get_filesystem("plots")
+    plots.makedir("renewed")
+    for name in "timed", "near", "renewed/a":
+        plots.writebytes(name, b"")
+    plots.expire("timed", 50)
+    plots.expire("near", 1)
+    queue.clear()
+    GIVE_A_DEADLINE[how](plots)
+    eta = datetime.fromisoformat(queue.get(timeout=1).headers["eta"])
+    assert 40 < (eta - datetime.now(UTC)).total_seconds() <= 50
+    assert not queue.qsize()
+
+
+def test_a_follow_up_expires_when_no_clock_can_be_to_blame(
+    djfs: Callable[..., None], queue: SimpleQueue
+) -> None:
+    djfs(type="memory", batch_size=1, sweep_interval=0.1)
+    get_filesystem("plots").expire_many(map(str, range(5_000)))
+    expire_objects.apply()
+    expires = datetime.fromisoformat(queue.get(timeout=1).headers["expires"])
+    assert expires > datetime.now(UTC) + timedelta(hours=23)
+
+
+ABOVE_DJFS = """
+from djpyfs_tasks import beat_schedule
+CELERY_BEAT_SCHEDULE = beat_schedule()
+DJFS = {"type": "memory", "redis_url": "memory://", "sweep_interval": 7}
+"""
+
+
+def test_a_schedule_made_above_djfs_has_its_interval(tmp_path: Path) -> None:
+    (tmp_path / "settings_of_a_site.py").write_text(ABOVE_DJFS)
+    process = python(
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "from django.conf import settings\n"
+        "[tick] = settings.CELERY_BEAT_SCHEDULE.values()\n"
+        "print(tick['schedule'].run_every.total_seconds())",
+        str(tmp_path),
+        DJANGO_SETTINGS_MODULE="settings_of_a_site",
+    )
+    assert process.communicate(timeout=60)[0] == b"7.0\n"
+
+
+def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
+    djfs: Callable[..., None], queue: SimpleQueue
+) -> None:
+    djfs(type="memory", one_shot=True)
+    current_app.conf.task_always_eager = True
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    start = monotonic()
+    plots.expire("a", seconds=3)
+    assert monotonic() - start < 2
+    assert plots.exists("a")
+
+
 def test_ticks_that_nobody_takes_up_for_a_day_expire(djfs: Callable[..., None]) -> None:
     djfs(sweep_interval=7)
     [tick] = beat_schedule().values()
-    assert (tick["schedule"], tick["options"]["expires"]) == (7, 86_400)
+    assert tick["schedule"].run_every.total_seconds() == 7
+    assert tick["options"]["expires"] == 86_400

@@ -339,8 +339,15 @@ class Expirations(ABC):
         """
 
     @abstractmethod
+    def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
+        """Claim those ``members`` of a shard that are due, all under one token.
+
+        A claim that has lapsed is left to `claim`.
+        """
+
     def claim_one(self, member: bytes) -> ClaimOne:
-        """Claim ``member`` if it is due; a claim that has lapsed is left to `claim`."""
+        """Do what `claim_these` does for one member."""
+        return self.claim_these(self.shard_of(member), [member])[0]
 
     @abstractmethod
     def settle(

@@ -539,20 +539,23 @@ class _Expirations(Expirations):
         overdue = sum(scores.up_to(now) for scores in self._of.waiting)
         return max(0, overdue - len(self._of.writing))
 
-    def claim_one(self, member: bytes) -> ClaimOne:
+    def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
         with self._lock:
-            if member in self._of.claimed or member in self._of.writing:
-                return ClaimOne()
-            now = self._now()
-            waits_for = max(scores.get(member, 0) for scores in self._of.waiting)
-            if not waits_for or waits_for > now:
-                return ClaimOne(wait=(waits_for or now) - now)
-            self._of.deadlines[member] = self._of.deadline_of(member)
-            for scores in self._of.waiting:
-                scores.pop(member, None)
             token = new_token()
-            self._hold([member], token)
-            return ClaimOne(token, now - waits_for)
+            return [self._claim_one(member, token) for member in members]
+
+    def _claim_one(self, member: bytes, token: int) -> ClaimOne:
+        if member in self._of.claimed or member in self._of.writing:
+            return ClaimOne()
+        now = self._now()
+        waits_for = max(scores.get(member, 0) for scores in self._of.waiting)
+        if not waits_for or waits_for > now:
+            return ClaimOne(wait=(waits_for or now) - now)
+        self._of.deadlines[member] = self._of.deadline_of(member)
+        for scores in self._of.waiting:
+            scores.pop(member, None)
+        self._hold([member], token)
+        return ClaimOne(token, now - waits_for)
 
     def settle(
         self,

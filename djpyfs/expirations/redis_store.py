@@ -278,11 +278,13 @@ class _Expirations(Expirations):
     def _claim_call(self, shard: int, token: int, limit: int, backoff: Backoff) -> Call:
         return Call("claim", shard, self.keys[shard], (token, limit, self.lease, *backoff))
 
-    def claim_one(self, member: bytes) -> ClaimOne:
-        token = new_token()
-        with self._given_back_unconfirmed(self.shard_of(member), token):
-            claimed, late, wait = self._run("claim_one", member, member, token, self.lease)
-        return ClaimOne(token if claimed else 0, late, wait)
+    def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
+        token, keys = new_token(), self.keys[shard]
+        with self._given_back_unconfirmed(shard, token):
+            replies = self._scripts.run_all(
+                [Call("claim_one", shard, keys, (member, token, self.lease)) for member in members]
+            )
+        return [ClaimOne(token if claimed else 0, late, wait) for claimed, late, wait in replies]
 
     def settle(
         self,

@@ -44,14 +44,14 @@ print(json.dumps([deadlines, answers, time.time()]))
 
 @pytest.fixture
 def clock(tmp_path: Path) -> Callable[[int], dict[str, str]]:
-    """Gives the environment of a process whose wall clock, and no other, is wrong by so much.
+    """Gives the environment of a process whose wall clock, and no other, is wrong by some seconds.
 
     Debian's libfaketime has Python's sleeps fail and its waits hang.
     """
     source, library = Path(__file__).with_name("clock.c"), tmp_path / "clock.so"
     command = [installed("cc", "gcc"), "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
-    return lambda hours: {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(hours * HOUR)}
+    return lambda seconds: {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(seconds)}
 
 
 @pytest.fixture
@@ -79,12 +79,15 @@ def test_clocks_that_are_wrong_make_nothing_early_or_late(
     environ = service.environ(one_shot=web > worker)
     environ["SETTINGS"] = json.dumps({**json.loads(environ["SETTINGS"]), **settings})
 
+    def ahead(hours: int) -> dict[str, str]:
+        return clock(hours * HOUR)
+
     plots = get_filesystem("plots")
-    with service.process("worker", **clock(worker)), service.process("beat", **clock(web)):
+    with service.process("worker", **ahead(worker)), service.process("beat", **ahead(web)):
         plots.writebytes("first", b"")
         plots.expire("first")
         wait_for(lambda: not plots.exists("first"), what="the first sweep")
-        view = python(f"import django; django.setup()\n{VIEW}", **environ, **clock(web))
+        view = python(f"import django; django.setup()\n{VIEW}", **environ, **ahead(web))
         gone = times_of_going(view)
         deadlines, answers, now = json.loads(view.communicate()[0])
     service.close()
@@ -99,6 +102,24 @@ def test_clocks_that_are_wrong_make_nothing_early_or_late(
         f"web and beat {web:+} h, worker {worker:+} h: {len(late)} files, 0 early, the latest by "
         f"{max(late):.1f} s at an interval of {INTERVAL} s; a signed link ended on time"
     )
+
+
+def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
+    tmp_path: Path,
+    redis: RedisServer,
+    djfs: Callable[..., None],
+    clock: Callable[[int], dict[str, str]],
+) -> None:
+    service = Service(tmp_path, redis, sweep_interval=600)
+    djfs(**service.djfs)
+    plots, schedule = get_filesystem("plots"), str(tmp_path / "schedule")
+    with service.process("worker"):
+        for ahead in clock(HOUR), {}:
+            plots.writebytes("overdue", b"")
+            plots.expire("overdue")
+            with service.process("beat", BEAT_SCHEDULE=schedule, **ahead):
+                wait_for(lambda: not plots.exists("overdue"), 30, "the first tick")
+    service.close()
 
 
 def times_of_going(view: subprocess.Popen[bytes]) -> dict[str, float]:

@@ -433,7 +433,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=names)
     def one_shot(self, name: Entry) -> None:
         file = file_of(name)
-        sweep = Followed(Sweep(self.world, lambda: delete_if_due(*name)))
+        sweep = Followed(Sweep(self.world, lambda: delete_if_due(name.namespace, [name.path])))
         self.go_on(sweep)
         record = self.model.records.get(file)
         waits = record and not (sweep.claimed or record.set_aside or record.claim)
@@ -441,7 +441,7 @@ class Machine(RuleBasedStateMachine):
         if record and waits and file not in self.model.writing:
             wait = (record.again or record.deadline) - self.world.now
             assert wait > 0, "it is due, and was not claimed"
-        assert sweep.sweep.result == wait / SECOND
+        assert sweep.sweep.result.get(name.path, 0) == wait / SECOND
 
     def go_on(self, sweep: Followed, how: Callable[[], None] | None = None) -> None:
         """Let a sweep go on until it is through, or stops, and follow what it did."""

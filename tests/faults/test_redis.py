@@ -205,7 +205,7 @@ WRITES: dict[str, Act] = {
     "remove": lambda fs: fs.remove("lasting"),
     "removetree": lambda fs: fs.removetree("directory"),
     "sweep": lambda fs: expire_objects(),
-    "one-shot": lambda fs: delete_if_due(fs.namespace, "due"),
+    "one-shot": lambda fs: delete_if_due(fs.namespace, ["due"]),
     "link for one download": lambda fs: fs.get_url("lasting", max_downloads=1),
 }
 READS: dict[str, Act] = {
