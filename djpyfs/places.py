@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from .backends import Backend, backend_at, backend_for
+from .backends import Backend, backend_at, backend_for, foreign_keys
 from .conf import SECOND, Settings
 from .errors import BackendUnavailable, ConfigurationError
 from .expirations import LIVE, Expirations, ExpirationStore, store_for
@@ -51,7 +51,11 @@ def place_for(settings: Settings, namespace: str) -> Place:
 
 
 def places_here(settings: Settings) -> Sequence[Place]:
-    """Return the places that the settings name; those that are not there are left out, and told."""
+    """Return the places that the settings name; those that are not there are left out, and told.
+
+    Raises `ConfigurationError` for a slip in a key, which is no one back-end's.
+    """
+    foreign_keys(settings)
     found: dict[str, Place] = {}
     for placement in settings.placements:
         try:

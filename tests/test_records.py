@@ -916,6 +916,17 @@ def test_a_write_that_was_given_up_leaves_no_record_of_its_own(store: Expiration
     assert deadline(store) == scheduled
 
 
+def test_a_write_after_a_removal_registers_its_default_life_beside_an_older_write(
+    store: Expirations,
+) -> None:
+    older = store.begin(A, LEASE, 100 * SECOND)
+    store.release(A, store.reserve(A).token, 0)
+    store.begin(A, LEASE, 100 * SECOND)
+    assert deadline(store)
+    store.abandon(A, older.token)
+    assert deadline(store)
+
+
 def test_of_two_writers_the_one_who_gives_up_leaves_the_other_its_record(
     store: Expirations,
 ) -> None:

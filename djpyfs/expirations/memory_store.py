@@ -418,8 +418,8 @@ class _Expirations(Expirations):
             else:
                 self._of.forget(member)
                 self._of.permanent.discard(member)
+                self._of.confirm(member)
                 if deadline:
-                    self._of.confirm(member)
                     self._of.set_deadline(member, deadline)
             self._of.end_lease(token)
 

@@ -166,6 +166,7 @@ class Model:
             record.again = self.now if record.attempts else 0
 
     def remove(self, file: Entry) -> None:
+        self.confirm(file)
         self.files.pop(file, None)
         self.records.pop(file, None)
         self.permanent.discard(file)

@@ -12,8 +12,8 @@ elseif deadline < 0 then
 else
   forget(member)
   redis.call('SREM', permanent, member)
+  confirm(member)
   if deadline > 0 then
-    confirm(member)
     set_deadline(member, deadline)
   end
 end
