@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from djpyfs.names import Entry
 from tests.faults.world import World
 
-GRACE = 10_000_300  # between two ticks, so that nothing ends just when somebody looks
+GRACE = 9_000_300  # between two ticks, so that nothing ends just when somebody looks
 HIDING = "hiding"  # a namespace that hides what has expired
 MAX_ATTEMPTS = 3
 
