@@ -133,6 +133,9 @@ class _Turn(NamedTuple):
     def remaining(self) -> float:
         return 0.0 if self.is_over() else self.lease.remaining()
 
+    def age(self) -> float:
+        return self.lease.age()
+
 
 class Sweep:
     """One run over all places and shards, with what it has counted so far."""

@@ -29,6 +29,7 @@ from djpyfs.backends import Outcome, backend_for, close_all
 from djpyfs.backends.opener import OpenerBackend
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.names import Entry
+from tests.endless import Endless
 from tests.servers import HOST, Server, free_port
 from tests.test_pyfilesystem import Cases
 
@@ -258,11 +259,6 @@ class _ToTrouble(Opener):
         return self.files
 
 
-class Forever:
-    def remaining(self) -> float:
-        return 1
-
-
 def outcome_of(*names: str) -> Outcome:
     """What becomes of files behind a network that are deleted as one batch."""
     registry.install(_ToTrouble)
@@ -270,7 +266,7 @@ def outcome_of(*names: str) -> Outcome:
     files = backend.open("plots")
     for name in names:
         files.writebytes(name, b"picture")
-    return backend.delete([Entry("plots", name) for name in names], Forever())
+    return backend.delete([Entry("plots", name) for name in names], Endless())
 
 
 @pytest.mark.parametrize(
@@ -309,7 +305,7 @@ def test_a_server_that_does_not_answer_at_all_puts_off_what_is_left(
     for name in "abc":
         backend.open("plots").writebytes(name, b"picture")
     monkeypatch.setattr(_Troubled, "is_away", True)
-    outcome = backend.delete([Entry("plots", name) for name in "abc"], Forever())
+    outcome = backend.delete([Entry("plots", name) for name in "abc"], Endless())
     assert [entry.path for entry in outcome.deleted] == ["a"]
     assert [entry.path for entry, _ in outcome.away] == ["b", "c"]
 
@@ -338,7 +334,7 @@ def test_a_sweep_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ftp
     djfs(type="opener", url=ftp.url)
     backend = OpenerBackend.at({"url": ftp.url})
     name = uuid.uuid4().hex
-    outcome = backend.delete([Entry(f"{name}/x", "a")], Forever())
+    outcome = backend.delete([Entry(f"{name}/x", "a")], Endless())
     assert len(outcome.missing) == 1
     assert not (ftp.directory / name).exists()
     backend.close()
@@ -387,7 +383,7 @@ def test_a_sweep_follows_no_link_out_of_a_directory_by_its_address(tmp_path: Pat
     (tmp_path / "files/plots/directory").symlink_to(tmp_path / "outside")
     (tmp_path / "files/plots/file").symlink_to(tmp_path / "outside/a")
     entries = [Entry("plots/directory", "a"), Entry("plots", "file")]
-    outcome = backend.delete(entries, Forever())
+    outcome = backend.delete(entries, Endless())
     assert [entry for entry, _ in outcome.failed] == entries[:1]
     assert outcome.deleted == entries[1:]
     assert (tmp_path / "outside/a").read_bytes() == b"precious"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -93,6 +94,20 @@ def test_a_place_that_was_swept_before_it_was_written_to_is_counted(
     expire_objects()
     get_filesystem("plots").expire("f", 100)
     assert status().tracked == 1
+
+
+@pytest.mark.parametrize("gone", ["", ".djpyfs", ".djpyfs/place"])
+def test_what_is_written_after_its_root_was_removed_goes_on_time(
+    site: Callable[..., None], tmp_path: Path, gone: str
+) -> None:
+    root = tmp_path / "files"
+    site(root)
+    fill("plots", "before", 3_600)
+    (root / gone).unlink() if gone.endswith("place") else rmtree(root / gone)
+    root.mkdir(exist_ok=True)
+    fill("plots", "after", 0)
+    assert expire_objects().deleted == 1
+    assert not (root / "plots" / "after").exists()
 
 
 def test_one_root_under_two_names_is_one_place(site: Callable[..., None], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from djpyfs.errors import BackendUnavailable, ConfigurationError, InvalidLifetim
 from djpyfs.inspection import Requests, preview
 from djpyfs.names import Entry
 from djpyfs_tasks.tasks import delete_expired
+from tests.endless import Endless
 from tests.servers import Moto, RedisServer
 
 CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
@@ -121,7 +122,7 @@ def keys_in(admin: Any, bucket: str) -> Callable[[str], set[str]]:
     return keys
 
 
-class FixedLease:
+class FixedLease(Endless):
     """A lease with the given seconds left, one value per question, the last for ever."""
 
     def __init__(self, *seconds: float) -> None:

@@ -26,6 +26,7 @@ from djpyfs.backends.storage import StorageBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import RESERVED, Entry
 from tests.conftest import KEYS
+from tests.endless import Endless
 from tests.servers import Moto
 from tests.test_pyfilesystem import Cases
 
@@ -297,18 +298,13 @@ class Elsewhere(RemoteStorage):
 REMOTE = f"{__name__}.{RemoteStorage.__name__}"
 
 
-class Forever:
-    def remaining(self) -> float:
-        return 1
-
-
 def outcome_of(*names: str) -> Outcome:
     """What becomes of files that are deleted as one batch."""
     backend = StorageBackend({})
     backend.place(make=True)
     for name in names:
         backend.storage().save(f"plots/{name}", ContentFile(b"picture"))
-    return backend.delete([Entry("plots", name) for name in names], Forever())
+    return backend.delete([Entry("plots", name) for name in names], Endless())
 
 
 def test_one_file_in_trouble_on_disk_puts_no_other_off(settings: Any, tmp_path: Path) -> None:
@@ -346,7 +342,7 @@ def test_a_sweep_follows_no_link_out_of_a_storage(
     settings.STORAGES = on_disk(media)
     backend = StorageBackend({})
     entries = [Entry("plots", name) for name in ("directory/a", "file", "directory")]
-    outcome = backend.delete(entries, Forever())
+    outcome = backend.delete(entries, Endless())
     assert outcome.deleted == entries[1:]
     [(entry, why)] = outcome.failed
     assert entry == entries[0]
@@ -358,7 +354,7 @@ def test_a_sweep_makes_no_directory(settings: Any, tmp_path: Path) -> None:
     settings.STORAGES = on_disk(tmp_path)
     backend = StorageBackend({})
     backend.place(make=True)
-    outcome = backend.delete([Entry("plots/d", "a")], Forever())
+    outcome = backend.delete([Entry("plots/d", "a")], Endless())
     assert len(outcome.missing) == 1
     assert not (tmp_path / "plots").exists()
 
@@ -374,7 +370,7 @@ def test_a_directory_whose_disk_is_not_mounted_is_no_place(settings: Any, tmp_pa
     with pytest.raises(BackendUnavailable):
         backend.place()
     entries = [Entry("plots", name) for name in "ab"]
-    outcome = backend.delete(entries, Forever())
+    outcome = backend.delete(entries, Endless())
     assert [entry for entry, _ in outcome.away] == entries
     assert not outcome.missing
 

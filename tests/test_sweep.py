@@ -33,6 +33,7 @@ from djpyfs.inspection import status, tracked_file
 from djpyfs.names import Entry
 from djpyfs.signals import files_expired
 from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
+from tests.endless import Endless
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, wait_for
 
@@ -427,7 +428,7 @@ def test_a_lease_counts_from_before_the_claim_was_sent_and_ends_early(
     assert max(LeaseNotingBackend.left) < LIVE / SECOND - 0.18 - 0.4
 
 
-class EndingLease:
+class EndingLease(Endless):
     """A lease that is looked at so many times before it has ended."""
 
     def __init__(self, looks: int) -> None:

@@ -18,7 +18,8 @@ from djpyfs import conf, get_filesystem
 from djpyfs.backends import backend_for, close_all
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.names import Entry
-from tests.test_opener import Forever, Ftp
+from tests.endless import Endless
+from tests.test_opener import Ftp
 from tests.test_storage_backend import IN_MEMORY, on_disk
 
 WRITERS = 20
@@ -227,7 +228,7 @@ class Nowhere(MemoryBackend):
 
 
 def test_a_deletion_opens_no_namespace_that_is_not_there() -> None:
-    outcome = Nowhere({}).delete([Entry("plots/d", "a")], Forever())
+    outcome = Nowhere({}).delete([Entry("plots/d", "a")], Endless())
     assert len(outcome.missing) == 1
 
 

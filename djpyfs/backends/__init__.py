@@ -59,6 +59,9 @@ class Lease(Protocol):
     def remaining(self) -> float:
         """Return the seconds left; from 0 on nothing may be deleted any more."""
 
+    def age(self) -> float:
+        """Return the seconds since the claim was asked for."""
+
 
 @dataclass
 class Outcome:

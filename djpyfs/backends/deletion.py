@@ -1,4 +1,4 @@
-"""Deleting a batch of files on disk: only what was there when it began, whatever happens since."""
+"""Deleting a batch of files on disk: only what was there before its claim, come what may."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .tree import Descent
 LONGEST_HOLD = 0.05  # s
 PAUSE = 0.005  # s, in which those who wait take their turn
 PATIENCE = 1.0  # s, with a writer that holds a directory, and is frozen
+NANOSECONDS = 1_000_000_000  # in a second
+TICK = 10_000_000  # ns, by which the clock that dates files may be behind
 
 Group = list[tuple[str, Entry]]  # files of one directory, by their names in it
 
@@ -26,7 +28,7 @@ class Deletion:
         self._descent = descent
         self._root = root
         self._lease = lease
-        self._began = descent.clock(root)
+        self._claimed = descent.clock(root) - round(lease.age() * NANOSECONDS) - TICK
         self._outcome = Outcome()
 
     def run(self, entries: Sequence[Entry]) -> Outcome:
@@ -80,7 +82,7 @@ class Deletion:
                 return group[done:]
             try:
                 if self._is_newer(os.lstat(name, dir_fd=directory)):
-                    continue  # written since the batch began, so it is another file
+                    continue  # written since the claim, so it is another file
                 os.unlink(name, dir_fd=directory)
             except FileNotFoundError:
                 self._outcome.missing.append(entry)
@@ -93,7 +95,7 @@ class Deletion:
     def _is_newer(self, found: os.stat_result) -> bool:
         # What lies in the future was written before the clock was set back.
         written = found.st_ctime_ns
-        return written > self._began and written <= self._descent.clock(self._root)
+        return written > self._claimed and written <= self._descent.clock(self._root)
 
     def _stay(self, group: Group, error: OSError | FileBusy) -> None:
         told = self._outcome.away if _is_away(self._root) else self._outcome.failed

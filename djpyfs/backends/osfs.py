@@ -93,8 +93,8 @@ class DiskBackend(Backend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files directory by directory, and prune those that become empty.
 
-        What was written since the call began is not attempted. Raises `BackendUnavailable` where
-        the root is not the `place` that it was, or cannot be written.
+        What was written since the claim was asked for is not attempted. Raises
+        `BackendUnavailable` where the root is not the `place` that it was, or cannot be written.
         """
         try:
             with self._descent.opened() as root:

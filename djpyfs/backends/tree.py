@@ -35,10 +35,21 @@ TO_LIST = os.O_DIRECTORY | os.O_RDONLY
 _is_id = re.compile("[0-9a-f]{32}").fullmatch
 
 
-class _Root(NamedTuple):
-    device: int
-    inode: int
+class _Id(NamedTuple):
+    """The id of a root, and the file that it was read from."""
+
+    file: tuple[int, int, int]  # device, inode and when that was written: inodes are used again
     id: str
+
+
+def _told_apart(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _file_of_id(root: int) -> tuple[int, int, int] | None:
+    with suppress(OSError):
+        return _told_apart(os.lstat(f"{RESERVED}/{PLACE}", dir_fd=root))
+    return None
 
 
 def open_file(name: str, directory: int, flags: int = os.O_NOFOLLOW) -> int:
@@ -61,7 +72,7 @@ class Descent:
         self.root = root
         self.follow = follow
         self.no_follow = 0 if follow else os.O_NOFOLLOW
-        self._seen: _Root | None = None
+        self._seen: _Id | None = None
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -102,16 +113,17 @@ class Descent:
                 with self.to_write() as root:
                     return self._ensure_id(root)
             with self.opened() as root:
-                return self._remember(root, self._read_id(root))
+                self._seen = self._read_id(root)
+                return self._seen.id
         except OSError as error:
             raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
 
     def confirm(self, root: int) -> None:
         """Raise `BackendUnavailable` unless an open root is the one that `place` has told."""
         found = self._read_id(root)
-        if self._seen and self._seen.id != found:
+        if self._seen and self._seen.id != found.id:
             raise BackendUnavailable("directory_root is not the place that it was before")
-        self._remember(root, found)
+        self._seen = found
 
     def clock(self, root: int) -> int:
         """Return the time in ns by the clock that dates what is written there."""
@@ -119,22 +131,18 @@ class Descent:
         return os.lstat(RESERVED, dir_fd=root).st_ctime_ns
 
     def _ensure_id(self, root: int) -> str:
-        found, seen = os.fstat(root), self._seen
-        if seen and seen[:2] == (found.st_dev, found.st_ino):
+        seen = self._seen
+        if seen and seen.file == _file_of_id(root):
             return seen.id
         try:
-            return self._remember(root, self._read_id(root))
+            self._seen = self._read_id(root)
         except BackendUnavailable:
-            if seen and seen.device != found.st_dev:  # a bare mount point
+            if seen and seen.file[0] != os.fstat(root).st_dev:  # a bare mount point
                 raise
-        return self._remember(root, self._make_id(root))
+            self._seen = self._make_id(root)
+        return self._seen.id
 
-    def _remember(self, root: int, id_: str) -> str:
-        found = os.fstat(root)
-        self._seen = _Root(found.st_dev, found.st_ino, id_)
-        return id_
-
-    def _read_id(self, root: int) -> str:
+    def _read_id(self, root: int) -> _Id:
         try:
             own = self.step(RESERVED, root)
             try:
@@ -147,14 +155,14 @@ class Descent:
                 "its disk is not mounted, or nothing was ever written there"
             ) from None
         try:
-            id_ = os.read(file, 100).decode(errors="replace").strip()
+            found, id_ = os.fstat(file), os.read(file, 100).decode(errors="replace").strip()
         finally:
             os.close(file)
         if not _is_id(id_):
             raise BackendUnavailable(f"{RESERVED}/{PLACE} in directory_root is damaged")
-        return id_
+        return _Id(_told_apart(found), id_)
 
-    def _make_id(self, root: int) -> str:
+    def _make_id(self, root: int) -> _Id:
         self.make_in(root, [RESERVED, WRITES])
         own = self.go([RESERVED], root=root)
         try:
@@ -170,7 +178,7 @@ class Descent:
             os.close(own)
         return self._id_being_made(root)
 
-    def _id_being_made(self, root: int) -> str:
+    def _id_being_made(self, root: int) -> _Id:
         end = monotonic() + LONGEST_MAKING
         while True:
             try:

@@ -212,6 +212,7 @@ def test_a_file_that_a_lease_is_too_short_to_find_is_tried_alone(
 @pytest.mark.fault(
     "one shard of four broken", "the other three drained in the same sweep, the error told"
 )
+@pytest.mark.parametrize("broken", ["due", "claimed", "deadlines", "retries"])
 def test_a_shard_that_is_broken_stops_no_other_and_is_told(
     djfs: Callable[..., None],
     tmp_path: Any,
@@ -219,6 +220,7 @@ def test_a_shard_that_is_broken_stops_no_other_and_is_told(
     caplog: pytest.LogCaptureFixture,
     full: bool,
     measured: Measured,
+    broken: str,
 ) -> None:
     prefix, count = f"test-{tmp_path.name}-{time.time_ns()}", 20_000 if full else 400
     djfs(
@@ -235,15 +237,19 @@ def test_a_shard_that_is_broken_stops_no_other_and_is_told(
     with redis_server.client() as client:
         [due] = client.keys(f"{prefix}:{{02}}:*:due")
         stay = {member.decode().partition("/")[2] for member in client.zrange(due, 0, -1)}
-        client.rename(due, "elsewhere")
-        client.set(due, "of the wrong type")
+        key = due.removesuffix(b"due") + broken.encode()
+        if broken == "due":
+            client.rename(due, f"{prefix}:elsewhere")
+        client.set(key, "of the wrong type")
 
         report = expire_objects()
 
         assert set(fs.listdir("/")) == stay
         assert (report.deleted, report.unreachable) == (count - len(stay), 1)
         assert any("shard" in told.message for told in caplog.records)
-        client.rename("elsewhere", due)
+        client.delete(key)
+        if broken == "due":
+            client.rename(f"{prefix}:elsewhere", due)
     assert expire_objects().deleted == len(stay)
     assert status().tracked == 0
     measured(f"{count - len(stay):,} of {count:,} gone in the same sweep, 1 shard unreachable")

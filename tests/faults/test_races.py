@@ -348,6 +348,9 @@ class StopsWhenAsked:
             os.kill(os.getpid(), signal.SIGSTOP)
         return self._lease.remaining()
 
+    def age(self) -> float:
+        return self._lease.age()
+
 
 class StopsAfterDeleting(StopsOnce):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:

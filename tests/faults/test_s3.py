@@ -23,6 +23,7 @@ from djpyfs.errors import NotAnswered
 from djpyfs.inspection import files_set_aside, status
 from djpyfs.names import Entry
 from tests.conftest import KEYS
+from tests.endless import Endless
 from tests.faults.conftest import Measured
 from tests.faults.processes import names
 from tests.faults.proxy import Proxy
@@ -133,13 +134,6 @@ def let_pauses_pass(client: Any, prefix: str) -> None:
             client.zadd(key, dict.fromkeys(waiting, 1), xx=True)
 
 
-class Always:
-    """A lease that never ends."""
-
-    def remaining(self) -> float:
-        return 1
-
-
 @pytest.fixture
 def muted(
     troubled: TroubledMoto, bucket: Any, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +158,7 @@ def test_a_deletion_whose_answer_is_lost_is_carried_out_and_not_called_deleted(
         put(bucket.name, f"plots/{name}")
     proxy.silent = True
     entries = [Entry("plots", name) for name in due]
-    outcome = backend.delete(entries, Always())
+    outcome = backend.delete(entries, Endless())
     assert [entry for entry, _ in outcome.unanswered] == entries
     assert (outcome.deleted, outcome.failed, outcome.away) == ([], [], [])
     assert not backend.answers()

@@ -19,6 +19,7 @@ from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import preview
 from djpyfs.names import Entry
+from tests.endless import Endless
 from tests.faults.canary import SECRET, Canary
 from tests.faults.conftest import Measured
 from tests.faults.processes import Actor
@@ -199,11 +200,6 @@ def swap_for_ever(directory: Path, link: Path) -> None:
     raise OSError(ctypes.get_errno(), "renameat2")
 
 
-class Forever:
-    def remaining(self) -> float:
-        return 1
-
-
 @pytest.fixture
 def files(djfs: Callable[..., None], root: Path) -> ExpiringFS:
     djfs(type="osfs", directory_root=root)
@@ -232,7 +228,7 @@ def test_a_deletion_follows_no_link_that_is_swapped_in_while_it_runs(
     seen: Counter[str] = Counter()
     while seen.total() < tries or not {"deleted", "failed"} <= seen.keys():
         (swapped / "victim").write_bytes(b"mine")
-        outcome = backend.delete([Entry("plots", "swapped/victim")], Forever())
+        outcome = backend.delete([Entry("plots", "swapped/victim")], Endless())
         for what in "deleted", "missing", "failed":
             seen[what] += len(getattr(outcome, what))
     canary.assert_unharmed()

@@ -19,17 +19,13 @@ from djpyfs.backends import Outcome
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.errors import BackendUnavailable, FileBusy
 from djpyfs.names import Entry
+from tests.endless import Endless
 from tests.faults.conftest import Measured
 from tests.faults.processes import Actor
 from tests.faults.test_disk import ROOT, mounted, with_failing_calls
 from tests.servers import wait_for
 
 OLD, NEW = b"o" * 200_000, b"n" * 100_000
-
-
-class Forever:
-    def remaining(self) -> float:
-        return 1
 
 
 @pytest.fixture
@@ -49,7 +45,7 @@ def unfinished(backend: DiskBackend) -> list[str]:
 
 
 def delete(backend: DiskBackend, *paths: str) -> Outcome:
-    return backend.delete([Entry("plots", path) for path in paths], Forever())
+    return backend.delete([Entry("plots", path) for path in paths], Endless())
 
 
 # -- whole or not there
@@ -223,9 +219,8 @@ settings.configure(DJFS={})
 import djpyfs
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.names import Entry
-class Forever:
-    remaining = lambda self: 1
-DiskBackend({"directory_root": sys.argv[1]}).delete([Entry("plots", "a")], Forever())
+from tests.endless import Endless
+DiskBackend({"directory_root": sys.argv[1]}).delete([Entry("plots", "a")], Endless())
 """
 
 
@@ -270,7 +265,7 @@ def is_held(directory: str) -> bool:
 def test_what_was_written_since_a_batch_began_is_not_attempted(
     files: Any, backend: DiskBackend
 ) -> None:
-    class Meanwhile:
+    class Meanwhile(Endless):
         """A lease that is asked before each file, when another process writes one of them."""
 
         def remaining(self) -> float:
@@ -279,7 +274,27 @@ def test_what_was_written_since_a_batch_began_is_not_attempted(
                 files.writebytes("written", NEW)
             return 1
 
+    time.sleep(0.02)
     outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], Meanwhile())
+    assert outcome == Outcome(deleted=[Entry("plots", "a")])
+    assert files.readbytes("written") == NEW
+
+
+def test_what_was_written_before_a_batch_began_and_after_its_claim_is_not_attempted(
+    files: Any, backend: DiskBackend
+) -> None:
+    class Late(Endless):
+        """A lease whose holder stood still before it began."""
+
+        claimed_at = time.monotonic() + 0.02  # longer than a tick of the clock that dates files
+
+        def age(self) -> float:
+            return time.monotonic() - self.claimed_at
+
+    lease = Late()
+    wait_for(lambda: lease.age() > 0)
+    files.writebytes("written", NEW)
+    outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], lease)
     assert outcome == Outcome(deleted=[Entry("plots", "a")])
     assert files.readbytes("written") == NEW
 

@@ -235,6 +235,9 @@ class WatchedLease:
         self.sweep.may_stop()
         return self.lease.remaining()
 
+    def age(self) -> float:
+        return self.lease.age()
+
 
 class WatchedFiles(MemoryFiles):
     """The files of all namespaces."""

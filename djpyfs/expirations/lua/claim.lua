@@ -7,7 +7,7 @@
 -- Touches  all
 local token, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
-local taken, late, passed = {}, {}, {}
+local taken, late, passed, left_behind = {}, {}, {}, {}
 
 local function no_delay()
   return 0
@@ -57,7 +57,7 @@ local function take(zset)
     end
   until #taken >= limit or #found < 2 * asked
   if #taken > before then
-    in_slices({unpack(taken, before + 1)}, 'ZREM', zset)
+    left_behind[zset] = {unpack(taken, before + 1)}
   end
 end
 
@@ -81,6 +81,9 @@ elseif limit > 0 then
   in_slices(claims, 'ZADD', claimed)
   if #taken > 0 then
     redis.call('ZADD', leases, exact(now + ARGV[3]), token)
+  end
+  for zset, members in pairs(left_behind) do  -- last: nothing is undone where a key is broken
+    in_slices(members, 'ZREM', zset)
   end
 end
 local left = 0
