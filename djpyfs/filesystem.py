@@ -163,10 +163,10 @@ class ExpiringFS(FS):
         where addresses stop working, and is cut at the file's own deadline, on S3 also at 604800,
         which is a warning; 0 or None means as long as the file lives, or an hour where it has no
         deadline. The address of a file that is overdue has ended as well, or on S3 lives one second
-        more. With ``download_as``,
-        a file name, the browser saves the file under that name. With ``max_downloads`` it is a
-        signed address on every back-end, and works for so many downloads. With ``confirm`` as well
-        a page with a button comes first, so that no scanner of mails uses it up.
+        more. With ``download_as``, a file name, the browser saves the file under that name. With
+        ``max_downloads`` it is a signed address on every back-end, and works for so many
+        downloads. With ``confirm`` as well a page with a button comes first, so that no scanner of
+        mails uses it up.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
         `djpyfs.urls` would be needed and is not included, and `RecordStoreUnavailable` where an

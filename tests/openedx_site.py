@@ -20,7 +20,7 @@ import workbench.settings
 from django.conf import settings
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
-from django.test import Client
+from django.test import Client, override_settings
 
 DJFS, database = json.loads(sys.argv[1]), sys.argv[2]
 theirs = {name: value for name, value in vars(workbench.settings).items() if name.isupper()}
@@ -28,7 +28,7 @@ ours = {
     "DJFS": DJFS,
     "DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}},
     "INSTALLED_APPS": [*theirs["INSTALLED_APPS"], "djpyfs_tasks"],
-    "LOGGING": {},
+    "LOGGING": {"version": 1, "loggers": {"django.request": {"level": "ERROR"}}},
 }
 settings.configure(**theirs | ours)
 django.setup()
@@ -75,10 +75,10 @@ def usages(scenario: str, type_: str) -> Iterator[str]:
             yield usage
 
 
-def handle(usage: str, handler: str, data: Any) -> Any:
+def handle(usage: str, handler: str, data: Any, status: int = 200) -> Any:
     how: Any = {} if "file" in data else {"content_type": "application/json"}
     response = browser.post(f"/handler/{usage}/{handler}/?student=student_1", data, **how)
-    assert response.status_code == 200, response.content
+    assert response.status_code == status, response.content
     return response.json()
 
 
@@ -101,16 +101,27 @@ def try_votes() -> None:
     assert handle(usage, "vote", {"voteType": "up"}) == {"up": 2, "down": 0}
 
 
+def screenshot() -> dict[str, SimpleUploadedFile]:
+    return {"file": SimpleUploadedFile("a.png", PNG + b"screenshot", "image/png")}
+
+
 def try_uploads() -> None:
     """RecommenderXBlock, which keeps screenshots."""
     page("recommender.0")
     usage = next(usages("recommender.0", "recommender"))
-    picture = SimpleUploadedFile("a.png", PNG + b"screenshot", "image/png")
-    name = handle(usage, "upload_screenshot", {"file": picture})["file_name"]
+    name = handle(usage, "upload_screenshot", screenshot())["file_name"]
     resource = {"url": "https://www.example.org/b", "title": "b", "descriptionText": "c"}
     added = handle(usage, "add_resource", {**resource, "description": name})
     assert fetch(added["description"]) == PNG + b"screenshot"
     page("recommender.0")
+
+
+def try_an_upload_without_redis() -> None:
+    """RecommenderXBlock tells of what it catches as an IOError."""
+    usage = next(usages("recommender.0", "recommender"))
+    with override_settings(DJFS={**DJFS, "redis_url": "redis://127.0.0.1:1"}):
+        told = handle(usage, "upload_screenshot", screenshot(), status=404)
+    assert told == {"error": "The configuration of pyfs is not properly set"}
 
 
 @XBlock.register_temp_plugin(PlotBlock, "plot")  # type: ignore[untyped-decorator]
@@ -128,4 +139,5 @@ def try_deadlines() -> None:
 
 try_votes()
 try_uploads()
+try_an_upload_without_redis()
 try_deadlines()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fs.errors import FileExpected
 
-from djpyfs import djpyfs
+from djpyfs import InvalidLifetime, InvalidName, djpyfs
 from tests.conftest import KEYS
 
 
@@ -79,6 +80,27 @@ def test_its_model_is_an_error_that_names_the_cure() -> None:
         from djpyfs.models import FSExpirations  # noqa: F401
     with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
         from djpyfs.models import Nothing  # noqa: F401
+
+
+def test_what_differs_on_purpose_has_a_cure_on_disk(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root="/files")
+    with pytest.raises(InvalidName):
+        djpyfs.get_filesystem("unit/test/")
+    filesystem = djpyfs.get_filesystem("unit/test/".strip("/"))
+    assert filesystem.get_url("a.html?b=c") == "/files/unit/test/a.html%3Fb%3Dc"
+    assert filesystem.get_url("a.html") + "?b=c" == "/files/unit/test/a.html?b=c"
+    with pytest.raises(FileExpected):
+        filesystem.get_url("")
+    assert filesystem.get_url("a.html").rpartition("/")[0] == "/files/unit/test"
+    with pytest.raises(InvalidName):
+        filesystem.writebytes("a\\b", b"")
+    for wrong in filesystem.expire, filesystem.get_url:
+        with pytest.raises(InvalidLifetime):
+            wrong("a.html", -1)
+    filesystem.makedirs("/", recreate=True)
+    assert Path(filesystem.root_path).is_dir()
 
 
 def test_an_unknown_type_raises_attribute_error(settings: Any) -> None:
