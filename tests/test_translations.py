@@ -13,10 +13,8 @@ from typing import Any
 
 from django.test import Client
 from django.urls import include, path
-from django.utils.translation import override
 
 from djpyfs import get_filesystem
-from djpyfs.models import ExpiringFile
 from tests.pythons import ROOT
 from tests.servers import installed
 
@@ -39,12 +37,6 @@ def test_a_page_behind_a_link_is_in_the_language_of_the_visitor(
         page = visitor.get(address).content.decode()
         assert text in page
         assert '<html lang="de">' in page
-
-
-def test_the_admin_calls_files_what_they_are_called_in_its_language() -> None:
-    assert str(ExpiringFile._meta.verbose_name_plural) == "deadlines and sweeps"
-    with override("de"):
-        assert str(ExpiringFile._meta.verbose_name_plural) == "Fristen und Aufräumläufe"
 
 
 def compiled(file: Path) -> dict[str, str]:
