@@ -14,7 +14,10 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.formats import date_format, number_format
 from django.utils.timezone import get_current_timezone_name, localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from . import conf, inspection
@@ -23,7 +26,7 @@ from .errors import ConfigurationError, InvalidName, RecordStoreError
 from .expirations import State
 from .inspection import Horizon, Listing, SetAside, SetAsideFile, Status, TrackedFile
 from .models import ExpiringFile
-from .phrases import counted, duration, moment
+from .phrases import duration, moment
 from .sweeper import recent_sweeps
 
 FILES_SHOWN = 100
@@ -37,15 +40,23 @@ LOOKS_SET_ASIDE = 20_000
 # Sweeps by which the oldest file may be late, before that is shown in red.
 LATE = 3
 
-HORIZONS = {
-    "hour": (Horizon(timedelta(minutes=2), 30), "min"),
-    "day": (Horizon(timedelta(hours=1), 24), "h"),
-    "month": (Horizon(timedelta(days=1), 30), "d"),
-}
+HORIZONS = [
+    (gettext_lazy("Deadlines in the next hour"), Horizon(timedelta(minutes=2), 30), "min"),
+    (gettext_lazy("Deadlines in the next day"), Horizon(timedelta(hours=1), 24), "h"),
+    (gettext_lazy("Deadlines in the next month"), Horizon(timedelta(days=1), 30), "d"),
+]
 UNITS = {"min": 60, "h": 3_600, "d": 86_400}
 ACTIONS = {
-    "retry": (inspection.retry, "Due again, the next sweep tries"),
-    "forget": (inspection.forget, "Forgotten, what is there stays"),
+    "retry": (inspection.retry, gettext_lazy("Due again, the next sweep tries")),
+    "forget": (inspection.forget, gettext_lazy("Forgotten, what is there stays")),
+}
+# What is said of a file's state beside its remaining life.
+STATES = {
+    State.CLAIMED: gettext_lazy("being deleted"),
+    State.RETRIED: gettext_lazy("retried"),
+    State.HELD: gettext_lazy("held"),
+    State.POSTPONED: gettext_lazy("postponed"),
+    State.SET_ASIDE: gettext_lazy("set aside"),
 }
 
 if TYPE_CHECKING:
@@ -90,7 +101,7 @@ class ExpiringFileAdmin(_ModelAdmin):
         except (RecordStoreError, ConfigurationError) as error:
             status, shown = 503, {"away": str(error)}
         context = {
-            "title": "Deadlines and sweeps",
+            "title": _("Deadlines and sweeps"),
             "may_change": self.has_change_permission(request),
             **shown,
             **(extra_context or {}),
@@ -113,11 +124,11 @@ class ExpiringFileAdmin(_ModelAdmin):
             if across := request.POST.get("select_across") == "1":
                 names = [_name(file) for file in search.set_aside().files]
             if not action or not names:
-                messages.warning(request, "Choose files and an action: nothing was done.")
+                messages.warning(request, _("Choose files and an action: nothing was done."))
             elif action == "forget" and "sure" not in request.POST:
                 return self._asked(request, names, across)
             else:
-                self._tell(request, names, _release(action, names), ACTIONS[action][1])
+                self._tell(request, names, _release(action, names), str(ACTIONS[action][1]))
         except (RecordStoreError, ConfigurationError, InvalidName) as error:
             messages.error(request, str(error))
         page = reverse("admin:djpyfs_expiringfile_changelist", current_app=self.admin_site.name)
@@ -127,7 +138,7 @@ class ExpiringFileAdmin(_ModelAdmin):
     def _asked(self, request: HttpRequest, names: Sequence[str], across: bool) -> TemplateResponse:
         context = {
             "across": across,
-            "title": "Are you sure?",
+            "title": _("Are you sure?"),
             "query": request.GET.urlencode(),
             "names": names,
             "shown": names[:NAMES_SHOWN],
@@ -146,15 +157,16 @@ class ExpiringFileAdmin(_ModelAdmin):
         self, request: HttpRequest, names: Sequence[str], released: Sequence[str], done: str
     ) -> None:
         if released:
-            what = released[0] if len(released) == 1 else counted(len(released), "file")
+            what = released[0] if len(released) == 1 else _files(len(released))
             self.log_change(request, ExpiringFile(name=what), done)
             messages.success(request, f"{done}: {what}")
         if left := len(set(names)) - len(released):
-            are = "is" if left == 1 else "are"
-            messages.warning(
-                request,
-                f"{counted(left, 'file')} {are} not set aside any more; nothing was done to that.",
+            told = ngettext(
+                "%(count)s file is not set aside any more; nothing was done to it.",
+                "%(count)s files are not set aside any more; nothing was done to them.",
+                left,
             )
+            messages.warning(request, told % {"count": _number(left)})
 
 
 def _name(file: SetAsideFile) -> str:
@@ -223,11 +235,11 @@ class _Page:
             "now": moment(datetime.now(UTC)),
             "time_zone": get_current_timezone_name(),
             "numbers": _numbers(status),
-            "elsewhere": [(name, f"{count:,}") for name, count in status.elsewhere.items()],
+            "elsewhere": [(name, _number(count)) for name, count in status.elsewhere.items()],
             "namespaces": _namespaces(),
             "ahead": _charts_ahead(),
             "behind": _charts_behind(),
-            "looks": f"{LOOKS:,}",
+            "looks": _number(LOOKS),
             **self._files(status),
         }
 
@@ -254,7 +266,7 @@ class _Page:
         return {
             "set_aside": rows,
             "set_aside_count": pages.count,
-            "set_aside_text": counted(pages.count, "file"),
+            "set_aside_text": _files(pages.count),
             "set_aside_incomplete": not found.complete,
             "pages": list(pages.get_elided_page_range(page.number)) if pages.num_pages > 1 else [],
             "page": page,
@@ -274,22 +286,23 @@ class Number(NamedTuple):
 
 def _numbers(status: Status) -> list[Number]:
     late = status.oldest_overdue > LATE * conf.current().sweep_interval
-    oldest = f"the oldest for {duration(status.oldest_overdue)}" if status.overdue else ""
+    since = {"duration": duration(status.oldest_overdue)}
+    oldest = _("the oldest for %(duration)s") % since if status.overdue else _("all on time")
     waiting = [
-        ("Retried", status.retried, "a deletion has failed", True),
-        ("On hold", status.held, "nothing is deleted there", False),
-        ("Postponed", status.postponed, "their back-end is away", True),
+        (_("Retried"), status.retried, _("a deletion has failed"), True),
+        (_("On hold"), status.held, _("nothing is deleted there"), False),
+        (_("Postponed"), status.postponed, _("their back-end is away"), True),
     ]
     files = "djpyfs-files"
     return [
-        Number("Tracked", f"{status.tracked:,}", "files with a deadline"),
-        Number("Overdue", f"{status.overdue:,}", oldest or "all on time", late, files),
-        *(Number(name, f"{n:,}", remark, bad, files) for name, n, remark, bad in waiting if n),
-        Number("Claimed", f"{status.claimed:,}", "a sweep is at them"),
+        Number(_("Tracked"), _number(status.tracked), _("files with a deadline")),
+        Number(_("Overdue"), _number(status.overdue), oldest, late, files),
+        *(Number(name, _number(n), remark, bad, files) for name, n, remark, bad in waiting if n),
+        Number(_("Claimed"), _number(status.claimed), _("a sweep is at them")),
         Number(
-            "Set aside",
-            f"{status.set_aside:,}",
-            "deletions given up",
+            _("Set aside"),
+            _number(status.set_aside),
+            _("deletions given up"),
             status.set_aside > 0,
             "djpyfs-set-aside",
         ),
@@ -301,40 +314,53 @@ def _namespaces() -> dict[str, Any]:
     rows = [
         {
             "name": name,
-            "files": f"{share.files:,}",
-            "overdue": f"{share.overdue:,}" if share.overdue else "",
-            "set_aside": f"{share.set_aside:,}" if share.set_aside else "",
+            "files": _number(share.files),
+            "overdue": _number(share.overdue),
+            "set_aside": _number(share.set_aside) if share.set_aside else "",
         }
         for name, share in sample.by_prefix.items()
     ]
+    more = ngettext("%(count)s more namespace", "%(count)s more namespaces", sample.more)
     return {
         "rows": rows,
         "complete": sample.complete,
-        "records": f"{sample.records:,}",
-        "more": counted(sample.more, "more namespace") if sample.more else "",
+        "records": _number(sample.records),
+        "more": more % {"count": _number(sample.more)} if sample.more else "",
     }
 
 
 def _charts_ahead() -> list[Chart]:
-    counts = inspection.deadlines_ahead(*(horizon for horizon, _ in HORIZONS.values()))
+    counts = inspection.deadlines_ahead(*(horizon for _title, horizon, _unit in HORIZONS))
     return [
-        _chart_ahead(name, *HORIZONS[name], counted)
-        for name, counted in zip(HORIZONS, counts, strict=True)
+        _chart_ahead(str(title), horizon, unit, counted)
+        for (title, horizon, unit), counted in zip(HORIZONS, counts, strict=True)
     ]
 
 
-def _chart_ahead(name: str, horizon: Horizon, unit: str, counts: Sequence[int]) -> Chart:
+def _chart_ahead(title: str, horizon: Horizon, unit: str, counts: Sequence[int]) -> Chart:
     width = round(horizon.part.total_seconds() / UNITS[unit])
+    when = _("in %(start)s to %(end)s %(unit)s: %(files)s")
     bars = [
-        Bar(f"in {part * width} to {(part + 1) * width} {unit}: {count:,} files", count)
+        Bar(
+            when
+            % {
+                "start": part * width,
+                "end": (part + 1) * width,
+                "unit": unit,
+                "files": _files(count),
+            },
+            count,
+        )
         for part, count in enumerate(counts)
     ]
-    return Chart(
-        f"Deadlines in the next {name}",
-        f"{sum(counts):,} files, at the most {max(counts):,} within {width} {unit}",
-        bars,
-        ("now", f"in {width * horizon.parts} {unit}"),
-    )
+    summary = _("%(files)s, at the most %(most)s within %(width)s %(unit)s") % {
+        "files": _files(sum(counts)),
+        "most": _number(max(counts)),
+        "width": width,
+        "unit": unit,
+    }
+    last = _("in %(time)s %(unit)s") % {"time": width * horizon.parts, "unit": unit}
+    return Chart(title, summary, bars, (_("now"), last))
 
 
 def _charts_behind() -> list[Chart]:
@@ -348,34 +374,36 @@ def _charts_behind() -> list[Chart]:
 def _deletions(sweeps: Sequence[Mapping[str, float]], ends: tuple[str, str]) -> Chart:
     bars = [
         Bar(
-            f"{_moment(sweep['finished'])}: {sweep['deleted']:,} deleted, "
-            f"{sweep['failed']:,} failed",
+            f"{_moment(sweep['finished'])}: {_outcome(sweep['deleted'], sweep['failed'])}",
             sweep["deleted"],
             sweep["failed"],
         )
         for sweep in sweeps
     ]
-    deleted, failed = sum(bar.value for bar in bars), sum(bar.alarm for bar in bars)
-    return Chart(
-        "Deletions of the last sweeps",
-        f"{deleted:,} files deleted, {failed:,} deletions failed",
-        bars,
-        ends,
-    )
+    outcome = _outcome(sum(bar.value for bar in bars), sum(bar.alarm for bar in bars))
+    return Chart(_("Deletions of the last sweeps"), outcome, bars, ends)
+
+
+def _outcome(deleted: float, failed: float) -> str:
+    parts = [
+        (ngettext("%(count)s file deleted", "%(count)s files deleted", int(deleted)), deleted),
+        (ngettext("%(count)s deletion failed", "%(count)s deletions failed", int(failed)), failed),
+    ]
+    return ", ".join(text % {"count": _number(count)} for text, count in parts)
 
 
 def _lateness(sweeps: Sequence[Mapping[str, float]], ends: tuple[str, str]) -> Chart:
+    late = _("%(seconds)s s late")
     bars = [
-        Bar(f"{_moment(sweep['finished'])}: {sweep['lag']:,.1f} s late", sweep["lag"])
+        Bar(
+            f"{_moment(sweep['finished'])}: {late % {'seconds': _number(sweep['lag'], 1)}}",
+            sweep["lag"],
+        )
         for sweep in sweeps
     ]
-    worst = max(bar.value for bar in bars)
-    return Chart(
-        "Lateness of the last sweeps, in seconds",
-        f"the oldest file of a sweep was {worst:,.1f} s late at the most",
-        bars,
-        ends,
-    )
+    worst = {"seconds": _number(max(bar.value for bar in bars), 1)}
+    summary = _("the oldest file of a sweep was %(seconds)s s late at the most") % worst
+    return Chart(_("Lateness of the last sweeps, in seconds"), summary, bars, ends)
 
 
 def _row(file: TrackedFile) -> dict[str, Any]:
@@ -384,10 +412,20 @@ def _row(file: TrackedFile) -> dict[str, Any]:
 
 
 def _life(file: TrackedFile) -> str:
-    life = f"overdue for {duration(file.remaining)}" if file.remaining < 0 else ""
-    state = {State.DUE: "", State.CLAIMED: "being deleted"}.get(file.state, file.state)
-    return ", ".join(filter(None, (life or duration(file.remaining), state)))
+    life = duration(file.remaining)
+    if file.remaining < 0:
+        life = _("overdue for %(duration)s") % {"duration": life}
+    state = STATES.get(file.state)
+    return f"{life}, {state}" if state else life
 
 
 def _moment(seconds: float) -> str:
-    return f"{localtime(datetime.fromtimestamp(seconds, UTC)):%d %b %H:%M:%S}"
+    return date_format(localtime(datetime.fromtimestamp(seconds, UTC)), "d M H:i:s")
+
+
+def _number(number: float, decimals: int = 0) -> str:
+    return number_format(number, decimals, force_grouping=True)
+
+
+def _files(count: int) -> str:
+    return ngettext("%(count)s file", "%(count)s files", count) % {"count": _number(count)}

@@ -3,6 +3,7 @@
 from django.apps import AppConfig
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.translation import gettext_lazy as _
 
 from .intact import check_intact
 
@@ -15,7 +16,7 @@ class DjpyfsConfig(AppConfig):
     """Adds the system checks."""
 
     name = "djpyfs"
-    verbose_name = "Files that expire"
+    verbose_name = _("Files that expire")
 
     def ready(self) -> None:
         """Register the checks."""

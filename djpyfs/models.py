@@ -7,6 +7,7 @@ through this model.
 from __future__ import annotations
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 def __getattr__(name: str) -> object:
@@ -36,8 +37,8 @@ class ExpiringFile(models.Model):
         managed = False
         base_manager_name = "objects"
         default_permissions = ("view", "change")
-        verbose_name = "expiring file"
-        verbose_name_plural = "deadlines and sweeps"
+        verbose_name = _("expiring file")
+        verbose_name_plural = _("deadlines and sweeps")
 
     def __str__(self) -> str:
         return str(self.name)

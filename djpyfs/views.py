@@ -214,13 +214,13 @@ def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
     # Before the file is opened: should it be replaced just then, the new bytes go out under the
     # old version, and are fetched once more; the other way about they would never be.
     version = _Version.of(files, link.path)
-    backend = backend_for(conf.current(), link.namespace)
-    handover = backend.handover(*link.entry)
-    if handover and not (link.ticket and _asks_for_less(request)):
-        return _handed_over(request, files, link, {**_description(link), **handover})
-    address = backend.redirect(*link.entry, left, _description(link))
-    if address and request.method != "HEAD":
-        return _handed_over(request, files, link, {"Location": address}, HTTPStatus.FOUND)
+    if not (link.ticket and _asks_for_less(request)):
+        backend = backend_for(conf.current(), link.namespace)
+        if handover := backend.handover(*link.entry):
+            return _handed_over(request, files, link, {**_description(link), **handover})
+        address = backend.redirect(*link.entry, left, _description(link))
+        if address and request.method != "HEAD":
+            return _handed_over(request, files, link, {"Location": address}, HTTPStatus.FOUND)
     if link.ticket:  # there is no second time, so nothing to compare a version with
         version = _Version(version.size)
     response = _settled(request, version) or _content(request, files, link, version)
@@ -232,7 +232,7 @@ def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
 
 
 def _asks_for_less(request: HttpRequest) -> bool:
-    """Tell whether a web server might answer with a part of the file, or with nothing of it."""
+    """Tell whether another server might answer with a part of the file, or with nothing of it."""
     return any(key == "HTTP_RANGE" or key.startswith("HTTP_IF_") for key in request.META)
 
 

@@ -387,13 +387,30 @@ def test_the_page_tells_its_time_zone(viewer: Client, plots: ExpiringFS, setting
         assert since.split()[-1].startswith(short)
 
 
+def test_the_page_is_in_the_language_of_the_site(
+    viewer: Client, plots: ExpiringFS, settings: Any
+) -> None:
+    settings.LANGUAGE_CODE = "de"
+    fill(plots, "bad")
+    expire_objects()
+    fill(plots, *(f"later {n}" for n in range(1_000)), seconds=300)
+    fill(plots, "late")
+    page = shown(viewer)
+    assert "<title>Fristen und Aufräumläufe" in page
+    assert [number(page, name) for name in ("Erfasst", "Überfällig")] == ["1.001", "1"]
+    assert "in 4 bis 6 min: 1.000 Dateien" in page
+    assert "überfällig seit" in page
+    assert "1 Datei ließ sich nicht löschen" in page
+    assert "Namespace" not in page
+
+
 def test_deadlines_to_come_are_drawn_where_they_fall(viewer: Client, plots: ExpiringFS) -> None:
     fill(plots, "a", "b", seconds=300)
     fill(plots, "c", seconds=5 * 3_600)
     fill(plots, "d", seconds=40 * 86_400)
     page = shown(viewer)
     assert "in 4 to 6 min: 2 files" in page
-    assert "in 4 to 5 h: 1 files" in page
+    assert "in 4 to 5 h: 1 file" in page
     assert "in 0 to 1 d: 3 files" in page
     assert "Deadlines in the next month: 3 files" in page
 
@@ -406,7 +423,7 @@ def test_every_chart_is_well_formed_and_says_what_it_shows(
     charts = re.findall(r'<svg class="djpyfs.*?</svg>', shown(viewer), re.DOTALL)
     assert len(charts) == 5
     labels = [ElementTree.fromstring(chart).attrib["aria-label"] for chart in charts]
-    assert "Deletions of the last sweeps: 2 files deleted, 1 deletions failed" in labels
+    assert "Deletions of the last sweeps: 2 files deleted, 1 deletion failed" in labels
     assert 'class="djpyfs-alarm"' in "".join(charts)
 
 

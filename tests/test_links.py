@@ -31,6 +31,7 @@ from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, g
 from djpyfs.backends.disk_files import DiskFileSystem
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
+from tests.chromium import running_chromium
 from tests.conftest import BUCKET, KEYS
 from tests.servers import HOST, RedisServer, running_nginx, running_site, wait_for
 from tests.test_storage_backend import on_disk
@@ -477,6 +478,23 @@ def test_a_link_that_asks_first_counts_what_its_button_sends(
     strict = Client(enforce_csrf_checks=True, headers={"Origin": "null"})
     assert b"".join(strict.post(url).streaming_content) == CONTENT  # type: ignore[attr-defined]
     assert [ask(method, url).status for method in ("POST", "GET")] == [404, 404]
+
+
+def test_a_person_needs_no_javascript_to_press_the_button(
+    memory: ExpiringFS, settings: Any
+) -> None:
+    settings.ALLOWED_HOSTS = [HOST]
+    memory.writebytes("a.zip", CONTENT)
+    url = memory.get_url("a.zip", 60, download_as="b.zip", max_downloads=1, confirm=True)
+    with running_site() as port, running_chromium() as browser:
+        page = browser.new_page(java_script_enabled=False)
+        page.goto(f"http://{HOST}:{port}{url}")
+        with page.expect_download() as download:
+            page.get_by_role("button").click()
+        assert download.value.path().read_bytes() == CONTENT
+        assert download.value.suggested_filename == "b.zip"
+        page.reload()
+        assert page.title() == "This link does not work"
 
 
 def test_a_question_makes_sense_only_where_downloads_are_limited(memory: ExpiringFS) -> None:

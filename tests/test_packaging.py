@@ -21,9 +21,9 @@ def test_the_wheel_holds_the_two_packages_with_all_that_they_read(wheel: Path) -
     data = [
         path.relative_to(ROOT)
         for path in ROOT.glob("djpyfs/**/*.*")
-        if path.suffix in {".lua", ".html", ".css"}
+        if path.suffix in {".lua", ".html", ".css", ".mo"}
     ]
-    assert {path.suffix for path in data} == {".lua", ".html", ".css"}
+    assert {path.suffix for path in data} == {".lua", ".html", ".css", ".mo"}
     assert {"djpyfs/py.typed", "djpyfs_tasks/py.typed", *map(str, data)} <= set(names)
     rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert rooms == {"djpyfs", "djpyfs_tasks"}
