@@ -497,7 +497,7 @@ class BigObject:
 
             def do_GET(handler) -> None:  # noqa: N805
                 asked = re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range", ""))
-                self.requests.append(handler.headers.get("Range", "all"))
+                self.requests.append(handler.command)
                 asked = asked if self.ranges else None
                 first, last = map(int, asked.groups()) if asked else (0, self.size - 1)
                 last = min(last, self.size - 1)

@@ -170,7 +170,7 @@ def append(files: Any) -> None:
             ("open-wb", "PUT", write_through_open),
             ("append", "GET PUT", append),
             ("readbytes", "GET", lambda files: files.readbytes("sub/a.png")),
-            ("readtext", "GET", lambda files: files.readtext("sub/a.png")),
+            ("readtext", "HEAD GET", lambda files: files.readtext("sub/a.png")),
             ("exists", "HEAD", lambda files: files.exists("sub/a.png")),
             ("exists-not", "HEAD LIST", lambda files: files.exists("sub/none.png")),
             ("isfile", "HEAD", lambda files: files.isfile("sub/a.png")),

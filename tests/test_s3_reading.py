@@ -32,31 +32,34 @@ def far(on_s3: Callable[..., ExpiringFS], big: BigObject) -> ExpiringFS:
 
 
 @pytest.mark.parametrize("position", [0, 17, GIB // 2, GIB - 512])
-def test_a_kilobyte_of_a_gibibyte_is_two_requests_and_half_a_mebibyte(
+def test_a_kilobyte_of_a_gibibyte_is_two_requests_and_a_quarter_of_a_mebibyte(
     big: BigObject, far: ExpiringFS, position: int
 ) -> None:
     with far.open("a.bin", "rb") as file:
         file.seek(position)
         assert len(file.read(1024)) == min(1024, GIB - position)
-    assert len(big.requests) <= 2
-    assert big.sent <= 512 * KIB
+    assert big.requests == ["HEAD", "GET"]
+    assert big.sent <= 256 * KIB
 
 
-def test_a_file_that_is_read_from_end_to_end_is_two_requests(
-    big: BigObject, far: ExpiringFS
+@pytest.mark.parametrize(
+    ("chunk", "requests"), [(4 * KIB, ["HEAD", "GET", "GET"]), (64 * KIB, ["HEAD", "GET"])]
+)
+def test_a_file_that_is_read_from_end_to_end_is_fetched_once(
+    big: BigObject, far: ExpiringFS, chunk: int, requests: list[str]
 ) -> None:
     big.size = 64 * MIB
     with far.open("a.bin", "rb") as file:
-        assert sum(map(len, iter(lambda: file.read(64 * KIB), b""))) == big.size
-    assert len(big.requests) == 2
+        assert sum(map(len, iter(lambda: file.read(chunk), b""))) == big.size
+    assert big.requests == requests
     assert big.sent == big.size
 
 
-def test_reading_all_at_once_is_two_requests(big: BigObject, far: ExpiringFS) -> None:
+def test_a_file_that_is_read_at_once_is_one_stream(big: BigObject, far: ExpiringFS) -> None:
     big.size = 64 * MIB
     with far.open("a.bin", "rb") as file:
         assert len(file.read()) == big.size
-    assert len(big.requests) == 2
+    assert big.requests == ["HEAD", "GET"]
 
 
 def test_a_store_that_hangs_up_on_a_slow_reader_is_asked_for_the_rest(
@@ -100,11 +103,12 @@ def test_a_file_comes_back_whole_however_it_is_read(
 ) -> None:
     contents = CONTENT[:size]
     files.writebytes("a.bin", contents)
-    for chunk in 1 if size < 10 else 997, 64 * KIB, size, -1:
+    for chunk in 1 if size < 10 else 997, 64 * KIB, MIB, -1:
         moto.requests.clear()
         with files.openbin("a.bin") as file:
             assert (file.read() if chunk == -1 else copied(file, chunk)) == contents
-        assert moto.requests == ["GET"] * (1 if size <= 256 * KIB else 2)
+        gets = 2 if chunk == 997 and size > 256 * KIB else 1
+        assert moto.requests == ["HEAD", *["GET"] * gets]
 
 
 def test_an_empty_file_can_be_opened(files: ExpiringFS) -> None:

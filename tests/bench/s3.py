@@ -1,4 +1,4 @@
-"""Sweeping objects in S3."""
+"""Sweeping objects in S3, and reading one from end to end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.test import override_settings
 from djpyfs import expire_objects, get_filesystem
 from tests.bench import ancestor
 from tests.bench.goals import Goal, tell
-from tests.bench.turns import Turn, sweep_in_turns, times_the_rate
+from tests.bench.turns import Turn, sweep_in_turns, take_turns, times_as_long, times_the_rate
 from tests.servers import running_moto, running_redis
 
 OBJECTS = 5_000
@@ -22,6 +22,8 @@ BATCH = 1_000
 ROUNDS = 2
 BUCKET = "pictures"
 ANCESTORS_OBJECTS = 50
+LARGE = 128 << 20
+CHUNK = 64 << 10
 KEYS = {"aws_access_key_id": "bench", "aws_secret_access_key": "bench"}
 REGION = "us-east-1"
 
@@ -36,11 +38,13 @@ def goals() -> Iterator[Goal]:
         before = _ancestor(place, endpoint)
         with override_settings(DJFS=djfs):
             turns = [turn for _ in range(ROUNDS) for turn in _sweep(client, endpoint)]
+            read = times_as_long(_read(client))
         after = _ancestor(place, endpoint)
     what = f"sweep of {OBJECTS:,} S3 objects"
     yield Goal(what, "bare delete_objects in thousands", times_the_rate(turns), least=0.8)
     rate = BATCH / median(turn.ours for turn in turns)
     yield Goal(what, ancestor.NAME, rate * median([before, after]), least=200)
+    yield Goal(f"reading {LARGE >> 20} MiB from S3", "bare get_object", read, most=1.1)
 
 
 def _sweep(client: Any, endpoint: str) -> list[Turn]:
@@ -55,6 +59,24 @@ def _sweep(client: Any, endpoint: str) -> list[Turn]:
     assert len(turns) == OBJECTS // BATCH
     assert not client.list_objects_v2(Bucket=BUCKET).get("KeyCount")
     return turns
+
+
+def _read(client: Any) -> list[Turn]:
+    tell(f"Reading {LARGE >> 20} MiB from S3")
+    client.put_object(Bucket=BUCKET, Key="plots/large", Body=bytes(LARGE))
+
+    def ours() -> None:
+        with get_filesystem("plots").open("large", "rb") as file:
+            _drain(file)
+
+    def bare() -> None:
+        _drain(client.get_object(Bucket=BUCKET, Key="plots/large")["Body"])
+
+    return take_turns(ours, bare, 12)
+
+
+def _drain(file: Any) -> None:
+    assert sum(iter(lambda: len(file.read(CHUNK)), 0)) == LARGE
 
 
 def _client(endpoint: str) -> Any:

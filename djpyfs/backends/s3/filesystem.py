@@ -27,7 +27,7 @@ from ...errors import escaped
 from ..spool import SpooledFile, spool
 from .client import CreatingClient, SharedClient, message, status_of, translated
 from .deletion import batch_refused, delete_batch, told
-from .reading import BLOCK, ObjectReader
+from .reading import BUFFER, ObjectReader
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -169,18 +169,24 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     ) -> BinaryIO:
         """Open a file; what is written is stored when it is closed, with 1 PUT up to 8 MiB.
 
-        To read, 1 GET fetches the beginning, or the ``part`` that is going to be read; where
-        reading goes on, another one fetches the rest while it is read. It is one state of the
-        file, that of the ``etag`` if there is one: where another has taken its place, opening and
-        reading raise `FileReplaced`.
+        To read, 1 HEAD looks at it, and 1 GET fetches it while it is read, or 2 where that begins
+        with less than 32 KiB: the first is for 256 KiB. Where ``part`` says what is going to be
+        read, 1 GET for that is all. What is read is one state of the file, that of the ``etag`` if
+        there is one: where another has taken its place, opening and reading raise `FileReplaced`.
         """
         how = Mode(mode)
         how.validate_bin()
         self._check_file_path(path)
         if not how.writing:
+            get = partial(self._get, path)
             with self._wanted(path):
-                reader = ObjectReader(path, partial(self._get, path), part, etag)
-            return io.BufferedReader(reader, BLOCK)
+                if part is None:
+                    head = self._head(path)
+                    reader = ObjectReader(path, get, head.get("ETag"), head["ContentLength"])
+                else:
+                    reader = ObjectReader(path, get, etag)
+                    reader.fetch(part)
+            return io.BufferedReader(reader, BUFFER)
         if how.create:
             self._check_target(path)
         if how.exclusive and self.isfile(path):

@@ -13,18 +13,20 @@ from fs.errors import OperationFailed
 from ...errors import FileReplaced
 from .client import status_of, translated
 
-# Bytes that are asked for where nobody knows yet how many will be read.
+# Bytes that are asked for where few are read, and nobody knows yet how many more will be.
 BLOCK = 256 * 1024
+# Bytes that are kept at hand for small reads. Who begins with a bigger one goes on to the end.
+BUFFER = 32 * 1024
 NO_SUCH_RANGE = 416
 
 
 class ObjectReader(io.RawIOBase):
-    """The bytes of one object: 1 GET when it is opened, and 1 where reading goes on.
+    """The bytes of one object, which are asked for when they are read.
 
-    The first one is for ``part``, or else for a block; the one that follows it is for all the
-    rest, which is read as it comes. After a seek it begins again with a block. ``get`` is
-    GetObject for a key. Raises `FileReplaced` where an answer is of another object than the first
-    one, or than ``etag`` says.
+    A small read is 1 GET for a block. Where reading goes on behind it, where all is wanted, and
+    where the first read is a big one, 1 GET is for all the rest, which is read as it comes.
+    ``get`` is GetObject for a key. Raises `FileReplaced` where an answer has another ETag than
+    ``etag``, or than the first answer.
     """
 
     mode = "rb"
@@ -33,17 +35,16 @@ class ObjectReader(io.RawIOBase):
         self,
         path: str,
         get: Callable[..., Mapping[str, Any]],
-        part: range | None = None,
         etag: str | None = None,
+        size: int = 0,
     ) -> None:
         self._path = path
         self._get = get
         self._etag = etag
+        self._size = size
         self._position = 0
         self._body: Any = None  # of the object, what is left from here to there:
-        self._begin = self._end = 0
-        wanted = part or range(BLOCK)
-        self._fetch(wanted.start, wanted.stop)
+        self._begin = self._end = -1
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._path!r}>"
@@ -93,16 +94,17 @@ class ObjectReader(io.RawIOBase):
 
     def _body_for(self, most: int) -> Any:
         """Return a body that begins at the position."""
-        if self._body is None or not self._begin == self._position < self._end:
-            goes_on = self._position == self._end
+        here = self._position
+        if self._body is None or not self._begin == here < self._end:
+            to_the_end = here == self._end or (here == 0 and most > BUFFER)
             self._drop()
-            stop = self._position + max(most, BLOCK)
-            self._fetch(self._position, self._size if goes_on else stop)
+            self.fetch(range(here, self._size if to_the_end else here + max(most, BLOCK)))
         return self._body
 
-    def _fetch(self, start: int, stop: int) -> None:
+    def fetch(self, part: range) -> None:
+        """Ask for the ``part`` that is going to be read."""
         try:
-            answer = self._get(Range=f"bytes={start}-{stop - 1}")
+            answer = self._get(Range=f"bytes={part.start}-{part.stop - 1}") if part else self._get()
         except ClientError as error:
             if status_of(error) != NO_SUCH_RANGE:
                 raise
@@ -112,7 +114,7 @@ class ObjectReader(io.RawIOBase):
             raise FileReplaced(self._path)
         self._etag = etag
         self._begin, self._end, self._size = _place_of(answer)
-        if self._begin != start:
+        if self._begin != part.start:
             raise OperationFailed(self._path, msg="the store does not answer with the range")
 
     def _drop(self) -> None:
