@@ -87,8 +87,27 @@ def _broker(redis_url: str) -> dict[str, Any]:
     encrypted = {key: tls for url, key in USE_TLS.items() if tls and not hasattr(settings, url)}
     if address and address.kind == "sentinel":
         return {**_behind_sentinels(address, quickly, tls), **encrypted}
-    where = dict.fromkeys(("broker_url", "result_backend"), redis_url)
+    url = _url(address) if address else redis_url
+    where = dict.fromkeys(("broker_url", "result_backend"), url)
     return {**where, "broker_transport_options": quickly, **encrypted}
+
+
+def _url(address: Address) -> str:
+    """Return the address of one server as Celery writes it.
+
+    The options behind it, of which Celery and Flower take others than redis-py, stay with the
+    records.
+    """
+    db, credentials = address.options.get("db", 0), _credentials(address.options)
+    if path := address.options.get("path"):
+        return f"redis+socket://{credentials}{quote(path)}?virtual_host={db}"
+    [place] = map(_place, address.hosts)
+    return f"{'rediss' if address.tls else 'redis'}://{credentials}{place}/{db}"
+
+
+def _place(host: tuple[str, int]) -> str:
+    name, port = host
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def _tls(address: Address) -> dict[str, Any]:
@@ -105,9 +124,7 @@ def _behind_sentinels(
     sentinel = {**quickly, **tls, "ssl": address.tls, **address.guide_options}
     options = {**quickly, "master_name": address.master_name, "sentinel_kwargs": sentinel}
     db, credentials = address.options.get("db", 0), _credentials(address.options)
-    places = (
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts
-    )
+    places = map(_place, address.hosts)
     url = ";".join(f"sentinel://{credentials}{place}/{db}" for place in places)
     return {
         "broker_url": url,

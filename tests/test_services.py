@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pickle
 import socket
@@ -47,15 +46,9 @@ def service(
         namespaces={"s3": {**on_s3, **KEYS}},
     )
     with made.process("worker"), made.process("flower"):
-        wait_for(lambda: worker_answers(made), 60, "the worker in Flower")
+        wait_for(made.flower_shows_a_worker, 60, "the worker in Flower")
         yield made
     made.close()
-
-
-def worker_answers(service: Service) -> bool:
-    with contextlib.suppress(OSError):
-        return any(service.flower("workers?status=true").values())
-    return False
 
 
 @pytest.fixture
