@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from djpyfs import ConfigurationError, expire_objects, get_filesystem
-from djpyfs_tasks.celery import make_app
 from tests.servers import HOST, RedisServer, wait_for
 from tests.services import SWEEP, Service
 
@@ -44,6 +43,8 @@ def at(form: str, server: RedisServer) -> str:
 def test_records_broker_and_results_take_the_same_forms(
     djfs: Callable[..., None], redis_server: RedisServer, form: str
 ) -> None:
+    from djpyfs_tasks.celery import make_app
+
     prefix, url = f"test-{uuid.uuid4().hex}", at(form, redis_server)
     djfs(type="memory", redis_url=url, key_prefix=prefix)
     plots = get_filesystem("plots")

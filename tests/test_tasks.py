@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
 from djpyfs_tasks.tasks import delete_expired, expire_objects
-from tests.servers import python
+from tests.servers import RedisServer, python
 
 
 @pytest.fixture
@@ -88,6 +89,25 @@ def test_a_one_shot_that_comes_a_little_early_is_sent_once_more(
         plots.expire("a", seconds)
         delete_expired("plots", ["a"])
         assert sent() == waiting
+
+
+def test_two_sites_on_one_redis_have_queues_of_their_own(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    from djpyfs_tasks.celery import make_app
+
+    used = []
+    for site in f"site-{uuid.uuid4().hex}", f"site-{uuid.uuid4().hex}":
+        djfs(type="memory", redis_url=f"{redis_server.url[:-1]}7", key_prefix=site)
+        with make_app() as app, redis_server.client() as client:
+            client.select(7)
+            client.flushdb()
+            for task in "djpyfs_tasks.expire_objects", "djpyfs_tasks.delete_expired", "another":
+                app.send_task(task, ignore_result=True)
+            queues = {key.decode() for key in client.scan_iter(_type="list")}
+        assert all(queue.startswith(f"{site}.") for queue in queues)
+        used.append(queues)
+    assert used[0].isdisjoint(used[1])
 
 
 GIVE_A_DEADLINE: dict[str, Callable[[ExpiringFS], object]] = {
