@@ -19,7 +19,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
 from djpyfs_tasks.tasks import delete_expired, expire_objects
-from tests.servers import RedisServer, python
+from tests.servers import HOST, RedisServer, python
 
 
 @pytest.fixture
@@ -179,6 +179,23 @@ def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
     plots.expire("a", seconds=3)
     assert monotonic() - start < 2
     assert plots.exists("a")
+
+
+def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
+    djfs: Callable[..., None], queue: SimpleQueue
+) -> None:
+    djfs(type="memory", batch_size=1, sweep_interval=0.1)
+    get_filesystem("plots").expire_many(map(str, range(5_000)))
+    conf: Any = current_app.conf
+    conf.broker_url = conf.result_backend = f"redis://{HOST}:1/0"
+    conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+    expire_objects.push_request(id="of a worker", is_eager=False)
+    try:
+        report = expire_objects.run()
+    finally:
+        expire_objects.pop_request()
+    assert report["missing"] > 0
+    assert report["remaining"] == 5_000 - report["missing"]
 
 
 def test_ticks_that_nobody_takes_up_for_a_day_expire(djfs: Callable[..., None]) -> None:
