@@ -16,8 +16,10 @@ from djpyfs.expirations.servers import Address, address_of
 
 from .schedule import beat_schedule
 
-# A broker that is away must not hold up the web request that offers a one-shot to it.
+# A broker that is away must not hold up the web request that offers a one-shot to it, nor a store
+# of results the sweep whose result somebody wants.
 BROKER_TIMEOUT = 2  # s
+FEW_RETRIES = {"retry_policy": {"max_retries": 1}}
 # Not in the address, of which Flower reads nothing about TLS. Another broker needs none of ours.
 USE_TLS = {
     "CELERY_BROKER_URL": "broker_use_ssl",
@@ -51,7 +53,6 @@ def _configuration() -> dict[str, Any]:
     prefix = conf.current().key_prefix
     sweeps, one_shots = f"{prefix}.sweep", f"{prefix}.one_shot"
     return {
-        **_broker(conf.current().redis_url),
         # One-shots wait in worker memory for their time; sweeps must not wait behind them.
         "task_routes": {
             "djpyfs_tasks.expire_objects": {"queue": sweeps},
@@ -64,6 +65,9 @@ def _configuration() -> dict[str, Any]:
         "result_serializer": "json",
         "accept_content": ["json"],
         "result_expires": 86_400,
+        "result_backend_transport_options": FEW_RETRIES,
+        "redis_socket_timeout": BROKER_TIMEOUT,  # of results
+        "redis_socket_connect_timeout": BROKER_TIMEOUT,
         "result_extended": True,  # Flower shows arguments and worker of past sweeps
         "task_track_started": True,
         "task_send_sent_event": True,
@@ -72,6 +76,7 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_timeout": BROKER_TIMEOUT,
         "timezone": "UTC",
         "beat_schedule": beat_schedule(),
+        **_broker(conf.current().redis_url),
     }
 
 
@@ -87,8 +92,27 @@ def _broker(redis_url: str) -> dict[str, Any]:
     encrypted = {key: tls for url, key in USE_TLS.items() if tls and not hasattr(settings, url)}
     if address and address.kind == "sentinel":
         return {**_behind_sentinels(address, quickly, tls), **encrypted}
-    where = dict.fromkeys(("broker_url", "result_backend"), redis_url)
+    url = _url(address) if address else redis_url
+    where = dict.fromkeys(("broker_url", "result_backend"), url)
     return {**where, "broker_transport_options": quickly, **encrypted}
+
+
+def _url(address: Address) -> str:
+    """Return the address of one server as Celery writes it.
+
+    The options behind it, of which Celery and Flower take others than redis-py, stay with the
+    records.
+    """
+    db, credentials = address.options.get("db", 0), _credentials(address.options)
+    if path := address.options.get("path"):
+        return f"redis+socket://{credentials}{quote(path)}?virtual_host={db}"
+    [place] = map(_place, address.hosts)
+    return f"{'rediss' if address.tls else 'redis'}://{credentials}{place}/{db}"
+
+
+def _place(host: tuple[str, int]) -> str:
+    name, port = host
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def _tls(address: Address) -> dict[str, Any]:
@@ -105,15 +129,13 @@ def _behind_sentinels(
     sentinel = {**quickly, **tls, "ssl": address.tls, **address.guide_options}
     options = {**quickly, "master_name": address.master_name, "sentinel_kwargs": sentinel}
     db, credentials = address.options.get("db", 0), _credentials(address.options)
-    places = (
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts
-    )
+    places = map(_place, address.hosts)
     url = ";".join(f"sentinel://{credentials}{place}/{db}" for place in places)
     return {
         "broker_url": url,
         "result_backend": url,
         "broker_transport_options": options,
-        "result_backend_transport_options": options,
+        "result_backend_transport_options": {**options, **FEW_RETRIES},
     }
 
 

@@ -40,8 +40,8 @@ def listen() -> None:
 def send_one_shots(*, namespace: str, paths: list[str], ttl: float, **_: Any) -> None:
     """Send the tasks that delete files ``ttl`` seconds from now, if that is near enough.
 
-    A task that waits for longer than the broker's visibility time-out would be delivered again
-    and again: what is due after ``one_shot_horizon`` is left to the sweep.
+    They wait in the memory of a worker, so what is due after ``one_shot_horizon`` is left to the
+    sweep.
     """
     global _silent_until
     if ttl > conf.current().one_shot_horizon or monotonic() < _silent_until:

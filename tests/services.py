@@ -111,6 +111,11 @@ class Service:
         with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=30) as answer:
             return json.load(answer)
 
+    def flower_shows_a_worker(self) -> bool:
+        with contextlib.suppress(OSError):
+            return any(self.flower("workers?status=true").values())
+        return False
+
     def sweep(self) -> AsyncResult[dict[str, float]]:
         return self.celery.send_task(SWEEP, queue=SWEEPS)
 

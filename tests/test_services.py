@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pickle
 import socket
@@ -47,15 +46,9 @@ def service(
         namespaces={"s3": {**on_s3, **KEYS}},
     )
     with made.process("worker"), made.process("flower"):
-        wait_for(lambda: worker_answers(made), 60, "the worker in Flower")
+        wait_for(made.flower_shows_a_worker, 60, "the worker in Flower")
         yield made
     made.close()
-
-
-def worker_answers(service: Service) -> bool:
-    with contextlib.suppress(OSError):
-        return any(service.flower("workers?status=true").values())
-    return False
 
 
 @pytest.fixture
@@ -203,16 +196,26 @@ def away(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"redis://{HOST}:{server.getsockname()[1]}/0"
 
 
+ASK_FOR_A_RESULT = """
+from djpyfs_tasks import app
+app.send_task("djpyfs_tasks.expire_objects")
+"""
+
+
 def test_a_result_back_end_that_is_away_keeps_no_file(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None], away: str
 ) -> None:
     service = Service(tmp_path, redis, redis_url=f"redis://{HOST}:{redis.port}/4", batch_size=5)
     djfs(**service.djfs)
     files = get_filesystem("disk")
-    make_overdue(files, 2_000)
+    make_overdue(files, 1_000)
     results = {"RESULTS_URL": away}
-    with service.process("worker", **results), service.process("beat", **results):
-        wait_for(lambda: not files.listdir("/"), what="the sweeps")
+    with service.process("worker", **results):
+        run_client(ASK_FOR_A_RESULT, service.environ())
+        wait_for(lambda: not files.listdir("/"), what="the sweep whose result is wanted")
+        make_overdue(files, 1_000)
+        with service.process("beat", **results):
+            wait_for(lambda: not files.listdir("/"), what="the sweeps of beat")
     service.close()
 
 

@@ -276,16 +276,6 @@ def test_records_that_no_worker_can_see_are_told_at_deployment(
     assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W005"]
 
 
-def test_a_horizon_beyond_the_patience_of_the_broker_is_told(
-    djfs: Callable[..., None], tmp_path: Path
-) -> None:
-    place: dict[str, Any] = {"type": "osfs", "directory_root": tmp_path, "one_shot": True}
-    djfs(**place, one_shot_horizon=3_599)
-    assert ids() == []
-    djfs(**place, one_shot_horizon=3_600)
-    assert ids() == ["djpyfs.W006"]
-
-
 def test_one_shots_that_nobody_sends_are_told_of(settings: Any, tmp_path: Path) -> None:
     settings.DJFS = {"type": "memory", "one_shot": True}
     assert run_checks() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
 from djpyfs_tasks.tasks import delete_expired, expire_objects
-from tests.servers import python
+from tests.servers import HOST, RedisServer, python
 
 
 @pytest.fixture
@@ -90,6 +91,25 @@ def test_a_one_shot_that_comes_a_little_early_is_sent_once_more(
         assert sent() == waiting
 
 
+def test_two_sites_on_one_redis_have_queues_of_their_own(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    from djpyfs_tasks.celery import make_app
+
+    used = []
+    for site in f"site-{uuid.uuid4().hex}", f"site-{uuid.uuid4().hex}":
+        djfs(type="memory", redis_url=f"{redis_server.url[:-1]}7", key_prefix=site)
+        with make_app() as app, redis_server.client() as client:
+            client.select(7)
+            client.flushdb()
+            for task in "djpyfs_tasks.expire_objects", "djpyfs_tasks.delete_expired", "another":
+                app.send_task(task, ignore_result=True)
+            queues = {key.decode() for key in client.scan_iter(_type="list")}
+        assert all(queue.startswith(f"{site}.") for queue in queues)
+        used.append(queues)
+    assert used[0].isdisjoint(used[1])
+
+
 GIVE_A_DEADLINE: dict[str, Callable[[ExpiringFS], object]] = {
     "expire_many": lambda fs: fs.expire_many(["a", "b"], seconds=50),
     "move": lambda fs: fs.move("timed", "moved"),
@@ -159,6 +179,23 @@ def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
     plots.expire("a", seconds=3)
     assert monotonic() - start < 2
     assert plots.exists("a")
+
+
+def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
+    djfs: Callable[..., None], queue: SimpleQueue
+) -> None:
+    djfs(type="memory", batch_size=1, sweep_interval=0.1)
+    get_filesystem("plots").expire_many(map(str, range(5_000)))
+    conf: Any = current_app.conf
+    conf.broker_url = conf.result_backend = f"redis://{HOST}:1/0"
+    conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+    expire_objects.push_request(id="of a worker", is_eager=False)
+    try:
+        report = expire_objects.run()
+    finally:
+        expire_objects.pop_request()
+    assert report["missing"] > 0
+    assert report["remaining"] == 5_000 - report["missing"]
 
 
 def test_ticks_that_nobody_takes_up_for_a_day_expire(djfs: Callable[..., None]) -> None:

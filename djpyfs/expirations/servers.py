@@ -80,7 +80,6 @@ _PASSING_CODES = (
 class Address:
     """A ``redis_url``, taken apart."""
 
-    url: str = field(repr=False)  # may hold a password
     kind: str  # single, sentinel or cluster
     hosts: Sequence[tuple[str, int]]
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of a connection
@@ -132,10 +131,10 @@ def address_of(url: str) -> Address:
 
 
 def _single(url: str) -> Address:
-    options = _parse_url(url)
+    options = _options_of(url)
     _check_options(options)
     host = options.get("host", "localhost"), options.get("port", _PORTS["single"])
-    return Address(url, "single", [host], options)
+    return Address("single", [host], options)
 
 
 def _several(url: str, kind: str, tls: bool) -> Address:
@@ -153,7 +152,7 @@ def _several(url: str, kind: str, tls: bool) -> Address:
     if len(service) > (kind == "sentinel"):
         raise ValueError("the path names too much")
     scheme = "rediss" if tls else "redis"
-    options = _parse_url(f"{scheme}://{credentials}{at}localhost/{db}?{query}")
+    options = _options_of(f"{scheme}://{credentials}{at}localhost/{db}?{query}")
     del options["host"]
     named = options.pop("master_name", service[0] if service else "")
     guide = {
@@ -162,7 +161,7 @@ def _several(url: str, kind: str, tls: bool) -> Address:
         if f"sentinel_{key}" in options
     }
     _check_options(options)
-    address = Address(url, kind, [_host(h, kind) for h in hosts.split(",")], options, named, guide)
+    address = Address(kind, [_host(h, kind) for h in hosts.split(",")], options, named, guide)
     _check(address)
     return address
 
@@ -174,13 +173,20 @@ def _host(place: str, kind: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _PORTS[kind]
 
 
+def _options_of(url: str) -> dict[str, Any]:
+    options = _parse_url(url)
+    # What requests and answers look like is not for the address to say.
+    return {key: options[key] for key in options.keys() - _OURS}
+
+
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raise TypeError for an option that no connection takes."""
     class_ = options.get("connection_class", redis.Connection)
     class_(**{key: value for key, value in options.items() if key not in _OF_POOLS})
 
 
-_OF_POOLS = ("connection_class", "max_connections", "timeout")
+_OURS = {"decode_responses", "encoding", "encoding_errors"}
+_OF_POOLS = ("connection_class", "max_connections")
 
 
 def _check(address: Address) -> None:
@@ -275,12 +281,13 @@ class OneServer(Servers):
     def _connect(self) -> redis.Redis:
         # A lost connection is tried once more at once; a time-out is not, for it has cost seconds.
         once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-        return redis.Redis.from_url(
-            self.address.url,
-            socket_timeout=REPLY_TIMEOUT,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            retry=once_more,
-        )
+        options = {
+            "socket_timeout": REPLY_TIMEOUT,
+            "socket_connect_timeout": CONNECT_TIMEOUT,
+            "retry": once_more,
+            **self.address.options,
+        }
+        return redis.Redis.from_pool(ConnectionPool(**options))
 
     def of(self, slot: int) -> redis.Redis:
         return self._client
