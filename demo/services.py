@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "flower",
         "--address=${FLOWER_ADDRESS}",
         "--port=${FLOWER_PORT}",
+        "--tasks-columns=uuid,name,state,result,received,runtime,worker",
         "--logging=${LOG_LEVEL}",
     ),
 }

@@ -67,6 +67,17 @@ TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True  # no collectstatic: the few static files are served where they lie
 
+# To standard error, where containers have their log: without this Django keeps errors to itself
+# unless DEBUG is on.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {"django": {"handlers": [], "level": "INFO"}},
+}
+
 # An address ends up in front of people: the page links to it.
 FLOWER_URL = os.environ.get("FLOWER_URL", "http://127.0.0.1:5555")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -17,29 +18,34 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 from django.views.static import serve
+from fs.errors import FSError
 
 from demo.forms import MOST_MEGABYTES, OrderForm, ParametersForm, UploadForm, errors_by_field
 from demo.models import LIVES_OFFERED, UPLOADS, Upload
 from demo.plots import PLOTS
 from demo.plots import render as render_plot
 from djpyfs import get_filesystem
-from djpyfs.errors import RecordStoreError
+from djpyfs.errors import DjpyfsError
 from djpyfs.sweeper import recent_sweeps
 
 PICTURES = "plots"  # the namespace
+HEALTH = "healthz"  # a file that is never there
+TROUBLE = (DjpyfsError, FSError)
 SWEEPS_SHOWN = 6
 View = Callable[..., JsonResponse]
+log = logging.getLogger("demo")
 
 
 def unavailable_is_503(view: View) -> View:
-    """Let a view answer 503 where the record store is away."""
+    """Let a view answer 503 where the record store or the place of the files is away."""
 
     @wraps(view)
     def answer(request: HttpRequest, **names: Any) -> JsonResponse:
         try:
             return view(request, **names)
-        except RecordStoreError as error:
-            return JsonResponse({"status": "unavailable", "reason": str(error)}, status=503)
+        except TROUBLE as error:  # which names addresses that are nothing for strangers
+            log.error("%s answers 503: %s", request.path, error)
+            return JsonResponse({"status": "unavailable"}, status=503)
 
     return answer
 
@@ -129,8 +135,10 @@ def state(request: HttpRequest) -> JsonResponse:
 @never_cache
 @unavailable_is_503
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 when the site and the record store answer, else 503."""
-    recent_sweeps(1)
+    """200 when the site, the record store and the place of the files answer, else 503."""
+    pictures = get_filesystem(PICTURES)
+    pictures.expiration(HEALTH)
+    pictures.exists(HEALTH)
     return JsonResponse({"status": "ok"})
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
-from os.path import commonpath
 
 from fs.base import FS
 from fs.errors import ResourceNotFound
@@ -236,8 +235,8 @@ class Audit:
     def _without_file(self, place: Place, roots: Sequence[str]) -> Iterator[Finding]:
         # One look at the records for all namespaces: each look is at all that there are.
         beginnings = tuple(f"{root}/".encode() if root else b"" for root in roots)
-        for _, records in place.records.scan(commonpath(beginnings)):
-            found = [record.member for record in records if record.member.startswith(beginnings)]
+        for _, records in place.records.scan(beginnings):
+            found = [record.member for record in records]
             self.totals.records += len(found)
             missing = [member for member in found if not _has_file(place.backend, member)]
             # A sweep may have taken both since.

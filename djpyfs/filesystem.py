@@ -532,7 +532,11 @@ class ExpiringFS(FS):
     def movedir(
         self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False
     ) -> None:
-        """Move the contents of a directory, each file with its deadline."""
+        """Move the contents of a directory, each file with its deadline.
+
+        Raises `InvalidName`, before anything is moved, where others have put something there
+        under a name that is refused.
+        """
         source, destination = self.validatepath(src_path), self.validatepath(dst_path)
         if isparent(source, destination):
             raise errors.OperationFailed(dst_path, msg="a directory cannot move into itself")
@@ -541,11 +545,17 @@ class ExpiringFS(FS):
                 raise errors.ResourceNotFound(dst_path)
             if not self.getinfo(source).is_dir:
                 raise errors.DirectoryExpected(src_path)
+            found = [
+                (path, join(destination, frombase(source, path).lstrip("/")), info.is_dir)
+                for path, info in self.walk.info(source)
+            ]
+            for path, moved, _ in found:
+                self._path(path)
+                self._path(moved)
             self.makedir(destination, recreate=True)
             emptied = [source]
-            for path, info in list(self.walk.info(source)):
-                moved = join(destination, frombase(source, path).lstrip("/"))
-                if info.is_dir:
+            for path, moved, is_dir in found:
+                if is_dir:
                     self.makedir(moved, recreate=True)
                     emptied.append(path)
                 else:

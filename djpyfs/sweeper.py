@@ -50,8 +50,8 @@ class SweepReport:
     duration: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """Return the report as JSON can hold it."""
-        return asdict(self)
+        """Return the report as JSON can hold it, its times to the millisecond."""
+        return {name: round(number, 3) for name, number in asdict(self).items()}
 
 
 def expire_objects(limit: int | None = None, seconds: float | None = None) -> SweepReport:

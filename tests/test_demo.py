@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.demo_process import CHECKOUT, running_demo
-from tests.servers import python, wait_for
+from tests.servers import RedisServer, python, wait_for
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -56,14 +56,56 @@ def test_demo_played_once_sees_files_come_and_go(place: list[str]) -> None:
     assert "All as promised." in played.stdout
 
 
-def test_the_site_is_unhealthy_while_the_record_store_is_away(tmp_path: Path) -> None:
-    ask = """
+ASK_FOR_HEALTH = """
 import django
 django.setup()
 from django.test import Client
-print(Client().get("/healthz", headers={"host": "127.0.0.1"}).status_code)
+answer = Client().get("/healthz", headers={"host": "127.0.0.1"})
+print(answer.status_code, answer.content.decode())
 """
-    assert on_the_site(ask, tmp_path / "db", DJFS_REDIS_URL=NOBODY_LISTENS) == "503"
+
+
+def test_the_site_is_unhealthy_while_redis_or_the_store_is_away_and_tells_strangers_no_more(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    on_s3 = {
+        "DJFS_TYPE": "s3fs",
+        "DJFS_BUCKET": "pictures",
+        "DJFS_REGION": "us-east-1",
+        "DJFS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+    }
+    on_disk = {"DJFS_DIRECTORY_ROOT": str(tmp_path / "files")}
+    with_redis = {"DJFS_REDIS_URL": redis_server.url}
+    answers = {
+        name: on_the_site(ASK_FOR_HEALTH, tmp_path / "db", **environ)
+        for name, environ in {
+            "well": {**on_disk, **with_redis},
+            "no Redis": {**on_disk, "DJFS_REDIS_URL": NOBODY_LISTENS},
+            "no store": {**on_s3, **with_redis},
+        }.items()
+    }
+    away = '503 {"status": "unavailable"}'
+    assert answers == {"well": '200 {"status": "ok"}', "no Redis": away, "no store": away}
+
+
+def test_the_site_logs_its_errors_where_a_container_has_its_log(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    fail = """
+import django
+django.setup()
+from django.test import Client
+from django.urls import path
+from demo import urls
+urls.urlpatterns.append(path("boom", lambda request: 1 / 0))
+Client(raise_request_exception=False).get("/boom", headers={"host": "127.0.0.1"})
+"""
+    environ = {"DJFS_REDIS_URL": NOBODY_LISTENS, "DJFS_DIRECTORY_ROOT": str(tmp_path / "files")}
+    for code, told in (fail, "ZeroDivisionError"), (ASK_FOR_HEALTH, "answers 503: Redis at"):
+        logged = on_the_site(f"import os; os.dup2(1, 2)\n{code}", tmp_path / "db", **environ)
+        assert told in logged
 
 
 def test_behind_a_proxy_with_tls_the_site_takes_its_own_forms(tmp_path: Path) -> None:

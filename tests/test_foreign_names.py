@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from djpyfs import NamespaceHeld, get_filesystem
+from djpyfs import InvalidName, NamespaceHeld, get_filesystem
 from djpyfs.audit import Audit, Kind
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
@@ -102,6 +102,18 @@ def test_a_tree_goes_as_a_whole(foreign: Callable[..., ExpiringFS]) -> None:
     plots = foreign()
     plots.removetree("/")
     assert plots.listdir("/") == []
+
+
+def test_a_directory_that_holds_them_moves_as_a_whole_or_not_at_all(
+    foreign: Callable[..., ExpiringFS],
+) -> None:
+    plots = foreign()
+    source = "a" if "a" in plots.listdir("/") else "d"
+    plots.writebytes(f"{source}/fine", b"ours")
+    names = {source: sorted(plots.listdir(source)), "/": sorted(plots.listdir("/"))}
+    with pytest.raises(InvalidName):
+        plots.movedir(source, "elsewhere", create=True)
+    assert {where: sorted(plots.listdir(where)) for where in names} == names
 
 
 def test_what_is_on_hold_stays(foreign: Callable[..., ExpiringFS]) -> None:

@@ -162,6 +162,16 @@ def test_the_earliest_are_told_in_every_state_but_set_aside_with_their_true_dead
     assert list(store.earliest(10)) == sorted(known, key=lambda record: record.deadline)
 
 
+def test_records_are_found_by_one_of_several_beginnings(store: Expirations) -> None:
+    names_ = b"a^]-\\/x", b"b/y", b"longer/z", b"a/x", b"bb/y", b"lon/z", b"\xff/x", b"b^/x"
+    store.schedule(list(names_), SECOND)
+    wanted = (b"a^]-\\/", b"b/", b"longer/", b"\xff/")
+    found = {record.member for _, step in store.scan(wanted) for record in step}
+    assert found == {b"a^]-\\/x", b"b/y", b"longer/z", b"\xff/x"}
+    everything = {record.member for _, step in store.scan((b"", b"b/")) for record in step}
+    assert everything == set(names_)
+
+
 @pytest.mark.parametrize("name", [b"a*", b"a?", b"[ab]", b"a\\b", b"^a-b]", "zoë".encode()])
 def test_names_that_look_like_patterns_are_taken_literally(store: Expirations, name: bytes) -> None:
     store.schedule([name + b"/x", b"ab/x", b"a/x", b"axb/x"], SECOND)

@@ -283,7 +283,9 @@ def test_every_check_and_command_works_with_it(
     get_filesystem("plots").writebytes("a", b"")
     ids = {message.id for message in run_checks(include_deployment_checks=True)}
     assert not {id_ for id_ in ids if id_ and id_.startswith("djpyfs")}
-    for command in "expire plots a --seconds 60", "status", "ls plots", "sweep --dry-run":
+    forget = "failed --forget --all"  # what the other tests have left
+    expire = "expire plots a --seconds 60"
+    for command in forget, expire, "status", "ls plots", "sweep --dry-run", "audit plots":
         djpyfs(*command.split())
     assert denied() == []
 

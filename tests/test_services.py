@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import socket
 import time
 from ast import literal_eval
@@ -123,7 +124,11 @@ def test_flower_shows_the_task_with_its_result_and_its_worker(
         what="the task in Flower",
     )
     assert literal_eval(shown["result"]) == report
+    assert not re.search(r"\.\d{4}", shown["result"]), "more digits than anybody reads"
     assert shown["worker"] in service.flower("workers?status=true")
+    with urlopen(f"http://{HOST}:{service.flower_port}/tasks", timeout=30) as answer:
+        headings = re.findall(r"<th[^>]*>\s*(.*?)\s*</th>", answer.read().decode())
+    assert "Result" in headings
 
 
 def test_flower_shows_what_a_tick_did_that_keeps_no_result(

@@ -385,10 +385,13 @@ class Expirations(ABC):
         """Return the record of one member, or None where it has none."""
 
     @abstractmethod
-    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
+    def scan(
+        self, prefix: bytes | tuple[bytes, ...], text: bytes = b""
+    ) -> Iterator[tuple[int, Iterable[Record]]]:
         """Yield how many records were looked at, and those of them that match.
 
-        Their members begin with ``prefix``, and the names of their files contain ``text``.
+        Their members begin with ``prefix``, or one of several, and the names of their files
+        contain ``text``.
         """
 
     @abstractmethod

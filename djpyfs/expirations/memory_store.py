@@ -654,7 +654,9 @@ class _Expirations(Expirations):
         state = self._of.note(member).state
         return State(state) if state in {*State} else State.RETRIED
 
-    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
+    def scan(
+        self, prefix: bytes | tuple[bytes, ...], text: bytes = b""
+    ) -> Iterator[tuple[int, Iterable[Record]]]:
         with self._lock:
             records = self._tracked()
             records += [record for member in self._of.failed if (record := self.record(member))]

@@ -394,7 +394,9 @@ class _Expirations(Expirations):
             record._replace(state=states.get(record.member, record.state)) for record in records
         ]
 
-    def scan(self, prefix: bytes, text: bytes = b"") -> Iterator[tuple[int, Iterable[Record]]]:
+    def scan(
+        self, prefix: bytes | tuple[bytes, ...], text: bytes = b""
+    ) -> Iterator[tuple[int, Iterable[Record]]]:
         pattern = _pattern(prefix, text)
         cursors = {
             (shard, name): 0 for shard in self.shards for name in ("due", "deadlines", "failed")
@@ -415,7 +417,7 @@ class _Expirations(Expirations):
                 _scanned(name, member, value)
                 for (_, name), (_, own) in steps
                 for member, value in dict(own).items()
-                if text in file_name(member)
+                if member.startswith(prefix) and text in file_name(member)
             ]
             yield SCANNED * len(steps), self._with_states(found)
             cursors = {place: cursor for place, (cursor, _) in steps if cursor}
@@ -503,9 +505,21 @@ def _given_up(member: bytes, why: Mapping[str, Any]) -> GivenUp:
     return GivenUp(member, **{**why, "deadline": int(why["deadline"])})
 
 
-def _pattern(prefix: bytes, text: bytes = b"") -> bytes:
-    """Return the pattern of SCAN for a ``prefix``, and for a ``text`` somewhere behind it."""
-    return _literally(prefix) + b"*" + (_literally(text) + b"*" if text else b"")
+def _pattern(prefix: bytes | tuple[bytes, ...], text: bytes = b"") -> bytes:
+    """Return the pattern of SCAN for a ``prefix``, and for a ``text`` somewhere behind it.
+
+    Where there are several, it says of each place which bytes one of them has there: that keeps
+    most of the others from being sent.
+    """
+    if isinstance(prefix, tuple):
+        beginning = b"".join(map(_one_of, zip(*prefix, strict=False)))
+    else:
+        beginning = _literally(prefix)
+    return beginning + b"*" + (_literally(text) + b"*" if text else b"")
+
+
+def _one_of(values: Iterable[int]) -> bytes:
+    return b"[" + b"".join(b"\\%c" % value for value in sorted(set(values))) + b"]"
 
 
 def _literally(name: bytes) -> bytes:

@@ -314,7 +314,10 @@ def _failed(console: Console, options: dict[str, Any]) -> None:
         if not found.complete:
             console.note("There are more: raise --limit.")
         if found.files:
-            raise CommandError("files are set aside", returncode=AMISS)
+            raise CommandError(
+                f"files set aside: {len(found.files):,}{'' if found.complete else ' or more'}",
+                returncode=AMISS,
+            )
 
 
 def _set_aside_lines(files: Sequence[SetAsideFile]) -> Iterator[str]:
