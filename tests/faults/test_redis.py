@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -502,7 +503,7 @@ def test_broken_records_are_set_aside_at_once_and_listed_and_the_rest_is_swept(
     report = expire_objects()
 
     assert (report.deleted, report.set_aside, report.retried) == (100, len(BROKEN), 0)
-    listed = json.loads(told("failed", "--format", "json"))
+    listed = json.loads(told("failed", "--format", "json"))["files"]
     assert len(listed) == len(BROKEN)
     assert {record["attempts"] for record in listed} == {1}
     assert all(record["reason"].startswith("InvalidName: ") for record in listed)
@@ -510,11 +511,12 @@ def test_broken_records_are_set_aside_at_once_and_listed_and_the_rest_is_swept(
     assert tracked_files("plots").complete
     for record in listed:
         told("failed", "--forget", "--", record["namespace"], record["path"])
-    assert json.loads(told("failed", "--format", "json")) == []
+    assert json.loads(told("failed", "--format", "json"))["files"] == []
     measured(f"{len(BROKEN)} set aside at once, {report.deleted} swept beside them")
 
 
 def told(*arguments: str) -> str:
     out = io.StringIO()
-    call_command("djpyfs", *arguments, stdout=out)
+    with suppress(CommandError):  # which it ends with where files are set aside
+        call_command("djpyfs", *arguments, stdout=out)
     return out.getvalue()
