@@ -44,7 +44,6 @@ class HeldLease:
         self.length = length  # µs
         self._sure = length / SECOND if sure is None else sure  # s of it in which to act
         self._until = until
-        self._begin = asked_at
         self.extended(asked_at)
 
     def extended(self, asked_at: float) -> None:
@@ -64,10 +63,6 @@ class HeldLease:
     def remaining(self) -> float:
         """Return the seconds left; from 0 on nothing may be deleted any more."""
         return min(self._end, self._until) - now()
-
-    def age(self) -> float:
-        """Return the seconds since the lease was first asked for."""
-        return now() - self._begin
 
 
 def now() -> float:

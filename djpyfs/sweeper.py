@@ -127,14 +127,12 @@ class _Batch:
 class _Turn(NamedTuple):
     """The lease of a claim, which ends with the sweep where that is told to end."""
 
-    lease: Lease
+    lease: leases.HeldLease
     is_over: Callable[[], bool]
+    mark: int | None
 
     def remaining(self) -> float:
         return 0.0 if self.is_over() else self.lease.remaining()
-
-    def age(self) -> float:
-        return self.lease.age()
 
 
 class Sweep:
@@ -210,21 +208,23 @@ class Sweep:
             shards.setdefault(place.records.shard_of(entry.member), {})[entry.member] = entry
         waits: dict[str, float] = {}
         for shard, own in shards.items():
-            asked_at = leases.now()
+            asked_at, mark = leases.now(), place.backend.mark()
             answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
             if claimed := [(member, it) for member, it in answers if it.token]:
                 members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
                 claim = Claim(claimed[0][1].token, members, late, overdue=0)
-                self._sweep(place, shard, claim, asked_at)
+                self._sweep(place, shard, claim, asked_at, mark)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
         return waits
 
     def _drain(self, place: Place, shard: int) -> None:
-        asked_at = leases.now()
+        asked_at, mark = leases.now(), place.backend.mark()
         claim = place.records.claim(shard, self._wanted(), self._backoff)
-        self._sweep(place, shard, claim, asked_at)
+        self._sweep(place, shard, claim, asked_at, mark)
 
-    def _sweep(self, place: Place, shard: int, claim: Claim, asked_at: float) -> None:
+    def _sweep(
+        self, place: Place, shard: int, claim: Claim, asked_at: float, mark: int | None
+    ) -> None:
         """Delete what was claimed, and what can be claimed then, and so on."""
         while claim.members:
             held = leases.of_claim(
@@ -239,11 +239,11 @@ class Sweep:
                 self._tell_progress()
                 self._claimed += len(claim.members)
                 self._late = max(self._late, *claim.late)
-                batch = self._delete(place, claim.members, _Turn(held, self._is_over))
+                batch = self._delete(place, claim.members, _Turn(held, self._is_over, mark))
             tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
             if files_expired.has_listeners():
                 self._deleted_batches.append(batch.deleted)
-            asked_at = leases.now()
+            asked_at, mark = leases.now(), place.backend.mark()
             settled = place.records.settle(
                 shard,
                 claim.token,

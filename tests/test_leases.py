@@ -45,14 +45,6 @@ def pause(seconds: float) -> None:
     wait_for(lambda: leases.now() > end)
 
 
-def test_the_age_of_a_lease_counts_from_when_it_was_first_asked_for(store: Expirations) -> None:
-    lease = claimed(store)
-    asked_at = leases.now()
-    pause(0.01)
-    lease.extended(leases.now())
-    assert leases.now() - asked_at <= lease.age() < 60
-
-
 def test_what_is_kept_outlasts_its_lease_and_ends_soon_after_it_is_dropped(
     store: Expirations,
 ) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from time import sleep
 from typing import Any, ClassVar
 from unittest.mock import ANY
 
 import pytest
+import redis
 from fs.base import FS
 from fs.errors import RemoteConnectionError
 from fs.memoryfs import MemoryFS
@@ -26,6 +29,7 @@ from djpyfs import (
 )
 from djpyfs.backends import Lease, Outcome, backend_for
 from djpyfs.backends.memory import MemoryBackend
+from djpyfs.backends.osfs import DiskBackend
 from djpyfs.conf import SECOND
 from djpyfs.expirations import LIVE, State
 from djpyfs.filesystem import ExpiringFS
@@ -104,6 +108,18 @@ class LateBackend(MemoryBackend):
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         type(self).away_was_asked = AwayBackend.asked
+        return super().delete(entries, lease)
+
+
+class EmptiedBackend(DiskBackend):
+    """Has Redis emptied, and a file written, between a claim and its deletion."""
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        settings = conf.current()
+        with closing(redis.Redis.from_url(settings.redis_url)) as client:
+            client.delete(*client.scan_iter(f"{settings.key_prefix}:*"))
+        sleep(0.02)  # longer than a tick of the clock that dates files
+        get_filesystem("plots").writebytes("a", b"new")
         return super().delete(entries, lease)
 
 
@@ -383,6 +399,17 @@ def test_files_on_a_back_end_that_is_away_are_put_off_as_often_as_it_takes(
     assert caplog.text.count("put off: RemoteConnectionError") == 1
     assert AwayBackend.asked == 3, "it was asked for each batch"
     assert expire_objects() == SweepReport(duration=ANY), "they were due again at once"
+
+
+def test_what_is_written_after_a_claim_that_redis_has_lost_stays(
+    djfs: Callable[..., None], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend, own = "tests.test_sweep.EmptiedBackend", {"key_prefix": uuid.uuid4().hex}
+    djfs(type=backend, directory_root=tmp_path, redis_url=redis_server.local_url, **own)
+    plots = get_filesystem("plots")
+    fill(plots, "a", "b")
+    assert expire_objects().deleted == 1
+    assert plots.readbytes("a") == b"new"
 
 
 def test_a_broken_record_is_set_aside_alone_and_at_once(

@@ -59,8 +59,9 @@ class Lease(Protocol):
     def remaining(self) -> float:
         """Return the seconds left; from 0 on nothing may be deleted any more."""
 
-    def age(self) -> float:
-        """Return the seconds since the claim was asked for."""
+    @property
+    def mark(self) -> int | None:
+        """What `Backend.mark` said before the claim was asked for."""
 
 
 @dataclass
@@ -148,6 +149,13 @@ class Backend(ABC):
 
         It is for one download, works for ``lifetime`` seconds at the most, and answers with
         these ``headers``, the type and the disposition of the file.
+        """
+        return None
+
+    def mark(self) -> int | None:
+        """Return what tells the files of now from those that are written later; None: nothing does.
+
+        What is newer than the mark of its ``lease`` is not for `delete`.
         """
         return None
 

@@ -15,8 +15,6 @@ from .tree import Descent
 LONGEST_HOLD = 0.05  # s
 PAUSE = 0.005  # s, in which those who wait take their turn
 PATIENCE = 1.0  # s, with a writer that holds a directory, and is frozen
-NANOSECONDS = 1_000_000_000  # in a second
-TICK = 10_000_000  # ns, by which the clock that dates files may be behind
 
 Group = list[tuple[str, Entry]]  # files of one directory, by their names in it
 
@@ -28,7 +26,7 @@ class Deletion:
         self._descent = descent
         self._root = root
         self._lease = lease
-        self._claimed = descent.clock(root) - round(lease.age() * NANOSECONDS) - TICK
+        self._claimed = descent.clock(root) if lease.mark is None else lease.mark
         self._outcome = Outcome()
 
     def run(self, entries: Sequence[Entry]) -> Outcome:

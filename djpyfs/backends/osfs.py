@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -104,6 +105,12 @@ class DiskBackend(Backend):
                 return outcome
         except OSError as error:
             raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
+
+    def mark(self) -> int | None:
+        """Return the time in ns by the clock that dates what is written there."""
+        with suppress(OSError), self._descent.opened() as root:
+            return self._descent.clock(root)
+        return None
 
     def place(self, make: bool = False) -> str:
         """Return the identity of the root, which is made where it is not there, to ``make`` it."""

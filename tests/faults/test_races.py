@@ -348,8 +348,9 @@ class StopsWhenAsked:
             os.kill(os.getpid(), signal.SIGSTOP)
         return self._lease.remaining()
 
-    def age(self) -> float:
-        return self._lease.age()
+    @property
+    def mark(self) -> int | None:
+        return self._lease.mark
 
 
 class StopsAfterDeleting(StopsOnce):

@@ -274,7 +274,6 @@ def test_what_was_written_since_a_batch_began_is_not_attempted(
                 files.writebytes("written", NEW)
             return 1
 
-    time.sleep(0.02)
     outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], Meanwhile())
     assert outcome == Outcome(deleted=[Entry("plots", "a")])
     assert files.readbytes("written") == NEW
@@ -283,16 +282,10 @@ def test_what_was_written_since_a_batch_began_is_not_attempted(
 def test_what_was_written_before_a_batch_began_and_after_its_claim_is_not_attempted(
     files: Any, backend: DiskBackend
 ) -> None:
-    class Late(Endless):
-        """A lease whose holder stood still before it began."""
-
-        claimed_at = time.monotonic() + 0.02  # longer than a tick of the clock that dates files
-
-        def age(self) -> float:
-            return time.monotonic() - self.claimed_at
-
-    lease = Late()
-    wait_for(lambda: lease.age() > 0)
+    time.sleep(0.02)  # longer than a tick of the clock that dates files
+    lease = Endless()
+    lease.mark = backend.mark()
+    time.sleep(0.02)
     files.writebytes("written", NEW)
     outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], lease)
     assert outcome == Outcome(deleted=[Entry("plots", "a")])

@@ -235,8 +235,9 @@ class WatchedLease:
         self.sweep.may_stop()
         return self.lease.remaining()
 
-    def age(self) -> float:
-        return self.lease.age()
+    @property
+    def mark(self) -> int | None:
+        return self.lease.mark
 
 
 class WatchedFiles(MemoryFiles):
