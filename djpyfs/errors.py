@@ -88,7 +88,7 @@ class LinkNotFollowed(DjpyfsError, PermissionDenied):
 
 
 class InvalidLimit(DjpyfsError, ValueError):
-    """A number of downloads that is not a whole number of at least 1."""
+    """A number of downloads that is not a whole number of at least 1, or missing for `confirm`."""
 
 
 class FileBusy(_Failed):

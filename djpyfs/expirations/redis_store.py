@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, pairwise
+from secrets import token_hex
 from typing import Any
 
 import redis
@@ -262,7 +263,8 @@ class _Expirations(Expirations):
     def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
         shard = self.shard_of(member)
         keys = [*self.keys[shard], self._ticket_key(shard, ticket)]
-        return bool(self._scripts.run(Call("use_ticket", shard, keys, (uses,))) > 0)
+        arguments = (token_hex(8),) if uses else ()
+        return bool(self._scripts.run(Call("use_ticket", shard, keys, arguments)))
 
     def _ticket_key(self, shard: int, ticket: str) -> bytes:
         return self._scripts.key(shard, "ticket", ticket)

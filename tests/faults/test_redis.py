@@ -27,11 +27,13 @@ from djpyfs import (
     get_filesystem,
 )
 from djpyfs.audit import Audit
+from djpyfs.conf import SECOND
 from djpyfs.expirations import close_all
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status, tracked_files
 from djpyfs.metrics import RecordStoreCollector
 from djpyfs.sweeper import delete_if_due, recent_sweeps
+from tests.conftest import records_here
 from tests.faults.conftest import Measured
 from tests.faults.processes import Race, names, processes
 from tests.faults.proxy import Proxy
@@ -284,6 +286,15 @@ def answer(act: Act, fs: ExpiringFS) -> Answer:
     except Exception as error:
         return Answer(time.monotonic() - start, error)
     return Answer(time.monotonic() - start, None)
+
+
+def test_a_use_of_a_link_whose_reply_is_lost_is_taken_once(scene: Scene) -> None:
+    records, member = records_here(), b"plots/a"
+    now, _ = records.deadline(member)
+    records.issue_ticket(member, "two", 2, now + 60 * SECOND)
+    scene.proxy.cuts = 1
+    assert [records.use_ticket(member, "two") for _ in range(3)] == [True, True, False]
+    assert scene.proxy.cuts == 0
 
 
 @pytest.mark.fault("Redis accepts and never answers", "every call ends within 5 s with one error")
