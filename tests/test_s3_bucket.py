@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -195,9 +196,32 @@ def test_a_right_that_is_missing_is_told_at_deployment(
     assert f"refuses s3:{right}" in told()["E008"].msg
 
 
+def test_keys_without_rights_are_told_once(
+    made: Callable[..., ExpiringFS], guarded: Guarded
+) -> None:
+    guarded.allowed = {}
+    made()
+    found = run_checks(include_deployment_checks=True)
+    (message,) = [each.msg for each in found if each.id == "djpyfs.E008"]
+    for right in "ListBucket", "PutObject", "GetObject", "DeleteObject":
+        assert f"s3:{right}" in message
+
+
 def test_rights_for_another_prefix_are_told(made: Callable[..., ExpiringFS]) -> None:
     made(prefix="elsewhere")
-    assert "PutObject" in told()["E008"].msg or "DeleteObject" in told()["E008"].msg
+    assert "refuses s3:PutObject, s3:GetObject, s3:DeleteObject" in told()["E008"].msg
+
+
+def test_no_credentials_at_all_are_told(
+    made: Callable[..., ExpiringFS], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE":
+        monkeypatch.delenv(name, raising=False)
+    for name in "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE":
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    made(aws_access_key_id="", aws_secret_access_key="")
+    assert "NoCredentialsError" in told()["E008"].msg
 
 
 # -- the bucket

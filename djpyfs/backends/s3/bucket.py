@@ -67,18 +67,22 @@ class S3Bucket:
             "s3:GetObject": lambda: files.readbytes(PROBE),
             "s3:DeleteObject": lambda: files.remove(PROBE),
         }
+        refused: dict[str, Exception] = {}
         for right, trial in trials.items():
             try:
                 trial()
             except errors.ResourceNotFound:
                 pass  # it could not be written; who may not read is told something else
             except errors.PermissionDenied as error:
-                hint = "Correct the credentials, or give them the rights that the README lists."
-                yield self._unusable(f"refuses {right}: {error}", hint)
+                refused[right] = error
             except errors.FSError as error:
-                hint = "Make it, or correct DJFS['bucket'], 'region' and 'endpoint_url'."
+                hint = "Correct DJFS['bucket'], 'region', 'endpoint_url' and the credentials."
                 yield self._unusable(f"cannot be used: {error}", hint)
                 return
+        if refused:
+            hint = "Correct the credentials, or give them the rights that the README lists."
+            why = "; ".join(map(str, refused.values()))
+            yield self._unusable(f"refuses {', '.join(refused)}: {why}", hint)
         yield from self._versions()
 
     def _unusable(self, why: str, hint: str) -> CheckMessage:
