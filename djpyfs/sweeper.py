@@ -86,8 +86,10 @@ def delete_if_due(namespace: str, paths: Sequence[str]) -> dict[str, float]:
     Returns the seconds until the others are due; those without a deadline, and those that a sweep
     is at, are left out. Raises `InvalidName` before the first is deleted.
     """
+    check_namespace(namespace)
+    checked = [check_path(path) for path in paths]
     own = Sweep()
-    waits = own.run_some(check_namespace(namespace), [check_path(path) for path in paths])
+    waits = own.run_some(namespace, checked)
     own.tell()
     return waits
 

@@ -13,7 +13,6 @@ from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import Task, current_app, shared_task
 
 from djpyfs import conf
-from djpyfs.names import check_path
 from djpyfs.sweeper import Sweep, SweepReport, delete_if_due
 
 from .schedule import LONGEST_WAIT
@@ -106,8 +105,6 @@ def delete_expired(namespace: str, paths: Any) -> None:
     """
     if not isinstance(paths, list) or len(paths) > MOST_PATHS:
         raise ValueError(f"paths must be a list of {MOST_PATHS} names at the most")
-    for path in paths:  # all of them before the first is deleted
-        check_path(path)
     waits = delete_if_due(namespace, paths)
     early = [path for path, wait in waits.items() if wait < EARLY]
     if early:

@@ -223,6 +223,7 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "use_ticket": lambda store: (VERBS["issue_ticket"](store), store.use_ticket(A, "one")),
     "claim": claim,
     "claim_one": lambda store: (store.schedule([A], 0), store.claim_one(A)),
+    "claim_these": lambda store: (store.schedule([A], 0), store.claim_these(0, [A])),
     "settle": settle,
     "adopt": lambda store: store.adopt({b"plots/c": store.deadline(A)[0] + HOUR}),
     "counts": after_settling("counts"),
