@@ -190,6 +190,7 @@ def test_what_is_cut_off_a_list_of_namespaces_is_counted(djfs: Callable[..., Non
         assert found["more"] == 40
     for text in djpyfs("sweep", "--dry-run"), djpyfs("status"):
         assert text.endswith("  ... and 40 more namespaces\n")
+    assert "  ... and 57 more files\n" in djpyfs("status", "--next", "3")
 
 
 def test_a_dry_run_knows_what_is_on_hold(djfs: Callable[..., None]) -> None:

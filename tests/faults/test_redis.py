@@ -160,11 +160,11 @@ def test_a_redis_that_lost_all_records_deletes_nothing_and_an_audit_takes_all_fi
         assert sorted(plots.listdir("/")) == files
         found = [finding.path for finding in Audit().run("plots")]
         assert sorted(found) == files
-        with pytest.raises(CommandError, match=f"left: {count}"):
+        with pytest.raises(CommandError, match=f"left: {count:,}"):
             call_command("djpyfs", "audit", "plots", stdout=io.StringIO())
         adopted = io.StringIO()
         call_command("djpyfs", "audit", "--adopt", "0", "plots", stdout=adopted)
-        assert f"{count} adopted" in adopted.getvalue()
+        assert f"{count:,} adopted" in adopted.getvalue()
         assert list(Audit().run("plots")) == []
 
         deleted = 0

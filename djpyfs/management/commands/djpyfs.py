@@ -193,7 +193,9 @@ def _status_lines(found: Status) -> Iterator[str]:
         table(elsewhere, ("records", "place")),
         "Waiting for places that this process does not know, or that are not there now:",
     )
-    yield from indented(_file_lines(found.next_deadlines), "Next deadlines:")
+    later = found.tracked - len(found.next_deadlines)
+    lines = chain(_file_lines(found.next_deadlines), more(later, "file"))
+    yield from indented(lines, "Next deadlines:")
 
 
 def _sample_lines(sample: Sample) -> Iterator[str]:
