@@ -30,7 +30,7 @@ from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime, InvalidLimit, InvalidName, NamespaceHeld
 from .expirations import Expirations, store_for
-from .lifetimes import Lifetimes, seconds_of
+from .lifetimes import Lifetimes, Seconds, seconds_of
 from .names import (
     KEY_BYTES,
     REFUSED_CHARACTERS,
@@ -104,12 +104,17 @@ class ExpiringFS(FS):
     # -- life times and addresses
 
     def expire(
-        self, filename: str, seconds: float = 0, days: float = 0, expires: bool = True
+        self,
+        filename: str,
+        seconds: Seconds | None = None,
+        days: float | None = None,
+        expires: bool = True,
     ) -> None:
         """Set the deadline of a file to ``seconds`` + ``days`` from now, replacing an earlier one.
 
-        With ``expires=False`` the file is permanent. It need not exist yet. Raises
-        `InvalidName`, `InvalidLifetime` and `RecordStoreUnavailable`, before anything is stored.
+        ``seconds`` may be a `datetime.timedelta`, and 0 is now. With ``expires=False`` the file is
+        permanent. It need not exist yet. Raises `InvalidName`, `InvalidLifetime` and
+        `RecordStoreUnavailable`, before anything is stored.
         """
         entry = self._entry(filename)
         ttl = self._lifetimes(entry).of(seconds, days, expires)
@@ -119,7 +124,12 @@ class ExpiringFS(FS):
         else:
             self._schedule([entry], ttl)
 
-    def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
+    def expire_many(
+        self,
+        filenames: Iterable[str],
+        seconds: Seconds | None = None,
+        days: float | None = None,
+    ) -> None:
         """Do what `expire` does for many files, in one round trip per shard."""
         ttl = Lifetimes(self._policy_at("")).of(seconds, days)
         if isinstance(filenames, str | bytes):
@@ -131,6 +141,23 @@ class ExpiringFS(FS):
         for ttl, entries in groups.items():
             self._schedule(entries, cast(int, ttl))
 
+    def expire_at(self, filename: str, when: datetime) -> None:
+        """Set the deadline of a file to an aware datetime; one that has passed is as good as now.
+
+        The clock of the record store counts. Raises as `expire` does, also for a naive datetime.
+        """
+        entry, given = self._entry(filename), cast(object, when)
+        if not isinstance(given, datetime) or given.utcoffset() is None:
+            raise InvalidLifetime(f"when is {when!r}: give it an aware datetime")
+        self.check()
+        now, _ = self._records.deadline(entry.member)
+        left = max(0, (when - EPOCH) // timedelta(microseconds=1) - now)
+        if left > LONGEST_LIFE * SECOND:
+            raise InvalidLifetime(f"when is {when!r}: use a time within 100 years")
+        ttl = cast(int, self._lifetimes(entry).of(left / SECOND))
+        self._records.place_at(entry.member, now + ttl)
+        self._announce([entry], ttl)
+
     def expiration(self, filename: str) -> datetime | None:
         """Return a file's deadline as an aware datetime (UTC), or None where it has none.
 
@@ -140,7 +167,7 @@ class ExpiringFS(FS):
         _, deadline = self._records.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
-    def set_default_life(self, seconds: float) -> None:
+    def set_default_life(self, seconds: Seconds) -> None:
         """Let new files written through this object live so long, as ``default_ttl`` would.
 
         Raises `InvalidLifetime`.
@@ -150,7 +177,7 @@ class ExpiringFS(FS):
     def get_url(
         self,
         filename: str,
-        timeout: float | None = 0,
+        timeout: Seconds | None = 0,
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
@@ -159,14 +186,14 @@ class ExpiringFS(FS):
         """Return an address of a file that a browser can use; the file need not exist.
 
         Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
-        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1. It counts
-        where addresses stop working, and is cut at the file's own deadline, on S3 also at 604800,
-        which is a warning; 0 or None means as long as the file lives, or an hour where it has no
-        deadline. The address of a file that is overdue has ended as well, or on S3 lives one second
-        more. With ``download_as``, a file name, the browser saves the file under that name. With
-        ``max_downloads`` it is a signed address on every back-end, and works for so many
-        downloads. With ``confirm`` as well a page with a button comes first, so that no scanner of
-        mails uses it up.
+        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
+        `datetime.timedelta`. It counts where addresses stop working, and is cut at the file's own
+        deadline, on S3 also at 604800, which is a warning; 0 or None means as long as the file
+        lives, or an hour where it has no deadline. The address of a file that is overdue has ended
+        as well, or on S3 lives one second more. With ``download_as``, a file name, the browser
+        saves the file under that name. With ``max_downloads`` it is a signed address on every
+        back-end, and works for so many downloads. With ``confirm`` as well a page with a button
+        comes first, so that no scanner of mails uses it up.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
         `djpyfs.urls` would be needed and is not included, and `RecordStoreUnavailable` where an
@@ -777,18 +804,32 @@ class ExpiringSubFS(SubFS[FS]):
         return self._wrap_fs, join(self._sub_dir, check_path(path))
 
     def expire(
-        self, filename: str, seconds: float = 0, days: float = 0, expires: bool = True
+        self,
+        filename: str,
+        seconds: Seconds | None = None,
+        days: float | None = None,
+        expires: bool = True,
     ) -> None:
         """See `ExpiringFS.expire`."""
         fs, path = self.delegate_path(filename)
         fs.expire(path, seconds, days, expires)
 
-    def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
+    def expire_many(
+        self,
+        filenames: Iterable[str],
+        seconds: Seconds | None = None,
+        days: float | None = None,
+    ) -> None:
         """See `ExpiringFS.expire_many`."""
         if isinstance(filenames, str | bytes):
             raise TypeError(f"filenames is {filenames!r}: give it a list of names")
         fs: Any = self.delegate_fs()
         fs.expire_many([self.delegate_path(name)[1] for name in filenames], seconds, days)
+
+    def expire_at(self, filename: str, when: datetime) -> None:
+        """See `ExpiringFS.expire_at`."""
+        fs, path = self.delegate_path(filename)
+        fs.expire_at(path, when)
 
     def expiration(self, filename: str) -> datetime | None:
         """See `ExpiringFS.expiration`."""
@@ -798,7 +839,7 @@ class ExpiringSubFS(SubFS[FS]):
     def get_url(
         self,
         filename: str,
-        timeout: float | None = 0,
+        timeout: Seconds | None = 0,
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
