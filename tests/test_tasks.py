@@ -185,7 +185,7 @@ def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
     djfs: Callable[..., None], queue: SimpleQueue
 ) -> None:
     djfs(type="memory", batch_size=1, sweep_interval=0.1)
-    get_filesystem("plots").expire_many(map(str, range(5_000)))
+    get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
     conf: Any = current_app.conf
     conf.broker_url = conf.result_backend = f"redis://{HOST}:1/0"
     conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
