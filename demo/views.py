@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -84,12 +83,10 @@ def draw(request: HttpRequest) -> JsonResponse:
         return JsonResponse({"errors": errors}, status=400)
     seconds = order.cleaned_data["seconds"]
     png = render_plot(parameters.plot, parameters.cleaned_data)
-    name = f"{parameters.key}-{seconds}s-{secrets.token_hex(4)}.png"
-    fs = get_filesystem(PICTURES)
-    with fs.open(name, "wb") as file:
+    prefix = f"{parameters.key}-{seconds}s-"
+    with get_filesystem(PICTURES).temporary_file(".png", prefix=prefix, seconds=seconds) as file:
         file.write(png)
-    fs.expire(name, seconds=seconds)
-    return JsonResponse({"now": time.time(), **_picture_card(name)}, status=201)
+    return JsonResponse({"now": time.time(), **_picture_card(file.name)}, status=201)
 
 
 @require_POST

@@ -30,7 +30,7 @@ from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime, InvalidLimit, InvalidName, NamespaceHeld
 from .expirations import Expirations, store_for
-from .lifetimes import Lifetimes, seconds_of
+from .lifetimes import Lifetimes, Seconds, seconds_of, total_of
 from .names import (
     KEY_BYTES,
     REFUSED_CHARACTERS,
@@ -39,10 +39,11 @@ from .names import (
     check_length,
     check_namespace,
     check_path,
+    temporary_name,
 )
 from .places import records_of
 from .signals import deadline_set
-from .writes import Reservation, Write, WrittenFile, opened
+from .writes import Reservation, TemporaryFile, Write, WrittenFile, opened
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 MOST_DOWNLOADS = 1_000_000_000
@@ -104,12 +105,17 @@ class ExpiringFS(FS):
     # -- life times and addresses
 
     def expire(
-        self, filename: str, seconds: float = 0, days: float = 0, expires: bool = True
+        self,
+        filename: str,
+        seconds: Seconds | None = None,
+        days: float | None = None,
+        expires: bool = True,
     ) -> None:
         """Set the deadline of a file to ``seconds`` + ``days`` from now, replacing an earlier one.
 
-        With ``expires=False`` the file is permanent. It need not exist yet. Raises
-        `InvalidName`, `InvalidLifetime` and `RecordStoreUnavailable`, before anything is stored.
+        ``seconds`` may be a `datetime.timedelta`, and 0 is now. With ``expires=False`` the file is
+        permanent. It need not exist yet. Raises `InvalidName`, `InvalidLifetime` and
+        `RecordStoreUnavailable`, before anything is stored.
         """
         entry = self._entry(filename)
         ttl = self._lifetimes(entry).of(seconds, days, expires)
@@ -119,7 +125,12 @@ class ExpiringFS(FS):
         else:
             self._schedule([entry], ttl)
 
-    def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
+    def expire_many(
+        self,
+        filenames: Iterable[str],
+        seconds: Seconds | None = None,
+        days: float | None = None,
+    ) -> None:
         """Do what `expire` does for many files, in one round trip per shard."""
         ttl = Lifetimes(self._policy_at("")).of(seconds, days)
         if isinstance(filenames, str | bytes):
@@ -131,6 +142,23 @@ class ExpiringFS(FS):
         for ttl, entries in groups.items():
             self._schedule(entries, cast(int, ttl))
 
+    def expire_at(self, filename: str, when: datetime) -> None:
+        """Set the deadline of a file to an aware datetime; one that has passed is as good as now.
+
+        The clock of the record store counts. Raises as `expire` does, also for a naive datetime.
+        """
+        entry, given = self._entry(filename), cast(object, when)
+        if not isinstance(given, datetime) or given.utcoffset() is None:
+            raise InvalidLifetime(f"when is {when!r}: give it an aware datetime")
+        self.check()
+        now, _ = self._records.deadline(entry.member)
+        left = max(0, (when - EPOCH) // timedelta(microseconds=1) - now)
+        if left > LONGEST_LIFE * SECOND:
+            raise InvalidLifetime(f"when is {when!r}: use a time within 100 years")
+        ttl = cast(int, self._lifetimes(entry).of(left / SECOND))
+        self._records.place_at(entry.member, now + ttl)
+        self._announce([entry], ttl)
+
     def expiration(self, filename: str) -> datetime | None:
         """Return a file's deadline as an aware datetime (UTC), or None where it has none.
 
@@ -140,17 +168,69 @@ class ExpiringFS(FS):
         _, deadline = self._records.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
-    def set_default_life(self, seconds: float) -> None:
+    def set_default_life(self, seconds: Seconds) -> None:
         """Let new files written through this object live so long, as ``default_ttl`` would.
 
         Raises `InvalidLifetime`.
         """
         self._default_life = Lifetimes(self._policy_at("")).of(seconds)
 
+    def temporary_file(
+        self,
+        suffix: str = "",
+        *,
+        prefix: str = "",
+        seconds: Seconds = 0,
+        days: float = 0,
+        mode: str = "wb",
+        encoding: str | None = None,
+    ) -> TemporaryFile:
+        """Return a new file as a context manager, under a name that nobody can guess.
+
+        It lives for ``seconds`` + ``days`` after the block, or where both are 0 as long as files
+        do here by default; its deadline is recorded before its first byte. When the block ends the
+        file appears as a whole; where it raises, neither file nor record stays. ``name`` is its
+        path in this filesystem, and after the block ``url`` its address::
+
+            with fs.temporary_file(".png", seconds=300) as f:
+                figure.savefig(f)
+            return redirect(f.url)
+
+        ``mode`` and ``encoding`` are those of `open`. Raises `InvalidName`, `InvalidLifetime`,
+        also where there is no life by default, and `ValueError` for a mode that makes no file.
+        """
+        name = temporary_name(prefix, suffix)
+        return self._temporary_file(name, name, seconds, days, mode, encoding)
+
+    def _temporary_file(
+        self,
+        path: str,
+        name: str,
+        seconds: Seconds,
+        days: float,
+        mode: str,
+        encoding: str | None,
+    ) -> TemporaryFile:
+        validate_open_mode(mode)
+        if not Mode(mode).create:
+            raise ValueError(f"mode is {mode!r}: use one that makes a file, such as 'wb'")
+        entry = self._entry(path)
+        given = total_of(seconds, days)
+        life = self._lifetimes(entry).of(given) if given else self._life_at(entry.path)
+        if not life:
+            raise InvalidLifetime("no life is given, and there is no default: write seconds=300")
+
+        def open_() -> IO[Any]:
+            self.check()
+            file = self._opened_to_write(entry.path, mode.replace("t", ""), name=name, life=life)
+            return opened(file, entry.path, mode, -1, encoding, None, "")
+
+        return TemporaryFile(open_)
+
     def get_url(
         self,
         filename: str,
-        timeout: float | None = 0,
+        timeout: Seconds | None = 0,
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
@@ -159,14 +239,14 @@ class ExpiringFS(FS):
         """Return an address of a file that a browser can use; the file need not exist.
 
         Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
-        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1. It counts
-        where addresses stop working, and is cut at the file's own deadline, on S3 also at 604800,
-        which is a warning; 0 or None means as long as the file lives, or an hour where it has no
-        deadline. The address of a file that is overdue has ended as well, or on S3 lives one second
-        more. With ``download_as``, a file name, the browser saves the file under that name. With
-        ``max_downloads`` it is a signed address on every back-end, and works for so many
-        downloads. With ``confirm`` as well a page with a button comes first, so that no scanner of
-        mails uses it up.
+        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
+        `datetime.timedelta`. It counts where addresses stop working, and is cut at the file's own
+        deadline, on S3 also at 604800, which is a warning; 0 or None means as long as the file
+        lives, or an hour where it has no deadline. The address of a file that is overdue has ended
+        as well, or on S3 lives one second more. With ``download_as``, a file name, the browser
+        saves the file under that name. With ``max_downloads`` it is a signed address on every
+        back-end, and works for so many downloads. With ``confirm`` as well a page with a button
+        comes first, so that no scanner of mails uses it up.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
         `djpyfs.urls` would be needed and is not included, and `RecordStoreUnavailable` where an
@@ -181,17 +261,30 @@ class ExpiringFS(FS):
             return self._limited_url(entry, seconds, download_as, max_downloads, confirm)
         if confirm:
             raise InvalidLimit("confirm is True, and max_downloads is not given: there is no limit")
+        return self._unlimited_url(entry, seconds, download_as)
+
+    def _unlimited_url(
+        self,
+        entry: Entry,
+        timeout: float = 0,
+        download_as: str | None = None,
+        times: tuple[int, int] | None = None,
+    ) -> str:
+        """Return an address; ``times`` are the time now and the deadline, where they are known."""
         if not self._policy_of(entry.path).signed_urls:
             longest = self._backend.longest_url
             if longest is not None:
-                now, end = self._life_of_url(entry, seconds, longest)
+                now, end = self._life_of_url(entry, timeout, longest, times)
                 # S3 signs for a second at least, also where the file is overdue.
                 lifetime = max(1, (end - now) // SECOND)
                 return self._backend.url(*entry, lifetime, download_as)
             with suppress(errors.NoURL):
                 return self._backend.url(*entry, None, download_as)
-        _, end = self._life_of_url(entry, seconds, LONGEST_LIFE)
+        _, end = self._life_of_url(entry, timeout, LONGEST_LIFE, times)
         return links.address(links.Link(*entry, end, download_as))
+
+    def _url_of_written(self, write: Write) -> str:
+        return self._unlimited_url(write.entry, times=write.times())
 
     def _limited_url(
         self,
@@ -211,14 +304,16 @@ class ExpiringFS(FS):
         self._records.issue_ticket(entry.member, ticket, downloads, end)
         return address
 
-    def _life_of_url(self, entry: Entry, timeout: float, longest: int) -> tuple[int, int]:
+    def _life_of_url(
+        self, entry: Entry, timeout: float, longest: int, times: tuple[int, int] | None = None
+    ) -> tuple[int, int]:
         """Return the time now, and when an address of the file stops working."""
         if 0 < timeout < 1:
             raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 or more, or 0")
         if timeout > longest:  # not named, so that Python tells it once for each caller
             warn(f"no address here works for longer than {longest} s: timeout is cut", stacklevel=3)
             timeout = longest
-        now, deadline = self._records.deadline(entry.member)
+        now, deadline = times or self._records.deadline(entry.member)
         end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
         return now, min(end, deadline or end)
 
@@ -424,11 +519,31 @@ class ExpiringFS(FS):
         if not (checked_mode.writing or checked_mode.appending):
             file = self._files.openbin(self._read(path), mode, buffering, **options)
             return cast(BinaryIO, _ReadFile(file, mode, relative, self))
-        write = self._begin(relative)
+        return self._opened_to_write(relative, mode, buffering, **options)
+
+    def _opened_to_write(
+        self,
+        path: str,
+        mode: str,
+        buffering: int = -1,
+        *,
+        name: str | None = None,
+        life: int | None = None,
+        **options: Any,
+    ) -> BinaryIO:
+        """Open a file to write it, with a ``life`` of its own; it is shown as ``name``."""
+        write = self._begin(path, life)
         with write.abandoned_on_error():
-            file = self._files.openbin(relative, mode, buffering, **options)
-        platform_mode = checked_mode.to_platform_bin()
-        return cast(BinaryIO, WrittenFile(file, platform_mode, relative, write, self._finish))
+            file = self._files.openbin(path, mode, buffering, **options)
+        written = WrittenFile(
+            file,
+            Mode(mode).to_platform_bin(),
+            name or path,
+            write,
+            self._finish,
+            self._url_of_written,
+        )
+        return cast(BinaryIO, written)
 
     def writebytes(self, path: str, contents: bytes) -> None:
         """Write ``contents`` to a file, replacing what was there."""
@@ -673,10 +788,11 @@ class ExpiringFS(FS):
             yield relative, write
         self._finish(write)
 
-    def _begin(self, path: str) -> Write:
+    def _begin(self, path: str, life: int | None = None) -> Write:
         self._check_writable(path)
         entry = Entry(self.namespace, path)
-        return Write(self._records, entry, self._settings.grace, self._life_at(path))
+        life = self._life_at(path) if life is None else life
+        return Write(self._records, entry, self._settings.grace, life)
 
     def _life_at(self, path: str) -> int:
         """Return how long a file lives that nobody has set a deadline for, in µs; 0: for ever."""
@@ -777,18 +893,32 @@ class ExpiringSubFS(SubFS[FS]):
         return self._wrap_fs, join(self._sub_dir, check_path(path))
 
     def expire(
-        self, filename: str, seconds: float = 0, days: float = 0, expires: bool = True
+        self,
+        filename: str,
+        seconds: Seconds | None = None,
+        days: float | None = None,
+        expires: bool = True,
     ) -> None:
         """See `ExpiringFS.expire`."""
         fs, path = self.delegate_path(filename)
         fs.expire(path, seconds, days, expires)
 
-    def expire_many(self, filenames: Iterable[str], seconds: float = 0, days: float = 0) -> None:
+    def expire_many(
+        self,
+        filenames: Iterable[str],
+        seconds: Seconds | None = None,
+        days: float | None = None,
+    ) -> None:
         """See `ExpiringFS.expire_many`."""
         if isinstance(filenames, str | bytes):
             raise TypeError(f"filenames is {filenames!r}: give it a list of names")
         fs: Any = self.delegate_fs()
         fs.expire_many([self.delegate_path(name)[1] for name in filenames], seconds, days)
+
+    def expire_at(self, filename: str, when: datetime) -> None:
+        """See `ExpiringFS.expire_at`."""
+        fs, path = self.delegate_path(filename)
+        fs.expire_at(path, when)
 
     def expiration(self, filename: str) -> datetime | None:
         """See `ExpiringFS.expiration`."""
@@ -798,7 +928,7 @@ class ExpiringSubFS(SubFS[FS]):
     def get_url(
         self,
         filename: str,
-        timeout: float | None = 0,
+        timeout: Seconds | None = 0,
         *,
         download_as: str | None = None,
         max_downloads: int | None = None,
@@ -814,6 +944,24 @@ class ExpiringSubFS(SubFS[FS]):
             confirm=confirm,
         )
         return cast(str, url)
+
+    def temporary_file(
+        self,
+        suffix: str = "",
+        *,
+        prefix: str = "",
+        seconds: Seconds = 0,
+        days: float = 0,
+        mode: str = "wb",
+        encoding: str | None = None,
+    ) -> TemporaryFile:
+        """See `ExpiringFS.temporary_file`."""
+        name = temporary_name(prefix, suffix)
+        return self._temporary_file(name, name, seconds, days, mode, encoding)
+
+    def _temporary_file(self, path: str, *arguments: Any) -> TemporaryFile:
+        fs, path = self.delegate_path(path)
+        return cast(TemporaryFile, fs._temporary_file(path, *arguments))
 
     def lock(self) -> Any:
         """See `ExpiringFS.lock`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from numbers import Real
 from typing import Any, NoReturn
 
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime
+
+Seconds = float | timedelta
 
 
 class Lifetimes:
@@ -15,11 +18,13 @@ class Lifetimes:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    def of(self, seconds: float = 0, days: float = 0, expires: bool = True) -> int | None:
+    def of(
+        self, seconds: Seconds | None = None, days: float | None = None, expires: bool = True
+    ) -> int | None:
         """Return the life of a file in µs, or None for an endless one. Raises `InvalidLifetime`."""
-        total = seconds_of("seconds", seconds) + seconds_of("days", days) * 86_400
-        if total > LONGEST_LIFE:
-            raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
+        if seconds is None and days is None and expires:
+            raise InvalidLifetime("no life is given: write seconds=300, say, or seconds=0 for now")
+        total = total_of(0 if seconds is None else seconds, 0 if days is None else days)
         ttl, policy = round(total * SECOND) if expires else None, self._policy
         if policy.max_ttl is not None and (ttl is None or ttl > policy.max_ttl):
             return self._bounded(ttl, "max_ttl", policy.max_ttl)
@@ -38,8 +43,22 @@ class Lifetimes:
         )
 
 
+def total_of(seconds: Seconds, days: float) -> float:
+    """Return a life in seconds. Raises `InvalidLifetime`."""
+    total = seconds_of("seconds", seconds) + _number_of("days", days) * 86_400
+    if total > LONGEST_LIFE:
+        raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
+    return total
+
+
 def seconds_of(name: str, value: Any) -> float:
-    """Return a number of seconds, or of days. Raises `InvalidLifetime`."""
+    """Return a number of seconds, also of a `timedelta`. Raises `InvalidLifetime`."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    return _number_of(name, value)
+
+
+def _number_of(name: str, value: Any) -> float:
     # Real alone would do, but to ask an abstract class costs a microsecond.
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise InvalidLifetime(f"{name} is {value!r}: give it a number")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from secrets import token_hex
 from typing import NamedTuple
 
 from fs.errors import IllegalBackReference
@@ -101,6 +102,15 @@ def check_file_name(name: str) -> str:
     if not check_path(name) or check_path(name) != name or "/" in name:
         raise InvalidName(name, "is no name of a file, without directories")
     return name
+
+
+def temporary_name(prefix: str, suffix: str) -> str:
+    """Return a name of a file that nobody can guess. Raises `InvalidName`."""
+    for part in prefix, suffix:
+        if not isinstance(part, str):
+            raise NameNotText(part, "is not a str: prefix and suffix must be")
+    # Hexadecimal, for disks to which "a" and "A" are the same.
+    return check_file_name(f"{prefix}{token_hex(16)}{suffix}")
 
 
 def without_refused_characters(name: str) -> str:

@@ -26,6 +26,7 @@ from .backends.spool import spool
 from .backends.storage import DjpyfsStorage
 from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
+from .lifetimes import Seconds
 from .names import SEGMENT_BYTES, without_refused_characters
 
 # As which errors those of PyFilesystem come out.
@@ -42,9 +43,9 @@ OS_ERRORS = {
 class ExpiringStorage(DjpyfsStorage):
     """Keeps files in ``namespace``, under its policy.
 
-    With ``default_ttl`` (seconds) a file lives so long from when it was saved, whatever the
-    ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved takes the
-    place of one with the same name, instead of getting another name, and lives anew.
+    With ``default_ttl`` (seconds, or a `timedelta`) a file lives so long from when it was saved,
+    whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved
+    takes the place of one with the same name, instead of getting another name, and lives anew.
 
     A new file's name loses the characters that no name may hold, and what is too long of it.
     Errors are those of Django's own storages: names that are refused, absolute ones among them,
@@ -54,7 +55,7 @@ class ExpiringStorage(DjpyfsStorage):
     """
 
     def __init__(
-        self, namespace: str, default_ttl: float | None = None, allow_overwrite: bool = False
+        self, namespace: str, default_ttl: Seconds | None = None, allow_overwrite: bool = False
     ) -> None:
         self.namespace = namespace
         self.default_ttl = default_ttl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
 
@@ -13,7 +13,7 @@ from fs.iotools import RawWrapper, make_stream
 from . import leases
 from .conf import SECOND
 from .errors import FileBusy, WriteLost
-from .expirations import Expirations
+from .expirations import Expirations, Finished
 from .names import Entry
 
 # For so long a process may stand still, or the record store be away, before a write of it counts as
@@ -40,6 +40,7 @@ class Write:
         self._begun = records.begin(entry.member, lease, life)
         self._lease = leases.of_write(records, entry.member, self._begun.token, lease, asked_at)
         self._is_over = False
+        self._done: tuple[float, Finished] | None = None
         leases.keep(self._lease)
 
     @property
@@ -54,12 +55,30 @@ class Write:
         stood still, or the record store lost what it had: ``is_there`` tells then.
         """
         self._end()
+        asked_at = leases.now()
         done = self._records.finish(self.entry.member, self._begun, self._grace, self._life)
         if not (done.unbroken or is_there()):
             raise WriteLost(self.entry.path)
+        self._done = asked_at, done
         if done.by_default:
             return self._life
         return self._grace if done.deadline != self._begun.before and done.deadline else 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the file is there as a whole."""
+        return self._done is not None
+
+    def times(self) -> tuple[int, int] | None:
+        """Return the time now and the deadline, as the record store would tell them.
+
+        None where only the store knows: the write has not given the file its life.
+        """
+        if self._done is None or not self._done[1].by_default:
+            return None
+        # From before the store was asked, so that nobody takes the file to live too long.
+        asked_at, deadline = self._done[0], self._done[1].deadline
+        return deadline - self._life + round((leases.now() - asked_at) * SECOND), deadline
 
     def abandon(self) -> None:
         """Tell that the file is what it was before."""
@@ -127,6 +146,7 @@ class WrittenFile(RawWrapper):
     """An open file that is being written, and appears when it is closed.
 
     Where a ``with`` block raises it does not appear, and what was there before stays.
+    ``finish`` is called when it is there as a whole, and ``address`` for its `url`.
     """
 
     def __init__(
@@ -136,11 +156,20 @@ class WrittenFile(RawWrapper):
         name: str,
         write: Write,
         finish: Callable[[Write], object],
+        address: Callable[[Write], str],
     ) -> None:
         super().__init__(file, mode=mode, name=name)
         self._write = write
         self._finish = finish
+        self._address = address
         self._owner = os.getpid()
+
+    @property
+    def url(self) -> str:
+        """The address that `ExpiringFS.get_url` gives, once the file is there."""
+        if not self._write.is_finished:
+            raise AttributeError(f"{self.name!r} has no url before it is closed")
+        return self._address(self._write)
 
     def discard(self) -> None:
         """Give the write up: closing the file stores nothing, where its back-end can do that."""
@@ -171,8 +200,13 @@ class WrittenFile(RawWrapper):
             self._finish(self._write)
 
 
-class _DiscardedOnError:
+class _Written:
     """What PyFilesystem puts round an open file, and that passes on how a ``with`` block ended."""
+
+    @property
+    def url(self) -> str:
+        """See `WrittenFile.url`."""
+        return _innermost(self).url
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         file: Any = self
@@ -181,15 +215,15 @@ class _DiscardedOnError:
         file.close()
 
 
-class WrittenText(_DiscardedOnError, TextIOWrapper):
+class WrittenText(_Written, TextIOWrapper):
     """A `WrittenFile` in text mode."""
 
 
-class WrittenBuffer(_DiscardedOnError, BufferedWriter):
+class WrittenBuffer(_Written, BufferedWriter):
     """A `WrittenFile` with a buffer."""
 
 
-class WrittenAndReadBuffer(_DiscardedOnError, BufferedRandom):
+class WrittenAndReadBuffer(_Written, BufferedRandom):
     """A `WrittenFile` with a buffer, that is read as well."""
 
 
@@ -213,6 +247,20 @@ def opened(
     if "b" not in mode:
         found = WrittenText(found, encoding or "utf-8", errors, newline)
     return cast(IO[Any], found)
+
+
+class TemporaryFile(AbstractContextManager[Any, None]):
+    """A file that is opened when its ``with`` block begins, and there when that has ended."""
+
+    def __init__(self, open_: Callable[[], IO[Any]]) -> None:
+        self._open = open_
+
+    def __enter__(self) -> Any:
+        self._file = self._open()
+        return self._file
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
 
 
 def _innermost(file: Any) -> WrittenFile:

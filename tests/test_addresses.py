@@ -49,7 +49,7 @@ def test_records_broker_and_results_take_the_same_forms(
     djfs(type="memory", redis_url=url, key_prefix=prefix)
     plots = get_filesystem("plots")
     plots.writebytes("overdue", b"")
-    plots.expire("overdue")
+    plots.expire("overdue", 0)
     assert expire_objects().deleted == 1
     with make_app() as app, app.connection_for_write() as broker:
         queue = broker.SimpleQueue(prefix)
@@ -74,7 +74,7 @@ def test_worker_beat_and_flower_run_with_it(
     with service.process("worker"), service.process("flower"):
         wait_for(service.flower_shows_a_worker, 60, "the worker in Flower")
         files.writebytes("swept", b"")
-        files.expire("swept")
+        files.expire("swept", 0)
         with service.process("beat"):
             wait_for(lambda: not files.exists("swept"), what="the sweep")
             wait_for(lambda: service.flower(f"tasks?taskname={SWEEP}&state=SUCCESS"))

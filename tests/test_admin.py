@@ -564,7 +564,7 @@ def test_rows_of_other_models_are_shown_though_the_time_of_their_files_is_up(
     site.register(Upload, list_display=["seconds", "file"])
     settings.ROOT_URLCONF = (path("admin/", site.urls), path("f/", include("djpyfs.urls")))
     row = Upload.objects.create(file=ContentFile(b"content", "a.txt"))
-    get_filesystem("uploads").expire(row.name)
+    get_filesystem("uploads").expire(row.name, 0)
     client = logged_in("view_upload", "change_upload")
     if hold:
         assert expire_objects().deleted == 0

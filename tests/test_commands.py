@@ -171,7 +171,7 @@ def test_a_dry_run_estimates_where_there_are_very_many(djfs: Callable[..., None]
     djfs(type="memory", batch_size=1_000)
     plots = get_filesystem("plots")
     fill(plots, *(f"a {number}" for number in range(10)), seconds=0)
-    plots.expire_many([str(number) for number in range(29_990)])
+    plots.expire_many([str(number) for number in range(29_990)], 0)
     found = read("sweep", "--dry-run")
     assert (found["files"], found["sampled"]) == (30_000, 10_000)
     assert found["bytes"] == 3 * 10 * len(b"picture")

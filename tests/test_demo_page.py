@@ -319,7 +319,7 @@ def set_aside(demo: Demo, djfs: Callable[..., None]) -> None:
     files.writebytes("bad", b"")
     report = None
     while not (report and report.set_aside):  # else the demo's own worker was faster
-        files.expire("bad")
+        files.expire("bad", 0)
         report = expire_objects()
 
 

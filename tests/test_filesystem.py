@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.request import urlopen
@@ -130,7 +130,20 @@ def test_namespaces_do_not_touch_each_other(plots: ExpiringFS) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(-1,), (0, -1), (math.nan,), (math.inf,), ("5",), (None,), (True,), (10**400,), (0, 10**6)],
+    [
+        (-1,),
+        (0, -1),
+        (math.nan,),
+        (math.inf,),
+        ("5",),
+        ("",),
+        (None,),
+        (True,),
+        (10**400,),
+        (0, 10**6),
+        (timedelta(-1),),
+        (0, timedelta(1)),
+    ],
     ids=str,
 )
 def test_a_bad_life_time_is_one_error_and_stores_nothing(
@@ -140,6 +153,50 @@ def test_a_bad_life_time_is_one_error_and_stores_nothing(
         with pytest.raises(InvalidLifetime) as raised:
             act("a.png", *arguments)
         assert isinstance(raised.value, ValueError)
+    assert plots.expiration("a.png") is None
+
+
+def test_a_life_may_be_a_timedelta(plots: ExpiringFS) -> None:
+    plots.expire("a.png", timedelta(minutes=5))
+    plots.expire_many(["b.png"], timedelta(minutes=5), days=1)
+    assert left(plots, "a.png") == pytest.approx(300, abs=30)
+    assert left(plots, "b.png") == pytest.approx(300 + 86_400, abs=30)
+    plots.set_default_life(timedelta(minutes=5))
+    plots.writebytes("c.png", b"picture")
+    assert left(plots, "c.png") == pytest.approx(300, abs=30)
+
+
+def test_a_life_that_is_not_given_is_an_error_that_says_what_to_write(plots: ExpiringFS) -> None:
+    with pytest.raises(InvalidLifetime, match="seconds=0"):
+        plots.expire("a.png")
+    with pytest.raises(InvalidLifetime, match="seconds=0"):
+        plots.expire_many(["a.png"])
+    assert plots.expiration("a.png") is None
+
+
+def test_a_deadline_may_be_an_aware_datetime(plots: ExpiringFS) -> None:
+    when = datetime.now(timezone(timedelta(hours=9))) + timedelta(minutes=5)
+    plots.expire_at("a.png", when)
+    assert plots.expiration("a.png") == when
+    plots.makedir("d").expire_at("a.png", when)
+    assert plots.expiration("d/a.png") == when
+
+
+def test_a_datetime_that_has_passed_is_now(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"picture")
+    plots.expire_at("a.png", datetime.now(UTC) - timedelta(days=1))
+    assert left(plots, "a.png") == pytest.approx(0, abs=30)
+    assert expire_objects().deleted == 1
+
+
+@pytest.mark.parametrize(
+    "when",
+    [datetime.fromisoformat("2030-01-01"), 1_900_000_000, None, datetime.max.replace(tzinfo=UTC)],
+    ids=str,
+)
+def test_a_naive_datetime_or_one_too_far_away_is_one_error(plots: ExpiringFS, when: Any) -> None:
+    with pytest.raises(InvalidLifetime, match="when is"):
+        plots.expire_at("a.png", when)
     assert plots.expiration("a.png") is None
 
 

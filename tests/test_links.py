@@ -174,9 +174,9 @@ def test_whatever_is_wrong_the_answer_is_the_same_404(linked: ExpiringFS) -> Non
     for name in names[:3]:
         linked.writebytes(name, b"x")
     linked.remove("removed")
-    linked.expire("swept")
+    linked.expire("swept", 0)
     expire_objects()
-    linked.expire("overdue")
+    linked.expire("overdue", 0)
     ended = linked.get_url("a.png", 1)
     wait_for(lambda: get(ended).status == 404)
     forged = [urls["missing"] + "x", "/f/x", "/f/a:b", "/f/a/b", "/f/%00", "/f/.a:b"]
@@ -192,7 +192,7 @@ def test_a_file_that_is_overdue_gets_a_link_that_is_over(
 ) -> None:
     djfs(type="memory", namespaces={"plots": {"hold": hold}}, **records)
     files = _with_picture()
-    files.expire("a.png")
+    files.expire("a.png", 0)
     for swept in False, True:
         assert get(files.get_url("a.png")).status == 404
         assert get(files.get_url("a.png", 60, max_downloads=1)).status == 404
@@ -205,7 +205,7 @@ def test_a_person_is_told_on_a_page_that_a_link_is_dead(
 ) -> None:
     over = memory.get_url("a.png", 60, max_downloads=1)
     get(over)
-    memory.expire("a.png")
+    memory.expire("a.png", 0)
     urls = [over, memory.get_url("a.png"), "/f/forged"]
     answers = [get(url, **BROWSER) for url in urls]
     assert answers == [answers[0]] * len(urls)
@@ -533,7 +533,7 @@ def test_a_limited_link_ends_with_its_time_and_its_file(limited: ExpiringFS) -> 
     short = limited.get_url("a.png", 1, max_downloads=1_000_000)
     wait_for(lambda: get(short).status == 404, what="the end of the link")
     overdue = limited.get_url("a.png", max_downloads=5)
-    limited.expire("a.png")
+    limited.expire("a.png", 0)
     assert get(overdue).status == 404
 
 

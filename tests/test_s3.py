@@ -396,7 +396,7 @@ def test_a_one_shot_for_many_files_deletes_them_with_one_request(
     plots, names = get_filesystem("many"), [str(number) for number in range(20)]
     for name in names:
         plots.writebytes(name, b"")
-    plots.expire_many(names)
+    plots.expire_many(names, 0)
     assert moto.requests_of(lambda: delete_expired("many", names)) == ["POST"]
     assert not plots.listdir("/")
 
@@ -419,7 +419,7 @@ def test_a_dry_run_counts_the_requests_of_the_sweep(
     send_packed_command: Any = Connection.send_packed_command
     place = {"type": "s3fs", "bucket": bucket, "endpoint_url": moto.url, **CREDENTIALS}
     djfs(**place, redis_url=redis_server.url, key_prefix="dry-run", shards=2, batch_size=20)
-    get_filesystem("plots").expire_many([str(number) for number in range(70)])
+    get_filesystem("plots").expire_many([str(number) for number in range(70)], 0)
     moto.requests.clear()
     found = preview()
     assert (moto.requests, found.unmeasured) == ([], 70)

@@ -161,8 +161,8 @@ def use_everything(files: ExpiringFS, large: int = 9_000_000) -> None:
     assert list(files.walk.files())
     for url in files.get_url("a.bin"), files.get_url("a.bin", max_downloads=1):
         assert (urlopen if url.startswith("http") else get)(url).status in (200, 302)
-    files.expire_many(["a.bin", "large"])
-    files.expire("below.bin")
+    files.expire_many(["a.bin", "large"], 0)
+    files.expire("below.bin", 0)
     assert expire_objects(limit=1).deleted == expire_objects().deleted - 1 == 1
     files.remove("new")
     files.opendir("sub").removetree("/")
@@ -271,7 +271,7 @@ def test_a_bucket_that_keeps_what_is_deleted_is_told_at_deployment(
     s3, name = versioned
     files = made(bucket=name)
     files.writebytes("a", b"secret")
-    files.expire("a")
+    files.expire("a", 0)
     assert expire_objects().deleted == 1
     (version,) = s3.list_object_versions(Bucket=name)["Versions"]
     read = s3.get_object(Bucket=name, Key=version["Key"], VersionId=version["VersionId"])

@@ -64,7 +64,7 @@ def make_overdue(files: ExpiringFS, count: int) -> None:
     names = [f"{n:05}" for n in range(count)]
     for name in names:
         files.touch(name)
-    files.expire_many(names)
+    files.expire_many(names, 0)
 
 
 def swept_since(start: float) -> list[dict[str, float]]:
@@ -297,7 +297,7 @@ def test_a_task_that_nobody_of_ours_would_send_is_refused_logged_and_deletes_not
 ) -> None:
     for name in "overdue", "alive", "foreign":
         files.touch(name)
-    files.expire("overdue")
+    files.expire("overdue", 0)
     files.expire("alive", 600)
     log, start = service.log("worker"), service.log("worker").stat().st_size
 
@@ -431,7 +431,7 @@ def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queu
         wait_for(lambda: not files.exists("one-shot"), 60, "the one-shot")
 
         files.writebytes("swept", b"")
-        files.expire("swept")
+        files.expire("swept", 0)
         with running([*command, "beat", schedule], environ, tmp_path / "beat.log"):
             wait_for(lambda: not files.exists("swept"), what="the sweep")
 

@@ -67,7 +67,7 @@ def test_arguments_that_nobody_sends_are_refused_and_delete_nothing(
     plots: ExpiringFS, arguments: tuple[Any, Any]
 ) -> None:
     plots.writebytes("a", b"picture")
-    plots.expire("a")
+    plots.expire("a", 0)
     with pytest.raises(ValueError, match=r"paths must be|is not a str|leads out|has the segment"):
         delete_expired(*arguments)
     assert plots.exists("a")
@@ -142,7 +142,7 @@ def test_a_follow_up_expires_when_no_clock_can_be_to_blame(
     djfs: Callable[..., None], queue: SimpleQueue
 ) -> None:
     djfs(type="memory", batch_size=1, sweep_interval=0.1)
-    get_filesystem("plots").expire_many(map(str, range(5_000)))
+    get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
     expire_objects.apply()
     expires = datetime.fromisoformat(queue.get(timeout=1).headers["expires"])
     assert expires > datetime.now(UTC) + timedelta(hours=23)
@@ -185,7 +185,7 @@ def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
     djfs: Callable[..., None], queue: SimpleQueue
 ) -> None:
     djfs(type="memory", batch_size=1, sweep_interval=0.1)
-    get_filesystem("plots").expire_many(map(str, range(5_000)))
+    get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
     conf: Any = current_app.conf
     conf.broker_url = conf.result_backend = f"redis://{HOST}:1/0"
     conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}

@@ -68,7 +68,7 @@ def _write(root: Path, names: list[str]) -> list[str]:
 def _register(names: list[str], at_a_time: int = 10) -> None:
     for first in range(0, len(names), at_a_time):
         for namespace in NAMESPACES:
-            get_filesystem(namespace).expire_many(names[first : first + at_a_time])
+            get_filesystem(namespace).expire_many(names[first : first + at_a_time], 0)
 
 
 def _unlink_batches(paths: list[str]) -> Callable[[], None]:

@@ -53,7 +53,7 @@ def _sweep(client: Any, endpoint: str) -> list[Turn]:
     names = [f"{number:06}.png" for number in range(OBJECTS)]
     tell(f"Putting {2 * OBJECTS} objects into S3")
     _put(endpoint, [f"{top}/{name}" for name in names for top in ("plots", "bare")])
-    get_filesystem("plots").expire_many(names)
+    get_filesystem("plots").expire_many(names, 0)
     tell(f"Sweeping {OBJECTS} objects in S3")
     turns = sweep_in_turns(delete_batch)
     assert len(turns) == OBJECTS // BATCH
@@ -87,7 +87,7 @@ def _client(endpoint: str) -> Any:
 def _warm_up(client: Any) -> None:
     """Let both sides make their connections."""
     _batches(client, ["bare/warm-up"])()
-    get_filesystem("plots").expire("warm-up")
+    get_filesystem("plots").expire("warm-up", 0)
     assert expire_objects().deleted == 1
 
 

@@ -85,7 +85,7 @@ def test_clocks_that_are_wrong_make_nothing_early_or_late(
     plots = get_filesystem("plots")
     with service.process("worker", **ahead(worker)), service.process("beat", **ahead(web)):
         plots.writebytes("first", b"")
-        plots.expire("first")
+        plots.expire("first", 0)
         wait_for(lambda: not plots.exists("first"), what="the first sweep")
         view = python(f"import django; django.setup()\n{VIEW}", **environ, **ahead(web))
         gone = times_of_going(view)
@@ -116,7 +116,7 @@ def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
     with service.process("worker"):
         for ahead in clock(HOUR), {}:
             plots.writebytes("overdue", b"")
-            plots.expire("overdue")
+            plots.expire("overdue", 0)
             with service.process("beat", BEAT_SCHEDULE=schedule, **ahead):
                 wait_for(lambda: not plots.exists("overdue"), 30, "the first tick")
     service.close()

@@ -101,7 +101,7 @@ def test_a_file_that_takes_its_sweeper_with_it_stops_no_other_and_is_set_aside(
     race = race_with(max_attempts=attempts, lease=2)
     others = names("file", count)
     race.fill([*others, CULPRIT])
-    race.fs.expire_many([*others[::2], CULPRIT, *others[1::2]])
+    race.fs.expire_many([*others[::2], CULPRIT, *others[1::2]], 0)
     dotted = f"{kind.__module__}.{kind.__qualname__}"
 
     sweeps = lost = 0
@@ -165,7 +165,7 @@ def test_a_file_for_which_a_back_end_that_answers_raises_stops_no_other_and_is_s
     fs, others = get_filesystem("plots"), names("file", 100)
     for name in [*others, CULPRIT]:
         fs.writebytes(name, b"")
-    fs.expire_many([*others, CULPRIT])
+    fs.expire_many([*others, CULPRIT], 0)
 
     report = expire_objects()
 
@@ -196,7 +196,7 @@ def test_a_file_that_a_lease_is_too_short_to_find_is_tried_alone(
     fs, others = get_filesystem("plots"), names("file", 100)
     for name in [*others, CULPRIT]:
         fs.writebytes(name, b"")
-    fs.expire_many([*others, CULPRIT])
+    fs.expire_many([*others, CULPRIT], 0)
 
     assert expire_objects().deleted == 0
     wait_for(lambda: not status().claimed, what="the end of the lease")
@@ -233,7 +233,7 @@ def test_a_shard_that_is_broken_stops_no_other_and_is_told(
     fs, files = get_filesystem("plots"), names("file", count)
     for name in files:
         fs.writebytes(name, b"")
-    fs.expire_many(files)
+    fs.expire_many(files, 0)
     with redis_server.client() as client:
         [due] = client.keys(f"{prefix}:{{02}}:*:due")
         stay = {member.decode().partition("/")[2] for member in client.zrange(due, 0, -1)}
@@ -266,7 +266,7 @@ def test_a_file_whose_sweeper_was_killed_can_be_extended_within_two_seconds(
     waits = []
     for number in range(20 if full else 2):
         race.fill([CULPRIT])
-        race.fs.expire(CULPRIT)
+        race.fs.expire(CULPRIT, 0)
         sweeper = race.start(sweep_once, type=f"{__name__}.Hanging")
         wait_for(race.live_claims, what="a claim")
         time.sleep(number % 4 / 2)  # at any time between two extensions of its lease

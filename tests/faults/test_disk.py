@@ -81,7 +81,7 @@ class Disk:
             fs.writebytes(files[0], b"picture")
             for name in files[1:]:
                 (self.root / fs.namespace / name).write_bytes(b"picture")
-            fs.expire_many(files)
+            fs.expire_many(files, 0)
 
     def swept_with(self, *faults: str) -> dict[str, float]:
         """Sweep in a process some of whose system calls fail."""
@@ -174,7 +174,7 @@ def test_a_disk_that_is_read_only_costs_no_file_an_attempt(
     plots = get_filesystem("plots")
     for name in names("file", 10):
         plots.writebytes(name, b"picture")
-        plots.expire(name)
+        plots.expire(name, 0)
     subprocess.run(["mount", "-o", "remount,ro", str(mounted_disk)], check=True)
     report = expire_objects()
     assert (report.postponed, report.failed, report.missing) == (10, 0, 0)
@@ -408,8 +408,8 @@ def test_files_on_a_back_end_that_is_away_wait_and_the_others_go_at_once(
         if place["type"] != "s3fs":  # whose server was never there
             exports.writebytes(name, b"export")
         plots.writebytes(name, b"plot")
-    exports.expire_many(names)
-    plots.expire_many(names)
+    exports.expire_many(names, 0)
+    plots.expire_many(names, 0)
     lose()
 
     report = expire_objects()

@@ -163,7 +163,7 @@ def test_a_name_that_is_refused_is_the_same_error_everywhere(
     files: ExpiringFS, measured: Measured, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "djpyfs")
-    files.expire("mine")
+    files.expire("mine", 0)
     calls = [
         *chain(*(calls_of_a_file(files, name) for name in REFUSED.values())),
         *chain(*map(calls_of_a_namespace, REFUSED.values())),
@@ -178,7 +178,7 @@ def test_a_name_that_is_refused_is_the_same_error_everywhere(
 def test_a_storage_refuses_what_is_refused_in_the_words_of_django(
     files: ExpiringFS, refused: list[str]
 ) -> None:
-    files.expire("mine")
+    files.expire("mine", 0)
     for name in refused:
         for call in calls_of_a_storage(name, "mine"):
             assert_refused(call, SuspiciousFileOperation)
@@ -211,7 +211,7 @@ def save(storage: ExpiringStorage) -> Callable[[str], str]:
 
 
 def test_a_command_refuses_what_is_refused(files: ExpiringFS, refused: list[str]) -> None:
-    files.expire("mine")
+    files.expire("mine", 0)
     for name in refused:
         for call in (*calls_of_commands("plots", name), *calls_of_commands(name)):
             assert_refused(call, CommandError)
@@ -330,7 +330,7 @@ def test_a_namespace_that_is_accepted_is_taken_literally(
         if place["type"] == "osfs":
             root = os.fsencode(place["directory_root"])
             assert os.path.isfile(os.path.join(root, name.encode(), b"a"))
-        own.expire("a")
+        own.expire("a", 0)
         delete_expired(name, ["a"])
         assert not own.exists("a")
     assert tracked() == 0

@@ -215,7 +215,7 @@ def test_nothing_is_forgotten_while_a_root_is_not_there(
     fs, files = get_filesystem(NAMESPACE), names("file", 1_000 if full else 50)
     for name in files:
         fs.writebytes(name, b"")
-    fs.expire_many(files)
+    fs.expire_many(files, 0)
 
     take_away()
     for knows_it in True, False:

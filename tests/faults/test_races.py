@@ -98,7 +98,7 @@ def test_four_sweeps_delete_each_of_twenty_thousand_files_once(
     race = race_with(batch_size=100)
     due = [f"{n % 20:02}/{n:05}" for n in range(20_000)]
     race.fill(due)
-    race.fs.expire_many(due)
+    race.fs.expire_many(due, 0)
     gate = processes.Barrier(4)
 
     sweepers = [race.start(sweep_through, gate) for _ in range(4)]
@@ -245,7 +245,7 @@ def write_in_directory(name: str) -> None:
         fs.makedirs("some/directory", recreate=True)
         with fs.open(f"some/directory/{name}", "wb") as file:
             file.write(b"contents")
-        fs.expire(f"some/directory/{name}")
+        fs.expire(f"some/directory/{name}", 0)
 
 
 def test_empty_directories_are_never_pulled_from_under_a_writer(
@@ -270,7 +270,7 @@ def test_empty_directories_are_never_pulled_from_under_a_writer(
 def killed_in_mid_batch(race: Race, due: Sequence[str]) -> bool:
     """Kill a sweeper as soon as it has claimed new files; tell whether that was soon enough."""
     race.fill(due)
-    race.fs.expire_many(due)
+    race.fs.expire_many(due, 0)
     sweeper = race.start(sweep_for_ever)
     wait_for(lambda: not race.is_waiting(due[500]), what="a claim")
     sweeper.kill()
@@ -391,7 +391,7 @@ class Frozen:
     def __init__(self, race: Race, files: Sequence[str]) -> None:
         self._race, self._files = race, files
         race.fill(files)
-        race.fs.expire_many(files)
+        race.fs.expire_many(files, 0)
         self._sweeper = race.start(sweep_until_stopped, type=dotted(StopsInMidBatch))
 
     def is_stopped(self) -> bool:
@@ -483,10 +483,10 @@ def test_a_sweeper_frozen_past_its_lease_does_not_end_the_claim_of_the_next(
 ) -> None:
     race = race_with()
     race.fill(["file"])
-    race.fs.expire("file")
+    race.fs.expire("file", 0)
     first = frozen(race, StopsAfterDeleting, lease=1)
     race.fs.writebytes("file", b"second")
-    race.fs.expire("file")
+    race.fs.expire("file", 0)
     second = frozen(race, StopsBeforeDeleting)
 
     first.send(signal.SIGCONT)
@@ -502,7 +502,7 @@ def test_a_failure_told_after_the_lease_gives_a_new_file_no_deadline(
 ) -> None:
     race = race_with(lease=1)
     race.fill(["file/that is a directory"])
-    race.fs.expire("file")
+    race.fs.expire("file", 0)
     sweeper = frozen(race, StopsAfterDeleting)
     (race.directory / "file/that is a directory").unlink()
     (race.directory / "file").rmdir()
@@ -522,7 +522,7 @@ def thousand_with_one_directory(race: Race) -> str:
     """A directory where a file was; return its name."""
     files = names("file", 1_000)
     race.fill(files[:500] + files[501:] + [f"{files[500]}/below"])
-    race.fs.expire_many(files)
+    race.fs.expire_many(files, 0)
     return files[500]
 
 
@@ -555,7 +555,7 @@ def test_one_file_that_cannot_be_deleted_is_tried_again_while_nothing_waits_for_
     def sweep_with_others() -> bool:
         nonlocal others
         race.fs.writebytes("other", b"")
-        race.fs.expire("other")
+        race.fs.expire("other", 0)
         report = expire_objects()
         others += report.deleted
         assert not race.fs.exists("other")
@@ -587,7 +587,7 @@ def see_files_off(whose: str) -> None:
     fs = get_filesystem(Race.namespace)
     for name in names(whose, 100):
         fs.writebytes(name, b"")
-        fs.expire(name)
+        fs.expire(name, 0)
         wait_for(partial(swept_away, fs, name))
 
 

@@ -93,7 +93,7 @@ def keep_writing_and_sweeping(client: int, count: Any, failed: Any, stop: Event)
     while not stop.is_set():
         try:
             fs.writebytes(f"swept by {client}", b"picture")
-            fs.expire(f"swept by {client}")
+            fs.expire(f"swept by {client}", 0)
             expire_objects()
         except RecordStoreUnavailable:
             failed.value += 1
@@ -151,7 +151,7 @@ def test_a_redis_that_lost_all_records_deletes_nothing_and_an_audit_takes_all_fi
         (tmp_path / "plots").mkdir()
         for name in files:
             (tmp_path / "plots" / name).write_bytes(b"picture")
-        plots.expire_many(files[: count // 2])
+        plots.expire_many(files[: count // 2], 0)
         plots.expire_many(files[count // 2 :], seconds=600)
         server.stop()
         server.start()
@@ -240,7 +240,7 @@ class Scene:
             fs.writebytes(name, b"old")
         fs.expire("permanent", expires=False)
         fs.expire_many(["lasting", "directory/a", "directory/b"], seconds=600)
-        fs.expire("due")
+        fs.expire("due", 0)
         return fs
 
     def files(self, fs: ExpiringFS) -> dict[str, bytes]:
@@ -464,7 +464,7 @@ def test_a_full_redis_refuses_new_records_and_lets_sweeps_through(
         for name in files[1:]:
             (tmp_path / "plots" / name).write_bytes(b"picture")
         (tmp_path / "plots" / files[0]).mkdir()
-        plots.expire_many(files)
+        plots.expire_many(files, 0)
         with server.client() as client:
             client.config_set("maxmemory", client.info("memory")["used_memory"] + 100_000)
 
@@ -505,7 +505,7 @@ def test_broken_records_are_set_aside_at_once_and_listed_and_the_rest_is_swept(
     (tmp_path / "plots").mkdir()
     for name in files:
         (tmp_path / "plots" / name).write_bytes(b"picture")
-    plots.expire_many(files)
+    plots.expire_many(files, 0)
     with redis_server.client() as client:
         [due] = client.keys(f"{prefix}:{{00}}:*:due")
         client.zadd(due, dict.fromkeys(BROKEN, 1))

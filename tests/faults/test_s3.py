@@ -216,7 +216,7 @@ def test_an_s3_in_trouble_is_swept_all_the_same(
     files = names("file", BATCHES * size)
     for name in files:
         put(bucket.name, f"plots/{name}")
-    get_filesystem("plots").expire_many(files)
+    get_filesystem("plots").expire_many(files, 0)
     troubled.trouble, troubled.deletions = TROUBLES[trouble], 0
     troubled.silence = 1.2 * HASTY["read_timeout"]
 
@@ -257,7 +257,7 @@ def ten_files(
     )
     for number in range(10):
         put(bucket.name, f"plots/{number}")
-    get_filesystem("plots").expire_many(map(str, range(10)))
+    get_filesystem("plots").expire_many(map(str, range(10)), 0)
     client = redis_server.client()
     return lambda: let_pauses_pass(client, prefix)
 

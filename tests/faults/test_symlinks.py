@@ -105,14 +105,14 @@ def test_a_link_is_shown_moved_and_removed_as_what_it_is(
 
 
 def test_a_sweep_deletes_a_link_and_nothing_behind_one(led_astray: ExpiringFS) -> None:
-    led_astray.expire_many(["file", "directory/secret", "mine"])
+    led_astray.expire_many(["file", "directory/secret", "mine"], 0)
     report = expire_objects()
     assert (report.deleted, report.failed) == (2, 1)
     assert set(led_astray.listdir("/")) == {"directory", "dangling"}
 
 
 def test_a_dry_run_measures_nothing_behind_a_link(led_astray: ExpiringFS) -> None:
-    led_astray.expire_many(["directory/secret", "mine", "gone/long ago"])
+    led_astray.expire_many(["directory/secret", "mine", "gone/long ago"], 0)
     found = preview()
     assert (found.files, found.bytes, found.unmeasured) == (3, len(b"mine"), 1)
 
@@ -131,7 +131,7 @@ def test_no_namespace_is_behind_a_link(
             get_filesystem(namespace)
     with pytest.raises(LinkNotFollowed):
         opened_before.readbytes("secret")
-    opened_before.expire("secret")
+    opened_before.expire("secret", 0)
     assert expire_objects().failed == 1
 
 
@@ -168,7 +168,7 @@ def test_a_site_may_say_that_links_are_followed(
     files.writebytes("link", b"2")
     assert files.readbytes("deep/file") == b"2"
     assert files.getinfo("link", ["details"]).size == 1
-    files.expire_many(["link", "deep/file"])
+    files.expire_many(["link", "deep/file"], 0)
     assert expire_objects().deleted == 2
     assert list(outside.iterdir()) == []
 
@@ -181,7 +181,7 @@ def test_the_root_may_be_a_link(djfs: Callable[..., None], root: Path, tmp_path:
     files.makedir("deep").writebytes("file", b"1")
     assert files.readbytes("deep/file") == b"1"
     files.move("deep/file", "file")
-    files.expire("file")
+    files.expire("file", 0)
     assert expire_objects().deleted == 1
 
 

@@ -92,7 +92,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     doomed = [f"due-{n:05}" for n in range(due)]
     fill(fs, [*living, *doomed])
     fs.expire_many(living, seconds=3_600)
-    fs.expire_many(doomed)
+    fs.expire_many(doomed, 0)
 
     for kill in range(kills):
         left = alive + due - (due * (kill + 1) // (kills + 1) if full else 50)
@@ -134,7 +134,7 @@ def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothin
         # An hour ago it was due; since then it was extended.
         fs.expire("extended", seconds=600)
         send_one_shots(service, "extended", 1, eta=datetime.now(UTC) - timedelta(hours=1))
-        fs.expire("shot")
+        fs.expire("shot", 0)
         send_one_shots(service, "shot", 50)
         wait_for_one_shots(service)
         by_one_shots = totals()
@@ -189,7 +189,7 @@ def test_a_sweep_has_its_turn_and_leaves_the_rest_to_another(
     djfs(type=slow, directory_root=tmp_path, batch_size=1, sweep_interval=60)
     fs, due = get_filesystem("plots"), [str(number) for number in range(9)]
     fill(fs, due)
-    fs.expire_many(due)
+    fs.expire_many(due, 0)
 
     report = expire_objects()
 
@@ -209,7 +209,7 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
     directory = Path(service.djfs["directory_root"], "plots")
     fs, backlog = get_filesystem("plots"), [f"{n // 1_000:03}/{n:06}" for n in range(total)]
     make(directory, backlog)
-    fs.expire_many(backlog)
+    fs.expire_many(backlog, 0)
 
     newcomers: list[tuple[float, float]] = []
     with service.process("worker") as worker:

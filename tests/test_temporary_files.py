@@ -1,0 +1,189 @@
+"""New files that are published in one call, on every back-end with every record store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from django.test import Client
+from django.urls import include, path
+
+from djpyfs import InvalidLifetime, InvalidName, expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from tests.conftest import counted
+from tests.servers import RedisServer, running_redis, wait_for
+from tests.test_filesystem import left
+
+urlpatterns = [path("f/", include("djpyfs.urls"))]
+
+
+@pytest.fixture(autouse=True)
+def _included(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+
+
+def fetch(url: str) -> bytes:
+    """Return what a signed or presigned address leads to."""
+    if url.startswith("http"):
+        with urlopen(url) as answer:
+            return bytes(answer.read())
+    response: Any = Client().get(url)
+    with closing(response):
+        assert response.status_code == 200
+        return b"".join(response.streaming_content)
+
+
+def test_a_temporary_file_has_its_deadline_first_and_appears_when_its_block_ends(
+    plots: ExpiringFS,
+) -> None:
+    with plots.temporary_file(".png", prefix="sine-", seconds=300) as f:
+        assert left(plots, f.name) == pytest.approx(300, abs=30)
+        f.write(b"pic")
+        assert plots.listdir("/") == []
+        f.write(b"ture")
+    assert plots.listdir("/") == [f.name]
+    assert plots.readbytes(f.name) == b"picture"
+    assert left(plots, f.name) == pytest.approx(300, abs=30)
+
+
+@pytest.mark.parametrize(("mode", "half"), [("wb", b"half"), ("w", "half")])
+def test_a_block_that_raises_leaves_neither_file_nor_record(
+    plots: ExpiringFS, mode: str, half: str | bytes
+) -> None:
+    file = plots.temporary_file(seconds=300, mode=mode)
+    with pytest.raises(KeyError), file as f:
+        write_half(f, half)
+    assert not hasattr(f, "url")
+    assert plots.listdir("/") == []
+    assert counted().tracked == 0
+
+
+def write_half(file: Any, half: str | bytes) -> None:
+    file.write(half)
+    raise KeyError(half)
+
+
+def test_a_file_of_length_zero_is_published_too(plots: ExpiringFS) -> None:
+    with plots.temporary_file(seconds=300) as f:
+        pass
+    assert plots.readbytes(f.name) == b""
+
+
+def test_a_file_whose_time_is_up_is_swept(plots: ExpiringFS) -> None:
+    with plots.temporary_file(".png", seconds=timedelta(milliseconds=1)) as f:
+        f.write(b"picture")
+    wait_for(lambda: expire_objects().deleted == 1)
+    assert not plots.exists(f.name)
+
+
+def test_a_block_may_last_longer_than_the_life(plots: ExpiringFS) -> None:
+    with plots.temporary_file(".png", seconds=0.001) as f:
+        assert expire_objects().deleted == 0
+        f.write(b"picture")
+    assert plots.readbytes(f.name) == b"picture"
+
+
+def test_nobody_can_guess_the_name(memory: ExpiringFS) -> None:
+    names = []
+    for _ in range(2):
+        with memory.temporary_file(".png", prefix="sine-", seconds=300) as f:
+            names.append(f.name)
+    one, other = (int(name.removeprefix("sine-").removesuffix(".png"), 16) for name in names)
+    assert one.bit_length() > 96
+    assert (one ^ other).bit_length() > 96
+
+
+def test_text_has_an_encoding(plots: ExpiringFS) -> None:
+    with plots.temporary_file(".txt", seconds=300, mode="w", encoding="latin-1") as f:
+        f.write("zoë\n")
+    assert plots.readbytes(f.name) == "zoë\n".encode("latin-1")
+
+
+@pytest.mark.parametrize("place", ["memory", "s3fs"], indirect=True)
+def test_its_url_leads_to_it(plots: ExpiringFS) -> None:
+    with plots.temporary_file(".bin", seconds=300) as f:
+        f.write(b"picture")
+        with pytest.raises(AttributeError, match="before it is closed"):
+            f.url  # noqa: B018
+    assert fetch(f.url) == b"picture"
+
+
+def test_its_name_is_that_in_the_directory_where_it_is(plots: ExpiringFS) -> None:
+    inner = plots.makedirs("d/e")
+    with inner.temporary_file(".png", seconds=300) as f:
+        f.write(b"picture")
+    assert inner.listdir("/") == [f.name]
+    assert inner.readbytes(f.name) == b"picture"
+    with plots.opendir("d").opendir("e").temporary_file(seconds=300) as g:
+        pass
+    assert plots.isfile(f"d/e/{g.name}")
+
+
+def scripts_run(server: RedisServer) -> int:
+    stats: Any = server.client().info("commandstats")
+    return int(stats["cmdstat_evalsha"]["calls"])
+
+
+def test_the_deadline_is_recorded_in_one_round_trip_and_confirmed_in_another(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    with running_redis() as server:
+        djfs(type="osfs", directory_root=tmp_path, signed_urls=True, redis_url=server.url)
+        fs = get_filesystem("plots")
+        with fs.temporary_file(".png", seconds=300):
+            """Connects, and loads the scripts."""
+        before = scripts_run(server)
+        with fs.temporary_file(".png", seconds=300) as f:
+            assert scripts_run(server) - before == 1
+            f.write(b"picture")
+        assert f.url.startswith("/f/")
+        assert scripts_run(server) - before == 2
+
+
+@pytest.fixture
+def memory(djfs: Callable[..., None]) -> ExpiringFS:
+    djfs(type="memory", namespaces={"memos": {"default_ttl": 60, "max_ttl": 600}})
+    return get_filesystem("plots")
+
+
+def test_without_a_life_it_has_the_default_one_and_where_there_is_none_that_is_an_error(
+    memory: ExpiringFS,
+) -> None:
+    memos = get_filesystem("memos")
+    with memos.temporary_file() as f:
+        pass
+    assert left(memos, f.name) == pytest.approx(60, abs=30)
+    with pytest.raises(InvalidLifetime, match="write seconds=300"):
+        memory.temporary_file(".png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"seconds": -1}, InvalidLifetime),
+        ({"seconds": 601}, InvalidLifetime),
+        ({"days": timedelta(1)}, InvalidLifetime),
+        ({"suffix": "/a"}, InvalidName),
+        ({"prefix": "../"}, InvalidName),
+        ({"prefix": "a/"}, InvalidName),
+        ({"suffix": "\n"}, InvalidName),
+        ({"suffix": None}, InvalidName),
+        ({"suffix": "a" * 250}, InvalidName),
+        ({"mode": "rb"}, ValueError),
+        ({"mode": "q"}, ValueError),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    memory: ExpiringFS, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    memos = get_filesystem("memos")
+    with pytest.raises(error):
+        memos.temporary_file(**arguments)
+    assert memos.listdir("/") == []
+    assert counted().tracked == 0
