@@ -88,6 +88,7 @@ class Settings:
     lease: int  # µs
     max_attempts: int
     grace: int  # µs
+    punctual: bool
     one_shot: bool
     one_shot_horizon: float  # s
     metrics: bool
@@ -187,6 +188,7 @@ SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
     "lease": (_microseconds(1, 3_600), 30),
     "max_attempts": (_whole(1, 1_000), 10),
     "grace": (_microseconds(1, 86_400), 60),
+    "punctual": (_flag, True),
     "one_shot": (_flag, False),
     "one_shot_horizon": (_number(0, 3_600), 300),
     "metrics": (_flag, False),

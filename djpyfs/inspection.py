@@ -67,6 +67,8 @@ class Status:
     set_aside: int
     #: The deadlines that come next, overdue ones first.
     next_deadlines: Sequence[TrackedFile]
+    #: Whether a worker keeps the time of each place here: files go within about a second then.
+    punctual: bool
     #: Records of files in places that this process does not know, or that are not there now:
     #: how many there are, by what the place was called. Who knows the place deletes them.
     elsewhere: Mapping[str, int]
@@ -177,8 +179,14 @@ def status(upcoming: int = 10) -> Status:
         claimed=counts.claimed,
         set_aside=counts.set_aside,
         next_deadlines=[_tracked(record, counts.now) for record in _earliest(known, upcoming)],
+        punctual=_is_punctual(settings),
         elsewhere=_elsewhere(settings, known),
     )
+
+
+def _is_punctual(settings: conf.Settings) -> bool:
+    here = [place.records for place in places_here(settings)]
+    return len(store_for(settings).timekeepers(here)) == len(here)
 
 
 def _elsewhere(settings: conf.Settings, known: Mapping[Expirations, Counts]) -> Mapping[str, int]:

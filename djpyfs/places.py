@@ -50,8 +50,8 @@ def place_for(settings: Settings, namespace: str) -> Place:
     return Place(backend, records_of(settings, backend))
 
 
-def places_here(settings: Settings) -> Sequence[Place]:
-    """Return the places that the settings name; those that are not there are left out, and told.
+def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Place]:
+    """Return the places that the settings name; those that are not there are left out, and logged.
 
     Raises `ConfigurationError` for a slip in a key, which is no one back-end's.
     """
@@ -62,7 +62,7 @@ def places_here(settings: Settings) -> Sequence[Place]:
             backend = backend_at(settings, placement)
             records = records_of(settings, backend)
         except (BackendUnavailable, ConfigurationError) as error:
-            log.warning("back-end %r is left alone, its files wait: %s", placement.type, error)
+            log.log(level, "back-end %r is left alone, its files wait: %s", placement.type, error)
         else:
             found[records.place] = Place(backend, records)
     return list(found.values())

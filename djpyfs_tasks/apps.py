@@ -4,13 +4,14 @@ from django.apps import AppConfig
 
 
 class DjpyfsTasksConfig(AppConfig):
-    """Sends one-shots for the deadlines that are set in this process."""
+    """Sends one-shots for the deadlines that are set in this process; workers keep time."""
 
     name = "djpyfs_tasks"
     verbose_name = "Files that expire: tasks"
 
     def ready(self) -> None:
         """Listen to the filesystems, and register the check."""
-        from . import checks, one_shots  # noqa: F401
+        from . import checks, one_shots, timekeeper  # noqa: F401
 
         one_shots.listen()
+        timekeeper.listen()

@@ -14,6 +14,7 @@ from djpyfs import conf
 from djpyfs.errors import ConfigurationError
 from djpyfs.expirations.servers import Address, address_of
 
+from . import timekeeper
 from .schedule import beat_schedule
 
 # A broker that is away must not hold up the web request that offers a one-shot to it, nor a store
@@ -145,3 +146,4 @@ def _credentials(options: Mapping[str, Any]) -> str:
 
 
 app = make_app()
+timekeeper.listen()

@@ -20,6 +20,7 @@ from django.core.management import CommandError, call_command
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.management.console import ERASE
+from djpyfs_tasks.timekeeper import Timekeeper
 from tests.conftest import counted, records_here
 from tests.servers import RedisServer
 
@@ -218,6 +219,15 @@ def test_status_counts_and_shows_the_next_deadlines(plots: ExpiringFS) -> None:
     assert re.search(r"^overdue +1  the oldest for \d+(\.\d)? s$", text, re.M)
     assert "DEADLINE" in text
     assert "later" in text
+
+
+def test_status_says_when_nobody_keeps_time(plots: ExpiringFS) -> None:
+    plots.touch("a")
+    assert read("status")["punctual"] is False
+    assert "Nobody keeps time" in djpyfs("status")
+    Timekeeper("worker", lambda: None).look()
+    assert read("status")["punctual"] is True
+    assert "Nobody keeps time" not in djpyfs("status")
 
 
 def test_status_and_ls_tell_of_files_that_wait_for_another_try(

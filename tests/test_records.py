@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -207,6 +207,54 @@ def test_only_places_with_something_to_do_are_waiting(all_records: ExpirationSto
         return {records.place for records, _ in found}
 
     wait_for(lambda: waiting() == {"due", "lapsed"})
+
+
+def test_what_is_due_next_is_told_and_what_is_being_written_is_left_out(
+    all_records: ExpirationStore, store: Expirations
+) -> None:
+    def next_due() -> int | None:
+        found, problems = all_records.next_due([store])
+        assert problems == []
+        return min((it.due for it in found if it.due is not None), default=None)
+
+    assert next_due() is None
+    later, soon = store.schedule([A], MINUTE), store.schedule([B], 2)
+    assert next_due() == soon
+    write = store.begin(B, 2 * MINUTE)
+    assert next_due() == later
+    store.abandon(B, write.token)
+    assert next_due() == soon
+
+
+def test_one_keeps_time_until_it_gives_it_up_or_is_late(
+    all_records: ExpirationStore, at: At
+) -> None:
+    here, there = at("here"), at("there")
+
+    def keeps_time(name: str, *records: Expirations, lease: int = 60_000) -> Collection[str]:
+        kept = all_records.keep_time(name, lease, records)
+        assert kept.problems == []
+        return set(kept.places)
+
+    assert keeps_time("first", here) == {"here"}
+    assert keeps_time("second", here, there) == {"there"}
+    assert keeps_time("first", here, there) == {"here"}
+    assert all_records.timekeepers([here, there]) == {"here": "first", "there": "second"}
+    assert keeps_time("second", here, there, lease=0) == set()
+    assert all_records.timekeepers([here, there]) == {"here": "first"}
+    assert keeps_time("first", here, lease=1) == {"here"}
+    wait_for(lambda: keeps_time("second", here))
+
+
+def test_who_keeps_time_is_told_what_is_due_next_in_the_same_call(
+    all_records: ExpirationStore, at: At
+) -> None:
+    here, there = at("here"), at("there")
+    here.schedule([A], 0)
+    there.schedule([A], 0)
+    all_records.keep_time("another", 60_000, [there])
+    kept = all_records.keep_time("one", 60_000, [here, there], [here, there])
+    assert [it.records.place for it in kept.next_due if it.is_due] == ["here"]
 
 
 def test_keep_makes_permanent_and_no_default_life_or_adoption_changes_that(

@@ -235,11 +235,22 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "forget": after_settling("forget", [B]),
     "scan": lambda store: find(store.scan(b"plots", b"a"), 1_000, 1_000),
 }
+
+
+def keep_time(store: RedisStore) -> None:
+    for lease in 1_000, 0:
+        kept = store.keep_time("worker", lease, [store.at("here")])
+        assert kept.problems == []
+
+
 OF_ALL: dict[str, Callable[[RedisStore], object]] = {
     "at": lambda store: store.at("here"),
     "introduce": lambda store: store.introduce("here", "/files"),
     "places": lambda store: store.places(),
     "waiting": lambda store: store.waiting([store.at("here")]),
+    "next_due": lambda store: store.next_due([store.at("here")]),
+    "keep_time": keep_time,
+    "timekeepers": lambda store: store.timekeepers([store.at("here")]),
     "keeps_records_on_disk": lambda store: store.keeps_records_on_disk(),
     "record_sweep": lambda store: store.record_sweep({"deleted": 1}, {"deleted": 1}),
     "sweeps": lambda store: store.sweeps(10),

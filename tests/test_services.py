@@ -21,6 +21,7 @@ from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import Backend
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status
 from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps
 from tests.conftest import BUCKET, KEYS
@@ -44,6 +45,7 @@ def service(
         tmp_path_factory.mktemp("service"),
         redis,
         batch_size=5,  # makes a sweep of some thousand files last for a while
+        punctual=False,  # each test says who sweeps
         namespaces={"s3": {**on_s3, **KEYS}},
     )
     with made.process("worker"), made.process("flower"):
@@ -177,7 +179,8 @@ def test_a_soft_time_limit_ends_a_sweep_with_the_truth_in_its_report(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
     slow = f"{__name__}.{UnhurriedBackend.__name__}"
-    service = Service(tmp_path, redis, redis_url=f"redis://{HOST}:{redis.port}/5", type=slow)
+    records = f"redis://{HOST}:{redis.port}/5"
+    service = Service(tmp_path, redis, redis_url=records, type=slow, punctual=False)
     djfs(**service.djfs)
     files = get_filesystem("disk")
     make_overdue(files, 100)
@@ -353,7 +356,7 @@ def test_a_redis_that_restarts_under_a_waiting_one_shot_ends_no_worker_and_delay
     tmp_path: Path, djfs: Callable[..., None], own_app: bool
 ) -> None:
     with running_redis(appendonly="yes", appendfsync="always") as redis:
-        service = Service(tmp_path, redis, one_shot=True)
+        service = Service(tmp_path, redis, one_shot=True, punctual=False)
         djfs(**service.djfs)
         environ = service.environ()
         command = commands(environ)["worker"]
@@ -438,3 +441,18 @@ def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queu
         keys = keys_of(redis, 1)
     assert any("celery" in key for key in keys)
     assert not [key for key in keys if "djpyfs." in key]
+
+
+def test_a_worker_of_a_celery_app_of_ones_own_keeps_time_without_a_beat(
+    redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
+) -> None:
+    records, broker = (f"redis://{HOST}:{redis.port}/{database}" for database in (6, 7))
+    environ = environ_of_own_app(redis, tmp_path, RECORDS_URL=records, BROKER_URL=broker)
+    djfs(type="osfs", directory_root=environ["FILES"], redis_url=records)
+    files, worker = get_filesystem("disk"), [*OWN_APP, "worker", "--concurrency=1"]
+    with running(worker, {**environ, "PUNCTUAL": "1"}, tmp_path / "worker.log"):
+        files.writebytes("soon", b"")
+        files.expire("soon", seconds=1)
+        wait_for(lambda: not files.exists("soon"), what="the sweep")
+        assert status().punctual
+    assert not status().punctual, "its lease outlives it"

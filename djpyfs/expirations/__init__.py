@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nsmallest
@@ -170,6 +170,33 @@ class Busy(NamedTuple):
 
     left: int = 0  # µs; 0: there is none
     ends: int = 0  # µs since the epoch
+
+
+class NextDue(NamedTuple):
+    """When there is something to claim in a shard, by the clock of its server."""
+
+    records: Expirations
+    shard: int
+    now: int  # µs since the epoch
+    due: int | None  # µs since the epoch
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to claim now."""
+        return self.due is not None and self.due <= self.now
+
+    @property
+    def wait(self) -> int:
+        """For how many µs there is nothing to claim yet; 0 where nothing waits."""
+        return max(0, self.due - self.now) if self.due else 0
+
+
+class TimeKept(NamedTuple):
+    """Of which places the caller keeps the time, and what is due there next."""
+
+    places: Set[str]
+    next_due: Sequence[NextDue]
+    problems: Sequence[Exception]  # of the shards that cannot be asked
 
 
 class Expirations(ABC):
@@ -482,7 +509,6 @@ class ExpirationStore(ABC):
     def places(self) -> Mapping[str, str]:
         """Return the places that were introduced, and what a person calls them."""
 
-    @abstractmethod
     def waiting(
         self, records: Sequence[Expirations]
     ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
@@ -490,6 +516,35 @@ class ExpirationStore(ABC):
 
         Beside them come the errors of those that cannot be asked.
         """
+        found, problems = self.next_due(records)
+        return [(it.records, it.shard) for it in found if it.is_due], problems
+
+    @abstractmethod
+    def next_due(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
+        """Return when there is something to claim in each shard, in one round trip per server.
+
+        Beside them come the errors of those that cannot be asked.
+        """
+
+    @abstractmethod
+    def keep_time(
+        self,
+        timekeeper: str,
+        lease: int,
+        records: Sequence[Expirations],
+        kept: Sequence[Expirations] = (),
+    ) -> TimeKept:
+        """Take or extend the timekeeper's lease of each place of which nobody else has it.
+
+        It lasts for ``lease`` ms from now; 0 gives it up. The same round trip per server tells
+        what is due next in those places of which the ``timekeeper`` has ``kept`` the time so far.
+        """
+
+    @abstractmethod
+    def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
+        """Return by place who keeps its time; those of which nobody does are left out."""
 
     @abstractmethod
     def keeps_records_on_disk(self) -> bool:

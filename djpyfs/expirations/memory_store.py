@@ -28,11 +28,13 @@ from . import (
     ExpirationStore,
     Finished,
     GivenUp,
+    NextDue,
     Page,
     Record,
     Reserved,
     Settled,
     State,
+    TimeKept,
     Verdict,
     claim_lease,
     file_name,
@@ -56,6 +58,13 @@ class Ticket(NamedTuple):
     """How often a ticket can be used, and until when."""
 
     left: int
+    end: int  # µs since the epoch
+
+
+class Timekeeper(NamedTuple):
+    """Who keeps the time of a place, and until when."""
+
+    name: str
     end: int  # µs since the epoch
 
 
@@ -84,6 +93,17 @@ class Scores(dict[bytes, int]):
         while self._queue and self.get(self._queue[0][1]) != self._queue[0][0]:
             heapq.heappop(self._queue)
         return self._queue[0][0] if self._queue else None
+
+    def first_of(self, until: int, wanted: Callable[[bytes], bool]) -> int | None:
+        """Return the lowest score that is ``wanted`` or higher than ``until``."""
+        left = []
+        while (first := self.first()) is not None and first <= until:
+            if wanted(self._queue[0][1]):
+                break
+            left.append(heapq.heappop(self._queue))
+        for pair in left:
+            heapq.heappush(self._queue, pair)
+        return first
 
     def take(
         self, until: int, limit: int, wanted: Callable[[bytes], bool]
@@ -119,6 +139,7 @@ class MemoryStore(ExpirationStore):
         self._lock = RLock()
         self._told: dict[str, str] = {}
         self._records: dict[str, _Records] = {}
+        self._timekeepers: dict[str, Timekeeper] = {}
         self._totals: defaultdict[str, float] = defaultdict(float)
         self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
         # The wall clock may be set; from here on only the monotonic one is asked.
@@ -140,10 +161,34 @@ class MemoryStore(ExpirationStore):
     def places(self) -> Mapping[str, str]:
         return dict(self._told)
 
-    def waiting(
+    def next_due(
         self, records: Sequence[Expirations]
-    ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
-        return [(own, 0) for own in records if self._records[own.place].wait_for(self.now())], []
+    ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
+        now = self.now()
+        return [NextDue(own, 0, now, self._records[own.place].next_due(now)) for own in records], []
+
+    def keep_time(
+        self,
+        timekeeper: str,
+        lease: int,
+        records: Sequence[Expirations],
+        kept: Sequence[Expirations] = (),
+    ) -> TimeKept:
+        with self._lock:
+            now, others = self.now(), self.timekeepers(records)
+            held = {own.place for own in records if others.get(own.place, timekeeper) == timekeeper}
+            for place in held:
+                self._timekeepers[place] = Timekeeper(timekeeper, now + lease * 1_000)
+        found, problems = self.next_due([own for own in kept if own.place in held])
+        return TimeKept(held if lease else set(), found, problems)
+
+    def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
+        now, places = self.now(), {own.place for own in records}
+        return {
+            place: it.name
+            for place, it in list(self._timekeepers.items())
+            if place in places and it.end > now
+        }
 
     def keeps_records_on_disk(self) -> bool:
         return False
@@ -189,11 +234,15 @@ class _Records:
         self.permanent: set[bytes] = set()
         self.tickets: dict[tuple[bytes, str], Ticket] = {}
 
-    def wait_for(self, now: int) -> bool:
-        """Tell whether there is anything to claim, or a lease that has lapsed."""
+    def next_due(self, now: int) -> int | None:
+        """Return when there is something to claim, or a lease that lapses."""
         with self.lock:
-            firsts = (scores.first() for scores in (*self.waiting, self.leases))
-            return any(first is not None and first <= now for first in firsts)
+            firsts = [
+                scores.first_of(now, lambda member: member not in self.writing)
+                for scores in self.waiting
+            ]
+            known = [at for at in (*firsts, self.leases.first()) if at is not None]
+            return min(known, default=None)
 
     def note(self, member: bytes) -> Note:
         return self.notes.get(member, Note())

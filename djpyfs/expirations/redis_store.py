@@ -30,11 +30,13 @@ from . import (
     ExpirationStore,
     Finished,
     GivenUp,
+    NextDue,
     Page,
     Record,
     Reserved,
     Settled,
     State,
+    TimeKept,
     Verdict,
     file_name,
     new_token,
@@ -75,19 +77,44 @@ class RedisStore(ExpirationStore):
         known = self._send("hgetall", "places")
         return {place.decode(): told.decode() for place, told in known.items()}
 
-    def waiting(
+    def next_due(
         self, records: Sequence[Expirations]
-    ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
-        shards = [(own, shard) for own in records for shard in own.shards]
-        replies = self._scripts.run_each(
-            [
-                Call("waiting", shard, own.keys[shard], ())
-                for own, shard in shards
-                if isinstance(own, _Expirations)
-            ]
+    ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
+        shards = _shards(records)
+        return _next_due(shards, self._scripts.run_each(list(map(_look, shards))))
+
+    def keep_time(
+        self,
+        timekeeper: str,
+        lease: int,
+        records: Sequence[Expirations],
+        kept: Sequence[Expirations] = (),
+    ) -> TimeKept:
+        calls = [
+            Call("keep_time", 0, [*own.keys[0], self._timekeeper_key(own)], (timekeeper, lease))
+            for own in records
+            if isinstance(own, _Expirations)
+        ]
+        shards = _shards(kept)
+        replies = self._scripts.run_each([*calls, *map(_look, shards)])
+        leases = replies[: len(records)]
+        held = {own.place for own, reply in zip(records, leases, strict=True) if reply == 1}
+        found, problems = _next_due(shards, replies[len(records) :])
+        return TimeKept(
+            held,
+            [it for it in found if it.records.place in held],
+            [*(reply for reply in leases if isinstance(reply, Exception)), *problems],
         )
-        found = [where for where, reply in zip(shards, replies, strict=True) if reply == 1]
-        return found, [reply for reply in replies if isinstance(reply, Exception)]
+
+    def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
+        holders = self._scripts.send(
+            [Command(0, "get", (self._timekeeper_key(own),)) for own in records]
+        )
+        found = zip(records, holders, strict=True)
+        return {own.place: holder.decode() for own, holder in found if holder}
+
+    def _timekeeper_key(self, records: Expirations) -> bytes:
+        return self._scripts.key(0, records.place, "timekeeper")
 
     def keeps_records_on_disk(self) -> bool:
         def kept(client: redis.Redis) -> bool:
@@ -476,6 +503,30 @@ class _Expirations(Expirations):
             commands.append(Command(shard, method, arguments, options))
         replies = self._scripts.send(commands)
         return [(name, reply) for (_, name), reply in zip(asked, replies, strict=True)]
+
+
+_Shard = tuple[_Expirations, int]
+
+
+def _shards(records: Sequence[Expirations]) -> list[_Shard]:
+    return [
+        (own, shard) for own in records if isinstance(own, _Expirations) for shard in own.shards
+    ]
+
+
+def _look(where: _Shard) -> Call:
+    records, shard = where
+    return Call("next_due", shard, records.keys[shard], ())
+
+
+def _next_due(
+    shards: Sequence[_Shard], replies: Sequence[Any]
+) -> tuple[Sequence[NextDue], Sequence[Exception]]:
+    answers = list(zip(shards, replies, strict=True))
+    return (
+        [NextDue(*where, *reply) for where, reply in answers if not isinstance(reply, Exception)],
+        [reply for reply in replies if isinstance(reply, Exception)],
+    )
 
 
 def _schedule(reply: list[Any] | int) -> tuple[Busy, int, list[bytes], list[bytes]]:

@@ -24,8 +24,8 @@ WAIT_TIMEOUT = 1_000  # ms, for the replicas
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule keep begin finish abandon reserve pledge release extend renew place_at adopt
     deadline use_ticket claim claim_one acknowledge fail postpone excuse tally
-    waiting counts take_back""".split()
-READING = frozenset({"deadline", "counts", "waiting"})
+    next_due keep_time counts take_back""".split()
+READING = frozenset({"deadline", "counts", "next_due"})
 
 
 class Unconfirmed(RecordStoreUnavailable):
@@ -123,7 +123,10 @@ class Scripts:
         return self.send(list(map(self._evalsha, calls)), changing)
 
     def run_each(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts that only read; in place of a reply there may be an error of ours."""
+        """Run scripts that no replica needs to confirm, whichever servers are away.
+
+        In place of a reply there may be an error of ours.
+        """
         commands = list(map(self._evalsha, calls))
         replies: list[Any] = [None] * len(calls)
         for shards in self._shards_by_server():

@@ -110,7 +110,7 @@ def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
     djfs: Callable[..., None],
     clock: Callable[[int], dict[str, str]],
 ) -> None:
-    service = Service(tmp_path, redis, sweep_interval=600)
+    service = Service(tmp_path, redis, sweep_interval=600, punctual=False)
     djfs(**service.djfs)
     plots, schedule = get_filesystem("plots"), str(tmp_path / "schedule")
     with service.process("worker"):

@@ -86,7 +86,8 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     options = {key: str(value) for key, value in place.items()}
     # So small that a sweep is slow enough to be killed.
     batch_size = 5 if full else 2
-    service = service_with(**options, lease=lease, batch_size=batch_size, sweep_interval=60)
+    by_hand = {"sweep_interval": 60, "punctual": False}
+    service = service_with(**options, lease=lease, batch_size=batch_size, **by_hand)
     fs = get_filesystem("plots")
     living = [f"alive-{n:05}" for n in range(alive)]
     doomed = [f"due-{n:05}" for n in range(due)]
@@ -126,7 +127,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
 def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothing(
     service_with: Callable[..., Service], full: bool, measured: Measured
 ) -> None:
-    service = service_with()
+    service = service_with(punctual=False)
     fs = get_filesystem("plots")
     swept = [f"swept-{n:03}" for n in range(100 if full else 5)]
     fill(fs, [*swept, "shot", "extended"])

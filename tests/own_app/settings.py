@@ -16,5 +16,6 @@ DJFS = {
     "directory_root": os.environ["FILES"],
     "redis_url": os.environ["RECORDS_URL"],
     "sweep_interval": 1,
+    "punctual": os.environ.get("PUNCTUAL") == "1",
     "one_shot": os.environ.get("ONE_SHOT") == "1",
 }

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from fs.errors import FSError
 
-from ... import inspection, lifecycle
+from ... import conf, inspection, lifecycle
 from ...audit import Audit, Finding, Totals
 from ...errors import DjpyfsError, printable
 from ...expirations import State
@@ -25,6 +25,10 @@ from ...takeover import TakeOver, take_over
 from ..console import Console, OutputClosed, indented, more, table
 
 AMISS, REFUSED = 1, 2  # exit status
+UNPUNCTUAL = (
+    "Nobody keeps time: files go with the next sweep of beat or cron. A Celery worker with "
+    "djpyfs_tasks keeps time, unless DJFS['punctual'] is False."
+)
 PIPE_CLOSED = 141  # as of what a closed pipe ends by a signal
 WHERE = "a namespace, or 'prefix/*' for all the namespaces below one"
 
@@ -188,6 +192,8 @@ def _status_lines(found: Status) -> Iterator[str]:
         ("set aside", found.set_aside, ""),
     ]
     yield from table((name, f"{count:,}", remark) for name, count, remark in counts)
+    if conf.current().punctual and not found.punctual:
+        yield UNPUNCTUAL
     elsewhere = [(f"{count:,}", name) for name, count in found.elsewhere.items()]
     yield from indented(
         table(elsewhere, ("records", "place")),

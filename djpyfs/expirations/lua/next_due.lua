@@ -1,0 +1,18 @@
+#!lua flags=no-writes
+-- next_due: when there is something to claim, or a lease that lapses. What is overdue and being
+-- written is left out: `claim` leaves it, too.
+-- Returns  {now, when that is, or nil where there is nothing}
+-- Touches  nothing
+local writes = redis.call('EXISTS', writing) == 1
+local next_due = false
+for _, zset in ipairs({due, retries, suspects, leases}) do
+  local i, member, at = 0, nil, nil
+  repeat
+    local found = redis.call('ZRANGE', zset, i, i, 'WITHSCORES')
+    i, member, at = i + 1, found[1], tonumber(found[2])
+  until not member or at > now or not writes or redis.call('HEXISTS', writing, member) == 0
+  if at and not (next_due and next_due <= at) then
+    next_due = at
+  end
+end
+return {now, next_due}

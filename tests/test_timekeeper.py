@@ -1,0 +1,131 @@
+"""When the timekeeper sends a sweep, and when it does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.inspection import status
+from djpyfs_tasks.timekeeper import Timekeeper
+from tests.servers import wait_for
+
+
+@pytest.fixture
+def plots(djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]) -> ExpiringFS:
+    djfs(type="osfs", directory_root=tmp_path, **records)
+    fs = get_filesystem("plots")
+    fs.touch("here")  # so that there is a place
+    return fs
+
+
+class Site:
+    """A timekeeper, and the sweeps that it has sent; they are carried out where it says so."""
+
+    def __init__(self, name: str = "one", sweeps: bool = False) -> None:
+        self.sent: list[float] = []
+        self._sweeps = sweeps
+        self.timekeeper = Timekeeper(name, self._send)
+
+    def _send(self) -> None:
+        self.sent.append(time.monotonic())
+        if self._sweeps:
+            expire_objects()
+
+    def run(self, seconds: float) -> int:
+        """Keep time for so long, as a worker does; return how often a sweep was sent."""
+        before, end = len(self.sent), time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(self.timekeeper.look(), left))
+        return len(self.sent) - before
+
+
+def test_nothing_is_sent_while_nothing_is_due(plots: ExpiringFS) -> None:
+    plots.touch("later")
+    plots.expire("later", seconds=60)
+    assert Site().run(0.5) == 0
+
+
+def test_a_sweep_is_sent_when_the_deadline_has_come_and_then_no_more(plots: ExpiringFS) -> None:
+    plots.touch("soon")
+    plots.expire("soon", seconds=0.3)
+    deadline = time.monotonic() + 0.3
+    site = Site(sweeps=True)
+    assert site.run(0.6) == 1
+    assert site.sent[0] > deadline - 0.1
+    assert not plots.exists("soon")
+    assert site.run(0.3) == 0
+
+
+def test_many_deadlines_share_a_sweep(plots: ExpiringFS) -> None:
+    for number in range(50):
+        plots.expire(f"{number}", seconds=0.2 + number / 100)
+    site = Site(sweeps=True)
+    assert 0 < site.run(1) <= 8
+    assert status().tracked == 0
+
+
+def test_sweeps_that_nobody_takes_up_do_not_pile_up(plots: ExpiringFS) -> None:
+    for number in range(50):
+        plots.expire(f"{number}", seconds=number / 100)
+    site = Site()
+    assert site.run(0.7) == 1
+    wait_for(lambda: site.run(0.1), what="another one, for the first may be lost")
+    assert len(site.sent) == 2
+
+
+def test_an_overdue_file_that_is_being_written_is_not_swept_for(plots: ExpiringFS) -> None:
+    plots.writebytes("written", b"")
+    plots.expire("written", seconds=0.1)
+    site = Site(sweeps=True)
+    with plots.open("written", "wb"):
+        assert site.run(0.3) == 0
+        plots.expire("other", seconds=0.1)  # which waits behind it
+        assert site.run(0.3) == 1
+
+
+def test_a_file_on_hold_is_not_swept_for_again(
+    djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, hold=True, **records)
+    get_filesystem("plots").writebytes("evidence", b"")
+    get_filesystem("plots").expire("evidence")
+    assert Site(sweeps=True).run(0.6) == 1
+    assert status().held == 1
+
+
+def test_one_keeps_time_and_another_one_when_it_has_resigned(plots: ExpiringFS) -> None:
+    first, second = Site("first", sweeps=True), Site("second", sweeps=True)
+    assert not status().punctual
+    first.run(0.1)
+    assert status().punctual
+    plots.expire("soon")
+    assert (second.run(0.3), first.run(0.3)) == (0, 1)
+    first.timekeeper.resign()
+    assert not status().punctual
+    plots.expire("then")
+    assert second.run(0.3) == 1
+
+
+def test_the_time_of_a_place_that_comes_later_is_kept_too(
+    djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path / "files", **records)
+    site = Site(sweeps=True)
+    assert site.timekeeper.look() > 0
+    get_filesystem("plots").expire("new")
+    assert site.run(0.3) == 1
+
+
+def test_where_it_is_off_nobody_keeps_time(
+    djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, punctual=False, **records)
+    get_filesystem("plots").expire("overdue")
+    assert Site().run(0.3) == 0
+    assert not status().punctual
