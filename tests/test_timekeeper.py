@@ -94,7 +94,7 @@ def test_a_file_on_hold_is_not_swept_for_again(
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, hold=True, **records)
     get_filesystem("plots").writebytes("evidence", b"")
-    get_filesystem("plots").expire("evidence")
+    get_filesystem("plots").expire("evidence", 0)
     assert Site(sweeps=True).run(0.6) == 1
     assert status().held == 1
 
@@ -104,11 +104,11 @@ def test_one_keeps_time_and_another_one_when_it_has_resigned(plots: ExpiringFS) 
     assert not status().punctual
     first.run(0.1)
     assert status().punctual
-    plots.expire("soon")
+    plots.expire("soon", 0)
     assert (second.run(0.3), first.run(0.3)) == (0, 1)
     first.timekeeper.resign()
     assert not status().punctual
-    plots.expire("then")
+    plots.expire("then", 0)
     assert second.run(0.3) == 1
 
 
@@ -118,7 +118,7 @@ def test_the_time_of_a_place_that_comes_later_is_kept_too(
     djfs(type="osfs", directory_root=tmp_path / "files", **records)
     site = Site(sweeps=True)
     assert site.timekeeper.look() > 0
-    get_filesystem("plots").expire("new")
+    get_filesystem("plots").expire("new", 0)
     assert site.run(0.3) == 1
 
 
@@ -126,6 +126,6 @@ def test_where_it_is_off_nobody_keeps_time(
     djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, punctual=False, **records)
-    get_filesystem("plots").expire("overdue")
+    get_filesystem("plots").expire("overdue", 0)
     assert Site().run(0.3) == 0
     assert not status().punctual
