@@ -146,7 +146,7 @@ class WrittenFile(RawWrapper):
     """An open file that is being written, and appears when it is closed.
 
     Where a ``with`` block raises it does not appear, and what was there before stays.
-    ``finish`` is called when it is there as a whole, and ``address`` for its `url`.
+    ``finish`` is called when it is there as a whole, and ``address`` for the `url` of a new one.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class WrittenFile(RawWrapper):
         name: str,
         write: Write,
         finish: Callable[[Write], object],
-        address: Callable[[Write], str],
+        address: Callable[[Write], str] | None = None,
     ) -> None:
         super().__init__(file, mode=mode, name=name)
         self._write = write
@@ -166,7 +166,9 @@ class WrittenFile(RawWrapper):
 
     @property
     def url(self) -> str:
-        """The address that `ExpiringFS.get_url` gives, once the file is there."""
+        """The address of a temporary file, once it is there."""
+        if self._address is None:
+            raise AttributeError(f"{self.name!r} has no url: ask get_url for it")
         if not self._write.is_finished:
             raise AttributeError(f"{self.name!r} has no url before it is closed")
         return self._address(self._write)
