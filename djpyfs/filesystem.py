@@ -15,6 +15,8 @@ from threading import RLock
 from typing import IO, Any, BinaryIO, cast
 from warnings import warn
 
+from asgiref.sync import sync_to_async
+from django.utils.asyncio import async_unsafe
 from fs import errors
 from fs.base import FS
 from fs.info import Info
@@ -28,7 +30,14 @@ from fs.walk import Walker
 from . import conf, links
 from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
-from .errors import ConfigurationError, InvalidLifetime, InvalidLimit, InvalidName, NamespaceHeld
+from .errors import (
+    BLOCKS,
+    ConfigurationError,
+    InvalidLifetime,
+    InvalidLimit,
+    InvalidName,
+    NamespaceHeld,
+)
 from .expirations import Expirations, Linked, store_for
 from .lifetimes import Lifetimes, Seconds, seconds_of, total_of
 from .names import (
@@ -164,6 +173,7 @@ class ExpiringFS(FS):
         It has passed where the file's deletion is under way, is tried again, or was given up.
         Raises `InvalidName` and `RecordStoreUnavailable`.
         """
+        self.check()
         _, deadline = self._records.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
@@ -195,8 +205,9 @@ class ExpiringFS(FS):
                 figure.savefig(f)
             return redirect(f.url)
 
-        ``mode`` and ``encoding`` are those of `open`. Raises `InvalidName`, `InvalidLifetime`,
-        also where there is no life by default, and `ValueError` for a mode that makes no file.
+        An ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
+        `open`. Raises `InvalidName`, `InvalidLifetime`, also where there is no life by default,
+        and `ValueError` for a mode that makes no file.
         """
         name = temporary_name(prefix, suffix)
         return self._temporary_file(name, name, seconds, days, mode, encoding)
@@ -348,6 +359,22 @@ class ExpiringFS(FS):
         self._records.issue_ticket(entry.member, ticket, downloads, end)
         return address
 
+    # -- for async def views: each does in a thread what its namesake does
+
+    aexpire = sync_to_async(expire, thread_sensitive=False)
+    aexpire_many = sync_to_async(expire_many, thread_sensitive=False)
+    aexpiration = sync_to_async(expiration, thread_sensitive=False)
+    aget_url = sync_to_async(get_url, thread_sensitive=False)
+
+    @async_unsafe(BLOCKS)
+    def check(self) -> None:
+        """Raise `fs.errors.FilesystemClosed` where it is closed; every method begins with this.
+
+        In an event loop it raises `SynchronousOnlyOperation`, as Django's ORM does: a record store
+        that hangs would stop every other request of the process.
+        """
+        super().check()
+
     # -- records and policies
 
     @property
@@ -402,7 +429,7 @@ class ExpiringFS(FS):
 
     def validatepath(self, path: str) -> str:
         """Return ``path`` absolute and normalised. Raises `InvalidName`."""
-        self.check()
+        super().check()  # this asks nobody
         return abspath(self._path(path))
 
     # -- what is hidden
@@ -1009,6 +1036,11 @@ class ExpiringSubFS(SubFS[FS]):
     def _temporary_file(self, path: str, *arguments: Any) -> TemporaryFile:
         fs, path = self.delegate_path(path)
         return cast(TemporaryFile, fs._temporary_file(path, *arguments))
+
+    aexpire = sync_to_async(expire, thread_sensitive=False)
+    aexpire_many = sync_to_async(expire_many, thread_sensitive=False)
+    aexpiration = sync_to_async(expiration, thread_sensitive=False)
+    aget_url = sync_to_async(get_url, thread_sensitive=False)
 
     def lock(self) -> Any:
         """See `ExpiringFS.lock`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
 
+from asgiref.sync import sync_to_async
 from fs.iotools import RawWrapper, make_stream
 
 from . import leases
@@ -251,7 +252,7 @@ def opened(
     return cast(IO[Any], found)
 
 
-class TemporaryFile(AbstractContextManager[Any, None]):
+class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManager[Any, None]):
     """A file that is opened when its ``with`` block begins, and there when that has ended."""
 
     def __init__(self, open_: Callable[[], IO[Any]]) -> None:
@@ -263,6 +264,12 @@ class TemporaryFile(AbstractContextManager[Any, None]):
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
+
+    async def __aenter__(self) -> Any:
+        return await sync_to_async(self.__enter__, thread_sensitive=False)()
+
+    async def __aexit__(self, *error: Any) -> None:
+        await sync_to_async(self.__exit__, thread_sensitive=False)(*error)
 
 
 def _innermost(file: Any) -> WrittenFile:
