@@ -19,7 +19,7 @@ from .errors import (
     WriteLost,
 )
 from .filesystem import get_filesystem
-from .sweeper import SweepReport, expire_objects
+from .sweeper import SweepReport, aexpire_objects, expire_objects
 
 __all__ = [
     "BackendUnavailable",
@@ -38,6 +38,7 @@ __all__ = [
     "SweepReport",
     "UnknownBackend",
     "WriteLost",
+    "aexpire_objects",
     "expire_objects",
     "get_filesystem",
 ]

@@ -21,6 +21,9 @@ def escaped(message: str) -> str:
     return message.replace("{", "{{").replace("}", "}}")
 
 
+BLOCKS = "This blocks: use what has an 'a' in front of its name, a thread, or sync_to_async."
+
+
 class DjpyfsError(Exception):
     """Every error that djpyfs raises of its own accord is one of these."""
 

@@ -15,6 +15,8 @@ from threading import RLock
 from typing import IO, Any, BinaryIO, cast
 from warnings import warn
 
+from asgiref.sync import sync_to_async
+from django.utils.asyncio import async_unsafe
 from fs import errors
 from fs.base import FS
 from fs.info import Info
@@ -28,8 +30,15 @@ from fs.walk import Walker
 from . import conf, links
 from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
-from .errors import InvalidLifetime, InvalidLimit, InvalidName, NamespaceHeld
-from .expirations import Expirations, store_for
+from .errors import (
+    BLOCKS,
+    ConfigurationError,
+    InvalidLifetime,
+    InvalidLimit,
+    InvalidName,
+    NamespaceHeld,
+)
+from .expirations import Expirations, Linked, store_for
 from .lifetimes import Lifetimes, Seconds, seconds_of, total_of
 from .names import (
     KEY_BYTES,
@@ -39,6 +48,7 @@ from .names import (
     check_length,
     check_namespace,
     check_path,
+    checked_names,
     temporary_name,
 )
 from .places import records_of
@@ -133,10 +143,8 @@ class ExpiringFS(FS):
     ) -> None:
         """Do what `expire` does for many files, in one round trip per shard."""
         ttl = Lifetimes(self._policy_at("")).of(seconds, days)
-        if isinstance(filenames, str | bytes):
-            raise TypeError(f"filenames is {filenames!r}: give it a list of names")
         groups: dict[int | None, list[Entry]] = {}
-        for entry in dict.fromkeys(map(self._entry, filenames)):
+        for entry in dict.fromkeys(map(self._entry, checked_names(filenames))):
             ttl = self._lifetimes(entry).of(seconds, days)
             groups.setdefault(ttl, []).append(entry)
         for ttl, entries in groups.items():
@@ -165,6 +173,7 @@ class ExpiringFS(FS):
         It has passed where the file's deletion is under way, is tried again, or was given up.
         Raises `InvalidName` and `RecordStoreUnavailable`.
         """
+        self.check()
         _, deadline = self._records.deadline(self._entry(filename).member)
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
@@ -196,8 +205,9 @@ class ExpiringFS(FS):
                 figure.savefig(f)
             return redirect(f.url)
 
-        ``mode`` and ``encoding`` are those of `open`. Raises `InvalidName`, `InvalidLifetime`,
-        also where there is no life by default, and `ValueError` for a mode that makes no file.
+        An ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
+        `open`. Raises `InvalidName`, `InvalidLifetime`, also where there is no life by default,
+        and `ValueError` for a mode that makes no file.
         """
         name = temporary_name(prefix, suffix)
         return self._temporary_file(name, name, seconds, days, mode, encoding)
@@ -222,7 +232,7 @@ class ExpiringFS(FS):
 
         def open_() -> IO[Any]:
             self.check()
-            file = self._opened_to_write(entry.path, mode.replace("t", ""), name=name, life=life)
+            file = self._opened_to_write(entry.path, mode.replace("t", ""), life=life, new=name)
             return opened(file, entry.path, mode, -1, encoding, None, "")
 
         return TemporaryFile(open_)
@@ -261,30 +271,73 @@ class ExpiringFS(FS):
             return self._limited_url(entry, seconds, download_as, max_downloads, confirm)
         if confirm:
             raise InvalidLimit("confirm is True, and max_downloads is not given: there is no limit")
-        return self._unlimited_url(entry, seconds, download_as)
+        return self._urls([entry], seconds, download_as)[entry]
 
-    def _unlimited_url(
-        self,
-        entry: Entry,
-        timeout: float = 0,
-        download_as: str | None = None,
-        times: tuple[int, int] | None = None,
-    ) -> str:
-        """Return an address; ``times`` are the time now and the deadline, where they are known."""
-        if not self._policy_of(entry.path).signed_urls:
-            longest = self._backend.longest_url
-            if longest is not None:
-                now, end = self._life_of_url(entry, timeout, longest, times)
-                # S3 signs for a second at least, also where the file is overdue.
-                lifetime = max(1, (end - now) // SECOND)
-                return self._backend.url(*entry, lifetime, download_as)
+    def get_urls(self, filenames: Iterable[str], timeout: Seconds | None = 0) -> dict[str, str]:
+        """Return the addresses of many files by their names, in one round trip per shard."""
+        self.check()
+        seconds = seconds_of("timeout", 0 if timeout is None else timeout)
+        entries = {name: self._entry(name) for name in checked_names(filenames)}
+        urls = self._urls(dict.fromkeys(entries.values()), seconds)
+        return {name: urls[entry] for name, entry in entries.items()}
+
+    def revoke_urls(self, filename: str) -> None:
+        """Let every signed address of a file that was given out so far lead to a 404, for good.
+
+        That goes for those with ``max_downloads`` as well; what is given out from now on works.
+        The file stays, and need not be there. Raises `InvalidName`, `RecordStoreUnavailable`, and
+        `ConfigurationError` where its back-end gives out addresses of its own: nobody can revoke
+        these.
+        """
+        self.check()
+        entry = self._entry(filename)
+        if self._is_presigned(entry) or self._lasting_url(entry) is not None:
+            raise ConfigurationError(
+                "an address that the back-end itself gives out cannot be revoked: "
+                "set DJFS['signed_urls'] to True, and give out signed ones"
+            )
+        self._records.revoke(entry.member)
+
+    def _urls(
+        self, entries: Iterable[Entry], timeout: float = 0, download_as: str | None = None
+    ) -> dict[Entry, str]:
+        lasting = {entry: self._lasting_url(entry, download_as) for entry in entries}
+        urls = {entry: url for entry, url in lasting.items() if url is not None}
+        if ending := [entry for entry in lasting if entry not in urls]:
+            now, found = self._records.linked([entry.member for entry in ending])
+            for entry, linked in zip(ending, found, strict=True):
+                urls[entry] = self._ending_url(entry, timeout, download_as, now, linked)
+        return urls
+
+    def _is_presigned(self, entry: Entry) -> bool:
+        return self._backend.longest_url is not None and not self._is_signed(entry)
+
+    def _is_signed(self, entry: Entry) -> bool:
+        return self._policy_of(entry.path).signed_urls
+
+    def _lasting_url(self, entry: Entry, download_as: str | None = None) -> str | None:
+        """Return an address that works for good, where the back-end has such."""
+        if self._backend.longest_url is None and not self._is_signed(entry):
             with suppress(errors.NoURL):
                 return self._backend.url(*entry, None, download_as)
-        _, end = self._life_of_url(entry, timeout, LONGEST_LIFE, times)
-        return links.address(links.Link(*entry, end, download_as))
+        return None
 
-    def _url_of_written(self, write: Write) -> str:
-        return self._unlimited_url(write.entry, times=write.times())
+    def _ending_url(
+        self, entry: Entry, timeout: float, download_as: str | None, now: int, linked: Linked
+    ) -> str:
+        if self._is_presigned(entry):
+            longest = cast(int, self._backend.longest_url)
+            end = _end_of_url(timeout, longest, now, linked.deadline)
+            # S3 signs for a second at least, also where the file is overdue.
+            return self._backend.url(*entry, max(1, (end - now) // SECOND), download_as)
+        end = _end_of_url(timeout, LONGEST_LIFE, now, linked.deadline)
+        return links.address(links.Link(*entry, end, download_as, revocation=linked.revocation))
+
+    def _url_of_new(self, write: Write) -> str:
+        url, times = self._lasting_url(write.entry), write.times()
+        if url is None and times is not None:  # nobody can have revoked anything
+            url = self._ending_url(write.entry, 0, None, times[0], Linked(times[1]))
+        return url or self.get_url(write.entry.path)
 
     def _limited_url(
         self,
@@ -298,24 +351,29 @@ class ExpiringFS(FS):
             raise InvalidLimit(f"max_downloads is {downloads!r}: give it a whole number")
         if not 1 <= downloads <= MOST_DOWNLOADS:
             raise InvalidLimit(f"max_downloads is {downloads!r}: use 1 to {MOST_DOWNLOADS}")
-        _, end = self._life_of_url(entry, timeout, LONGEST_LIFE)
+        now, (linked,) = self._records.linked([entry.member])
+        end = _end_of_url(timeout, LONGEST_LIFE, now, linked.deadline)
         ticket = token_urlsafe(12)
-        address = links.address(links.Link(*entry, end, download_as, ticket, bool(confirm)))
+        link = links.Link(*entry, end, download_as, ticket, bool(confirm), linked.revocation)
+        address = links.address(link)
         self._records.issue_ticket(entry.member, ticket, downloads, end)
         return address
 
-    def _life_of_url(
-        self, entry: Entry, timeout: float, longest: int, times: tuple[int, int] | None = None
-    ) -> tuple[int, int]:
-        """Return the time now, and when an address of the file stops working."""
-        if 0 < timeout < 1:
-            raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 or more, or 0")
-        if timeout > longest:  # not named, so that Python tells it once for each caller
-            warn(f"no address here works for longer than {longest} s: timeout is cut", stacklevel=3)
-            timeout = longest
-        now, deadline = times or self._records.deadline(entry.member)
-        end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
-        return now, min(end, deadline or end)
+    # -- for async def views: each does in a thread what its namesake does
+
+    aexpire = sync_to_async(expire, thread_sensitive=False)
+    aexpire_many = sync_to_async(expire_many, thread_sensitive=False)
+    aexpiration = sync_to_async(expiration, thread_sensitive=False)
+    aget_url = sync_to_async(get_url, thread_sensitive=False)
+
+    @async_unsafe(BLOCKS)
+    def check(self) -> None:
+        """Raise `fs.errors.FilesystemClosed` where it is closed; every method begins with this.
+
+        In an event loop it raises `SynchronousOnlyOperation`, as Django's ORM does: a record store
+        that hangs would stop every other request of the process.
+        """
+        super().check()
 
     # -- records and policies
 
@@ -371,7 +429,7 @@ class ExpiringFS(FS):
 
     def validatepath(self, path: str) -> str:
         """Return ``path`` absolute and normalised. Raises `InvalidName`."""
-        self.check()
+        super().check()  # this asks nobody
         return abspath(self._path(path))
 
     # -- what is hidden
@@ -527,22 +585,16 @@ class ExpiringFS(FS):
         mode: str,
         buffering: int = -1,
         *,
-        name: str | None = None,
         life: int | None = None,
+        new: str = "",
         **options: Any,
     ) -> BinaryIO:
-        """Open a file to write it, with a ``life`` of its own; it is shown as ``name``."""
+        """Open a file to write it, with a ``life`` of its own; what is ``new`` has that name."""
         write = self._begin(path, life)
         with write.abandoned_on_error():
             file = self._files.openbin(path, mode, buffering, **options)
-        written = WrittenFile(
-            file,
-            Mode(mode).to_platform_bin(),
-            name or path,
-            write,
-            self._finish,
-            self._url_of_written,
-        )
+        platform_mode, address = Mode(mode).to_platform_bin(), self._url_of_new if new else None
+        written = WrittenFile(file, platform_mode, new or path, write, self._finish, address)
         return cast(BinaryIO, written)
 
     def writebytes(self, path: str, contents: bytes) -> None:
@@ -836,6 +888,17 @@ class ExpiringFS(FS):
             raise NamespaceHeld(path)
 
 
+def _end_of_url(timeout: float, longest: int, now: int, deadline: int) -> int:
+    """Return when an address of a file stops working, in µs since the epoch."""
+    if 0 < timeout < 1:
+        raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 or more, or 0")
+    if timeout > longest:  # not named, so that Python tells it once for each caller
+        warn(f"no address here works for longer than {longest} s: timeout is cut", stacklevel=5)
+        timeout = longest
+    end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
+    return min(end, deadline or end)
+
+
 class _ReadFile(RawWrapper):
     """An open file that tells where it comes from, should it be copied."""
 
@@ -910,10 +973,9 @@ class ExpiringSubFS(SubFS[FS]):
         days: float | None = None,
     ) -> None:
         """See `ExpiringFS.expire_many`."""
-        if isinstance(filenames, str | bytes):
-            raise TypeError(f"filenames is {filenames!r}: give it a list of names")
         fs: Any = self.delegate_fs()
-        fs.expire_many([self.delegate_path(name)[1] for name in filenames], seconds, days)
+        paths = [self.delegate_path(name)[1] for name in checked_names(filenames)]
+        fs.expire_many(paths, seconds, days)
 
     def expire_at(self, filename: str, when: datetime) -> None:
         """See `ExpiringFS.expire_at`."""
@@ -945,6 +1007,18 @@ class ExpiringSubFS(SubFS[FS]):
         )
         return cast(str, url)
 
+    def get_urls(self, filenames: Iterable[str], timeout: Seconds | None = 0) -> dict[str, str]:
+        """See `ExpiringFS.get_urls`."""
+        fs: Any = self.delegate_fs()
+        paths = {name: self.delegate_path(name)[1] for name in checked_names(filenames)}
+        urls = fs.get_urls(paths.values(), timeout)
+        return {name: urls[path] for name, path in paths.items()}
+
+    def revoke_urls(self, filename: str) -> None:
+        """See `ExpiringFS.revoke_urls`."""
+        fs, path = self.delegate_path(filename)
+        fs.revoke_urls(path)
+
     def temporary_file(
         self,
         suffix: str = "",
@@ -962,6 +1036,11 @@ class ExpiringSubFS(SubFS[FS]):
     def _temporary_file(self, path: str, *arguments: Any) -> TemporaryFile:
         fs, path = self.delegate_path(path)
         return cast(TemporaryFile, fs._temporary_file(path, *arguments))
+
+    aexpire = sync_to_async(expire, thread_sensitive=False)
+    aexpire_many = sync_to_async(expire_many, thread_sensitive=False)
+    aexpiration = sync_to_async(expiration, thread_sensitive=False)
+    aget_url = sync_to_async(get_url, thread_sensitive=False)
 
     def lock(self) -> Any:
         """See `ExpiringFS.lock`."""

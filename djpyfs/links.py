@@ -22,6 +22,7 @@ class Link(NamedTuple):
     download_as: str | None = None
     ticket: str = ""  # of the record store, where the number of downloads is limited
     confirm: bool = False  # whether somebody must press a button first
+    revocation: str = ""  # the last one before it was signed
 
     @property
     def name(self) -> str:

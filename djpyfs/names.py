@@ -7,6 +7,7 @@ taken literally: nothing is ever expanded, decoded or folded.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from secrets import token_hex
 from typing import NamedTuple
@@ -102,6 +103,13 @@ def check_file_name(name: str) -> str:
     if not check_path(name) or check_path(name) != name or "/" in name:
         raise InvalidName(name, "is no name of a file, without directories")
     return name
+
+
+def checked_names(names: Iterable[str]) -> Iterable[str]:
+    """Return ``names`` unchanged; raise `TypeError` for one name, whose letters it would mean."""
+    if isinstance(names, str | bytes):
+        raise TypeError(f"filenames is {names!r}: give it a list of names")
+    return names
 
 
 def temporary_name(prefix: str, suffix: str) -> str:

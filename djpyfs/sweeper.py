@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import NamedTuple, cast
 
+from asgiref.sync import sync_to_async
+from django.utils.asyncio import async_unsafe
+
 from . import conf, leases, outages
 from .backends import Backend, Lease, Outcome, is_away, reason
 from .conf import SECOND
-from .errors import BackendUnavailable, InvalidName, RecordStoreError
+from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
 from .expirations import Backoff, Claim, State, Verdict, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
 from .names import Entry, check_namespace, check_path
@@ -54,6 +57,7 @@ class SweepReport:
         return {name: round(number, 3) for name, number in asdict(self).items()}
 
 
+@async_unsafe(BLOCKS)
 def expire_objects(limit: int | None = None, seconds: float | None = None) -> SweepReport:
     """Delete what is overdue, now and in this process, until nothing is.
 
@@ -62,6 +66,10 @@ def expire_objects(limit: int | None = None, seconds: float | None = None) -> Sw
     cannot be deleted raises nothing: it is counted, and tried again by a later sweep.
     """
     return sweep(limit, seconds)
+
+
+#: For ``async def`` views: what `expire_objects` does, in a thread.
+aexpire_objects = sync_to_async(expire_objects, thread_sensitive=False)
 
 
 def sweep(

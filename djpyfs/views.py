@@ -156,9 +156,9 @@ def _refusal(status: int, text: str, more: dict[str, str] | None = None) -> Http
 
 def _seconds_left(link: Link) -> int:
     """Return for how long the link and its file live. Raises `ResourceNotFound`."""
-    now, deadline = _records(link).deadline(link.entry.member)
-    end = min(link.end, deadline or link.end)
-    if end <= now:
+    now, (linked,) = _records(link).linked([link.entry.member])
+    end = min(link.end, linked.deadline or link.end)
+    if end <= now or link.revocation != linked.revocation:
         raise ResourceNotFound(link.path)
     return (end - now) // SECOND
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
 
+from asgiref.sync import sync_to_async
 from fs.iotools import RawWrapper, make_stream
 
 from . import leases
@@ -146,7 +147,7 @@ class WrittenFile(RawWrapper):
     """An open file that is being written, and appears when it is closed.
 
     Where a ``with`` block raises it does not appear, and what was there before stays.
-    ``finish`` is called when it is there as a whole, and ``address`` for its `url`.
+    ``finish`` is called when it is there as a whole, and ``address`` for the `url` of a new one.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class WrittenFile(RawWrapper):
         name: str,
         write: Write,
         finish: Callable[[Write], object],
-        address: Callable[[Write], str],
+        address: Callable[[Write], str] | None = None,
     ) -> None:
         super().__init__(file, mode=mode, name=name)
         self._write = write
@@ -166,7 +167,9 @@ class WrittenFile(RawWrapper):
 
     @property
     def url(self) -> str:
-        """The address that `ExpiringFS.get_url` gives, once the file is there."""
+        """The address of a temporary file, once it is there."""
+        if self._address is None:
+            raise AttributeError(f"{self.name!r} has no url: ask get_url for it")
         if not self._write.is_finished:
             raise AttributeError(f"{self.name!r} has no url before it is closed")
         return self._address(self._write)
@@ -249,7 +252,7 @@ def opened(
     return cast(IO[Any], found)
 
 
-class TemporaryFile(AbstractContextManager[Any, None]):
+class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManager[Any, None]):
     """A file that is opened when its ``with`` block begins, and there when that has ended."""
 
     def __init__(self, open_: Callable[[], IO[Any]]) -> None:
@@ -261,6 +264,12 @@ class TemporaryFile(AbstractContextManager[Any, None]):
 
     def __exit__(self, *error: Any) -> None:
         self._file.__exit__(*error)
+
+    async def __aenter__(self) -> Any:
+        return await sync_to_async(self.__enter__, thread_sensitive=False)()
+
+    async def __aexit__(self, *error: Any) -> None:
+        await sync_to_async(self.__exit__, thread_sensitive=False)(*error)
 
 
 def _innermost(file: Any) -> WrittenFile:

@@ -154,6 +154,12 @@ class RedisServer(Server):
         )
 
 
+def scripts_run(server: RedisServer) -> int:
+    """Return how many scripts a server has run."""
+    stats: dict[str, Any] = server.client().info("commandstats")
+    return int(stats["cmdstat_evalsha"]["calls"])
+
+
 @contextlib.contextmanager
 def running_redis(**options: str) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory(prefix="djpyfs-redis-") as directory:

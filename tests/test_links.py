@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
@@ -27,13 +28,28 @@ from django.utils.http import http_date
 from fs import errors
 from fs.mode import Mode
 
-from djpyfs import InvalidLifetime, InvalidLimit, InvalidName, expire_objects, get_filesystem
+from djpyfs import (
+    ConfigurationError,
+    InvalidLifetime,
+    InvalidLimit,
+    InvalidName,
+    expire_objects,
+    get_filesystem,
+)
 from djpyfs.backends.disk_files import DiskFileSystem
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from tests.chromium import running_chromium
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, running_nginx, running_site, wait_for
+from tests.servers import (
+    HOST,
+    RedisServer,
+    running_nginx,
+    running_redis,
+    running_site,
+    scripts_run,
+    wait_for,
+)
 from tests.test_storage_backend import on_disk
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
@@ -92,6 +108,67 @@ def ask(method: str, url: str, **headers: str) -> Answer:
 
 def get(url: str, **headers: str) -> Answer:
     return ask("GET", url, **headers)
+
+
+# -- links under control
+
+
+def revocable(djfs: Callable[..., None], records: dict[str, Any]) -> ExpiringFS:
+    djfs(type="memory", **records)
+    return _with_picture()
+
+
+def test_links_that_are_revoked_are_dead_for_good_and_new_ones_work(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    files = revocable(djfs, records)
+    files.writebytes("b.png", CONTENT)
+    dead = [files.get_url("a.png"), files.get_url("a.png", max_downloads=9)]
+    others = [files.get_url("b.png"), get_filesystem("plots").get_url("today/b.png")]
+    get_filesystem("plots").revoke_urls("today/a.png")
+    working = [files.get_url("a.png"), files.get_url("a.png", max_downloads=9), *others]
+    assert [get(url).status for url in dead] == [404, 404]
+    assert [get(url).status for url in working] == [200] * 4
+    files.remove("a.png")
+    files.writebytes("a.png", b"another")
+    assert [get(url).status for url in dead] == [404, 404]
+    files.opendir("/").revoke_urls("a.png")
+    assert [get(url).status for url in working] == [404, 404, 200, 200]
+
+
+@pytest.mark.parametrize("place", ["osfs", "s3fs"], indirect=True)
+def test_addresses_of_the_back_end_itself_cannot_be_revoked(
+    djfs: Callable[..., None], place: dict[str, Any]
+) -> None:
+    djfs(**place)
+    with pytest.raises(ConfigurationError, match="signed_urls"):
+        get_filesystem("plots").revoke_urls("a.png")
+
+
+def test_many_addresses_take_one_round_trip(djfs: Callable[..., None]) -> None:
+    names = [f"{number}.png" for number in range(100)]
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url)
+        files = _with_picture()
+        files.expire_many(names, 300)
+        files.get_urls(names)
+        before = scripts_run(server)
+        urls = files.get_urls(names, timedelta(seconds=60))
+        assert scripts_run(server) - before == 1
+    assert list(urls) == names
+    assert len(set(urls.values())) == 100
+
+
+def test_each_name_gets_the_address_that_get_url_gives(linked: ExpiringFS) -> None:
+    linked.writebytes("b.png", b"other")
+    urls = linked.get_urls(["/a.png", "b.png", "a.png"])
+    assert [get(url).body for url in urls.values()] == [CONTENT, b"other", CONTENT]
+    assert list(urls) == ["/a.png", "b.png", "a.png"]
+    above = get_filesystem("plots").opendir("today")
+    assert get(above.get_urls(["b.png"])["b.png"]).body == b"other"
+    assert linked.get_urls([]) == {}
+    with pytest.raises(TypeError, match="list of names"):
+        linked.get_urls("a.png")
 
 
 # -- the address

@@ -219,6 +219,8 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "deadline": lambda store: store.deadline(A),
     "deadlines": after_settling("deadlines", [A, B]),
     "renew": lambda store: (store.schedule([A], HOUR), store.renew(A, 2 * HOUR)),
+    "linked": after_settling("linked", [A, B]),
+    "revoke": lambda store: store.revoke(A),
     "issue_ticket": lambda store: store.issue_ticket(A, "one", 1, store.deadline(A)[0] + HOUR),
     "use_ticket": lambda store: (VERBS["issue_ticket"](store), store.use_ticket(A, "one")),
     "claim": claim,

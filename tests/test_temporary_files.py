@@ -16,7 +16,7 @@ from django.urls import include, path
 from djpyfs import InvalidLifetime, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import counted
-from tests.servers import RedisServer, running_redis, wait_for
+from tests.servers import running_redis, scripts_run, wait_for
 from tests.test_filesystem import left
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
@@ -122,11 +122,6 @@ def test_its_name_is_that_in_the_directory_where_it_is(plots: ExpiringFS) -> Non
     with plots.opendir("d").opendir("e").temporary_file(seconds=300) as g:
         pass
     assert plots.isfile(f"d/e/{g.name}")
-
-
-def scripts_run(server: RedisServer) -> int:
-    stats: Any = server.client().info("commandstats")
-    return int(stats["cmdstat_evalsha"]["calls"])
 
 
 def test_the_deadline_is_recorded_in_one_round_trip_and_confirmed_in_another(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from heapq import nsmallest
 from operator import attrgetter
 from random import getrandbits
+from secrets import token_urlsafe
 from threading import Lock
 from time import monotonic, sleep
 from typing import NamedTuple, TypeVar
@@ -90,6 +91,13 @@ class Finished(NamedTuple):
     deadline: int  # µs since the epoch; 0: none
     by_default: bool  # the default life gave it
     unbroken: bool  # nobody could delete the file at any time since the write had begun
+
+
+class Linked(NamedTuple):
+    """What the links to a file depend on."""
+
+    deadline: int  # µs since the epoch; 0: none
+    revocation: str = ""  # the last one: links that were signed before it are dead
 
 
 class Counts(NamedTuple):
@@ -342,6 +350,14 @@ class Expirations(ABC):
         """Return the time now, and the deadline of each member or 0, in one round trip."""
 
     @abstractmethod
+    def linked(self, members: Sequence[bytes]) -> tuple[int, list[Linked]]:
+        """Return the time now, and what links to each member depend on, in one round trip."""
+
+    def revoke(self, member: bytes) -> None:
+        """Let the links to ``member`` that were signed so far be dead, for good."""
+        self._revoke(member, token_urlsafe(6))
+
+    @abstractmethod
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
         """Make a ticket to ``member`` that `use_ticket` takes ``uses`` times, until ``end``."""
 
@@ -460,6 +476,9 @@ class Expirations(ABC):
     def _reserve(
         self, over: int, member: bytes, token: int
     ) -> tuple[Busy, Sequence[bytes], Reserved]: ...
+
+    @abstractmethod
+    def _revoke(self, member: bytes, revocation: str) -> None: ...
 
     @abstractmethod
     def _place_at(

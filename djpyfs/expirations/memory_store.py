@@ -28,6 +28,7 @@ from . import (
     ExpirationStore,
     Finished,
     GivenUp,
+    Linked,
     NextDue,
     Page,
     Record,
@@ -232,6 +233,7 @@ class _Records:
         self.failed: dict[bytes, GivenUp] = {}
         self.writing: dict[bytes, Writes] = {}
         self.permanent: set[bytes] = set()
+        self.revocations: dict[bytes, str] = {}
         self.tickets: dict[tuple[bytes, str], Ticket] = {}
 
     def next_due(self, now: int) -> int | None:
@@ -521,6 +523,16 @@ class _Expirations(Expirations):
             if renewed > deadline:
                 self._of.due[member] = renewed
             return self._of.due[member]
+
+    def linked(self, members: Sequence[bytes]) -> tuple[int, list[Linked]]:
+        with self._lock:
+            now, deadlines = self.deadlines(members)
+            revocations = [self._of.revocations.get(member, "") for member in members]
+            return now, list(map(Linked, deadlines, revocations))
+
+    def _revoke(self, member: bytes, revocation: str) -> None:
+        with self._lock:
+            self._of.revocations[member] = revocation
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
         with self._lock:

@@ -30,6 +30,7 @@ from . import (
     ExpirationStore,
     Finished,
     GivenUp,
+    Linked,
     NextDue,
     Page,
     Record,
@@ -177,6 +178,10 @@ class _Expirations(Expirations):
         self.shards = scripts.shards
         self.shard_of = scripts.shard_of  # type: ignore[method-assign]  # a call less each time
         self.keys = [[scripts.key(shard, place, name) for name in KEYS] for shard in self.shards]
+        self._linking = [
+            [*keys, scripts.key(shard, place, "revocations")]
+            for shard, keys in zip(self.shards, self.keys, strict=True)
+        ]
         self._totals = [scripts.key(shard, "totals") for shard in self.shards]
         self._scripts = scripts
 
@@ -267,20 +272,32 @@ class _Expirations(Expirations):
         ]
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
-        if len(members) == 1:
-            now, deadline = self._run("deadline", members[0], *members)
-            return now, [deadline]
+        return self._read("deadline", members, self.keys)
+
+    def linked(self, members: Sequence[bytes]) -> tuple[int, list[Linked]]:
+        now, found = self._read("linked", members, self._linking)
+        return now, [Linked(deadline, revocation.decode()) for deadline, revocation in found]
+
+    def _read(
+        self, verb: str, members: Sequence[bytes], keys: Sequence[Sequence[bytes]]
+    ) -> tuple[int, list[Any]]:
+        """Run a script that answers with the time and something of each member, in each shard."""
         groups = self._sliced(members)
-        replies = self._scripts.run_all(
-            [Call("deadline", shard, self.keys[shard], own) for shard, own in groups]
-        )
+        calls = [Call(verb, shard, keys[shard], own) for shard, own in groups]
+        one = len(calls) == 1
+        replies = [self._scripts.run(calls[0])] if one else self._scripts.run_all(calls)
         known = {
-            member: deadline
+            member: value
             for (_, own), (_, *found) in zip(groups, replies, strict=True)
-            for member, deadline in zip(own, found, strict=True)
+            for member, value in zip(own, found, strict=True)
         }
         now = max((reply[0] for reply in replies), default=0)
         return now, [known[member] for member in members]
+
+    def _revoke(self, member: bytes, revocation: str) -> None:
+        shard = self.shard_of(member)
+        arguments = self._linking[shard][-1], member, revocation
+        self._scripts.send([Command(shard, "hset", arguments)], changing=True)
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
         shard = self.shard_of(member)

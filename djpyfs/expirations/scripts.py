@@ -24,8 +24,8 @@ WAIT_TIMEOUT = 1_000  # ms, for the replicas
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule keep begin finish abandon reserve pledge release extend renew place_at adopt
     deadline use_ticket claim claim_one acknowledge fail postpone excuse tally
-    next_due keep_time counts take_back""".split()
-READING = frozenset({"deadline", "counts", "next_due"})
+    next_due keep_time counts take_back linked""".split()
+READING = frozenset({"deadline", "counts", "linked", "next_due"})
 
 
 class Unconfirmed(RecordStoreUnavailable):

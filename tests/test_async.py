@@ -1,0 +1,131 @@
+"""The filesystem in an event loop, which nothing of it may block."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import SynchronousOnlyOperation
+
+from djpyfs import RecordStoreUnavailable, aexpire_objects, expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from tests.conftest import counted
+from tests.servers import HOST
+from tests.test_filesystem import left
+
+
+@pytest.fixture(autouse=True)
+def _guarded(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.test_links"
+    monkeypatch.delenv("DJANGO_ALLOW_ASYNC_UNSAFE", raising=False)
+
+
+async def publish(fs: Any) -> str:
+    async with fs.temporary_file(".png", seconds=300) as f:
+        f.write(b"picture")
+    return str(f.name)
+
+
+def test_async_views_have_methods_that_do_not_block(plots: ExpiringFS) -> None:
+    async def view(fs: Any) -> None:
+        await fs.aexpire("a.png", 300)
+        await fs.aexpire_many(["b.png"], seconds=300)
+        assert await fs.aexpiration("a.png") == await fs.aexpiration("/a.png") is not None
+        assert (await fs.aget_url("a.png", 60)).startswith(("/files/", "/f/", "http"))
+
+    filesystems: list[Any] = [plots, plots.makedir("d")]
+    for fs in filesystems:
+        asyncio.run(view(fs))
+        assert left(fs, "b.png") == pytest.approx(300, abs=30)
+
+
+def test_a_temporary_file_is_opened_and_stored_in_a_thread(plots: ExpiringFS) -> None:
+    filesystems: list[Any] = [plots, plots.makedir("d")]
+    for fs in filesystems:
+        name = asyncio.run(publish(fs))
+        assert fs.readbytes(name) == b"picture"
+        assert left(fs, name) == pytest.approx(300, abs=30)
+
+
+def test_an_async_block_that_raises_leaves_neither_file_nor_record(plots: ExpiringFS) -> None:
+    async def raising() -> None:
+        async with plots.temporary_file(seconds=300) as f:
+            f.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        asyncio.run(raising())
+    assert plots.listdir("/") == []
+    assert counted().tracked == 0
+
+
+def test_an_async_sweep_deletes(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 0)
+    assert asyncio.run(aexpire_objects()).deleted == 1
+
+
+BLOCKING: dict[str, Callable[[Any], object]] = {
+    "open": lambda fs: fs.open("a.png", "wb"),
+    "read": lambda fs: fs.readbytes("a.png"),
+    "list": lambda fs: fs.listdir("/"),
+    "remove": lambda fs: fs.remove("a.png"),
+    "expire": lambda fs: fs.expire("a.png", 300),
+    "expire_at": lambda fs: fs.expire_at("a.png", datetime.now(UTC)),
+    "expire_many": lambda fs: fs.expire_many(["a.png"], 300),
+    "expiration": lambda fs: fs.expiration("a.png"),
+    "get_url": lambda fs: fs.get_url("a.png"),
+    "get_urls": lambda fs: fs.get_urls(["a.png"]),
+    "revoke_urls": lambda fs: fs.revoke_urls("a.png"),
+    "temporary_file": lambda fs: fs.temporary_file(seconds=300).__enter__(),
+    "sweep": lambda fs: expire_objects(),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_what_blocks_is_refused_in_an_event_loop(
+    djfs: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+
+    async def view(fs: Any) -> None:
+        BLOCKING[name](fs)
+
+    for fs in get_filesystem("plots"), get_filesystem("plots").makedir("d"):
+        with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
+            asyncio.run(view(fs))
+    assert counted().tracked == 0
+
+
+def test_who_says_so_may_block_an_event_loop(
+    djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    djfs(type="memory")
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+    async def view() -> None:
+        get_filesystem("plots").expire("a.png", 300)
+
+    asyncio.run(view())
+    assert counted().tracked == 1
+
+
+def test_others_are_served_while_redis_hangs(djfs: Callable[..., None]) -> None:
+    async def serve(hanging: socket.socket) -> bool:
+        waiting = asyncio.ensure_future(get_filesystem("plots").aexpire("a.png", 300))
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        still_waits = not waiting.done()
+        hanging.close()
+        with pytest.raises(RecordStoreUnavailable):
+            await waiting
+        return still_waits
+
+    with socket.create_server((HOST, 0)) as server:  # which answers nobody
+        djfs(type="memory", redis_url=f"redis://{HOST}:{server.getsockname()[1]}/0")
+        assert asyncio.run(serve(server))
