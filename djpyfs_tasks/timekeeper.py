@@ -52,7 +52,7 @@ class Timekeeper:
     def look(self) -> float:
         """Send a sweep if there is something for it; return for how many seconds to wait then.
 
-        Raises `RecordStoreError` where no shard can be asked, and whatever sending raises.
+        Raises `RecordStoreError` where the record store is away, and whatever sending raises.
         """
         settings = conf.current()
         if not settings.punctual:
@@ -62,7 +62,7 @@ class Timekeeper:
         time_kept = store_for(settings).keep_time(self._name, LEASE, here, kept)
         is_first_look = bool(time_kept.places - self._kept)
         self._kept = time_kept.places
-        if here and len(time_kept.problems) >= sum(1 + len(records.shards) for records in here):
+        if time_kept.problems and not time_kept.places:
             raise time_kept.problems[0]
         if is_first_look:
             return 0.0

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from djpyfs import expire_objects, get_filesystem
+from djpyfs import RecordStoreUnavailable, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
 from djpyfs_tasks.timekeeper import Timekeeper
-from tests.servers import wait_for
+from tests.servers import running_redis, wait_for
 
 
 @pytest.fixture
@@ -120,6 +120,23 @@ def test_the_time_of_a_place_that_comes_later_is_kept_too(
     assert site.timekeeper.look() > 0
     get_filesystem("plots").expire("new", 0)
     assert site.run(0.3) == 1
+
+
+def test_a_record_store_that_is_away_is_told_of_at_each_look_until_it_is_back(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    with running_redis(appendonly="yes") as redis:
+        djfs(type="osfs", directory_root=tmp_path, redis_url=redis.url)
+        get_filesystem("plots").expire("soon", seconds=0.5)
+        site = Site(sweeps=True)
+        assert site.run(0.1) == 0
+        redis.stop()
+        for _ in range(2):
+            with pytest.raises(RecordStoreUnavailable):
+                site.timekeeper.look()
+        redis.start()
+        wait_for(lambda: site.run(0.1), what="the sweep")
+        assert status().tracked == 0
 
 
 def test_where_it_is_off_nobody_keeps_time(
