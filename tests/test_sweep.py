@@ -39,7 +39,7 @@ from djpyfs.signals import files_expired
 from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
 from tests.endless import Endless
 from tests.faults.proxy import Proxy
-from tests.servers import RedisServer, wait_for
+from tests.servers import RedisServer, running_redis, wait_for
 
 
 class BrittleFS(MemoryFS):
@@ -479,15 +479,14 @@ def test_what_is_left_of_a_batch_when_the_lease_ends_stays(
     assert len(get_filesystem("plots").listdir("/")) == 3 - len(outcome.deleted)
 
 
-def test_an_idle_sweep_is_one_round_trip_per_shard(
-    djfs: Callable[..., None], redis_server: RedisServer
-) -> None:
-    for shards in 1, 4:
-        djfs(type="memory", redis_url=redis_server.url, key_prefix=f"idle{shards}", shards=shards)
-        expire_objects()
-        before = redis_server.commands()
-        expire_objects()
-        assert redis_server.commands() - before == shards + 1  # the count itself is one more
+def test_an_idle_sweep_is_one_round_trip_per_shard(djfs: Callable[..., None]) -> None:
+    with running_redis() as own:
+        for shards in 1, 4:
+            djfs(type="memory", redis_url=own.url, key_prefix=f"idle{shards}", shards=shards)
+            expire_objects()
+            before = own.commands()
+            expire_objects()
+            assert own.commands() - before == shards + 1  # the count itself is one more
 
 
 class SilentBackend(MemoryBackend):
