@@ -130,7 +130,7 @@ def test_a_stream_of_deadlines_is_kept_by_a_few_sweeps(
 
 
 @pytest.mark.fault(
-    "one file alone, with the defaults and no beat: in 1 s, in 10 min, after 20 min of nothing",
+    "one file alone, with the defaults and no beat: in 1 s, in 10 min, in 1 s after that",
     "late by 1 s at most, each",
 )
 def test_a_file_alone_goes_within_a_second_or_so(
@@ -141,7 +141,6 @@ def test_a_file_alone_goes_within_a_second_or_so(
         late = [lateness_of_one(service, "soon", 1)]
         if full:
             late.append(lateness_of_one(service, "later", 600))
-            time.sleep(1_200)
         late.append(lateness_of_one(service, "after-nothing", 1))
     assert sweeps_sent(service) == len(late)
     assert max(late) < (1 if full else 5)
