@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from asgiref.sync import sync_to_async
 from django.utils.asyncio import async_unsafe
@@ -155,11 +155,8 @@ class Sweep:
         on_batch: Callable[[SweepReport], object] | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        for name, bound in ("limit", limit), ("seconds", seconds):
-            if bound is not None and bound <= 0:
-                raise ValueError(
-                    f"{name} is {bound!r}: give it a number above 0, or None for no bound"
-                )
+        _check_bound("limit", limit, int, "whole number")
+        _check_bound("seconds", seconds, (int, float), "number")
         self._settings = conf.current()
         self._store = store_for(self._settings)
         self._backoff = Backoff(self._settings.max_attempts)
@@ -396,6 +393,12 @@ class Sweep:
             self._store.record_sweep(report.as_dict(), SWEEP_DURATION.tally([report.duration]))
         except RecordStoreError as error:  # a full Redis must not keep a sweep from its work
             log.warning("the sweep's report was not kept: %s", error)
+
+
+def _check_bound(name: str, bound: object, kinds: Any, what: str) -> None:
+    is_one = isinstance(bound, kinds) and not isinstance(bound, bool) and bound > 0
+    if not (bound is None or is_one):
+        raise ValueError(f"{name} is {bound!r}: give it a {what} above 0, or None for no bound")
 
 
 def _tell_of(deleted: Sequence[Entry]) -> None:
