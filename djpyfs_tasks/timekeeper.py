@@ -44,8 +44,9 @@ class Timekeeper:
         self._name = name
         self._send_sweep = send_sweep
         self._kept: Set[str] = frozenset()
-        # Until when the last sweep was told to look, by the clock of each shard's server.
-        self._told: dict[tuple[str, int], int] = {}
+        # When the last sweep was sent, by the clock of each shard's server. Should that be set
+        # back, the next one is sent when this one counts as lost.
+        self._sent: dict[tuple[str, int], int] = {}
         self._patience = PATIENCE
         self._lost_at = 0.0
 
@@ -84,15 +85,14 @@ class Timekeeper:
             waits = [it.wait / SECOND + SLACK for it in shards if it.wait]
             return min(LOOK, *waits) if waits else LOOK
         self._send_sweep()
-        self._told = {(it.records.place, it.shard): it.now for it in shards}
+        self._sent = {(it.records.place, it.shard): it.now for it in shards}
         self._lost_at = monotonic() + self._patience
         return GAP
 
     def _is_news(self, it: NextDue) -> bool:
         """Tell whether this has become due since the last sweep was sent."""
-        told = self._told.get((it.records.place, it.shard), 0)
-        clock_was_set_back = told > it.now
-        return clock_was_set_back or (it.due is not None and it.due > told)
+        sent = self._sent.get((it.records.place, it.shard), 0)
+        return it.due is not None and it.due > sent
 
 
 class KeepTime(bootsteps.StartStopStep):

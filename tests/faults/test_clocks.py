@@ -6,11 +6,13 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from djpyfs import get_filesystem
+from djpyfs import expire_objects, get_filesystem
+from djpyfs_tasks.timekeeper import Timekeeper
 from tests.faults.conftest import Measured
 from tests.servers import RedisServer, installed, python, running_redis, wait_for
 from tests.services import Service
@@ -22,7 +24,8 @@ HOUR = 3_600  # s
 VIEW = """
 import json, time
 from django.test import Client
-from djpyfs import get_filesystem
+from djpyfs import expire_objects, get_filesystem
+from djpyfs_tasks.timekeeper import Timekeeper
 fs, deadlines = get_filesystem("plots"), {}
 for number in range(50):
     name = f"{number:02}"
@@ -120,6 +123,41 @@ def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
             with service.process("beat", BEAT_SCHEDULE=schedule, **ahead):
                 wait_for(lambda: not plots.exists("overdue"), 30, "the first tick")
     service.close()
+
+
+def test_a_redis_whose_clock_is_set_back_by_an_hour_delays_no_sweep(
+    tmp_path: Path,
+    djfs: Callable[..., None],
+    clock: Callable[[int], dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ahead, sent = clock(HOUR), list[float]()
+    timekeeper = Timekeeper("worker", lambda: sent.append(time.monotonic()))
+
+    def look(times: int) -> bool:
+        time.sleep(timekeeper.look())
+        return len(sent) == times
+
+    for name, value in ahead.items():
+        monkeypatch.setenv(name, value)
+    with running_redis(appendonly="yes") as redis:
+        for name in ahead:
+            monkeypatch.delenv(name)
+        djfs(type="osfs", directory_root=tmp_path, redis_url=redis.url)
+        plots = get_filesystem("plots")
+
+        def expiration(name: str) -> datetime:
+            return plots.expiration(name) or datetime.max.replace(tzinfo=UTC)
+
+        plots.expire("first", seconds=0)
+        assert expiration("first") > datetime.now(UTC), "the clock is ahead"
+        wait_for(lambda: look(1), what="the first sweep")
+        expire_objects()
+        redis.stop()
+        redis.start()
+        plots.expire("second", seconds=0)
+        assert expiration("second") < datetime.now(UTC), "the clock is right now"
+        wait_for(lambda: look(2), 10, "the second sweep")
 
 
 def times_of_going(view: subprocess.Popen[bytes]) -> dict[str, float]:
