@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -151,7 +152,12 @@ def _whole(least: int, most: int) -> Callable[[str, Any], int]:
 
 def _microseconds(least: float, most: float = LONGEST_LIFE) -> Callable[[str, Any], int]:
     in_range = _number(least, most)
-    return lambda key, value: round(in_range(key, value) * SECOND)
+
+    def check(key: str, value: Any) -> int:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        return round(in_range(key, seconds) * SECOND)
+
+    return check
 
 
 def _optional(check: Callable[[str, Any], int]) -> Callable[[str, Any], int | None]:

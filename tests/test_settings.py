@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,10 @@ def test_no_secret_shows_where_settings_are_shown(settings: Any) -> None:
     }
     assert "sesame" not in repr(conf.current())
     assert "sesame" not in repr(get_filesystem("plots"))
+
+
+def test_a_life_in_the_settings_may_be_a_timedelta() -> None:
+    policy = conf.parse({**DISK, "default_ttl": timedelta(minutes=5), "max_ttl": 600}).policy
+    assert (policy.default_ttl, policy.max_ttl) == (300 * conf.SECOND, 600 * conf.SECOND)
+    with pytest.raises(ConfigurationError, match="default_ttl"):
+        conf.parse({**DISK, "default_ttl": timedelta(-1)})
