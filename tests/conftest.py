@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
+from django.utils import translation
 
 import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
 from djpyfs import conf, get_filesystem
@@ -72,6 +73,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = [item for item, mark in marks if mark and item.name not in mark.kwargs.get("but", ())]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+
+
+@pytest.fixture(autouse=True)
+def in_the_language_of_the_site() -> Iterator[None]:
+    """Forget the language of the last visitor, which stays active in his thread."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture(scope="session")
