@@ -218,7 +218,7 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
         before = memory_of(worker.pid, "VmRSS")
         start = time.monotonic()
         service.sweep()
-        while counts().overdue or counts().claimed:
+        while not newcomers or counts().overdue or counts().claimed:
             newcomers.append(lateness_of_newcomers(service))
         took = time.monotonic() - start
         growth = memory_of(worker.pid, "VmHWM") - before
