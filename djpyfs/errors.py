@@ -95,7 +95,10 @@ class InvalidLimit(DjpyfsError, ValueError):
 
 
 class FileBusy(_Failed):
-    """A sweep holds the file for longer than any lease may last."""
+    """A sweep holds the file for too long: one that hangs or died while it deleted it.
+
+    On a store over a network its last request may still act, for half a minute.
+    """
 
 
 class WriteLost(DjpyfsError, OperationFailed):

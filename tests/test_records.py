@@ -706,6 +706,25 @@ def test_a_writer_gives_up_on_what_sweeps_never_let_go(
         redis_store.schedule([A], 0)
 
 
+@pytest.mark.parametrize("verb", ["schedule", "keep"])
+def test_whoever_extends_a_file_hears_soon_that_a_request_of_a_dead_sweeper_may_still_act(
+    redis_store: Expirations, verb: str
+) -> None:
+    def call() -> None:
+        if verb == "keep":
+            redis_store.keep(A)
+        else:
+            redis_store.schedule([A], MINUTE)
+
+    before = redis_store.schedule([A], 0)
+    redis_store.claim_one(A)
+    began = time.monotonic()
+    with pytest.raises(FileBusy, match=r"died .* try again in 5[0-9] s"):
+        call()
+    assert time.monotonic() - began < LEASE / SECOND / 2
+    assert redis_store.deadline(A)[1] == before
+
+
 # -- reservations
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nsmallest
+from math import ceil
 from operator import attrgetter
 from random import getrandbits
 from secrets import token_urlsafe
@@ -231,7 +232,10 @@ class Expirations(ABC):
     # -- the verbs of writers
 
     def schedule(self, members: Sequence[bytes], ttl: int) -> int:
-        """Set the deadline of ``members`` to now + ``ttl``; return it."""
+        """Set the deadline of ``members`` to now + ``ttl``; return it.
+
+        Raises `FileBusy` for those whose sweeper has died while its request may still act.
+        """
         pending, deadline = members, 0
 
         def attempt(over: int) -> tuple[Busy, Sequence[bytes], None]:
@@ -239,12 +243,15 @@ class Expirations(ABC):
             busy, deadline, pending, lapsed = self._schedule(over, pending, ttl)
             return busy, lapsed, None
 
-        self._when_free(attempt)
+        self._when_free(attempt, waits_for_the_dead=False)
         return deadline
 
     def keep(self, member: bytes) -> None:
-        """Make ``member`` permanent, and remember that somebody said so."""
-        self._when_free(lambda over: (*self._keep(over, member), None))
+        """Make ``member`` permanent, and remember that somebody said so.
+
+        Raises what `schedule` does.
+        """
+        self._when_free(lambda over: (*self._keep(over, member), None), waits_for_the_dead=False)
 
     def begin(self, member: bytes, lease: int, default_ttl: int = 0) -> Begun:
         """Tell that ``member`` is being written, which its deadline waits for.
@@ -485,7 +492,12 @@ class Expirations(ABC):
         self, over: int, member: bytes, deadline: int, expected: int
     ) -> tuple[Busy, Sequence[bytes]]: ...
 
-    def _when_free(self, attempt: Callable[[int], tuple[Busy, Sequence[bytes], T]]) -> T:
+    def _when_free(
+        self,
+        attempt: Callable[[int], tuple[Busy, Sequence[bytes], T]],
+        *,
+        waits_for_the_dead: bool = True,
+    ) -> T:
         """Repeat ``attempt`` until no live claim forbids it; then make sure of lapsed ones.
 
         A claim whose lease is not extended for longer than it may last is over, whatever the
@@ -502,7 +514,11 @@ class Expirations(ABC):
                 raise FileBusy(f"a sweep has held the file for {PATIENCE:g} s: try again")
             if busy.ends != seen:
                 seen, since = busy.ends, now
-            over = seen if now - since > self.lease / SECOND + LONGEST_PAUSE else 0
+            unchanged = round((now - since) * SECOND)
+            if not waits_for_the_dead and self.lease > LIVE < unchanged:
+                left = ceil(busy.left / SECOND)
+                raise FileBusy(f"a sweep died while it deleted the file: try again in {left} s")
+            over = seen if unchanged > self.lease + LONGEST_PAUSE * SECOND else 0
             sleep(min(pause, busy.left / SECOND))
             pause = min(2 * pause, LONGEST_PAUSE)
             busy, lapsed, value = attempt(over)

@@ -128,6 +128,9 @@ class Race:
         now = time.time() * 1e6
         return {name for name, ends in self.claims().items() if ends > now}
 
+    def is_claimed(self, name: str) -> bool:
+        return name in self.live_claims()
+
     def is_waiting(self, name: str) -> bool:
         return self._client.zscore(self._key("due"), Entry(self.namespace, name).member) is not None
 
