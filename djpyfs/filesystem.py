@@ -15,7 +15,6 @@ from threading import RLock
 from typing import IO, Any, BinaryIO, cast
 from warnings import warn
 
-from asgiref.sync import sync_to_async
 from django.utils.asyncio import async_unsafe
 from fs import errors
 from fs.base import FS
@@ -53,6 +52,7 @@ from .names import (
 )
 from .places import records_of
 from .signals import deadline_set
+from .threads import in_a_thread
 from .writes import Reservation, TemporaryFile, Write, WrittenFile, opened
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
@@ -361,10 +361,10 @@ class ExpiringFS(FS):
 
     # -- for async def views: each does in a thread what its namesake does
 
-    aexpire = sync_to_async(expire, thread_sensitive=False)
-    aexpire_many = sync_to_async(expire_many, thread_sensitive=False)
-    aexpiration = sync_to_async(expiration, thread_sensitive=False)
-    aget_url = sync_to_async(get_url, thread_sensitive=False)
+    aexpire = in_a_thread(expire)
+    aexpire_many = in_a_thread(expire_many)
+    aexpiration = in_a_thread(expiration)
+    aget_url = in_a_thread(get_url)
 
     @async_unsafe(BLOCKS)
     def check(self) -> None:
@@ -1037,10 +1037,10 @@ class ExpiringSubFS(SubFS[FS]):
         fs, path = self.delegate_path(path)
         return cast(TemporaryFile, fs._temporary_file(path, *arguments))
 
-    aexpire = sync_to_async(expire, thread_sensitive=False)
-    aexpire_many = sync_to_async(expire_many, thread_sensitive=False)
-    aexpiration = sync_to_async(expiration, thread_sensitive=False)
-    aget_url = sync_to_async(get_url, thread_sensitive=False)
+    aexpire = in_a_thread(expire)
+    aexpire_many = in_a_thread(expire_many)
+    aexpiration = in_a_thread(expiration)
+    aget_url = in_a_thread(get_url)
 
     def lock(self) -> Any:
         """See `ExpiringFS.lock`."""

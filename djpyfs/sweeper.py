@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
-from asgiref.sync import sync_to_async
 from django.utils.asyncio import async_unsafe
 
 from . import conf, leases, outages
@@ -21,6 +20,7 @@ from .expirations.totals import LATENESS, SWEEP_DURATION
 from .names import Entry, check_namespace, check_path
 from .places import Place, place_for, places_here
 from .signals import files_expired, sweep_finished
+from .threads import in_a_thread
 
 log = logging.getLogger("djpyfs")
 
@@ -69,7 +69,7 @@ def expire_objects(limit: int | None = None, seconds: float | None = None) -> Sw
 
 
 #: For ``async def`` views: what `expire_objects` does, in a thread.
-aexpire_objects = sync_to_async(expire_objects, thread_sensitive=False)
+aexpire_objects = in_a_thread(expire_objects)
 
 
 def sweep(

@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
 
-from asgiref.sync import sync_to_async
 from fs.iotools import RawWrapper, make_stream
 
 from . import leases
@@ -16,6 +15,7 @@ from .conf import SECOND
 from .errors import FileBusy, WriteLost
 from .expirations import Expirations, Finished
 from .names import Entry
+from .threads import in_a_thread
 
 # For so long a process may stand still, or the record store be away, before a write of it counts as
 # over, and for so long the file of a writer that died stays at most.
@@ -266,10 +266,10 @@ class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManag
         self._file.__exit__(*error)
 
     async def __aenter__(self) -> Any:
-        return await sync_to_async(self.__enter__, thread_sensitive=False)()
+        return await in_a_thread(self.__enter__)()
 
     async def __aexit__(self, *error: Any) -> None:
-        await sync_to_async(self.__exit__, thread_sensitive=False)(*error)
+        await in_a_thread(self.__exit__)(*error)
 
 
 def _innermost(file: Any) -> WrittenFile:

@@ -17,6 +17,7 @@ ROOMS = [
     "_pkg_resources",
     "errors",
     "names",
+    "threads",
     "conf",
     "expirations",
     "backends",

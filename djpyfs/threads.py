@@ -1,0 +1,42 @@
+"""The threads in which what blocks runs for an event loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AT_A_TIME = 32
+
+_threads = ThreadPoolExecutor(AT_A_TIME, "djpyfs")
+
+
+def in_a_thread(blocks: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return a coroutine function that runs ``blocks`` in a thread.
+
+    The threads are those of djpyfs alone: while its Redis or its store hangs, what others do in
+    the event loop's own threads goes on.
+    """
+
+    @wraps(blocks)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        call = sync_to_async(blocks, thread_sensitive=False, executor=_threads)
+        return await call(*args, **kwargs)
+
+    return run
+
+
+def _begin_again() -> None:
+    # A child of fork() has no thread of its parent's.
+    global _threads
+    _threads = ThreadPoolExecutor(AT_A_TIME, "djpyfs")
+
+
+os.register_at_fork(after_in_child=_begin_again)
