@@ -14,7 +14,7 @@ HEART := $(patsubst %,tests/test_%.py,records records_read filesystem sweep stor
 	settings commands tasks imports)
 asked = $(filter-out 0 no false,$(1))
 
-.PHONY: help demo quick test test-faults openedx guards lint bench pythons clean
+.PHONY: help demo docs quick test test-faults openedx guards lint bench pythons clean
 .DELETE_ON_ERROR:
 # Two targets share one environment, which pip must not change twice at a time.
 .NOTPARALLEL:
@@ -22,8 +22,9 @@ asked = $(filter-out 0 no false,$(1))
 help:
 	@echo "make demo           the whole service on this machine, until Ctrl-C"
 	@echo "make demo ONCE=1    plays the demo's scenario by itself; S3=1: on an S3 endpoint"
+	@echo "make docs           the documentation, in build/docs; a warning is an error"
 	@echo "make quick          the tests of the heart alone, in less than a minute"
-	@echo "make test           style, types, tests"
+	@echo "make test           style, types, docs, tests"
 	@echo "make test-faults    the fault suite in its full form, and the table of what it measured"
 	@echo "make openedx        blocks of Open edX on the wheel, on disk and on S3"
 	@echo "make guards         takes out each guard of the code in turn: some test must go red"
@@ -34,6 +35,9 @@ help:
 
 demo: .venv/demo.stamp
 	$(RUN) -m demo $(if $(call asked,$(ONCE)),--once) $(if $(call asked,$(S3)),--s3)
+
+docs: .venv/docs.stamp
+	$(RUN) -m sphinx -W --keep-going -b html $(ARGS) docs build/docs
 
 quick: .venv/dev.stamp
 	$(RUN) -m pytest $(TOGETHER) $(HEART) -k "not (s3 or sharded or sentinel or cluster)" $(ARGS)

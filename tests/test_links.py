@@ -6,7 +6,6 @@ import asyncio
 import errno
 import http.client
 import os
-import re
 import socket
 import time
 import tracemalloc
@@ -41,6 +40,7 @@ from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from tests.chromium import running_chromium
 from tests.conftest import BUCKET, KEYS
+from tests.pages import examples
 from tests.servers import (
     HOST,
     RedisServer,
@@ -794,10 +794,9 @@ def test_the_bytes_are_left_to_the_web_server(
         assert (answer.status, answer.body) == (200, CONTENT)
 
 
-def location_in_the_readme(root: Path) -> str:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+def location_in_the_docs(root: Path) -> str:
     location: str
-    (location,) = re.findall(r"^location /protected/ \{.*?^\}", readme, re.MULTILINE | re.DOTALL)
+    (location,) = examples("guides/signed-links.md", "nginx")
     assert "/srv/files/" in location
     return location.replace("/srv/files/", f"{root}/")
 
@@ -813,7 +812,7 @@ def test_nginx_sends_the_bytes(
     app = f"location / {{ proxy_pass http://{HOST}:{server.port}; }}"
     djfs(type="osfs", directory_root=files, accel_redirect="/protected/")
     url = _with_picture().get_url("a.png", 60)
-    with running_nginx(tmp_path / "nginx", app + location_in_the_readme(files)) as nginx:
+    with running_nginx(tmp_path / "nginx", app + location_in_the_docs(files)) as nginx:
         request = Request(nginx + url, headers={"Range": "bytes=10-19"})
         with urlopen(request) as answer:
             assert (answer.status, answer.read()) == (206, CONTENT[10:20])

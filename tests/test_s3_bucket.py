@@ -1,4 +1,4 @@
-"""What `check --deploy` says of a bucket, and which rights the README gives to our keys."""
+"""What `check --deploy` says of a bucket, and which rights the docs give to our keys."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fs import errors
 from djpyfs import expire_objects
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS, create_bucket
+from tests.pages import examples
 from tests.servers import Moto
 from tests.test_commands import djpyfs
 from tests.test_links import get
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
-README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def policy_in_the_readme() -> dict[str, str]:
-    """Return the actions that the README allows, and on what."""
-    (text,) = re.findall(r"^```json\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def policy_in_the_docs() -> dict[str, str]:
+    """Return the actions that the docs allow, and on what."""
+    (text,) = examples("explanation/security.md", "json")
     policy = json.loads(text.replace("my-bucket", BUCKET).replace("my-prefix", "media"))
     allowed: dict[str, str] = {}
     for statement in policy["Statement"]:
@@ -116,7 +116,7 @@ def shared_guarded() -> Iterator[Guarded]:
 
 @pytest.fixture
 def guarded(shared_guarded: Guarded) -> Guarded:
-    shared_guarded.allowed = policy_in_the_readme()
+    shared_guarded.allowed = policy_in_the_docs()
     shared_guarded.needed.clear()
     return shared_guarded
 
@@ -169,7 +169,7 @@ def use_everything(files: ExpiringFS, large: int = 9_000_000) -> None:
     files.removetree("/")
 
 
-def test_the_rights_in_the_readme_are_those_that_are_needed(
+def test_the_rights_in_the_docs_are_those_that_are_needed(
     made: Callable[..., ExpiringFS], guarded: Guarded
 ) -> None:
     for options in {}, {"signed_urls": True}, {"signed_urls": True, "redirect": True}:

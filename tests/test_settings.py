@@ -15,6 +15,7 @@ from django.core.files.storage import storages
 
 from djpyfs import ConfigurationError, UnknownBackend, conf, get_filesystem
 from djpyfs.backends.memory import MemoryBackend
+from tests.pages import ROOT, page
 from tests.servers import RedisServer, running_redis
 
 DISK = {"type": "osfs", "directory_root": "/nonexistent"}
@@ -218,17 +219,16 @@ def test_a_storage_that_cannot_be_made_is_told(
     assert ids() == ["djpyfs.E006"]
 
 
-def test_each_check_has_an_id_of_its_own_and_the_readme_lists_it() -> None:
-    root = Path(__file__).parent.parent
+def test_each_check_has_an_id_of_its_own_and_the_docs_list_it() -> None:
     sources = [
         path.read_text()
         for room in ("djpyfs", "djpyfs_tasks")
-        for path in root.glob(f"{room}/**/*.py")
+        for path in ROOT.glob(f"{room}/**/*.py")
     ]
     told = [code for source in sources for code in re.findall(r'id="djpyfs\.(\w+)"', source)]
     listed = [
         code
-        for row in re.findall(r"^\| (`djpyfs\.[^|]*)\|", (root / "README.md").read_text(), re.M)
+        for row in re.findall(r"^\| (`djpyfs\.[^|]*)\|", page("reference/checks.md"), re.M)
         for code in re.findall(r"[EW]\d+", row)
     ]
     assert sorted(told) == sorted(listed) == sorted(set(told))

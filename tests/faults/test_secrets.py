@@ -6,12 +6,10 @@ import base64
 import io
 import json
 import logging
-import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from djpyfs import conf, expire_objects, get_filesystem, links
 from djpyfs.backends import backend_for
 from djpyfs.expirations import store_for
 from tests.conftest import BUCKET, KEYS
+from tests.pages import examples
 from tests.servers import HOST, free_port, running_redis
 from tests.services import run_client
 
@@ -162,17 +161,16 @@ def test_nothing_that_can_be_shown_shows_a_secret(settings: Any, told: Callable[
     told(files, repr(files), store_for(read), repr(store_for(read)))
 
 
-def test_djangos_reports_show_none_with_the_filter_of_the_readme(
+def test_djangos_reports_show_none_with_the_filter_of_the_docs(
     settings: Any, told: Callable[..., None]
 ) -> None:
     ftp = {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}/"}
     settings.DJFS = {**S3, "redis_url": REDIS, "namespaces": {"ftp": ftp}}
     settings.CELERY_BROKER_URL = settings.CELERY_RESULT_BACKEND = REDIS
     assert MARK in str(SafeExceptionReporterFilter().get_safe_settings())
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    [code] = re.findall(r"^  class HidesAddresses.+?(?=^  ```)", readme, re.DOTALL | re.MULTILINE)
-    names: dict[str, Any] = {"SafeExceptionReporterFilter": SafeExceptionReporterFilter, "re": re}
-    exec(dedent(code), names)
+    [code] = (code for code in examples("guides/operating.md") if "HidesAddresses" in code)
+    names: dict[str, Any] = {}
+    exec(code, names)
     shown = names["HidesAddresses"]().get_safe_settings()
     told(shown)
     assert shown["ROOT_URLCONF"] == settings.ROOT_URLCONF

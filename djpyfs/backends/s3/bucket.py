@@ -80,7 +80,7 @@ class S3Bucket:
                 yield self._unusable(f"cannot be used: {error}", hint)
                 return
         if refused:
-            hint = "Correct the credentials, or give them the rights that the README lists."
+            hint = "Correct the credentials, or give them the rights listed in the docs, Security."
             why = "; ".join(map(str, refused.values()))
             yield self._unusable(f"refuses {', '.join(refused)}: {why}", hint)
         yield from self._versions()
