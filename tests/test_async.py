@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -129,3 +131,14 @@ def test_others_are_served_while_redis_hangs(djfs: Callable[..., None]) -> None:
     with socket.create_server((HOST, 0)) as server:  # which answers nobody
         djfs(type="memory", redis_url=f"redis://{HOST}:{server.getsockname()[1]}/0")
         assert asyncio.run(serve(server))
+
+
+def test_a_child_of_fork_has_threads_of_its_own(djfs: Callable[..., None]) -> None:
+    djfs(type="memory")
+    asyncio.run(get_filesystem("plots").aexpire("a.png", 300))
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        asyncio.run(get_filesystem("plots").aexpire("b.png", 300))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
