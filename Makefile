@@ -3,8 +3,8 @@
 PYTHON ?= python3
 # Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
-# As many processes as there are cores share the tests; many a test starts servers of its own.
-WORKERS ?= auto
+# Twice as many processes as there are cores share the tests: many a test waits for a server.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check

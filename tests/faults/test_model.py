@@ -638,7 +638,7 @@ def test_files_and_records_are_those_of_a_simple_model(
     redis_url: str, full: bool, measured: Measured
 ) -> None:
     if not full:
-        tell(redis_url, 25, derandomize=True)
+        tell(redis_url, 10, derandomize=True)
         return
     seen = tell_side_by_side(redis_url, 5_000)
     steps, stories = seen.pop("steps"), seen["stories"]
