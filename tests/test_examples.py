@@ -167,6 +167,12 @@ def _celery(_: str, arguments: list[str]) -> None:
         command.make_context(name, others, parent=above).close()
 
 
+def _pytest(_: str, arguments: list[str]) -> None:
+    module, name, *others = arguments
+    assert (module, name) == ("-m", "pytest")
+    assert all((ROOT / word).exists() for word in others if "/" in word)
+
+
 def _pip(_: str, arguments: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for word in arguments:
@@ -182,6 +188,7 @@ def _make(_: str, arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[str, list[str]], None]] = {
     "python": _python,
+    ".venv/bin/python": _pytest,
     "manage.py": _manage,
     "celery": _celery,
     "pip": _pip,
