@@ -5,6 +5,8 @@ PYTHON ?= python3
 ARGS ?=
 # Twice as many processes as there are cores share the tests: many a test waits for a server.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
+# Another Django than the newest: make test DJANGO='Django~=5.2.0'
+DJANGO ?=
 
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
@@ -14,7 +16,8 @@ HEART := $(patsubst %,tests/test_%.py,records records_read filesystem sweep stor
 	settings commands tasks imports)
 asked = $(filter-out 0 no false,$(1))
 
-.PHONY: help demo docs quick test test-faults openedx guards lint bench pythons clean
+.PHONY: help demo docs quick test test-faults openedx guards lint coverage bench pythons \
+	pictures release clean
 .DELETE_ON_ERROR:
 # Two targets share one environment, which pip must not change twice at a time.
 .NOTPARALLEL:
@@ -29,8 +32,11 @@ help:
 	@echo "make openedx        blocks of Open edX on the wheel, on disk and on S3"
 	@echo "make guards         takes out each guard of the code in turn: some test must go red"
 	@echo "make lint           style and types alone"
+	@echo "make coverage       all tests, and what they did not reach; below the floor it fails"
 	@echo "make bench          speed, against the bare calls and against openedx-django-pyfs"
 	@echo "make pythons        the wheel on every Python on PATH, with each Django"
+	@echo "make pictures       photographs the demo, the admin page and Flower for the documentation"
+	@echo "make release VERSION=0.2.0   version, date, commit, tag, packages; nothing is uploaded"
 	@echo "make clean          removes what the others made"
 
 demo: .venv/demo.stamp
@@ -58,6 +64,11 @@ lint: .venv/dev.stamp
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+	$(if $(CI)$(shell command -v luacheck),luacheck --quiet djpyfs,\
+	@echo "No luacheck here: the Lua scripts were not linted")
+
+coverage: .venv/dev.stamp
+	$(RUN) -m pytest $(TOGETHER) --cov --cov-report=term $(ARGS)
 
 bench: .venv/dev.stamp
 	$(RUN) -m tests.bench $(ARGS)
@@ -65,13 +76,19 @@ bench: .venv/dev.stamp
 pythons: .venv/dev.stamp
 	$(RUN) -m tests.pythons $(ARGS)
 
+pictures: .venv/dev.stamp
+	$(RUN) -m tests.pictures
+
+release: .venv/dev.stamp
+	$(RUN) tools/release.py $(VERSION)
+
 clean:
 	rm -rf .venv .bench .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/%.stamp: pyproject.toml .venv/pyvenv.cfg
 	@echo "Installing into .venv what djpyfs[$*] needs; the first time this takes a minute."
-	$(PIP) install --quiet --editable '.[$*]'
+	$(PIP) install --quiet --editable '.[$*]' $(if $(DJANGO),'$(DJANGO)')
 	@touch $@
 
 .venv/pyvenv.cfg:

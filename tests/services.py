@@ -27,7 +27,7 @@ SWEEPS = "djpyfs.sweep"  # the queue
 
 @contextlib.contextmanager
 def started(
-    command: list[str], environ: dict[str, str], log: Path
+    command: list[str], environ: dict[str, str], log: Path, cwd: Path = CHECKOUT
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process of the service; kill it, with its children, at the end of the block."""
     program = Path(sys.executable).with_name(command[0])
@@ -35,7 +35,7 @@ def started(
         log.open("ab") as output,
         subprocess.Popen(
             [str(program), *command[1:]],
-            cwd=CHECKOUT,
+            cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environ},
             stdout=output,
             stderr=subprocess.STDOUT,

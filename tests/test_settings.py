@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ from django.core.files.storage import storages
 
 from djpyfs import ConfigurationError, UnknownBackend, conf, get_filesystem
 from djpyfs.backends.memory import MemoryBackend
-from tests.pages import ROOT, page
 from tests.servers import RedisServer, running_redis
 
 DISK = {"type": "osfs", "directory_root": "/nonexistent"}
@@ -217,21 +215,6 @@ def test_a_storage_that_cannot_be_made_is_told(
     settings.STORAGES = {"default": storage}
     djfs(type="storage")
     assert ids() == ["djpyfs.E006"]
-
-
-def test_each_check_has_an_id_of_its_own_and_the_docs_list_it() -> None:
-    sources = [
-        path.read_text()
-        for room in ("djpyfs", "djpyfs_tasks")
-        for path in ROOT.glob(f"{room}/**/*.py")
-    ]
-    told = [code for source in sources for code in re.findall(r'id="djpyfs\.(\w+)"', source)]
-    listed = [
-        code
-        for row in re.findall(r"^\| (`djpyfs\.[^|]*)\|", page("reference/checks.md"), re.M)
-        for code in re.findall(r"[EW]\d+", row)
-    ]
-    assert sorted(told) == sorted(listed) == sorted(set(told))
 
 
 def test_a_redis_that_forgets_is_told_at_deployment(

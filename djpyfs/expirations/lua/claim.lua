@@ -41,7 +41,7 @@ end
 
 local writes = redis.call('EXISTS', writing) == 1
 local function take(zset)
-  local first, found, before = 0, {}, #taken
+  local first, before, found = 0, #taken
   repeat
     local asked = limit - #taken
     found = redis.call('ZRANGE', zset, '-inf', exact(now), 'BYSCORE', 'LIMIT', first, asked, 'WITHSCORES')

@@ -6,7 +6,7 @@
 local writes = redis.call('EXISTS', writing) == 1
 local next_due = false
 for _, zset in ipairs({due, retries, suspects, leases}) do
-  local i, member, at = 0, nil, nil
+  local i, member, at = 0
   repeat
     local found = redis.call('ZRANGE', zset, i, i, 'WITHSCORES')
     i, member, at = i + 1, found[1], tonumber(found[2])
