@@ -29,6 +29,7 @@ ROOMS = [
     # The filesystem hands signed links out, and a link is no more than names and a signature:
     # so it comes before. The view that answers it reads files, and comes after.
     "links",
+    "uploads",
     "filesystem",
     "storage",
     "outages",
@@ -37,6 +38,7 @@ ROOMS = [
     "metrics_urls",
     "pages",
     "views",
+    "receiving",
     "urls",
     "inspection",
     "charts",

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
@@ -51,6 +51,13 @@ class Bucket(Protocol):
 
     def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         """Replace what `lifecycle` returns, all of it. Raises `fs.errors.FSError`."""
+
+
+class UploadForm(NamedTuple):
+    """A form by which a browser sends a file to the store itself, as its last field."""
+
+    url: str
+    fields: Mapping[str, str]
 
 
 class Lease(Protocol):
@@ -149,6 +156,23 @@ class Backend(ABC):
 
         It is for one download, works for ``lifetime`` seconds at the most, and answers with
         these ``headers``, the type and the disposition of the file.
+        """
+        return None
+
+    def upload_form(
+        self,
+        namespace: str,
+        path: str,
+        lifetime: int,
+        max_bytes: int,
+        content_types: Sequence[str],
+    ) -> UploadForm | None:
+        """Return a form that sends a file to the store; None: it goes through the site.
+
+        The store takes it for ``lifetime`` seconds, 1 to `longest_url`, and nothing longer than
+        ``max_bytes`` or of another type; any where there are no ``content_types``. Raises
+        `InvalidLimit` for what the store cannot bind, and `fs.errors.NoURL` where nothing can be
+        signed.
         """
         return None
 

@@ -9,11 +9,12 @@ from django.core.checks import CheckMessage
 
 from ...errors import BackendUnavailable, InvalidLifetime
 from ...names import RESERVED, Entry
-from .. import Backend, Lease, Outcome, place_id, reason
+from .. import Backend, Lease, Outcome, UploadForm, place_id, reason
 from .bucket import S3Bucket
 from .client import HASTY, ONCE, PATIENT, SharedClient, code_of
 from .deletion import KEYS_PER_REQUEST, Deletion
 from .filesystem import S3FileSystem
+from .forms import check_limits
 from .options import (
     bucket_name,
     check_address,
@@ -90,6 +91,19 @@ class S3Backend(Backend):
             return None
         files, life = self.make_filesystem(namespace), min(max(lifetime, 1), SHORT_URL_LIFE)
         return files.presigned(path, life, headers)
+
+    def upload_form(
+        self,
+        namespace: str,
+        path: str,
+        lifetime: int,
+        max_bytes: int,
+        content_types: Sequence[str],
+    ) -> UploadForm:
+        """Return a form with a policy that binds the key, the length and one type."""
+        check_limits(path, max_bytes, content_types)
+        content_type = next(iter(content_types), None)
+        return self.make_filesystem(namespace).upload_form(path, lifetime, max_bytes, content_type)
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.
