@@ -26,7 +26,7 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.walk import Walker
 
-from . import conf, links
+from . import conf, late_uploads, links
 from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import (
@@ -292,6 +292,7 @@ class ExpiringFS(FS):
         form = self._backend.upload_form(*entry, (end - now) // SECOND, max_bytes, types)
         if form:
             target = UploadTarget(name, form.url, "POST", dict(form.fields), {}, max_bytes, until)
+            late_uploads.watch(self._settings, self._records, entry.member, end, max_bytes)
         else:
             ticket, whole = token_urlsafe(12), -(-life // SECOND)
             address = links.upload_address(

@@ -22,6 +22,7 @@ ROOMS = [
     "expirations",
     "backends",
     "places",
+    "late_uploads",
     "leases",
     "lifetimes",
     "writes",

@@ -513,3 +513,39 @@ def test_a_form_for_amazon_is_signed_for_the_region_of_the_bucket(
     assert target.url == "https://my-bucket.s3.eu-central-1.amazonaws.com/"
     assert target.fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
     assert "/eu-central-1/s3/" in target.fields["x-amz-credential"]
+
+
+# -- what comes to S3 after its address has ended
+
+
+def test_an_upload_that_comes_when_its_record_has_gone_is_deleted_all_the_same(
+    on_s3: Callable[..., ExpiringFS],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("djpyfs.late_uploads.STALL", 1)
+    files = on_s3()  # which does not look at the time, as S3 does not after the first byte
+    slow, extended, permanent = (files.get_upload_url(seconds=1, max_bytes=9) for _ in range(3))
+    files.expire(extended.path, 300)
+    files.expire(permanent.path, expires=False)
+    wait_for(lambda: expire_objects().failed == 0 and counted().tracked == 1)
+    for target in slow, extended, permanent:
+        assert send(target, b"late") == 204
+    assert files.isfile(slow.path)
+    wait_for(lambda: expire_objects().failed == 0 and not files.isfile(slow.path))
+    wait_for(lambda: expire_objects().missing == 0)  # it has seen to all three
+    assert files.isfile(extended.path)
+    assert files.isfile(permanent.path)
+
+
+def test_an_upload_to_an_address_whose_file_was_removed_is_deleted_all_the_same(
+    on_s3: Callable[..., ExpiringFS],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("djpyfs.late_uploads.STALL", 0)
+    files = on_s3()
+    target = files.get_upload_url(seconds=1, max_bytes=9)
+    send(target, b"one")
+    files.remove(target.path)
+    send(target, b"two")
+    assert files.expiration(target.path) is None
+    wait_for(lambda: expire_objects().failed == 0 and not files.isfile(target.path))

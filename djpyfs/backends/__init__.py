@@ -106,6 +106,8 @@ class Backend(ABC):
     shared: bool = True
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
+    #: Whether `upload_form` returns forms.
+    takes_uploads: ClassVar[bool] = False
     #: Seconds after which a deletion that was sent and not answered can no longer act.
     late: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.

@@ -46,6 +46,7 @@ class S3Backend(Backend):
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     late: ClassVar[float] = LATE
+    takes_uploads: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
 
     def __init__(self, options: Mapping[str, Any]) -> None:
