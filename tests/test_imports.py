@@ -50,6 +50,7 @@ ROOMS = [
     "takeover",
     "audit",
     "lifecycle",
+    "cors",
     "djpyfs",
     "management",
     "checks",

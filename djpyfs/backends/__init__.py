@@ -42,6 +42,8 @@ class Bucket(Protocol):
     address: str
     #: Days for which it keeps what was deleted or replaced, where it does; None: for ever.
     noncurrent_days: int | None
+    #: From pages of which origins browsers send files to it.
+    upload_origins: Sequence[str]
 
     def lifecycle(self) -> Mapping[str, Any]:
         """Return its ``Rules``, as S3 has them, and what else is set with them.
@@ -51,6 +53,12 @@ class Bucket(Protocol):
 
     def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         """Replace what `lifecycle` returns, all of it. Raises `fs.errors.FSError`."""
+
+    def cors(self) -> Sequence[Mapping[str, Any]]:
+        """Return its CORS rules, as S3 has them. Raises `fs.errors.FSError`."""
+
+    def set_cors(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Replace its CORS rules, all of them. Raises `fs.errors.FSError`."""
 
 
 class UploadForm(NamedTuple):

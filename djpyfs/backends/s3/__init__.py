@@ -24,6 +24,7 @@ from .options import (
     prefix,
     store_at,
     upload_args,
+    upload_origins,
 )
 
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
@@ -42,7 +43,8 @@ class S3Backend(Backend):
 
     options: ClassVar[frozenset[str]] = frozenset(
         """bucket prefix region endpoint_url addressing_style upload_args strict redirect
-        noncurrent_days aws_access_key_id aws_secret_access_key aws_session_token""".split()
+        noncurrent_days upload_origins
+        aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     late: ClassVar[float] = LATE
@@ -58,6 +60,7 @@ class S3Backend(Backend):
         self._strict = flag(options, "strict")
         self._redirect = flag(options, "redirect")
         self._noncurrent_days = noncurrent_days(options)
+        self._upload_origins = upload_origins(options)
         check_credentials(options)
         check_address(options)
         self._for_files = SharedClient(options, PATIENT)
@@ -127,7 +130,13 @@ class S3Backend(Backend):
 
     def bucket(self) -> S3Bucket:
         """Return the bucket, which may hold more than the files of this back-end."""
-        return S3Bucket(self._bucket, self._endpoint_url, self._for_files, self._noncurrent_days)
+        return S3Bucket(
+            self._bucket,
+            self._endpoint_url,
+            self._for_files,
+            self._noncurrent_days,
+            self._upload_origins,
+        )
 
     def place(self, make: bool = False) -> str:
         """Return the identity of the store, the bucket and the prefix, without a request."""
