@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.signing import Signer
@@ -73,16 +73,17 @@ def read(token: str) -> Link:
     Raises `django.core.signing.BadSignature` for everything that neither ``SECRET_KEY`` nor one
     of ``SECRET_KEY_FALLBACKS`` has signed, and `InvalidName` for a file that cannot be.
     """
-    link = Link(*_signer(_FILES).unsign_object(token))
-    check_namespace(link.namespace), check_path(link.path)
-    return link
+    return Link(*_opened(_FILES, token))
 
 
 def read_upload(token: str) -> UploadLink:
     """Return what an address for an upload says. Raises as `read` does."""
-    link = UploadLink(*_signer(_UPLOADS).unsign_object(token))
-    check_namespace(link.namespace), check_path(link.path)
-    return link
+    return UploadLink(*_opened(_UPLOADS, token))
+
+
+def _opened(salt: str, token: str) -> list[Any]:
+    namespace, path, *more = _signer(salt).unsign_object(token)
+    return [check_namespace(namespace), check_path(path), *more]
 
 
 def address(link: Link) -> str:
