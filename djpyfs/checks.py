@@ -13,7 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from . import conf, links
+from . import conf, cors, links
 from .backends import Backend, backend_at, foreign_keys
 from .conf import Settings
 from .errors import ConfigurationError, RecordStoreError
@@ -59,7 +59,7 @@ def check_places(**_: Any) -> list[CheckMessage]:
         return []
     settings = conf.current()
     told = [message for backend in _backends(settings) for message in backend.deploy_checks()]
-    return [*told, *_signed_links(settings)]
+    return [*told, *_signed_links(settings), *_cors()]
 
 
 def _backends(settings: Settings) -> list[Backend]:
@@ -95,6 +95,20 @@ def _signed_links(settings: Settings) -> Iterator[CheckMessage]:
             obj="settings.DJFS",
             id="djpyfs.E009",
         )
+
+
+def _cors() -> Iterator[CheckMessage]:
+    for wanted in cors.plan():
+        found = wanted.compare() if wanted.origins else None
+        if found and (found.missing or found.problem):
+            why = found.problem or f"from pages of {', '.join(found.missing)}"
+            yield Warning(
+                f"{found.bucket} does not let browsers send files to it: {why}",
+                hint="Call 'manage.py djpyfs cors --apply', "
+                "or give the credentials the right s3:GetBucketCORS.",
+                obj="settings.DJFS",
+                id="djpyfs.W010",
+            )
 
 
 def _overlaps(backends: list[Backend]) -> Iterator[CheckMessage]:

@@ -91,7 +91,7 @@ class LinkNotFollowed(DjpyfsError, PermissionDenied):
 
 
 class InvalidLimit(DjpyfsError, ValueError):
-    """A number of downloads that is not a whole number of at least 1, or missing for `confirm`."""
+    """A limit of an address that is refused: its downloads, or the bytes or types of an upload."""
 
 
 class FileBusy(_Failed):

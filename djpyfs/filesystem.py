@@ -26,7 +26,7 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.walk import Walker
 
-from . import conf, links
+from . import conf, late_uploads, links
 from .backends import Backend, backend_for, is_away
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import (
@@ -53,6 +53,7 @@ from .names import (
 from .places import records_of
 from .signals import deadline_set
 from .threads import in_a_thread
+from .uploads import UploadTarget, check_max_bytes, types_for
 from .writes import Reservation, TemporaryFile, Write, WrittenFile, opened
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
@@ -237,6 +238,73 @@ class ExpiringFS(FS):
 
         return TemporaryFile(open_)
 
+    def get_upload_url(
+        self,
+        suffix: str = "",
+        *,
+        prefix: str = "",
+        seconds: Seconds,
+        max_bytes: int,
+        content_types: Iterable[str] | None = None,
+    ) -> UploadTarget:
+        """Return where a browser may send one file of up to ``max_bytes``.
+
+        Its name is new, and nobody can guess it. It lives for ``seconds`` (or a `timedelta`) from
+        now: that deadline is recorded at once, so an upload that is given up leaves nothing. The
+        address works for as long, on S3 for 604800 s at most. With ``content_types``, such as
+        ``["image/png"]``, the browser must say one of these; where the suffix stands for one of
+        them, that one::
+
+            target = fs.get_upload_url(".png", seconds=600, max_bytes=5_000_000)
+            return JsonResponse(target._asdict())
+
+        On S3 the file goes to the store itself, by a form that is signed (POST); elsewhere to the
+        view in `djpyfs.urls`, which takes its bytes as they are (PUT), once. A form on S3 can be
+        sent again until ``target.until``, and then replaces what is there. What is to stay gets
+        its life when it has come: ``fs.expire(target.path, …)``.
+
+        Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit` for ``max_bytes`` and
+        ``content_types``, also those that S3 cannot bind, `fs.errors.NoURL` where `djpyfs.urls`
+        would be needed and is not included, and `RecordStoreUnavailable`.
+        """
+        name = temporary_name(prefix, suffix)
+        return self._upload_target(name, name, seconds, max_bytes, content_types)
+
+    def _upload_target(
+        self,
+        path: str,
+        name: str,
+        seconds: Seconds,
+        max_bytes: int,
+        content_types: Iterable[str] | None,
+    ) -> UploadTarget:
+        self.check()
+        entry, types = self._entry(path), types_for(path, content_types)
+        check_max_bytes(max_bytes)
+        life = cast(int, self._lifetimes(entry).of(seconds))
+        if life < SECOND:
+            raise InvalidLifetime(f"seconds is {seconds!r}: use 1 or more")
+        now, (linked,) = self._records.linked([entry.member])
+        deadline = end = now + life
+        if self._backend.longest_url is not None:
+            end = min(end, now + self._backend.longest_url * SECOND)
+        until = EPOCH + timedelta(microseconds=end)
+        form = self._backend.upload_form(*entry, (end - now) // SECOND, max_bytes, types)
+        if form:
+            target = UploadTarget(name, form.url, "POST", dict(form.fields), {}, max_bytes, until)
+            late_uploads.watch(self._settings, self._records, entry.member, end, max_bytes)
+        else:
+            ticket, whole = token_urlsafe(12), -(-life // SECOND)
+            address = links.upload_address(
+                links.UploadLink(*entry, end, whole, max_bytes, types, ticket, linked.revocation)
+            )
+            headers = {"Content-Type": types[0]} if len(types) == 1 else {}
+            target = UploadTarget(name, address, "PUT", {}, headers, max_bytes, until)
+            self._records.issue_ticket(entry.member, ticket, 1, end)
+        self._records.place_at(entry.member, deadline)
+        self._announce([entry], life)
+        return target
+
     def get_url(
         self,
         filename: str,
@@ -365,6 +433,7 @@ class ExpiringFS(FS):
     aexpire_many = in_a_thread(expire_many)
     aexpiration = in_a_thread(expiration)
     aget_url = in_a_thread(get_url)
+    aget_upload_url = in_a_thread(get_upload_url)
 
     @async_unsafe(BLOCKS)
     def check(self) -> None:
@@ -1037,10 +1106,28 @@ class ExpiringSubFS(SubFS[FS]):
         fs, path = self.delegate_path(path)
         return cast(TemporaryFile, fs._temporary_file(path, *arguments))
 
+    def get_upload_url(
+        self,
+        suffix: str = "",
+        *,
+        prefix: str = "",
+        seconds: Seconds,
+        max_bytes: int,
+        content_types: Iterable[str] | None = None,
+    ) -> UploadTarget:
+        """See `ExpiringFS.get_upload_url`."""
+        name = temporary_name(prefix, suffix)
+        return self._upload_target(name, name, seconds, max_bytes, content_types)
+
+    def _upload_target(self, path: str, *arguments: Any) -> UploadTarget:
+        fs, path = self.delegate_path(path)
+        return cast(UploadTarget, fs._upload_target(path, *arguments))
+
     aexpire = in_a_thread(expire)
     aexpire_many = in_a_thread(expire_many)
     aexpiration = in_a_thread(expiration)
     aget_url = in_a_thread(get_url)
+    aget_upload_url = in_a_thread(get_upload_url)
 
     def lock(self) -> Any:
         """See `ExpiringFS.lock`."""

@@ -1,9 +1,10 @@
-"""Signed links: the addresses of files that have none of their own."""
+"""Signed links: the addresses of files that have none of their own, and of uploads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.signing import Signer
@@ -35,14 +36,35 @@ class Link(NamedTuple):
         return Entry(self.namespace, self.path)
 
 
-def _signer() -> Signer:
+class UploadLink(NamedTuple):
+    """What a signed address says to which one file may be sent."""
+
+    namespace: str
+    path: str
+    end: int  # µs since the epoch, by the clock of the record store
+    life: int  # s, of a file whose record is lost meanwhile
+    max_bytes: int
+    content_types: Sequence[str]  # empty: any
+    ticket: str  # of the record store, for one upload
+    revocation: str = ""  # the last one before it was signed
+
+    @property
+    def entry(self) -> Entry:
+        """The file that is sent."""
+        return Entry(self.namespace, self.path)
+
+
+_FILES, _UPLOADS = "djpyfs.links", "djpyfs.uploads"  # no token of one kind is one of the other
+
+
+def _signer(salt: str) -> Signer:
     # Made for each use, so that a change of SECRET_KEY counts at once.
-    return Signer(salt="djpyfs.links")
+    return Signer(salt=salt)
 
 
 def sign(link: Link) -> str:
     """Return the token for a link, which needs no quoting in an address."""
-    return _signer().sign_object(list(link), compress=True)
+    return _signer(_FILES).sign_object(list(link), compress=True)
 
 
 def read(token: str) -> Link:
@@ -51,18 +73,36 @@ def read(token: str) -> Link:
     Raises `django.core.signing.BadSignature` for everything that neither ``SECRET_KEY`` nor one
     of ``SECRET_KEY_FALLBACKS`` has signed, and `InvalidName` for a file that cannot be.
     """
-    link = Link(*_signer().unsign_object(token))
-    check_namespace(link.namespace), check_path(link.path)
-    return link
+    return Link(*_opened(_FILES, token))
+
+
+def read_upload(token: str) -> UploadLink:
+    """Return what an address for an upload says. Raises as `read` does."""
+    return UploadLink(*_opened(_UPLOADS, token))
+
+
+def _opened(salt: str, token: str) -> list[Any]:
+    namespace, path, *more = _signer(salt).unsign_object(token)
+    return [check_namespace(namespace), check_path(path), *more]
 
 
 def address(link: Link) -> str:
     """Return the path of a link's address. Raises `NoURL` where `djpyfs.urls` is not included."""
-    if found := _address_of(sign(link)):
+    return _address(link.path, "download", "file", sign(link))
+
+
+def upload_address(link: UploadLink) -> str:
+    """Return the path of the address for an upload. Raises as `address` does."""
+    token = _signer(_UPLOADS).sign_object(list(link), compress=True)
+    return _address(link.path, "upload", "upload", token)
+
+
+def _address(path: str, purpose: str, view: str, token: str) -> str:
+    if found := _reversed(view, token):
         return found
     raise NoURL(
-        link.path,
-        "download",
+        path,
+        purpose,
         "its back-end has no address for it: include djpyfs.urls in the project's URLs, "
         "for a signed one",
     )
@@ -70,11 +110,11 @@ def address(link: Link) -> str:
 
 def is_included() -> bool:
     """Tell whether the project's URLs include `djpyfs.urls`."""
-    return bool(_address_of("token"))
+    return bool(_reversed("file", "token"))
 
 
-def _address_of(token: str) -> str:
+def _reversed(view: str, token: str) -> str:
     if get_urlconf() or getattr(settings, "ROOT_URLCONF", None):
         with suppress(NoReverseMatch):
-            return reverse("djpyfs:file", args=[token])
+            return reverse(f"djpyfs:{view}", args=[token])
     return ""

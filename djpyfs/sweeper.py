@@ -17,6 +17,7 @@ from .conf import SECOND
 from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
 from .expirations import Backoff, Claim, State, Verdict, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
+from .late_uploads import late_uploads
 from .names import Entry, check_namespace, check_path
 from .places import Place, place_for, places_here
 from .signals import files_expired, sweep_finished
@@ -175,7 +176,9 @@ class Sweep:
         self._finished: SweepReport | None = None
 
     def run(self) -> SweepReport:
-        places = {place.records.place: place for place in places_here(self._settings)}
+        here = places_here(self._settings)
+        here = [*here, *late_uploads(self._settings, here)]
+        places = {place.records.place: place for place in here}
         waiting, problems = self._store.waiting([place.records for place in places.values()])
         troubles = list(problems)
         # What may take long comes last.

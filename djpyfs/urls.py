@@ -1,11 +1,13 @@
-"""The address of signed links: ``path("links/", include("djpyfs.urls"))``."""
+"""The addresses of signed links: ``path("links/", include("djpyfs.urls"))``."""
 
 from django.urls import path
 
+from .receiving import receive
 from .views import serve
 
 app_name = "djpyfs"
 urlpatterns = [
-    # As a path, so that the view answers for forged tokens that hold slashes too.
+    # As paths, so that the views answer for forged tokens that hold slashes too.
+    path("upload/<path:token>", receive, name="upload"),
     path("<path:token>", serve, name="file"),
 ]

@@ -77,7 +77,7 @@ _SAFEGUARDS = {
 }
 
 
-def _not_logged(
+def not_logged(
     view: Callable[[HttpRequest, str], HttpResponseBase],
 ) -> Callable[[HttpRequest, str], HttpResponseBase]:
     """Keep refusals out of Django's log, which would show the address: it may work again."""
@@ -92,7 +92,7 @@ def _not_logged(
 
 
 @csrf_exempt  # who makes a browser send the form knows the address, and needs no browser
-@_not_logged
+@not_logged
 def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     """Answer GET and HEAD for a link that `get_url` has signed.
 
@@ -110,11 +110,11 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     except (BadSignature, FileExpected, InvalidName, LinkNotFollowed, ResourceNotFound):
         if is_wanted(request):
             return page(request, "dead_link", 404)
-        return _refusal(404, "Not found\n")
+        return refusal(404, "Not found\n")
     except Exception as error:  # a Django storage raises what it likes
         foreseen = isinstance(error, FSError)
         log.warning("a signed link was not answered: %s", reason(error), exc_info=not foreseen)
-        return _refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
+        return refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
 
 
 def _served(request: HttpRequest, link: Link) -> HttpResponseBase:
@@ -149,7 +149,7 @@ def _question(request: HttpRequest, link: Link) -> HttpResponse:
     return page(request, "confirm_link", name=link.name, size=version.size)
 
 
-def _refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpResponse:
+def refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpResponse:
     headers = {**_SAFEGUARDS, "Cache-Control": "no-store", **(more or {})}
     return HttpResponse(text, "text/plain; charset=utf-8", status, headers=headers)
 

@@ -22,6 +22,7 @@ ROOMS = [
     "expirations",
     "backends",
     "places",
+    "late_uploads",
     "leases",
     "lifetimes",
     "writes",
@@ -29,6 +30,7 @@ ROOMS = [
     # The filesystem hands signed links out, and a link is no more than names and a signature:
     # so it comes before. The view that answers it reads files, and comes after.
     "links",
+    "uploads",
     "filesystem",
     "storage",
     "outages",
@@ -37,6 +39,7 @@ ROOMS = [
     "metrics_urls",
     "pages",
     "views",
+    "receiving",
     "urls",
     "inspection",
     "charts",
@@ -47,6 +50,7 @@ ROOMS = [
     "takeover",
     "audit",
     "lifecycle",
+    "cors",
     "djpyfs",
     "management",
     "checks",

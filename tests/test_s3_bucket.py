@@ -45,6 +45,7 @@ def policy_in_the_docs() -> dict[str, str]:
 BUCKETS = {  # what is in the query -> the right that it needs
     "versioning": "GetBucketVersioning",
     "lifecycle": "{}LifecycleConfiguration",
+    "cors": "{}BucketCORS",
     "delete": "DeleteObject",
     "list-type": "ListBucket",
 }
@@ -182,6 +183,8 @@ def test_the_rights_in_the_docs_are_those_that_are_needed(
     made(max_ttl=86_400).remove("late")
     djpyfs("audit", "plots")
     djpyfs("lifecycle", "--apply")
+    made(upload_origins=["https://www.example.com"])
+    djpyfs("cors", "--apply")
     assert told() == {}
     assert guarded.needed == guarded.allowed.keys()
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
@@ -42,6 +42,8 @@ class Bucket(Protocol):
     address: str
     #: Days for which it keeps what was deleted or replaced, where it does; None: for ever.
     noncurrent_days: int | None
+    #: From pages of which origins browsers send files to it.
+    upload_origins: Sequence[str]
 
     def lifecycle(self) -> Mapping[str, Any]:
         """Return its ``Rules``, as S3 has them, and what else is set with them.
@@ -51,6 +53,19 @@ class Bucket(Protocol):
 
     def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
         """Replace what `lifecycle` returns, all of it. Raises `fs.errors.FSError`."""
+
+    def cors(self) -> Sequence[Mapping[str, Any]]:
+        """Return its CORS rules, as S3 has them. Raises `fs.errors.FSError`."""
+
+    def set_cors(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Replace its CORS rules, all of them. Raises `fs.errors.FSError`."""
+
+
+class UploadForm(NamedTuple):
+    """A form by which a browser sends a file to the store itself, as its last field."""
+
+    url: str
+    fields: Mapping[str, str]
 
 
 class Lease(Protocol):
@@ -99,6 +114,8 @@ class Backend(ABC):
     shared: bool = True
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
+    #: Whether `upload_form` returns forms.
+    takes_uploads: ClassVar[bool] = False
     #: Seconds after which a deletion that was sent and not answered can no longer act.
     late: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
@@ -149,6 +166,23 @@ class Backend(ABC):
 
         It is for one download, works for ``lifetime`` seconds at the most, and answers with
         these ``headers``, the type and the disposition of the file.
+        """
+        return None
+
+    def upload_form(
+        self,
+        namespace: str,
+        path: str,
+        lifetime: int,
+        max_bytes: int,
+        content_types: Sequence[str],
+    ) -> UploadForm | None:
+        """Return a form that sends a file to the store; None: it goes through the site.
+
+        The store takes it for ``lifetime`` seconds, 1 to `longest_url`, and nothing longer than
+        ``max_bytes`` or of another type; any where there are no ``content_types``. Raises
+        `InvalidLimit` for what the store cannot bind, and `fs.errors.NoURL` where nothing can be
+        signed.
         """
         return None
 

@@ -9,11 +9,12 @@ from django.core.checks import CheckMessage
 
 from ...errors import BackendUnavailable, InvalidLifetime
 from ...names import RESERVED, Entry
-from .. import Backend, Lease, Outcome, place_id, reason
+from .. import Backend, Lease, Outcome, UploadForm, place_id, reason
 from .bucket import S3Bucket
 from .client import HASTY, ONCE, PATIENT, SharedClient, code_of
 from .deletion import KEYS_PER_REQUEST, Deletion
 from .filesystem import S3FileSystem
+from .forms import check_limits
 from .options import (
     bucket_name,
     check_address,
@@ -23,6 +24,7 @@ from .options import (
     prefix,
     store_at,
     upload_args,
+    upload_origins,
 )
 
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
@@ -41,10 +43,12 @@ class S3Backend(Backend):
 
     options: ClassVar[frozenset[str]] = frozenset(
         """bucket prefix region endpoint_url addressing_style upload_args strict redirect
-        noncurrent_days aws_access_key_id aws_secret_access_key aws_session_token""".split()
+        noncurrent_days upload_origins
+        aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     late: ClassVar[float] = LATE
+    takes_uploads: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -56,6 +60,7 @@ class S3Backend(Backend):
         self._strict = flag(options, "strict")
         self._redirect = flag(options, "redirect")
         self._noncurrent_days = noncurrent_days(options)
+        self._upload_origins = upload_origins(options)
         check_credentials(options)
         check_address(options)
         self._for_files = SharedClient(options, PATIENT)
@@ -91,6 +96,19 @@ class S3Backend(Backend):
         files, life = self.make_filesystem(namespace), min(max(lifetime, 1), SHORT_URL_LIFE)
         return files.presigned(path, life, headers)
 
+    def upload_form(
+        self,
+        namespace: str,
+        path: str,
+        lifetime: int,
+        max_bytes: int,
+        content_types: Sequence[str],
+    ) -> UploadForm:
+        """Return a form with a policy that binds the key, the length and one type."""
+        check_limits(path, max_bytes, content_types)
+        content_type = next(iter(content_types), None)
+        return self.make_filesystem(namespace).upload_form(path, lifetime, max_bytes, content_type)
+
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.
 
@@ -112,7 +130,13 @@ class S3Backend(Backend):
 
     def bucket(self) -> S3Bucket:
         """Return the bucket, which may hold more than the files of this back-end."""
-        return S3Bucket(self._bucket, self._endpoint_url, self._for_files, self._noncurrent_days)
+        return S3Bucket(
+            self._bucket,
+            self._endpoint_url,
+            self._for_files,
+            self._noncurrent_days,
+            self._upload_origins,
+        )
 
     def place(self, make: bool = False) -> str:
         """Return the identity of the store, the bucket and the prefix, without a request."""

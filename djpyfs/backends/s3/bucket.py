@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -24,9 +24,11 @@ class S3Bucket:
         endpoint_url: str | None,
         client: SharedClient,
         noncurrent_days: int | None,
+        upload_origins: Sequence[str],
     ) -> None:
         self.address = f"{(endpoint_url or 's3:').rstrip('/')}/{name}"
         self.noncurrent_days = noncurrent_days
+        self.upload_origins = upload_origins
         self._name = name
         self._client = client
 
@@ -52,6 +54,27 @@ class S3Bucket:
                 )
             else:
                 self._client().delete_bucket_lifecycle(Bucket=self._name)
+
+    def cors(self) -> list[Mapping[str, Any]]:
+        """Return its CORS rules: 1 GET."""
+        with translated(self._name):
+            try:
+                answer = self._client().get_bucket_cors(Bucket=self._name)
+            except ClientError as error:
+                if code_of(error) == "NoSuchCORSConfiguration":
+                    return []
+                raise
+        return [dict(rule) for rule in answer.get("CORSRules", ())]
+
+    def set_cors(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Replace its CORS rules: 1 PUT, or 1 DELETE where none is left."""
+        all_: Any = list(rules)
+        with translated(self._name):
+            if all_:
+                configuration: Any = {"CORSRules": all_}
+                self._client().put_bucket_cors(Bucket=self._name, CORSConfiguration=configuration)
+            else:
+                self._client().delete_bucket_cors(Bucket=self._name)
 
     def keeps_versions(self) -> bool:
         """Tell whether what is deleted stays as an old version: 1 GET."""

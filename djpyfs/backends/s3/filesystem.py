@@ -24,9 +24,11 @@ from fs_s3fs import S3FS
 from s3transfer.manager import TransferManager
 
 from ...errors import escaped
+from .. import UploadForm
 from ..spool import SpooledFile, spool
 from .client import CreatingClient, SharedClient, message, status_of, translated
 from .deletion import batch_refused, delete_batch, told
+from .forms import fields_of
 from .reading import BUFFER, ObjectReader
 
 if TYPE_CHECKING:
@@ -154,6 +156,26 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             return self.client.generate_presigned_url("get_object", params, lifetime)
         except BotoCoreError as error:
             raise errors.NoURL(path, "download", message(error)) from error
+
+    def upload_form(
+        self, path: str, lifetime: int, max_bytes: int, content_type: str | None
+    ) -> UploadForm:
+        """Return a form by which a browser sends a file here (POST, Signature Version 4).
+
+        Without a ``content_type`` the name says which it has. Raises `fs.errors.NoURL`.
+        """
+        key = self._path_to_key(path)
+        args = self._get_upload_args(key)
+        fields = fields_of({**args, "ContentType": content_type or args["ContentType"]})
+        conditions = [{name: value} for name, value in fields.items()]
+        length = ["content-length-range", 0, max_bytes]
+        try:
+            form = self.client.generate_presigned_post(
+                self._bucket_name, key, fields, [*conditions, length], lifetime
+            )
+        except BotoCoreError as error:
+            raise errors.NoURL(path, "upload", message(error)) from error
+        return UploadForm(form["url"], form["fields"])
 
     # Reading and writing
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,8 @@ from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
 
 from ...errors import ConfigurationError, InvalidName
 from ...names import check_namespace
+
+_origin = re.compile(r"https?://[^/?#@\s*]*\*?[^/?#@\s*]+").fullmatch
 
 
 def bucket_name(options: Mapping[str, Any]) -> str:
@@ -58,6 +61,21 @@ def noncurrent_days(options: Mapping[str, Any]) -> int | None:
             f"DJFS['noncurrent_days'] is {days!r}: use a whole number of days from 1 on, or None"
         )
     return days
+
+
+def upload_origins(options: Mapping[str, Any]) -> Sequence[str]:
+    origins = options.get("upload_origins") or ()
+    fits = isinstance(origins, list | tuple) and all(map(_is_origin, origins))
+    if not fits:
+        raise ConfigurationError(
+            f"DJFS['upload_origins'] is {origins!r}: give it a list of origins of your pages, such "
+            "as ['https://www.example.com'], without a path"
+        )
+    return tuple(origins)
+
+
+def _is_origin(given: object) -> bool:
+    return isinstance(given, str) and bool(_origin(given))
 
 
 def check_credentials(options: Mapping[str, Any]) -> None:

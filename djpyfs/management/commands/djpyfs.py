@@ -12,8 +12,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from fs.errors import FSError
 
-from ... import conf, inspection, lifecycle
+from ... import conf, cors, inspection, lifecycle
 from ...audit import Audit, Finding, Totals
+from ...cors import CorsComparison
 from ...errors import DjpyfsError, printable
 from ...expirations import State
 from ...filesystem import get_filesystem
@@ -456,6 +457,32 @@ def _change_cells(change: Change) -> Sequence[str]:
     return change.action, change.prefix, days, whose
 
 
+# -- cors
+
+
+def _describe_cors(parser: ArgumentParser) -> None:
+    parser.add_argument("--apply", action="store_true", help="set the rule; without it, only show")
+
+
+def _cors(console: Console, options: dict[str, Any]) -> None:
+    buckets = cors.plan()
+    found = [each.apply() if options["apply"] else each.compare() for each in buckets]
+    console.show(found, chain.from_iterable(map(_cors_lines, found)))
+    if not any(each.origins for each in found):
+        console.note("DJFS['upload_origins'] names no page from which browsers send files to S3.")
+    if failed := sum(bool(each.problem) for each in found):
+        raise CommandError(f"buckets that could not be reached: {failed:,}", returncode=AMISS)
+    if not options["apply"] and (behind := sum(each.differs for each in found)):
+        raise CommandError(f"buckets to be brought up to date: {behind:,}", returncode=AMISS)
+
+
+def _cors_lines(found: CorsComparison) -> Iterator[str]:
+    ours = f"our rule: {found.action or 'not needed'}; {counted(found.others, 'rule')} of others"
+    yield f"{found.bucket}: {found.problem or ours}"
+    rows = [("shut out" if it in found.missing else "let in", it) for it in found.origins]
+    yield from table(rows if not found.problem else (("wanted", it) for it in found.origins))
+
+
 def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = kind(text)
@@ -528,5 +555,13 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         "below the prefix is on hold, or has no max_ttl. Rules of others stay as they are. Exit "
         "status 1 tells that, without --apply, a bucket does not have these rules, or that one "
         "could not be reached.",
+    ),
+    "cors": (
+        _describe_cors,
+        _cors,
+        "Show, or set, from which pages browsers may send files to S3: those of the origins in "
+        "DJFS['upload_origins'], by a CORS rule of ours beside the rules of others, where these "
+        "do not do already. Exit status 1 tells that, without --apply, a bucket does not have "
+        "that rule, or that one could not be reached.",
     ),
 }

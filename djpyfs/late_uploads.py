@@ -1,0 +1,67 @@
+"""Uploads to a store that come after their address has ended.
+
+A store takes what has begun in time, however slowly the rest of it comes: by then a sweep may have
+found nothing and dropped the record, or somebody may have removed the file of an earlier upload to
+the same address. So each address that a store itself answers leaves a second record, apart from
+those of files: when it is due, a file that is there and has no life gets a deadline, which is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fs.base import FS
+from fs.errors import NoURL, ResourceNotFound
+
+from .backends import Backend
+from .conf import SECOND, Settings
+from .expirations import Expirations, store_for
+from .names import Entry
+from .places import Place
+
+# Nobody waits for an upload that is slower, and even a small one may stall for so long.
+SLOWEST, STALL = 64 * 1024, 3_600  # bytes/s, s
+
+
+def watch(settings: Settings, records: Expirations, member: bytes, end: int, size: int) -> None:
+    """See to an upload of up to ``size`` bytes that may begin until ``end``."""
+    latest = end + (STALL + size // SLOWEST) * SECOND
+    _watched(settings, records).place_at(member, latest)
+
+
+def late_uploads(settings: Settings, places: Iterable[Place]) -> Iterator[Place]:
+    """Yield, for each place to which browsers may send files, what a sweep does about these."""
+    for place in places:
+        if place.backend.takes_uploads:
+            yield Place(_LateUploads(place), _watched(settings, place.records))
+
+
+def _watched(settings: Settings, records: Expirations) -> Expirations:
+    return store_for(settings).at(f"{records.place}-uploads")
+
+
+class _LateUploads(Backend):
+    """Deletes nothing: gives files without a life a deadline in their own place."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__({})
+        self._place = place
+
+    def make_filesystem(self, namespace: str) -> FS:
+        return self._place.backend.open(namespace)
+
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
+        raise NoURL(path, "download")
+
+    def delete_one(self, entry: Entry) -> None:
+        files, path = self.reach(entry)
+        if files.isfile(path):
+            records = self._place.records
+            now, _ = records.deadline(entry.member)
+            records.adopt({entry.member: now})
+        raise ResourceNotFound(path)  # of its own it has no files
+
+    def answers(self) -> bool:
+        return self._place.backend.answers()

@@ -1,0 +1,128 @@
+"""The view that takes uploads, where the store cannot take them from the browser itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+from django.core.signing import BadSignature
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+from fs.errors import FSError, ResourceNotFound
+from fs.path import dirname
+
+from . import conf
+from .backends import backend_for, reason
+from .errors import InvalidName
+from .expirations import Expirations
+from .filesystem import get_filesystem
+from .links import UploadLink, read_upload
+from .places import records_of
+from .views import RETRY_AFTER, not_logged, refusal
+
+log = logging.getLogger("djpyfs")
+
+CHUNK = 64 * 1024  # bytes
+
+
+class _Refused(Exception):
+    """The upload is not taken; what it brought so far is stored nowhere."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _Body(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@csrf_exempt  # nobody makes a browser send here who does not know the address
+@not_logged
+def receive(request: HttpRequest, token: str) -> HttpResponseBase:
+    """Store the body of a PUT to an address that `get_upload_url` has signed: 201.
+
+    It goes to the back-end piece by piece. Nothing is stored of what is too long (413), has
+    another type (415), does not tell its length (411), breaks off (400), or comes to an address
+    that has been used (409). Whatever is wrong with the address is a 404, and it is 503 while the
+    record store or the back-end is away.
+    """
+    try:
+        return _received(request, read_upload(token))
+    except _Refused as refused:
+        return refusal(refused.status, f"{refused}\n")
+    except (BadSignature, InvalidName, ResourceNotFound):
+        return refusal(404, "Not found\n")
+    except Exception as error:  # a Django storage raises what it likes
+        foreseen = isinstance(error, FSError)
+        log.warning("an upload was not stored: %s", reason(error), exc_info=not foreseen)
+        return refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
+
+
+def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
+    if request.method != "PUT":
+        return HttpResponseNotAllowed(["PUT"])
+    settings = conf.current()
+    records = records_of(settings, backend_for(settings, link.namespace), make=True)
+    now, (linked,) = records.linked([link.entry.member])
+    if link.end <= now or link.revocation != linked.revocation:
+        raise ResourceNotFound(link.path)
+    _use_ticket(records, link, 0)
+    if link.content_types and request.content_type not in link.content_types:
+        raise _Refused(415, f"Send one of {', '.join(link.content_types)}")
+    length = _length(request)
+    if length is not None and length > link.max_bytes:
+        raise _Refused(413, f"Send {link.max_bytes} bytes at most")
+    files = get_filesystem(link.namespace)
+    files.set_default_life(link.life)  # should the record be gone: what comes now must go as well
+    if (directory := dirname(link.path)) not in ("", "/"):
+        files.makedirs(directory, recreate=True)  # a sweep may have removed it
+    with files.openbin(link.path, "w") as file:
+        for piece in _pieces(request, link.max_bytes, length):
+            file.write(piece)
+        _use_ticket(records, link, 1)
+    return HttpResponse(status=201, headers={"Cache-Control": "no-store"})
+
+
+def _use_ticket(records: Expirations, link: UploadLink, uses: int) -> None:
+    if not records.use_ticket(link.entry.member, link.ticket, uses):
+        raise _Refused(409, "This address has been used")
+
+
+def _length(request: HttpRequest) -> int | None:
+    """Return how many bytes the body has; None where they end when they end."""
+    told = request.headers.get("Content-Length", "")
+    if told.isascii() and told.isdigit():
+        return int(told)
+    if "Transfer-Encoding" in request.headers:
+        return None
+    raise _Refused(411, "Tell the length")
+
+
+def _pieces(request: HttpRequest, max_bytes: int, length: int | None) -> Iterator[bytes]:
+    body, count = _body(request, length), 0
+    while piece := _read(body):
+        count += len(piece)
+        if count > max_bytes:
+            raise _Refused(413, f"Send {max_bytes} bytes at most")
+        yield piece
+    if length is not None and count != length:
+        raise _Refused(400, "The upload broke off")
+
+
+def _body(request: HttpRequest, length: int | None) -> _Body:
+    wsgi: BinaryIO | None = request.META.get("wsgi.input")
+    if length is not None or wsgi is None:  # under ASGI Django has read it to its end
+        return request
+    if request.META.get("wsgi.input_terminated"):
+        return wsgi  # of which Django would read nothing: no length was told
+    raise _Refused(411, "Tell the length")
+
+
+def _read(body: _Body) -> bytes:
+    try:
+        return body.read(CHUNK)
+    except OSError as error:
+        raise _Refused(400, "The upload broke off") from error
