@@ -19,6 +19,7 @@ ROOMS = [
     "names",
     "threads",
     "conf",
+    "clock",
     "expirations",
     "backends",
     "places",
@@ -55,6 +56,8 @@ ROOMS = [
     "management",
     "checks",
     "__init__",
+    "testing",
+    "pytest_plugin",
     "intact",  # asks whether the front door is ours
     "apps",
 ]
@@ -67,6 +70,7 @@ DRIVERS = {
     "s3transfer": "djpyfs/backends/s3/",
     "celery": "djpyfs_tasks/",
     "kombu": "djpyfs_tasks/",
+    "pytest": "djpyfs/pytest_plugin.py",
 }
 
 
