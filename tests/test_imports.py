@@ -57,6 +57,7 @@ ROOMS = [
     "checks",
     "__init__",
     "testing",
+    "conformance",
     "pytest_plugin",
     "intact",  # asks whether the front door is ours
     "apps",
