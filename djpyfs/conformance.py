@@ -22,7 +22,7 @@ from fs.base import FS
 from fs.test import FSTestCases
 
 from . import conf
-from .backends import Backend, Outcome, backend_for
+from .backends import Backend, Outcome, backend_for, fresh
 from .filesystem import ExpiringFS, get_filesystem
 from .names import Entry
 from .sweeper import expire_objects
@@ -182,12 +182,12 @@ class PlaceTests(BackendCase):
         mine = self.backend
         if not mine.shared:
             self.skipTest("another process finds other files")
-        options = {key: self.djfs[key] for key in mine.options if key in self.djfs}
-        another = type(mine).at(options)
-        self.addCleanup(another.close)
-        self.assertEqual(another.place(make=True), mine.place(make=True))
-        self.files().writebytes("a", b"picture")
-        self.assertEqual(another.open(self.namespace).readbytes("a"), b"picture")
+        with fresh():
+            another = self.backend
+            self.assertIsNot(another, mine)
+            self.assertEqual(another.place(make=True), mine.place(make=True))
+            self.files().writebytes("a", b"picture")
+        self.assertEqual(self.files().readbytes("a"), b"picture")
 
     def test_a_namespace_is_a_directory_of_those_above_it(self) -> None:
         above, below = self.files(), self.files("/d")

@@ -71,6 +71,7 @@ DRIVERS = {
     "s3transfer": "djpyfs/backends/s3/",
     "celery": "djpyfs_tasks/",
     "kombu": "djpyfs_tasks/",
+    "fsspec": "djpyfs/backends/fsspec.py",
     "pytest": "djpyfs/pytest_plugin.py",
 }
 

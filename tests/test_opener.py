@@ -170,7 +170,7 @@ def test_a_directory_of_an_ftp_server_may_be_the_root(djfs: Callable[..., None],
 def test_a_connection_that_broke_is_made_anew(
     djfs: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("djpyfs.backends.opener.CONNECTION_LIFE", 0)
+    monkeypatch.setattr("djpyfs.backends.opened.CONNECTION_LIFE", 0)
     server = Ftp(tmp_path)
     server.start()
     try:

@@ -28,6 +28,7 @@ BUILT_IN = {
     "s3fs": "djpyfs.backends.s3.S3Backend",
     "memory": "djpyfs.backends.memory.MemoryBackend",
     "opener": "djpyfs.backends.opener.OpenerBackend",
+    "fsspec": "djpyfs.backends.fsspec.FsspecBackend",
     "storage": "djpyfs.backends.storage.StorageBackend",
 }
 OPEN_FILESYSTEMS = 1024
