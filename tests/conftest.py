@@ -32,6 +32,8 @@ from tests.servers import (
     running_set,
 )
 
+pytest_plugins = ["djpyfs.pytest_plugin"]
+
 # fs.test calls it by the name that Python 3.12 dropped.
 unittest.TestCase.assertRaisesRegexp = unittest.TestCase.assertRaisesRegex  # type: ignore[attr-defined]
 

@@ -19,6 +19,7 @@ ROOMS = [
     "names",
     "threads",
     "conf",
+    "clock",
     "expirations",
     "backends",
     "places",
@@ -55,6 +56,9 @@ ROOMS = [
     "management",
     "checks",
     "__init__",
+    "testing",
+    "conformance",
+    "pytest_plugin",
     "intact",  # asks whether the front door is ours
     "apps",
 ]
@@ -67,6 +71,8 @@ DRIVERS = {
     "s3transfer": "djpyfs/backends/s3/",
     "celery": "djpyfs_tasks/",
     "kombu": "djpyfs_tasks/",
+    "fsspec": "djpyfs/backends/fsspec.py",
+    "pytest": "djpyfs/pytest_plugin.py",
 }
 
 

@@ -23,12 +23,12 @@ from djpyfs import BackendUnavailable, ConfigurationError, expire_objects, get_f
 from djpyfs.backends import Outcome
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.backends.storage import StorageBackend
+from djpyfs.conformance import BackendTests, WholeFileTests
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import RESERVED, Entry
 from tests.conftest import KEYS
 from tests.endless import Endless
 from tests.servers import Moto
-from tests.test_pyfilesystem import Cases
 
 IN_MEMORY = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
 
@@ -39,18 +39,20 @@ def on_disk(directory: Path) -> dict[str, Any]:
     return {"default": {"BACKEND": backend, "OPTIONS": options}}
 
 
-class TestInMemory(Cases, TestCase):
+class TestInMemory(BackendTests, WholeFileTests, TestCase):
+    djfs = {"type": "storage"}
+
     @pytest.fixture(autouse=True)
-    def _place(self, djfs: Callable[..., None], settings: Any) -> None:
+    def _storages(self, settings: Any) -> None:
         settings.STORAGES = IN_MEMORY
-        djfs(type="storage")
 
 
-class TestOnDisk(Cases, TestCase):
+class TestOnDisk(BackendTests, WholeFileTests, TestCase):
+    djfs = {"type": "storage", "alias": "default"}
+
     @pytest.fixture(autouse=True)
-    def _place(self, djfs: Callable[..., None], settings: Any, tmp_path: Path) -> None:
+    def _storages(self, settings: Any, tmp_path: Path) -> None:
         settings.STORAGES = on_disk(tmp_path)
-        djfs(type="storage", alias="default")
 
 
 @cache
@@ -81,10 +83,9 @@ SHORT = """appendbytes copy exists getinfo getsize isdir isempty isfile listdir 
 
 
 @pytest.mark.long(but=[f"test_{name}" for name in SHORT])
-class TestOnS3(Cases, TestCase):
-    @pytest.fixture(autouse=True)
-    def _place(self, djfs: Callable[..., None], on_s3: None) -> None:
-        djfs(type="storage")
+@pytest.mark.usefixtures("on_s3")
+class TestOnS3(BackendTests, WholeFileTests, TestCase):
+    djfs = {"type": "storage"}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import lru_cache
@@ -28,6 +28,7 @@ BUILT_IN = {
     "s3fs": "djpyfs.backends.s3.S3Backend",
     "memory": "djpyfs.backends.memory.MemoryBackend",
     "opener": "djpyfs.backends.opener.OpenerBackend",
+    "fsspec": "djpyfs.backends.fsspec.FsspecBackend",
     "storage": "djpyfs.backends.storage.StorageBackend",
 }
 OPEN_FILESYSTEMS = 1024
@@ -413,6 +414,18 @@ def foreign_keys(settings: Settings) -> list[str]:
         if near := get_close_matches(key.lower(), known, n=1, cutoff=NEAR):
             raise ConfigurationError(f"DJFS has an unknown key {key!r}: did you mean {near[0]!r}?")
     return foreign
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Have a block make back-ends of its own, which are closed at its end."""
+    global _backends
+    before, _backends = _backends, {}
+    try:
+        yield
+    finally:
+        close_all()
+        _backends = before
 
 
 def close_all() -> None:

@@ -16,6 +16,8 @@ from fs.mode import Mode
 from fs.path import dirname
 from fs.subfs import SubFS
 
+from .. import clock
+from ..conf import SECOND
 from ..names import RESERVED, Entry
 from . import Backend, place_id
 from .spool import SpoolingFS
@@ -79,6 +81,7 @@ class MemoryFiles(SpoolingFS, MemoryFS):
                 raise errors.FileExists(path)
             with MemoryFS.openbin(self, unfinished, "w") as new:
                 shutil.copyfileobj(file, new)
+            self.setinfo(unfinished, {"details": {"modified": clock.now() / SECOND}})
             self.move(unfinished, path, overwrite=True)  # type: ignore[no-untyped-call]
 
     def scandir(

@@ -29,6 +29,7 @@ from fs.subfs import SubFS
 from ..errors import BackendUnavailable, ConfigurationError
 from ..names import RESERVED, Entry
 from . import Backend, described, place_id, reason, size_told
+from .opened import LATE
 from .spool import SpoolingFS, Turns
 from .tree import Descent
 
@@ -43,7 +44,6 @@ NO_DIRECTORY = (
 )
 DIRECTORIES_REMEMBERED = 1_000
 DIRECTORIES_MADE = 10_000
-LATE = 30  # s, after which no server on the way carries out what was asked for
 
 
 class DjpyfsStorage(Storage):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nsmallest
@@ -677,6 +678,18 @@ def _made(named: _Named) -> ExpirationStore:
         if named not in _stores:
             _stores[named] = import_string(_BY_SCHEME[scheme])(*named)
         return _stores[named]
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Have a block make record stores of its own, which are closed at its end."""
+    global _stores
+    before, _stores = _stores, {}
+    try:
+        yield
+    finally:
+        close_all()
+        _stores = before
 
 
 def close_all() -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import RLock
-from time import monotonic_ns, time, time_ns
 from typing import NamedTuple
 
+from .. import clock
 from ..conf import SECOND
 from . import (
     BACKOFF,
@@ -131,7 +131,8 @@ class Scores(dict[bytes, int]):
 class MemoryStore(ExpirationStore):
     """Records that live and die with this process; the verbs do what the scripts do.
 
-    What it is given only tells one store from another.
+    What it is given only tells one store from another. Its clock is `djpyfs.clock.now`; leases end
+    by `djpyfs.clock.uptime`.
     """
 
     def __init__(
@@ -143,12 +144,6 @@ class MemoryStore(ExpirationStore):
         self._timekeepers: dict[str, Timekeeper] = {}
         self._totals: defaultdict[str, float] = defaultdict(float)
         self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
-        # The wall clock may be set; from here on only the monotonic one is asked.
-        self._epoch = time_ns() - monotonic_ns()
-
-    def now(self) -> int:
-        """Return the time in µs since the epoch."""
-        return (self._epoch + monotonic_ns()) // 1_000
 
     def at(
         self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
@@ -165,7 +160,7 @@ class MemoryStore(ExpirationStore):
     def next_due(
         self, records: Sequence[Expirations]
     ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
-        now = self.now()
+        now = clock.now()
         return [NextDue(own, 0, now, self._records[own.place].next_due(now)) for own in records], []
 
     def keep_time(
@@ -176,7 +171,7 @@ class MemoryStore(ExpirationStore):
         kept: Sequence[Expirations] = (),
     ) -> TimeKept:
         with self._lock:
-            now, others = self.now(), self.timekeepers(records)
+            now, others = clock.now(), self.timekeepers(records)
             held = {own.place for own in records if others.get(own.place, timekeeper) == timekeeper}
             for place in held:
                 self._timekeepers[place] = Timekeeper(timekeeper, now + lease * 1_000)
@@ -184,7 +179,7 @@ class MemoryStore(ExpirationStore):
         return TimeKept(held if lease else set(), found, problems)
 
     def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
-        now, places = self.now(), {own.place for own in records}
+        now, places = clock.now(), {own.place for own in records}
         return {
             place: it.name
             for place, it in list(self._timekeepers.items())
@@ -197,7 +192,7 @@ class MemoryStore(ExpirationStore):
     def record_sweep(
         self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
     ) -> None:
-        self._sweeps.appendleft({**report, "finished": time()})
+        self._sweeps.appendleft({**report, "finished": clock.now() / SECOND})
         self.add_to_totals(tally)
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
@@ -243,7 +238,10 @@ class _Records:
                 scores.first_of(now, lambda member: member not in self.writing)
                 for scores in self.waiting
             ]
-            known = [at for at in (*firsts, self.leases.first()) if at is not None]
+            lapse = self.leases.first()
+            if lapse is not None:
+                firsts.append(now + lapse - clock.uptime())
+            known = [at for at in firsts if at is not None]
             return min(known, default=None)
 
     def note(self, member: bytes) -> Note:
@@ -329,7 +327,6 @@ class _Expirations(Expirations):
     ) -> None:
         super().__init__(place, lease, fence)
         self._store = store
-        self._now = store.now
         self._of = records
         self._lock = records.lock
 
@@ -339,20 +336,20 @@ class _Expirations(Expirations):
         """Return the live claim on a member, or end the one that has lapsed."""
         if member not in self._of.claimed:
             return Busy(), [member] * self._is_suspect(member)
-        now, lease = self._now(), claim_lease(self._of.claimed[member])
+        uptime, lease = clock.uptime(), claim_lease(self._of.claimed[member])
         ends = self._of.leases.get(lease, 0)
-        if ends > now and ends != over:
-            return Busy(ends - now, ends), ()
-        if ends:  # it stays so should the clock be set back
+        if ends > uptime and ends != over:
+            return Busy(ends - uptime, ends), ()
+        if ends:  # it stays so, should somebody extend it now
             self._of.leases[lease] = 1
-        self._of.unclaim(member, now)
+        self._of.unclaim(member, clock.now())
         return Busy(), [member]
 
     def _schedule(
         self, over: int, members: Sequence[bytes], ttl: int
     ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]:
         with self._lock:
-            deadline, longest = self._now() + ttl, Busy()
+            deadline, longest = clock.now() + ttl, Busy()
             left_alone: list[bytes] = []
             lapsed: list[bytes] = []
             for member in members:
@@ -383,7 +380,7 @@ class _Expirations(Expirations):
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
     ) -> tuple[Busy, Sequence[bytes], int, int]:
         with self._lock:
-            now = self._now()
+            now = clock.now()
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
                 return busy, lapsed, 0, now
@@ -394,7 +391,7 @@ class _Expirations(Expirations):
             if unknown and default_ttl:
                 self._of.set_deadline(member, now + default_ttl)
                 writes.provisional = True
-            self._of.leases[write_lease(token, member)] = now + lease
+            self._of.leases[write_lease(token, member)] = clock.uptime() + lease
             return busy, lapsed, before, now
 
     def _finish(
@@ -404,7 +401,7 @@ class _Expirations(Expirations):
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
                 return busy, lapsed, Finished(0, False, False)
-            now = self._now()
+            now = clock.now()
             unbroken, provisional, _ = self._of.end_write(member, write.token)
             self._of.confirm(member)
             deadline, kept = self._of.deadline_of(member), member in self._of.permanent
@@ -447,7 +444,7 @@ class _Expirations(Expirations):
 
     def _hold(self, members: Iterable[bytes], token: int) -> None:
         self._of.claimed.update((member, token) for member in members)
-        self._of.leases[claim_lease(token)] = self._now() + self.lease
+        self._of.leases[claim_lease(token)] = clock.uptime() + self.lease
 
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
         with self._lock:
@@ -465,7 +462,7 @@ class _Expirations(Expirations):
             if self._of.claimed.get(member) != token:
                 return
             if deadline is None:
-                self._of.unclaim(member, self._now())
+                self._of.unclaim(member, clock.now())
             else:
                 self._of.forget(member)
                 self._of.permanent.discard(member)
@@ -476,10 +473,10 @@ class _Expirations(Expirations):
 
     def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
         with self._lock:
-            now = self._now()
-            gone = [lease for lease in leases if self._of.leases.get(lease, 0) <= now]
+            uptime = clock.uptime()
+            gone = [lease for lease in leases if self._of.leases.get(lease, 0) <= uptime]
             for lease in leases.keys() - set(gone):
-                self._of.leases[lease] = now + leases[lease]
+                self._of.leases[lease] = uptime + leases[lease]
             return gone
 
     def _place_at(
@@ -512,11 +509,11 @@ class _Expirations(Expirations):
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
-            return self._now(), [self._of.deadline_of(member) for member in members]
+            return clock.now(), [self._of.deadline_of(member) for member in members]
 
     def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
         with self._lock:
-            now, deadline = self._now(), self._of.due.get(member, 0)
+            now, deadline = clock.now(), self._of.due.get(member, 0)
             if deadline <= now:
                 return 0
             renewed = min(now + ttl, latest or now + ttl)
@@ -536,7 +533,7 @@ class _Expirations(Expirations):
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
         with self._lock:
-            now, tickets = self._now(), self._of.tickets
+            now, tickets = clock.now(), self._of.tickets
             for key in [key for key, kept in tickets.items() if kept.end <= now]:
                 del tickets[key]
             tickets[member, ticket] = Ticket(uses, end)
@@ -544,7 +541,7 @@ class _Expirations(Expirations):
     def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
         with self._lock:
             left, end = self._of.tickets.get((member, ticket), (0, 0))
-            if left < 1 or end <= self._now():
+            if left < 1 or end <= clock.now():
                 return False
             self._of.tickets[member, ticket] = Ticket(left - uses, end)
             return True
@@ -553,7 +550,7 @@ class _Expirations(Expirations):
 
     def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
         with self._lock:
-            now = self._now()
+            now = clock.now()
             self._end_lapsed(now, backoff)
             taken = self._take(now, limit)
             token = new_token()
@@ -566,7 +563,7 @@ class _Expirations(Expirations):
 
     def _end_lapsed(self, now: int, backoff: Backoff) -> None:
         of = self._of
-        for lease, _ in of.leases.take(now, len(of.leases), lambda lease: True):
+        for lease, _ in of.leases.take(clock.uptime(), len(of.leases), lambda lease: True):
             token, _, member = lease.partition(b"\0")
             if member:
                 of.end_write(member, token.decode())
@@ -608,7 +605,7 @@ class _Expirations(Expirations):
     def _claim_one(self, member: bytes, token: int) -> ClaimOne:
         if member in self._of.claimed or member in self._of.writing:
             return ClaimOne()
-        now = self._now()
+        now = clock.now()
         waits_for = max(scores.get(member, 0) for scores in self._of.waiting)
         if not waits_for or waits_for > now:
             return ClaimOne(wait=(waits_for or now) - now)
@@ -633,7 +630,7 @@ class _Expirations(Expirations):
             return [member for member in members if of.claimed.get(member) == token]
 
         with self._lock:
-            now = self._now()
+            now = clock.now()
             for member in own(verdict.done):
                 for kind in of.claimed, of.deadlines, of.notes:
                     kind.pop(member, None)
@@ -671,9 +668,12 @@ class _Expirations(Expirations):
 
     def counts(self) -> Counts:
         with self._lock:
-            of, now = self._of, self._now()
+            of, now = self._of, clock.now()
+            uptime = clock.uptime()
             lapsed = {
-                int(lease) for lease, end in of.leases.items() if end <= now and b"\0" not in lease
+                int(lease)
+                for lease, end in of.leases.items()
+                if end <= uptime and b"\0" not in lease
             }
             live = sum(token not in lapsed for token in of.claimed.values())
             tracked = sum(map(len, of.waiting)) + len(of.claimed)

@@ -14,11 +14,11 @@ import pytest
 import redis
 from fs import errors
 
-from djpyfs import expirations, leases, sweeper
+from djpyfs import clock, expirations, leases, sweeper
 from djpyfs.backends import Lease, Outcome
 from djpyfs.backends.memory import MemoryBackend, MemoryFiles
 from djpyfs.conf import SECOND
-from djpyfs.expirations import memory_store, scripts
+from djpyfs.expirations import scripts
 from djpyfs.leases import HeldLease
 from djpyfs.names import Entry
 
@@ -80,8 +80,8 @@ class World:
 def world_of_memory(monkeypatch: pytest.MonkeyPatch) -> World:
     """Return a world in which the records are in this process."""
     world = _with_clocks(World(lambda now: None), monkeypatch)
-    monkeypatch.setattr(memory_store, "monotonic_ns", world.nanoseconds)
-    monkeypatch.setattr(memory_store, "time_ns", world.nanoseconds)
+    monkeypatch.setattr(clock, "time_ns", world.nanoseconds)
+    monkeypatch.setattr(clock, "clock_gettime_ns", lambda _: world.nanoseconds())
     return world
 
 

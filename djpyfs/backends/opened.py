@@ -1,0 +1,195 @@
+"""A back-end over one filesystem that is opened when it is needed, and again from time to time."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from threading import RLock
+from time import monotonic
+from typing import Any, BinaryIO
+
+from fs import errors
+from fs.base import FS
+from fs.info import Info
+from fs.path import join, normpath, relpath
+from fs.permissions import Permissions
+from fs.subfs import SubFS
+
+from ..names import Entry
+from . import Backend
+from .spool import SpoolingFS, Turns
+
+LATE = 30  # s, after which no server on the way carries out what was asked for
+CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
+
+
+class OpenedBackend(Backend):
+    """Keeps each namespace in a directory of one filesystem.
+
+    It is opened once for all, and again after a minute where there is a network between.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._lock = RLock()
+        self._opened: FS | None = None
+        self._network = True  # until it is known better
+        self._stale_at = math.inf
+
+    @abstractmethod
+    def connect(self) -> FS:
+        """Open the filesystem anew. Raises `fs.errors.CreateFailed`."""
+
+    @property
+    def late(self) -> float:  # type: ignore[override]  # which depends on what is opened
+        """Seconds after which a deletion can no longer act; 0 where there is no network between."""
+        return LATE if self._network else 0
+
+    def filesystem(self) -> FS:
+        """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""
+        with self._lock:
+            if self._opened is None or monotonic() > self._stale_at:
+                self._opened = self.connect()
+                self._network = bool(self._opened.getmeta().get("network"))
+                self._stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
+            return self._opened
+
+    def make_filesystem(self, namespace: str) -> FS:
+        """Return the directory of a namespace, which is made if need be."""
+        try:
+            files = self.filesystem()
+            with self._lock:
+                if not files.isdir(namespace):  # what can only be read refuses to make even that
+                    files.makedirs(namespace, recreate=True)
+        except errors.CreateFailed:
+            raise
+        except errors.FSError as error:
+            raise errors.CreateFailed(exc=error) from error
+        return _Directory(self, namespace)
+
+    def has(self, namespace: str) -> bool:
+        """Tell whether the directory of a namespace is there. Raises `fs.errors.FSError`."""
+        return self.filesystem().exists(namespace)
+
+    def is_there(self) -> bool:
+        """Tell whether there is anything to have files in."""
+        try:
+            return self.filesystem().isdir("/")
+        except (errors.FSError, OSError):
+            return False
+
+    def answers(self) -> bool:
+        """Ask again; over a network by another connection.
+
+        By the old one a late answer may still come: to the next question.
+        """
+        with self._lock:
+            if self._network:
+                self._opened = None
+            return self.is_there()
+
+    def delete_one(self, entry: Entry) -> None:
+        """Delete a file; no directory is made for it."""
+        self.filesystem().remove("/".join(entry))
+
+    def url(
+        self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
+    ) -> str:
+        """Raise `NoURL`: a filesystem's address is nothing for a browser."""
+        raise errors.NoURL(path, "download")
+
+    def close(self) -> None:
+        """Close the filesystem."""
+        super().close()
+        with self._lock:
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                opened.close()
+
+
+class _Directory(SubFS[FS]):
+    """A directory in whatever filesystem the back-end has open at the time."""
+
+    def __init__(self, backend: OpenedBackend, path: str) -> None:
+        super().__init__(backend.filesystem(), path)
+        del self._wrap_fs  # which would keep its connection
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._sub_dir!r})"
+
+    __str__ = __repr__
+
+    def delegate_fs(self) -> FS:
+        return self._backend.filesystem()
+
+    def delegate_path(self, path: str) -> tuple[FS, str]:
+        return self.delegate_fs(), join(self._sub_dir, relpath(normpath(path)))
+
+
+class CopyingFS(SpoolingFS):
+    """A filesystem whose open files are copies, and that only one thread uses where it must."""
+
+    def __init__(self, files: FS, thread_safe: bool) -> None:
+        super().__init__()
+        self._files = files
+        self._turns = Turns()
+        self._turn: AbstractContextManager[Any] = nullcontext() if thread_safe else RLock()
+
+    def getmeta(self, namespace: str = "standard") -> dict[str, object]:
+        with self._turn:
+            return dict(self._files.getmeta(namespace))
+
+    def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
+        with self._turn:
+            return self._files.getinfo(path, namespaces)
+
+    def listdir(self, path: str) -> list[str]:
+        with self._turn:
+            return self._files.listdir(path)
+
+    def scandir(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        with self._turn:
+            return iter(list(self._files.scandir(path, namespaces, page)))
+
+    def makedir(
+        self, path: str, permissions: Permissions | None = None, recreate: bool = False
+    ) -> SubFS[FS]:
+        with self._turn:
+            self._files.makedir(path, permissions, recreate)
+        return SubFS(self, path)
+
+    def download(
+        self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
+    ) -> None:
+        with self._turn:
+            self._files.download(path, file, chunk_size, **options)
+
+    def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
+        with self._turns.of(normpath(path)), self._turn:
+            if exclusive and self._files.exists(path):
+                raise errors.FileExists(path)
+            self._files.upload(path, file)
+
+    def remove(self, path: str) -> None:
+        with self._turn:
+            self._files.remove(path)
+
+    def removedir(self, path: str) -> None:
+        with self._turn:
+            self._files.removedir(path)
+
+    def setinfo(self, path: str, info: Any) -> None:
+        with self._turn:
+            self._files.setinfo(path, info)
+
+    def close(self) -> None:
+        self._files.close()
+        super().close()

@@ -1,0 +1,34 @@
+"""The time of the records and files that are in this process, which a test may move."""
+
+from __future__ import annotations
+
+from time import CLOCK_MONOTONIC, clock_gettime_ns, time_ns
+
+_ahead = 0  # µs
+
+
+def now() -> int:
+    """Return the time in µs since the epoch: that of the system, and what a test has added.
+
+    What replaces `time.time`, as freezegun and time-machine do, decides here too.
+    """
+    return time_ns() // 1_000 + _ahead
+
+
+def uptime() -> int:
+    """Return the µs on a clock that runs on whatever is done to the time, for leases.
+
+    Whether their holder is alive has nothing to do with the date that a test plays in.
+    """
+    return clock_gettime_ns(CLOCK_MONOTONIC) // 1_000
+
+
+def ahead() -> int:
+    """Return how far a test has moved the time, in µs."""
+    return _ahead
+
+
+def put_ahead(microseconds: int) -> None:
+    """Let the time be so far ahead of that of the system."""
+    global _ahead
+    _ahead = microseconds

@@ -1,0 +1,120 @@
+"""For the tests of a project: files and records of their own, and a time that they move.
+
+In memory the clock of records and files is `time.time`, also where freezegun or time-machine have
+replaced it, and in an `isolated` block what `advance` has added. Leases, which tell whether a
+writer or a sweep is still alive, go by a clock that none of these move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings as django_settings
+from django.test import override_settings
+
+from . import backends, clock, conf, expirations
+from .conf import POLICY_KEYS, SECOND, SERVICE_KEYS
+from .errors import ConfigurationError
+from .lifetimes import Seconds, seconds_of
+from .places import places_here
+from .sweeper import SweepReport, expire_objects
+
+if TYPE_CHECKING:
+    from unittest import TestCase as _Case
+else:
+    _Case = object
+
+# Nobody else can reach files in this process: one-shots would be for a worker that finds nothing.
+_IN_MEMORY = {"type": "memory", "redis_url": "memory://", "one_shot": False}
+_blocks = 0
+
+
+@contextmanager
+def isolated(**djfs: Any) -> Iterator[None]:
+    """Let a block have no files and no records but its own, in memory.
+
+    ``DJFS`` stays as it is but for where files and records are: life times, policies of
+    namespaces and all the rest hold. Keywords replace single keys of it. Blocks may be nested.
+
+    A filesystem that was made before the block stays where it is: call `get_filesystem` in it.
+
+    Example::
+
+        with isolated(default_ttl=60):
+            get_filesystem("plots").writebytes("a", b"picture")
+            advance(61)
+            assert expire_objects().deleted == 1
+    """
+    global _blocks
+    ahead = clock.ahead()
+    given = getattr(django_settings, "DJFS", conf.DEFAULTS)
+    with ExitStack() as block:
+        block.enter_context(backends.fresh())
+        block.enter_context(expirations.fresh())
+        block.enter_context(override_settings(DJFS={**_in_memory(given), **djfs}))
+        block.callback(clock.put_ahead, ahead)
+        _blocks += 1
+        try:
+            yield
+        finally:
+            _blocks -= 1
+
+
+def _in_memory(djfs: Mapping[str, Any]) -> dict[str, Any]:
+    conf.parse(djfs)  # what is wrong with it is an error here too
+    kept = {key: djfs[key] for key in (*SERVICE_KEYS, *POLICY_KEYS) if key in djfs}
+    namespaces = {
+        name: {key: policy[key] for key in POLICY_KEYS if key in policy}
+        for name, policy in djfs.get("namespaces", {}).items()
+    }
+    return {**kept, **_IN_MEMORY, "namespaces": namespaces}
+
+
+def advance(seconds: Seconds) -> None:
+    """Move the time of the records, and of what depends on them, such as signed links, forward.
+
+    It is back where it was when the `isolated` block ends. ``seconds`` may be a
+    `datetime.timedelta`. Nothing is deleted by this: call `expire_objects` where that is wanted.
+    Raises `InvalidLifetime`, and `ConfigurationError` outside of such a block.
+    """
+    _check_isolated("advance")
+    clock.put_ahead(clock.ahead() + round(seconds_of("seconds", seconds) * SECOND))
+
+
+def expire_now() -> SweepReport:
+    """Let the time of every file be up that has a deadline, and sweep; return what that did.
+
+    The clock stays where it is. Raises `ConfigurationError` outside of an `isolated` block.
+    """
+    _check_isolated("expire_now")
+    for place in places_here(conf.current()):
+        found = [record.member for _, step in place.records.scan(b"") for record in step]
+        place.records.schedule(found, 0)
+    return expire_objects()
+
+
+def _check_isolated(name: str) -> None:
+    if not _blocks:
+        raise ConfigurationError(
+            f"{name}() is called outside of `with djpyfs.testing.isolated()`, where it would be "
+            "about real files: call it inside"
+        )
+
+
+class IsolatedFiles(_Case):
+    """Put this before `TestCase`: each test has files and records of its own, in memory.
+
+    So has the class, for what `setUpTestData` writes; tests do not see that, nor do they see
+    each other's.
+    """
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.enterClassContext(isolated())
+        super().setUpClass()
+
+    def setUp(self) -> None:
+        self.enterContext(isolated())
+        super().setUp()

@@ -1,0 +1,250 @@
+"""What projects have for their own tests: isolation, and a time that moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import TestCase
+
+import freezegun
+import pytest
+import time_machine
+from django.test import Client
+from django.urls import include, path
+
+from djpyfs import ConfigurationError, InvalidLifetime, expire_objects, get_filesystem
+from djpyfs.testing import IsolatedFiles, advance, expire_now, isolated
+from tests.conftest import counted
+
+urlpatterns = [path("files/", include("djpyfs.urls"))]
+
+LONG_AGO, FAR_AHEAD = datetime(2001, 5, 1, tzinfo=UTC), datetime(2041, 5, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def written(name: str, seconds: float | None) -> Any:
+    plots = get_filesystem("plots")
+    plots.writebytes(name, b"picture")
+    if seconds is not None:
+        plots.expire(name, seconds)
+    return plots
+
+
+# -- isolation
+
+
+def test_a_block_has_files_and_records_of_its_own_and_leaves_nothing(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    written("mine", 60)
+    with isolated():
+        assert get_filesystem("plots").listdir("/") == []
+        assert counted().tracked == 0
+        written("theirs", 60)
+        with isolated():
+            assert get_filesystem("plots").listdir("/") == []
+        assert get_filesystem("plots").listdir("/") == ["theirs"]
+    with isolated():
+        assert get_filesystem("plots").listdir("/") == []
+    assert get_filesystem("plots").listdir("/") == ["mine"]
+    assert counted().tracked == 1
+    assert not list(tmp_path.rglob("theirs"))
+
+
+def test_a_block_keeps_the_life_times_and_the_policies(djfs: Callable[..., None]) -> None:
+    own = {"type": "s3fs", "bucket": "none", "default_ttl": 10}
+    djfs(type="osfs", directory_root="/none", max_ttl=600, namespaces={"memos": own})
+    with isolated(), pytest.raises(InvalidLifetime, match="max_ttl"):
+        get_filesystem("plots").expire("a", 601)
+    with isolated():
+        memos = get_filesystem("memos")
+        memos.writebytes("a", b"")
+        assert memos.expiration("a") is not None
+    with isolated(max_ttl=None):
+        get_filesystem("plots").expire("a", 601)
+
+
+def test_a_block_does_not_hide_that_the_settings_are_wrong(djfs: Callable[..., None]) -> None:
+    djfs(leese=5)
+    djfs(shards=0)
+    with pytest.raises(ConfigurationError, match="shards"), isolated():
+        pass
+
+
+# -- the time
+
+
+@pytest.mark.usefixtures("isolated_files")
+def test_time_moves_for_records_and_for_what_a_sweep_deletes() -> None:
+    plots = written("a", 60)
+    written("b", None)
+    advance(59)
+    assert expire_objects().deleted == 0
+    advance(timedelta(seconds=1))
+    assert expire_objects().deleted == 1
+    assert plots.listdir("/") == ["b"]
+
+
+@pytest.mark.usefixtures("isolated_files")
+def test_time_moves_for_signed_links(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+    address = written("a", 600).get_url("a", timeout=60)
+    assert Client().get(address).status_code == 200
+    advance(60)
+    assert Client().get(address).status_code == 404
+
+
+def test_time_moves_for_when_a_file_was_written() -> None:
+    with isolated(default_ttl=60, max_ttl=600, renew_on_read=True):
+        advance(3_600)
+        plots = written("a", 30)
+        before = plots.expiration("a")
+        plots.readbytes("a")
+        assert plots.expiration("a") > before
+
+
+def test_time_is_back_when_the_block_ends() -> None:
+    with isolated():
+        before = written("a", 60).expiration("a")
+        with isolated():
+            advance(3_600)
+            assert written("a", 60).expiration("a") >= before + 60 * MINUTE
+        assert written("b", 60).expiration("b") < before + MINUTE
+
+
+@pytest.mark.usefixtures("isolated_files")
+def test_a_write_outlasts_whatever_time_passes() -> None:
+    plots = written("a", 60)
+    with plots.openbin("a", "w") as file:
+        advance(timedelta(days=300))
+        assert expire_objects().deleted == 0
+        file.write(b"another")
+    assert plots.readbytes("a") == b"another"
+
+
+@pytest.mark.usefixtures("isolated_files")
+def test_everything_with_a_deadline_expires_now_and_nothing_else() -> None:
+    plots = written("soon", 1)
+    written("late", 1_000_000)
+    written("never", None)
+    written("kept", None).expire("kept", expires=False)
+    assert expire_now().deleted == 2
+    assert set(plots.listdir("/")) == {"never", "kept"}
+    assert written("late", 60).exists("late")
+    assert expire_objects().deleted == 0
+
+
+@pytest.mark.parametrize("call", [expire_now, lambda: advance(1)])
+def test_no_time_moves_for_real_files(
+    djfs: Callable[..., None], call: Callable[[], object]
+) -> None:
+    djfs(type="memory")
+    plots = written("a", 60)
+    with pytest.raises(ConfigurationError, match=r"testing\.isolated"):
+        call()
+    assert plots.exists("a")
+
+
+@pytest.mark.usefixtures("isolated_files")
+@pytest.mark.parametrize("seconds", [-1, "60", None])
+def test_time_moves_forward_and_by_a_number(seconds: Any) -> None:
+    with pytest.raises(InvalidLifetime):
+        advance(seconds)
+
+
+# -- what else moves the time
+
+
+@contextmanager
+def by_freezegun(moment: datetime) -> Iterator[Callable[[timedelta], object]]:
+    with freezegun.freeze_time(moment) as frozen:
+        yield frozen.tick
+
+
+@contextmanager
+def by_time_machine(moment: datetime) -> Iterator[Callable[[timedelta], object]]:
+    with time_machine.travel(moment, tick=False) as traveller:
+        yield traveller.shift
+
+
+frozen_by = pytest.mark.parametrize("frozen", [by_freezegun, by_time_machine])
+at_each = pytest.mark.parametrize("moment", [LONG_AGO, FAR_AHEAD])
+
+
+@frozen_by
+@at_each
+@pytest.mark.usefixtures("isolated_files")
+def test_deadlines_are_in_the_time_that_a_library_says(frozen: Any, moment: datetime) -> None:
+    with frozen(moment) as moves:
+        plots = written("a", 60)
+        assert plots.expiration("a") == moment + MINUTE
+        moves(MINUTE - timedelta(seconds=1))
+        assert expire_objects().deleted == 0
+        moves(timedelta(seconds=1))
+        assert expire_objects().deleted == 1
+
+
+@frozen_by
+@at_each
+def test_that_holds_too_for_blocks_within_it_and_records_from_before(
+    frozen: Any, moment: datetime
+) -> None:
+    with isolated():
+        plots = written("a", 60)
+        with frozen(moment):
+            assert expire_objects().deleted == int(moment is FAR_AHEAD)
+            assert written("b", 60).expiration("b") == moment + MINUTE
+            with isolated():
+                assert written("c", 60).expiration("c") == moment + MINUTE
+        assert plots.exists("a") is (moment is LONG_AGO)
+
+
+@frozen_by
+@pytest.mark.usefixtures("isolated_files")
+def test_what_is_advanced_adds_to_it(frozen: Any) -> None:
+    with frozen(FAR_AHEAD):
+        advance(MINUTE)
+        assert written("a", 60).expiration("a") == FAR_AHEAD + 2 * MINUTE
+
+
+@frozen_by
+@at_each
+@pytest.mark.usefixtures("isolated_files")
+def test_threads_wait_for_each_other_while_the_time_stands_still(
+    frozen: Any, moment: datetime
+) -> None:
+    with frozen(moment), ThreadPoolExecutor(8) as threads:
+        plots = get_filesystem("plots")
+
+        def write(number: int) -> None:
+            plots.writebytes("a", b"%d" % number)
+            plots.move("a", f"b{number}") if number % 2 else plots.remove("a")
+
+        for attempt in [threads.submit(write, number) for number in range(40)]:
+            attempt.exception(60)
+        written("c", 0)
+        assert expire_objects().deleted == 1
+
+
+# -- in the two kinds of tests
+
+
+class TestEachByItself(IsolatedFiles, TestCase):
+    """Each test sees what itself has written, and nothing of the others' or of its class."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        written("of the class", 60)
+
+    def test_one(self) -> None:
+        assert written("one", 60).listdir("/") == ["one"]
+
+    def test_two(self) -> None:
+        assert written("two", 60).listdir("/") == ["two"]
+        advance(60)
