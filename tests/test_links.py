@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
@@ -604,6 +604,40 @@ def test_a_file_that_cannot_be_opened_uses_no_link_up(
     djfs(type="tests.test_links.BusyDisk", directory_root=tmp_path, **option)
     url = _with_picture().get_url("a.png", 60, max_downloads=1)
     assert [get(url).status for _ in range(4)] == [503, 503, 200, 404]
+
+
+class RewrittenDiskFiles(DiskFileSystem):
+    """Replaces a file each time between the look at it and its opening, until nothing is left."""
+
+    replacements: ClassVar[list[bytes]] = []
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        if not Mode(mode).writing and self.replacements:
+            self.writebytes(path, self.replacements.pop(0))
+        return super().openbin(path, mode, buffering, **options)
+
+
+class RewrittenDisk(DiskBackend):
+    def make_filesystem(self, namespace: str) -> RewrittenDiskFiles:
+        return RewrittenDiskFiles(self._descent, namespace)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [[CONTENT[::-1]], [b"short"], [b"x" * length for length in range(1, 10)]],
+    ids=["same size", "shorter", "again and again"],
+)
+def test_what_is_replaced_before_it_is_opened_goes_out_whole_and_under_its_own_validator(
+    djfs: Callable[..., None], tmp_path: Path, contents: list[bytes]
+) -> None:
+    djfs(type="tests.test_links.RewrittenDisk", directory_root=tmp_path)
+    url = _with_picture().get_url("a.png", 60)
+    etag = get(url).headers["ETag"]
+    RewrittenDiskFiles.replacements[:] = contents
+    answer = get(url, Range="bytes=100-", If_Range=etag)
+    assert (answer.status, answer.body) == (200, contents[-1])
+    assert answer.headers["ETag"] != etag
+    assert answer.headers["ETag"] == get(url).headers["ETag"]
 
 
 def test_a_limited_link_ends_with_its_time_and_its_file(limited: ExpiringFS) -> None:
