@@ -23,6 +23,7 @@ ROOMS = [
     "backends",
     "places",
     "leases",
+    "pool",
     "lifetimes",
     "writes",
     "signals",

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from tempfile import mkdtemp
 from threading import RLock
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 from weakref import finalize
 
 from fs import errors
@@ -47,6 +47,7 @@ class OpenerBackend(Backend):
     """
 
     options = frozenset({"url"})
+    deletions_at_once: ClassVar[int] = 8
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:

@@ -46,6 +46,7 @@ class S3Backend(Backend):
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     late: ClassVar[float] = LATE
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
+    deletions_at_once: ClassVar[int] = 8  # fewer than the connections that boto3 keeps
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
