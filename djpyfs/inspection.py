@@ -312,8 +312,12 @@ def _requests(
     )
     scale = files / len(overdue) if overdue else 0
     # All shards are asked at once whether there is anything; each that has is asked for its first
-    # batch, and told of each; the report is noted in the end.
-    records = bool(places) + len(shards) + ceil(len(batches) * scale) + bool(overdue)
+    # batch, for the second while that is deleted, and told of each; the report is noted in the end.
+    ahead = [
+        len(own) >= size and own[0].place.backend.deletions_at_once > 1 for own in shards.values()
+    ]
+    claims = len(shards) + sum(ahead)
+    records = bool(places) + claims + ceil(len(batches) * scale) + bool(overdue)
     return Requests(ceil(deletions * scale), records)
 
 

@@ -7,7 +7,7 @@ taken literally: nothing is ever expanded, decoded or folded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from secrets import token_hex
 from typing import NamedTuple
@@ -33,6 +33,7 @@ _refused_character = re.compile(f"[{re.escape(REFUSED_CHARACTERS)}]")
 # Most names are this plain, and need no second look.
 _plain_segment = "[A-Za-z0-9_][A-Za-z0-9_.-]{,254}"
 _is_plain = re.compile(f"{_plain_segment}(?:/{_plain_segment})*").fullmatch
+_are_plain = re.compile(f"(?:{_plain_segment}(?:/{_plain_segment})+\n)*").fullmatch
 
 
 class Entry(NamedTuple):
@@ -70,6 +71,20 @@ class Entry(NamedTuple):
         if not slash or check_path(path) != path or not path:
             raise InvalidName(member, "is no record of a file")
         return cls(check_namespace(namespace), path)
+
+
+def plain_entries(members: Sequence[bytes]) -> list[Entry]:
+    """Read the names of many records at once, where all are plain; else return none of them.
+
+    One look at all costs a tenth of a look at each.
+    """
+    lines = b"\n".join([*members, b""]).decode(errors="replace")
+    if not _are_plain(lines) or max(map(len, members), default=0) > KEY_BYTES:
+        return []
+    names = [name.rpartition("/") for name in lines.splitlines()]
+    if len(names) != len(members):  # then one of them holds the end of a line
+        return []
+    return [Entry(namespace, path) for namespace, _, path in names]
 
 
 def check_namespace(namespace: str) -> str:

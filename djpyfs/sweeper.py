@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from django.utils.asyncio import async_unsafe
 
@@ -18,8 +18,9 @@ from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
 from .expirations import Backoff, Claim, State, Verdict, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
 from .late_uploads import late_uploads
-from .names import Entry, check_namespace, check_path
+from .names import Entry, check_namespace, check_path, plain_entries
 from .places import Place, place_for, places_here
+from .pool import Pool
 from .signals import files_expired, sweep_finished
 from .threads import in_a_thread
 
@@ -135,6 +136,17 @@ class _Batch:
         return {outcome: count for outcome, count in tally.items() if count}
 
 
+NO_CLAIM = Claim(0, (), (), 0)
+
+
+class _Asked(NamedTuple):
+    """What was known when a claim was asked for."""
+
+    limit: int
+    at: float  # by the clock of leases
+    mark: int | None
+
+
 class _Turn(NamedTuple):
     """The lease of a claim, which ends with the sweep where that is told to end."""
 
@@ -144,6 +156,35 @@ class _Turn(NamedTuple):
 
     def remaining(self) -> float:
         return 0.0 if self.is_over() else self.lease.remaining()
+
+
+class _Flight:
+    """A claim on its way: its parts wait for their deletion, are at it, or through."""
+
+    def __init__(self, claim: Claim, turn: _Turn) -> None:
+        self.claim = claim
+        self.turn = turn
+        self.batch = _Batch()
+        self.entries: Sequence[Entry] = ()
+        self.outcome = Outcome()
+        self.has_begun = False
+        self.parts_left = 0
+
+
+class _Part(NamedTuple):
+    """Files that are deleted together."""
+
+    flight: _Flight
+    place: Place
+    entries: Sequence[Entry]
+
+
+class _Ended(NamedTuple):
+    """What became of a part, and how long that took."""
+
+    flight: _Flight
+    outcome: Outcome
+    seconds: float
 
 
 class Sweep:
@@ -166,7 +207,7 @@ class Sweep:
         self._seconds = seconds
         self._on_batch = on_batch
         self._is_over = is_over
-        self._claimed = self._told = 0
+        self._claimed = self._landed = self._told = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
         self._held = self._postponed = self._remaining = self._unreachable = 0
         self._patience = outages.Patience()
@@ -218,59 +259,99 @@ class Sweep:
             shards.setdefault(place.records.shard_of(entry.member), {})[entry.member] = entry
         waits: dict[str, float] = {}
         for shard, own in shards.items():
-            asked_at, mark = leases.now(), place.backend.mark()
+            asked = self._ask(place)
             answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
             if claimed := [(member, it) for member, it in answers if it.token]:
                 members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
                 claim = Claim(claimed[0][1].token, members, late, overdue=0)
-                self._sweep(place, shard, claim, asked_at, mark)
+                self._sweep(place, shard, asked, claim)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
         return waits
 
     def _drain(self, place: Place, shard: int) -> None:
-        asked_at, mark = leases.now(), place.backend.mark()
-        claim = place.records.claim(shard, self._wanted(), self._backoff)
-        self._sweep(place, shard, claim, asked_at, mark)
+        asked = self._ask(place)
+        claim = place.records.claim(shard, asked.limit, self._backoff)
+        self._sweep(place, shard, asked, claim)
 
-    def _sweep(
-        self, place: Place, shard: int, claim: Claim, asked_at: float, mark: int | None
-    ) -> None:
-        """Delete what was claimed, and what can be claimed then, and so on."""
-        while claim.members:
-            held = leases.of_claim(
-                place.records,
-                shard,
-                claim.token,
-                asked_at,
-                place.backend.late,
-                self._settings.lease / SECOND,
-            )
-            with leases.kept(held):  # telling may take long as well
-                self._tell_progress()
-                self._claimed += len(claim.members)
-                self._late = max(self._late, *claim.late)
-                batch = self._delete(place, claim.members, _Turn(held, self._is_over, mark))
-            tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
-            if files_expired.has_listeners():
-                self._deleted_batches.append(batch.deleted)
-            asked_at, mark = leases.now(), place.backend.mark()
-            settled = place.records.settle(
-                shard,
-                claim.token,
-                batch.verdict,
-                self._backoff,
-                self._wanted(),
-                tally,
-            )
-            self._retried += settled.retried
-            self._set_aside += settled.set_aside
-            claim = cast(Claim, settled.claim)
+    def _ask(self, place: Place) -> _Asked:
+        return _Asked(self._wanted(), leases.now(), place.backend.mark())
+
+    def _sweep(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> None:
+        """Delete what was claimed, and what can be claimed then, and so on.
+
+        While one batch is being deleted the next is claimed, and the last one settled.
+        """
+        aloft: list[_Flight] = []
+        with Pool(self._delete, place.backend.deletions_at_once) as pool:
+            try:
+                more = len(claim.members) >= asked.limit > 0
+                while claim.members or aloft:
+                    if claim.members:
+                        aloft.append(self._take_off(place, shard, asked, claim))
+                        for entries in place.backend.parts(aloft[-1].entries) or [[]]:
+                            pool.put(_Part(aloft[-1], place, entries))
+                            aloft[-1].parts_left += 1
+                    self._tell_progress()  # which may take long as well
+                    landed = self._await(pool, aloft, more)
+                    asked, claim = self._ask(place), NO_CLAIM
+                    may_follow = bool(asked.limit) and all(flight.has_begun for flight in aloft)
+                    limit = asked.limit if may_follow or not aloft else None
+                    if landed:
+                        claim = self._settle(place, shard, landed, limit, alone=not aloft)
+                    elif may_follow:
+                        claim = place.records.claim(shard, asked.limit, self._backoff, alone=False)
+                    if limit is not None:
+                        more = len(claim.members) >= asked.limit > 0
+            finally:
+                for flight in aloft:  # after an error
+                    flight.turn.lease.lost()
+                    leases.drop(flight.turn.lease)
         self._remaining += claim.overdue
         self._tell_progress()
+        place.backend.tidy()
+
+    def _take_off(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> _Flight:
+        longest, late = self._settings.lease / SECOND, place.backend.late
+        held = leases.of_claim(place.records, shard, claim.token, asked.at, late, longest)
+        leases.keep(held)
+        self._claimed += len(claim.members)
+        self._late = max(self._late, *claim.late)
+        flight = _Flight(claim, _Turn(held, self._is_over, asked.mark))
+        flight.entries = self._deletable(claim.members, flight.batch)
+        return flight
+
+    def _await(self, pool: Pool[_Part, _Ended], aloft: list[_Flight], more: bool) -> _Flight | None:
+        """Wait until a flight has landed, and return it; None where another may follow the last."""
+        while not (more and aloft[-1].has_begun and self._wanted()):
+            news = pool.news()
+            news.flight.has_begun = True
+            if isinstance(news, _Ended):
+                self._note_outcome(news)
+                if not news.flight.parts_left:
+                    aloft.remove(news.flight)
+                    return news.flight
+        return None
+
+    def _settle(
+        self, place: Place, shard: int, landed: _Flight, limit: int | None, alone: bool
+    ) -> Claim:
+        """Tell the record store what became of a claim, and claim the next one with a ``limit``."""
+        claim, batch = landed.claim, landed.batch
+        self._judge(place, landed)
+        leases.drop(landed.turn.lease)
+        tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
+        if files_expired.has_listeners():
+            self._deleted_batches.append(batch.deleted)
+        settled = place.records.settle(
+            shard, claim.token, batch.verdict, self._backoff, limit, tally, alone
+        )
+        self._retried += settled.retried
+        self._set_aside += settled.set_aside
+        return settled.claim or NO_CLAIM
 
     def _tell_progress(self) -> None:
-        if self._on_batch and self._claimed > self._told:
-            self._told = self._claimed
+        if self._on_batch and self._landed > self._told:
+            self._told = self._landed
             self._on_batch(self._report())
 
     def _wanted(self) -> int:
@@ -282,69 +363,75 @@ class Sweep:
             size = 0
         return 0 if self._is_over() else size
 
-    def _delete(self, place: Place, members: Sequence[bytes], lease: Lease) -> _Batch:
-        batch = _Batch()
-        entries = self._deletable(members, batch)
-        outcome = self._attempt(place, list(entries), lease)
-        self._judge(place, entries, outcome, batch)
-        for member, why in chain(batch.verdict.failures, batch.verdict.broken):
+    def _deletable(self, members: Sequence[bytes], batch: _Batch) -> list[Entry]:
+        """Return what may be deleted; what may not goes into ``batch``."""
+        entries = plain_entries(members) or list(self._readable(members, batch))
+        namespaces = {entry.namespace for entry in entries}
+        on_hold = {name for name in namespaces if self._settings.policy_for(name).hold}
+        if on_hold:
+            held = [entry.member for entry in entries if entry.namespace in on_hold]
+            batch.held += len(held)
+            batch.put_off(HOLD_PAUSE, State.HELD, held)
+            return [entry for entry in entries if entry.namespace not in on_hold]
+        return entries
+
+    def _readable(self, members: Sequence[bytes], batch: _Batch) -> Iterator[Entry]:
+        for member in members:
+            try:
+                yield Entry.of_member(member)
+            except InvalidName as error:
+                batch.verdict.broken.append((member, reason(error)))
+
+    def _note_outcome(self, ended: _Ended) -> None:
+        flight, outcome, seconds = ended
+        flight.parts_left -= 1
+        flight.outcome.add(outcome)
+        for _, why in [*outcome.away, *outcome.unanswered][:1]:
+            self._patience.lose(flight.turn.lease.records.place, why, seconds)
+
+    def _judge(self, place: Place, flight: _Flight) -> None:
+        """Sort what became of a claim into its verdict, and count it."""
+        batch, outcome, verdict = flight.batch, flight.outcome, flight.batch.verdict
+        batch.deleted, batch.missing = outcome.deleted, len(outcome.missing)
+        gone = {*outcome.deleted, *outcome.missing}
+        verdict.all_done = len(gone) == len(flight.claim.members)
+        verdict.done += flight.claim.members if verdict.all_done else _members(gone)
+        verdict.failures += [(entry.member, why) for entry, why in outcome.failed]
+        unanswered = [entry for entry, _ in outcome.unanswered]
+        if unanswered and not place.backend.answers():
+            verdict.excused += _members(unanswered)
+            batch.postponed += len(unanswered)
+        else:
+            batch.unanswered += len(unanswered)
+        if outcome.away:
+            away = [entry for entry, _ in outcome.away]
+            batch.put_off(outages.pause(place.records.place), State.POSTPONED, _members(away))
+            batch.postponed += len(away)
+        if not verdict.all_done:
+            tried = {entry for entry, _ in [*outcome.failed, *outcome.away, *outcome.unanswered]}
+            # The lease was over before it was the turn of the others.
+            if left := [it for it in flight.entries if it not in gone and it not in tried]:
+                batch.put_off(0, State.DUE, _members(left))
+        if gone or outcome.failed:
+            outages.is_over(place.records.place)
+            self._patience.regain(place.records.place)
+        for member, why in chain(verdict.failures, verdict.broken):
             log.warning("%a was not deleted: %s", member.decode(errors="replace"), why)
+        self._landed += len(flight.claim.members)
         self._deleted += len(batch.deleted)
         self._missing += batch.missing
         self._held += batch.held
         self._postponed += batch.postponed
         self._retried += batch.unanswered
-        return batch
 
-    def _deletable(self, members: Sequence[bytes], batch: _Batch) -> dict[Entry, bytes]:
-        """Return what may be deleted; what may not goes into ``batch``."""
-        entries: dict[Entry, bytes] = {}
-        for member in members:
-            try:
-                entry = Entry.of_member(member)
-            except InvalidName as error:
-                batch.verdict.broken.append((member, reason(error)))
-                continue
-            if self._settings.policy_for(entry.namespace).hold:
-                batch.held += 1
-                batch.put_off(HOLD_PAUSE, State.HELD, [member])
-            else:
-                entries[entry] = member
-        return entries
-
-    def _judge(
-        self, place: Place, entries: dict[Entry, bytes], outcome: Outcome, batch: _Batch
-    ) -> None:
-        left = dict(entries)
-        batch.deleted, batch.missing = outcome.deleted, len(outcome.missing)
-        verdict = batch.verdict
-        verdict.done += [left.pop(entry) for entry in chain(outcome.deleted, outcome.missing)]
-        verdict.failures += [(left.pop(entry), why) for entry, why in outcome.failed]
-        away = [left.pop(entry) for entry, _ in outcome.away]
-        unanswered = [left.pop(entry) for entry, _ in outcome.unanswered]
-        if unanswered and not place.backend.answers():
-            verdict.excused += unanswered
-            batch.postponed += len(unanswered)
+    def _delete(self, part: _Part) -> _Ended:
+        """Delete a part; threads call it, and it changes nothing but files."""
+        entries, started = list(part.entries), time.monotonic()
+        if why := self._patience.lost(part.place.records.place):
+            outcome = Outcome(away=[(entry, why) for entry in entries])
         else:
-            batch.unanswered += len(unanswered)
-        if away:
-            batch.put_off(outages.pause(place.records.place), State.POSTPONED, away)
-            batch.postponed += len(away)
-        if left:  # the lease was over before it was their turn
-            batch.put_off(0, State.DUE, list(left.values()))
-        if outcome.deleted or outcome.missing or outcome.failed:
-            outages.is_over(place.records.place)
-            self._patience.regain(place.records.place)
-
-    def _attempt(self, place: Place, entries: list[Entry], lease: Lease) -> Outcome:
-        name = place.records.place
-        if why := self._patience.lost(name):
-            return Outcome(away=[(entry, why) for entry in entries])
-        started = time.monotonic()
-        outcome = self._outcome(place.backend, entries, lease)
-        for _, why in [*outcome.away, *outcome.unanswered][:1]:
-            self._patience.lose(name, why, time.monotonic() - started)
-        return outcome
+            outcome = self._outcome(part.place.backend, entries, part.flight.turn)
+        return _Ended(part.flight, outcome, time.monotonic() - started)
 
     def _outcome(self, backend: Backend, entries: list[Entry], lease: Lease) -> Outcome:
         try:
@@ -402,6 +489,10 @@ def _check_bound(name: str, bound: object, kinds: Any, what: str) -> None:
     is_one = isinstance(bound, kinds) and not isinstance(bound, bool) and bound > 0
     if not (bound is None or is_one):
         raise ValueError(f"{name} is {bound!r}: give it a {what} above 0, or None for no bound")
+
+
+def _members(entries: Iterable[Entry]) -> list[bytes]:
+    return [entry.member for entry in entries]
 
 
 def _tell_of(deleted: Sequence[Entry]) -> None:

@@ -25,6 +25,7 @@ ROOMS = [
     "places",
     "late_uploads",
     "leases",
+    "pool",
     "lifetimes",
     "writes",
     "signals",

@@ -435,6 +435,15 @@ def test_settling_claims_the_next_batch_at_once(store: Expirations) -> None:
     assert {*first.members, *then.members} == {one, other}
 
 
+def test_a_claim_that_is_done_as_a_whole_is_settled_without_names_and_no_other_with_it(
+    store: Expirations,
+) -> None:
+    shard = store.shard_of(due(store, 2)[0])
+    first, then = store.claim(shard, 1), store.claim(shard, 1)
+    store.settle(shard, first.token, Verdict(done=[*first.members], all_done=True))
+    assert (state(store, *first.members), state(store, *then.members)) == ("none", State.CLAIMED)
+
+
 def test_what_is_in_no_list_of_a_verdict_stays_claimed(store: Expirations) -> None:
     one, other = due(store, 2)
     claimed = store.claim(store.shard_of(one), 2)
@@ -565,6 +574,16 @@ def test_members_of_a_lapsed_claim_are_claimed_one_by_one_and_after_all_others(a
     assert sorted(len(one.members) for one in claims[1:4]) == [1, 1, 1]
     assert sorted(m for one in claims[1:4] for m in one.members) == sorted(suspects)
     assert [one.overdue for one in claims[1:]] == [2, 1, 0, 0]
+
+
+def test_a_suspect_is_not_claimed_by_who_deletes_something_else_meanwhile(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    suspects = due(store, 2)
+    shard = store.shard_of(suspects[0])
+    dying.claim(shard, 2)
+    lapses(store)
+    assert store.claim(shard, 9, alone=False).members == []
+    assert store.claim(shard, 9).members == suspects[:1]
 
 
 def test_one_that_was_retried_does_not_wait_behind_suspects(at: At) -> None:

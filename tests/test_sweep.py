@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 from time import sleep
 from typing import Any, ClassVar
 from unittest.mock import ANY
@@ -37,6 +38,7 @@ from djpyfs.inspection import status, tracked_file
 from djpyfs.names import Entry
 from djpyfs.signals import files_expired
 from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
+from tests.conftest import records_here
 from tests.endless import Endless
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, running_redis, wait_for
@@ -423,6 +425,105 @@ def test_a_broken_record_is_set_aside_alone_and_at_once(
     client.zadd(key, dict.fromkeys(broken, 1))
     report = expire_objects()
     assert (report.deleted, report.failed, report.set_aside) == (1, len(broken), len(broken))
+
+
+def test_a_record_that_looks_like_two_is_broken_and_deletes_neither(
+    disk: ExpiringFS, redis_server: RedisServer, settings: Any
+) -> None:
+    fill(disk, "x")
+    disk.writebytes("y", b"precious")
+    client = redis_server.client()
+    [key] = client.keys(f"{settings.DJFS['key_prefix']}:*:due")
+    client.zadd(key, {b"plots/z\nplots/y": 1})
+    report = expire_objects()
+    assert (report.deleted, report.set_aside) == (1, 1)
+    assert disk.exists("y")
+
+
+class MeetingBackend(MemoryBackend):
+    """A back-end whose deletions end two by two."""
+
+    deletions_at_once = 2
+    meeting: Barrier
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        self.meeting.wait(timeout=20)
+        return super().delete(entries, lease)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_next_files_are_deleted_while_the_first_are(
+    djfs: Callable[..., None],
+    records: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+) -> None:
+    djfs(type="tests.test_sweep.MeetingBackend", batch_size=batch_size, **records)
+    monkeypatch.setattr(MeetingBackend, "meeting", Barrier(2), raising=False)
+    fill(get_filesystem("plots"), *"abcd")
+    assert expire_objects() == SweepReport(deleted=4, lag=ANY, duration=ANY)
+
+
+class WatchedBackend(MemoryBackend):
+    """A back-end that notes what it deletes at a time."""
+
+    deletions_at_once = 3
+    now: ClassVar[set[str]] = set()
+    together: ClassVar[list[set[str]]] = []
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        names = {entry.path for entry in entries}
+        self.now.update(names)
+        sleep(0.05)
+        self.together.append(set(self.now))
+        self.now.difference_update(names)
+        return super().delete(entries, lease)
+
+
+def test_as_many_deletions_go_on_at_once_as_the_back_end_likes(
+    djfs: Callable[..., None], records: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    djfs(type="tests.test_sweep.WatchedBackend", batch_size=1, **records)
+    monkeypatch.setattr(WatchedBackend, "together", [])
+    fill(get_filesystem("plots"), *"abcdefghijkl")
+    assert expire_objects().deleted == 12
+    assert max(map(len, WatchedBackend.together)) == 3
+
+
+def test_what_may_end_its_sweeper_is_deleted_while_nothing_else_is(
+    djfs: Callable[..., None], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"redis_url": redis_server.url, "key_prefix": uuid.uuid4().hex}
+    djfs(type="tests.test_sweep.WatchedBackend", batch_size=1, **own)
+    monkeypatch.setattr(WatchedBackend, "together", [])
+    plots = get_filesystem("plots")
+    fill(plots, "suspect", "another")
+    dying = expirations.store_for(conf.current()).at(records_here().place, SECOND // 10)
+    assert len(dying.claim(0, 2).members) == 2
+    wait_for(lambda: not status().claimed)
+    fill(plots, "a", "b")
+    assert expire_objects().deleted == 4
+    assert {"a", "b"} in WatchedBackend.together
+    assert WatchedBackend.together[-2:] == [{"another"}, {"suspect"}]
+
+
+class RepeatingBackend(MemoryBackend):
+    """A back-end with a mistake: it tells of the first file twice, and leaves the second."""
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        outcome = super().delete(entries[:1], lease)
+        outcome.deleted *= len(entries)
+        return outcome
+
+
+def test_a_back_end_that_tells_of_one_file_twice_makes_no_other_forgotten(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.test_sweep.RepeatingBackend", **records)
+    plots = get_filesystem("plots")
+    fill(plots, "a", "b")
+    expire_objects()
+    assert plots.listdir("/") == []
 
 
 class LeaseNotingBackend(MemoryBackend):

@@ -117,6 +117,9 @@ class Backend(ABC):
     files_per_request: ClassVar[int] = 1
     #: Whether `upload_form` returns forms.
     takes_uploads: ClassVar[bool] = False
+    #: How many calls of `delete` a sweep may make at a time, each in a thread of its own. Where
+    #: one takes long because it waits, more of them end sooner.
+    deletions_at_once: ClassVar[int] = 1
     #: Seconds after which a deletion that was sent and not answered can no longer act.
     late: ClassVar[float] = 0
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
@@ -193,6 +196,14 @@ class Backend(ABC):
         What is newer than the mark of its ``lease`` is not for `delete`.
         """
         return None
+
+    def parts(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
+        """Split what a sweep has claimed into what it gives to `delete`, at once or in turn."""
+        size = max(self.files_per_request, -(-len(entries) // self.deletions_at_once))
+        return [entries[first : first + size] for first in range(0, len(entries), size)]
+
+    def tidy(self) -> None:  # noqa: B027  not every back-end leaves something
+        """Clear away what writers that died have left; a sweep that has deleted calls it."""
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces while ``lease`` lasts.

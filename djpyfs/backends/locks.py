@@ -14,23 +14,25 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.0002, 0.002  # s, between two tries
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
 
 
-def take(directory: int, shared: bool = False, patience: float = LONGEST_WAIT) -> None:
+def take(directory: int, shared: bool = False, patience: float = LONGEST_WAIT) -> bool:
     """Wait until nobody holds a directory, or all share it, and hold it.
 
-    Where the filesystem has no locks that is at once. Raises `FileBusy` after ``patience`` s.
+    Returns False, at once, where the filesystem has no locks. Raises `FileBusy` after ``patience``
+    seconds.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     pause, end = FIRST_PAUSE, 0.0
     while True:
         try:
-            return fcntl.flock(directory, how)
+            fcntl.flock(directory, how)
+            return True
         except BlockingIOError:
             end = end or monotonic() + patience
             if monotonic() >= end:
                 raise FileBusy("another process holds its directory, and may be frozen") from None
         except OSError as error:
             if error.errno in UNSUPPORTED:
-                return None
+                return False
             raise
         sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, ClassVar
 from weakref import finalize
 
 from fs.base import FS
@@ -34,6 +34,7 @@ class OpenerBackend(OpenedBackend):
     """
 
     options = frozenset({"url"})
+    deletions_at_once: ClassVar[int] = 8
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from secrets import token_hex
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from django.core.checks import CheckMessage, Error
 from django.core.files.base import File
@@ -54,6 +54,7 @@ class StorageBackend(Backend):
     """Keeps each namespace below a directory of its name in the storage ``alias``."""
 
     options = frozenset({"alias"})
+    deletions_at_once: ClassVar[int] = 16
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

@@ -73,6 +73,8 @@ class Descent:
         self.follow = follow
         self.no_follow = 0 if follow else os.O_NOFOLLOW
         self._seen: _Id | None = None
+        #: The devices here whose directories were seen to tell that something in them has changed.
+        self.dating: set[int] = set()
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -120,6 +122,8 @@ class Descent:
 
     def confirm(self, root: int) -> None:
         """Raise `BackendUnavailable` unless an open root is the one that `place` has told."""
+        if self._seen and self._seen.file == _file_of_id(root):
+            return
         found = self._read_id(root)
         if self._seen and self._seen.id != found.id:
             raise BackendUnavailable("directory_root is not the place that it was before")

@@ -157,6 +157,8 @@ class Verdict:
     """What became of the members of a claim. Those in no list stay claimed until it lapses."""
 
     done: list[bytes] = field(default_factory=list)
+    #: Whether those done are all that was claimed, so that their names need not be sent.
+    all_done: bool = False
     #: Tried and failed, each with the reason.
     failures: list[tuple[bytes, str]] = field(default_factory=list)
     #: Records that can be no file's, each with the reason.
@@ -383,10 +385,13 @@ class Expirations(ABC):
         return 0
 
     @abstractmethod
-    def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
+    def claim(
+        self, shard: int, limit: int, backoff: Backoff = BACKOFF, alone: bool = True
+    ) -> Claim:
         """Claim up to ``limit`` members of a shard that are due, or to be tried again.
 
-        Ends the claims that have lapsed first, which count as attempts of ``backoff``.
+        Ends the claims that have lapsed first, which count as attempts of ``backoff``. What may
+        end its sweeper is claimed by who is ``alone`` with it: deletes nothing else meanwhile.
         """
 
     @abstractmethod
@@ -409,6 +414,7 @@ class Expirations(ABC):
         backoff: Backoff = BACKOFF,
         limit: int | None = None,
         tally: Mapping[str, float] = NOTHING,
+        alone: bool = True,
     ) -> Settled:
         """Tell what became of a claim and, with a ``limit``, claim again, in one round trip.
 

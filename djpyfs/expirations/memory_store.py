@@ -548,11 +548,13 @@ class _Expirations(Expirations):
 
     # -- the verbs of sweeps
 
-    def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
+    def claim(
+        self, shard: int, limit: int, backoff: Backoff = BACKOFF, alone: bool = True
+    ) -> Claim:
         with self._lock:
             now = clock.now()
             self._end_lapsed(now, backoff)
-            taken = self._take(now, limit)
+            taken = self._take(now, limit, alone)
             token = new_token()
             if taken:
                 self._hold([member for member, _ in taken], token)
@@ -579,14 +581,14 @@ class _Expirations(Expirations):
         self._of.count_attempt(member, LAPSED, "suspect", backoff.max_attempts, delay, now)
         return None
 
-    def _take(self, now: int, limit: int) -> list[tuple[bytes, int]]:
+    def _take(self, now: int, limit: int, alone: bool) -> list[tuple[bytes, int]]:
         of = self._of
         fresh = of.due.take(now, limit, lambda member: member not in of.writing)
         for member, deadline in fresh:
             of.deadlines[member] = deadline
         left = limit - len(fresh)
         again = of.retries.take(now, left, lambda member: member not in of.writing)
-        if fresh or again or not limit:
+        if fresh or again or not (limit and alone):
             return fresh + again
         return of.suspects.take(now, 1, lambda member: member not in of.writing)
 
@@ -623,6 +625,7 @@ class _Expirations(Expirations):
         backoff: Backoff = BACKOFF,
         limit: int | None = None,
         tally: Mapping[str, float] = NOTHING,
+        alone: bool = True,
     ) -> Settled:
         of = self._of
 
@@ -649,7 +652,7 @@ class _Expirations(Expirations):
             set_aside = sum(fates)
             retried = len(fates) - set_aside
             self._store.add_to_totals({**tally, "retried": retried, "set_aside": set_aside})
-            claim = None if limit is None else self.claim(shard, limit, backoff)
+            claim = None if limit is None else self.claim(shard, limit, backoff, alone)
             return Settled(retried, set_aside, claim)
 
     def _postpone(self, member: bytes, state: State, now: int, delay: int) -> None:

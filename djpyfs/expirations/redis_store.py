@@ -8,7 +8,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from secrets import token_hex
 from typing import Any
 
@@ -315,14 +315,19 @@ class _Expirations(Expirations):
 
     # -- the verbs of sweeps
 
-    def claim(self, shard: int, limit: int, backoff: Backoff = BACKOFF) -> Claim:
+    def claim(
+        self, shard: int, limit: int, backoff: Backoff = BACKOFF, alone: bool = True
+    ) -> Claim:
         token = new_token()
         with self._given_back_unconfirmed(shard, token):
-            reply = self._scripts.run(self._claim_call(shard, token, limit, backoff))
+            reply = self._scripts.run(self._claim_call(shard, token, limit, backoff, alone))
         return _claim(token, reply)
 
-    def _claim_call(self, shard: int, token: int, limit: int, backoff: Backoff) -> Call:
-        return Call("claim", shard, self.keys[shard], (token, limit, self.lease, *backoff))
+    def _claim_call(
+        self, shard: int, token: int, limit: int, backoff: Backoff, alone: bool
+    ) -> Call:
+        arguments = token, limit, self.lease, *backoff, int(alone)
+        return Call("claim", shard, self.keys[shard], arguments)
 
     def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
         token, keys = new_token(), self.keys[shard]
@@ -340,12 +345,14 @@ class _Expirations(Expirations):
         backoff: Backoff = BACKOFF,
         limit: int | None = None,
         tally: Mapping[str, float] = NOTHING,
+        alone: bool = True,
     ) -> Settled:
         keys = self.keys[shard]
         counting = [*keys, self._totals[shard]]
         calls = []
         if verdict.done:
-            calls.append(Call("acknowledge", shard, keys, (token, *verdict.done)))
+            told = () if verdict.all_done else verdict.done
+            calls.append(Call("acknowledge", shard, keys, (token, *told)))
         calls += [
             Call("postpone", shard, keys, (token, delay, NOTED.index(state), *members))
             for (delay, state), members in verdict.put_off.items()
@@ -360,7 +367,7 @@ class _Expirations(Expirations):
             calls.append(Call("tally", shard, counting, list(chain(*tally.items()))))
         next_token = new_token()
         if limit is not None:
-            calls.append(self._claim_call(shard, next_token, limit, backoff))
+            calls.append(self._claim_call(shard, next_token, limit, backoff, alone))
         with self._given_back_unconfirmed(shard, next_token):
             replies = self._scripts.run_all(calls)
         claim = None if limit is None else _claim(next_token, replies[-1])
@@ -554,7 +561,9 @@ def _schedule(reply: list[Any] | int) -> tuple[Busy, int, list[bytes], list[byte
 
 
 def _claim(token: int, reply: list[Any]) -> Claim:
-    overdue, late, *members = reply
+    overdue, late, lengths, joined = reply
+    ends = list(accumulate(map(int, lengths.split())))
+    members = [joined[start:end] for start, end in pairwise([0, *ends])]
     return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -155,7 +156,7 @@ def test_a_sweep_leaves_nothing_of_writers_that_died(
             wait_for(lambda left=left: len(unfinished(backend)) > left + 1)  # type: ignore[misc]
             writer.kill()
             left = len(unfinished(backend)) - 1
-        delete(backend, "a")
+        backend.tidy()
         assert len(unfinished(backend)) == 1, "what is being written is not touched"
         mine.write(NEW)
     assert files.readbytes("mine") == NEW
@@ -185,7 +186,7 @@ def test_a_file_on_a_disk_below_the_root_is_whole_or_not_there(
         assert files.listdir("mounted") == ["b"]
         assert [info.name for info in files.scandir("mounted")] == ["b"]
         assert len(os.listdir(other_device)) == 2
-        delete(backend)
+        backend.tidy()
         assert len(os.listdir(other_device)) == 2
     assert files.readbytes("mounted/b") == b"old and new"
     assert (os.listdir(other_device), unfinished(backend)) == (["b"], [])
@@ -206,7 +207,7 @@ def test_a_sweep_leaves_nothing_of_writers_that_died_on_another_disk(
         write_below_and_die(backend.root)
     os.waitpid(writer, 0)
     assert len(os.listdir(other_device)) == 1
-    delete(backend)
+    backend.tidy()
     assert (os.listdir(other_device), unfinished(backend)) == ([], [])
 
 
@@ -262,8 +263,49 @@ def is_held(directory: str) -> bool:
     return False
 
 
+@pytest.fixture(params=["new", "known"])
+def used_backend(request: pytest.FixtureRequest, files: Any, backend: DiskBackend) -> DiskBackend:
+    """A back-end that has deleted in this directory already, or has not."""
+    if request.param == "known":
+        learn(files, backend)
+    return backend
+
+
+def learn(files: Any, backend: DiskBackend) -> None:
+    """Let a back-end see that the disk dates its directories."""
+    files.writebytes("early", NEW)
+    time.sleep(0.02)  # longer than a tick of the clock that dates files
+    delete(backend, "early")
+
+
+def test_where_a_directory_cannot_be_held_each_file_is_looked_at(
+    files: Any, backend: DiskBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(files, backend)
+
+    def has_no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    class Meanwhile(Endless):
+        """A lease that is asked before each file, when another process writes the second."""
+
+        asked = 0
+
+        def remaining(self) -> float:
+            self.asked += 1
+            if self.asked == 3:
+                time.sleep(0.02)  # longer than a tick of the clock that dates files
+                files.writebytes("written", NEW)
+            return 1
+
+    monkeypatch.setattr(fcntl, "flock", has_no_locks)
+    outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], Meanwhile())
+    assert outcome == Outcome(deleted=[Entry("plots", "a")])
+    assert files.readbytes("written") == NEW
+
+
 def test_what_was_written_since_a_batch_began_is_not_attempted(
-    files: Any, backend: DiskBackend
+    files: Any, used_backend: DiskBackend
 ) -> None:
     class Meanwhile(Endless):
         """A lease that is asked before each file, when another process writes one of them."""
@@ -274,20 +316,20 @@ def test_what_was_written_since_a_batch_began_is_not_attempted(
                 files.writebytes("written", NEW)
             return 1
 
-    outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], Meanwhile())
+    outcome = used_backend.delete([Entry("plots", "a"), Entry("plots", "written")], Meanwhile())
     assert outcome == Outcome(deleted=[Entry("plots", "a")])
     assert files.readbytes("written") == NEW
 
 
 def test_what_was_written_before_a_batch_began_and_after_its_claim_is_not_attempted(
-    files: Any, backend: DiskBackend
+    files: Any, used_backend: DiskBackend
 ) -> None:
     time.sleep(0.02)  # longer than a tick of the clock that dates files
     lease = Endless()
-    lease.mark = backend.mark()
+    lease.mark = used_backend.mark()
     time.sleep(0.02)
     files.writebytes("written", NEW)
-    outcome = backend.delete([Entry("plots", "a"), Entry("plots", "written")], lease)
+    outcome = used_backend.delete([Entry("plots", "a"), Entry("plots", "written")], lease)
     assert outcome == Outcome(deleted=[Entry("plots", "a")])
     assert files.readbytes("written") == NEW
 

@@ -50,6 +50,7 @@ class S3Backend(Backend):
     late: ClassVar[float] = LATE
     takes_uploads: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
+    deletions_at_once: ClassVar[int] = 8  # fewer than the connections that boto3 keeps
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

@@ -1,9 +1,13 @@
 #!lua flags=allow-oom
--- acknowledge: forgets those members that are still claimed under exactly this token.
+-- acknowledge: forgets those members that are still claimed under exactly this token; without
+-- members, all that are.
 -- ARGV     token, member...
 -- Returns  how many that were
 -- Touches  claimed, deadlines, leases, notes
 local token, done = tonumber(ARGV[1]), {}
+if #ARGV == 1 then
+  done = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
+end
 for first = 2, #ARGV, 2000 do
   local last = math.min(first + 1999, #ARGV)
   local scores = redis.call('ZMSCORE', claimed, unpack(ARGV, first, last))

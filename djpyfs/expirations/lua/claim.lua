@@ -2,10 +2,13 @@
 -- claim: takes members to delete, those that are due before those to be tried again. What is being
 -- written is left out. Claims that have lapsed end first, as failed attempts: of their members, each
 -- is claimed by itself from then on, and only when there is nothing else.
--- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off
--- Returns  {members that could still be claimed, how late each is (doubles, little-endian), member...}
+-- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off, 1 where the
+--          caller deletes nothing else meanwhile, or 0
+-- Returns  {members that could still be claimed, how late each is (doubles, little-endian),
+--           length of each, all members joined}: three long texts, for who reads a thousand short
+--           ones spends more time on that than on deleting a file
 -- Touches  all
-local token, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
+local token, limit, most, alone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[7] == '1'
 local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
 local taken, late, passed, left_behind = {}, {}, {}, {}
 
@@ -13,13 +16,13 @@ local function no_delay()
   return 0
 end
 
-local function lapse(member, alone)
+local function lapse(member, by_itself)
   local _, state = note(member)
   if state == RESERVED or state == EXCUSED then
     return unclaim(member)
   end
   local reason = 'its deletion did not end in time, or ended the process that tried it'
-  count_attempt(member, most, alone and delay or no_delay, SUSPECT, reason)
+  count_attempt(member, most, by_itself and delay or no_delay, SUSPECT, reason)
 end
 
 local function over(zset)
@@ -40,23 +43,23 @@ for _, lease in ipairs(over(leases)) do
 end
 
 local writes = redis.call('EXISTS', writing) == 1
+local count = 0  -- of those taken: the operator # searches for the end each time
 local function take(zset)
-  local first, before, found = 0, #taken
+  local first, before, found = 0, count
   repeat
-    local asked = limit - #taken
+    local asked = limit - count
     found = redis.call('ZRANGE', zset, '-inf', exact(now), 'BYSCORE', 'LIMIT', first, asked, 'WITHSCORES')
     first = first + asked
     for i = 1, #found, 2 do
-      local member = found[i]
+      local member, at = found[i], found[i + 1]
       if not writes or redis.call('HEXISTS', writing, member) == 0 then
-        taken[#taken + 1] = member
-        late[#late + 1] = struct.pack('<d', now - found[i + 1])
-        passed[#passed + 1] = found[i + 1]
-        passed[#passed + 1] = member
+        count = count + 1
+        taken[count], late[count] = member, struct.pack('<d', now - at)
+        passed[2 * count - 1], passed[2 * count] = at, member
       end
     end
-  until #taken >= limit or #found < 2 * asked
-  if #taken > before then
+  until count >= limit or #found < 2 * asked
+  if count > before then
     left_behind[zset] = {unpack(taken, before + 1)}
   end
 end
@@ -70,7 +73,7 @@ elseif limit > 0 then
   take(due)
   in_slices(passed, 'ZADD', deadlines)
   take(retries)
-  if #taken == 0 and redis.call('EXISTS', suspects) == 1 then
+  if alone and count == 0 and redis.call('EXISTS', suspects) == 1 then
     limit = 1
     take(suspects)
   end
@@ -83,7 +86,11 @@ elseif limit > 0 then
     redis.call('ZADD', leases, exact(now + ARGV[3]), token)
   end
   for zset, members in pairs(left_behind) do  -- last: nothing is undone where a key is broken
-    in_slices(members, 'ZREM', zset)
+    if writes then
+      in_slices(members, 'ZREM', zset)
+    else  -- then they are the first of all, and need not be looked for among millions
+      redis.call('ZREMRANGEBYRANK', zset, 0, #members - 1)
+    end
   end
 end
 local left = 0
@@ -93,4 +100,8 @@ if #taken >= limit then
   end
   left = math.max(0, left - redis.call('HLEN', writing))
 end
-return {left, table.concat(late), unpack(taken)}
+local lengths = {}
+for i, member in ipairs(taken) do
+  lengths[i] = #member
+end
+return {left, table.concat(late), table.concat(lengths, ' '), table.concat(taken)}
