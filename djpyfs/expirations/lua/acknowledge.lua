@@ -2,7 +2,7 @@
 -- acknowledge: forgets those members that are still claimed under exactly this token.
 -- ARGV     token, member...
 -- Returns  how many that were
--- Touches  claimed, deadlines, leases, notes
+-- Touches  claimed, deadlines, leases, notes, awaiting
 local token, done = tonumber(ARGV[1]), {}
 for first = 2, #ARGV, 2000 do
   local last = math.min(first + 1999, #ARGV)
@@ -17,6 +17,9 @@ in_slices(done, 'ZREM', claimed)
 in_slices(done, 'ZREM', deadlines)
 if redis.call('EXISTS', notes) == 1 then
   in_slices(done, 'ZREM', notes)
+end
+if redis.call('EXISTS', awaiting) == 1 then
+  in_slices(done, 'HDEL', awaiting)
 end
 end_lease(ARGV[1])
 return #done

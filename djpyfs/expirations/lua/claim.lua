@@ -3,7 +3,8 @@
 -- written is left out. Claims that have lapsed end first, as failed attempts: of their members, each
 -- is claimed by itself from then on, and only when there is nothing else.
 -- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off
--- Returns  {members that could still be claimed, how late each is (doubles, little-endian), member...}
+-- Returns  {members that could still be claimed, how late each is (doubles, little-endian),
+--           {those of them that wait for an owner}, member...}
 -- Touches  all
 local token, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
@@ -93,4 +94,12 @@ if #taken >= limit then
   end
   left = math.max(0, left - redis.call('HLEN', writing))
 end
-return {left, table.concat(late), unpack(taken)}
+local waiting = {}
+if redis.call('EXISTS', awaiting) == 1 then
+  for _, member in ipairs(taken) do
+    if redis.call('HEXISTS', awaiting, member) == 1 then
+      waiting[#waiting + 1] = member
+    end
+  end
+end
+return {left, table.concat(late), waiting, unpack(taken)}

@@ -13,6 +13,7 @@ else
   forget(member)
   redis.call('SREM', permanent, member)
   confirm(member)
+  redis.call('HDEL', awaiting, member)
   if deadline > 0 then
     set_deadline(member, deadline)
   end
