@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from django.utils.asyncio import async_unsafe
 
-from . import conf, leases, outages
+from . import conf, leases, outages, owners
 from .backends import Backend, Lease, Outcome, is_away, reason
 from .conf import SECOND
 from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
@@ -26,6 +26,7 @@ from .threads import in_a_thread
 log = logging.getLogger("djpyfs")
 
 HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
+OWNER_PAUSE = 60 * SECOND  # after which a sweep asks again who owns a file
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class SweepReport:
     set_aside: int = 0
     #: Files that stay, because their namespace is on hold.
     held: int = 0
-    #: Files that stay for now, because their back-end is away as a whole.
+    #: Files that stay, because a row names them.
+    owned: int = 0
+    #: Files that stay for now, because their back-end, or a database, is away as a whole.
     postponed: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0
@@ -118,6 +121,7 @@ class _Batch:
     deleted: list[Entry] = field(default_factory=list)
     missing: int = 0
     held: int = 0
+    owned: list[bytes] = field(default_factory=list)
     postponed: int = 0
     unanswered: int = 0
     verdict: Verdict = field(default_factory=Verdict)
@@ -130,6 +134,7 @@ class _Batch:
             "deleted": len(self.deleted),
             "missing": self.missing,
             "held": self.held,
+            "owned": len(self.owned),
             "postponed": self.postponed,
         }
         return {outcome: count for outcome, count in tally.items() if count}
@@ -168,7 +173,7 @@ class Sweep:
         self._is_over = is_over
         self._claimed = self._told = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
-        self._held = self._postponed = self._remaining = self._unreachable = 0
+        self._held = self._owned = self._postponed = self._remaining = self._unreachable = 0
         self._patience = outages.Patience()
         self._faulty: set[Backend] = set()
         self._late = 0.0
@@ -222,7 +227,8 @@ class Sweep:
             answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
             if claimed := [(member, it) for member, it in answers if it.token]:
                 members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
-                claim = Claim(claimed[0][1].token, members, late, overdue=0)
+                awaiting = [member for member, it in claimed if it.awaiting]
+                claim = Claim(claimed[0][1].token, members, late, 0, awaiting)
                 self._sweep(place, shard, claim, asked_at, mark)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
         return waits
@@ -249,7 +255,7 @@ class Sweep:
                 self._tell_progress()
                 self._claimed += len(claim.members)
                 self._late = max(self._late, *claim.late)
-                batch = self._delete(place, claim.members, _Turn(held, self._is_over, mark))
+                batch = self._delete(place, claim, _Turn(held, self._is_over, mark))
             tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
             if files_expired.has_listeners():
                 self._deleted_batches.append(batch.deleted)
@@ -264,6 +270,8 @@ class Sweep:
             )
             self._retried += settled.retried
             self._set_aside += settled.set_aside
+            for member in batch.owned:
+                place.records.take_up(member)
             claim = cast(Claim, settled.claim)
         self._remaining += claim.overdue
         self._tell_progress()
@@ -282,16 +290,23 @@ class Sweep:
             size = 0
         return 0 if self._is_over() else size
 
-    def _delete(self, place: Place, members: Sequence[bytes], lease: Lease) -> _Batch:
+    def _delete(self, place: Place, claim: Claim, lease: Lease) -> _Batch:
         batch = _Batch()
-        entries = self._deletable(members, batch)
-        outcome = self._attempt(place, list(entries), lease)
+        entries = self._deletable(claim.members, batch)
+        doubtful = set(claim.awaiting)
+        awaiting = [entry for entry, member in entries.items() if member in doubtful]
+        others = [entry for entry, member in entries.items() if member not in doubtful]
+        outcome = self._attempt(place, others, lease)
+        if awaiting:  # last, for a database may take its time
+            free = self._unowned(awaiting, entries, batch)
+            outcome.add(self._attempt(place, free, lease))
         self._judge(place, entries, outcome, batch)
         for member, why in chain(batch.verdict.failures, batch.verdict.broken):
             log.warning("%a was not deleted: %s", member.decode(errors="replace"), why)
         self._deleted += len(batch.deleted)
         self._missing += batch.missing
         self._held += batch.held
+        self._owned += len(batch.owned)
         self._postponed += batch.postponed
         self._retried += batch.unanswered
         return batch
@@ -311,6 +326,24 @@ class Sweep:
             else:
                 entries[entry] = member
         return entries
+
+    def _unowned(
+        self, awaiting: Collection[Entry], entries: dict[Entry, bytes], batch: _Batch
+    ) -> list[Entry]:
+        """Return those files that no row owns; the others go from ``entries`` into ``batch``."""
+        answer = owners.ask(awaiting)
+        if answer.unknown:
+            why = next(iter(answer.unknown.values()))
+            log.warning(
+                "%d files wait until it is known who owns them: %s", len(answer.unknown), why
+            )
+        batch.owned = [entries.pop(entry) for entry in answer.owned]
+        batch.put_off(OWNER_PAUSE, State.POSTPONED, batch.owned)
+        batch.put_off(
+            OWNER_PAUSE, State.POSTPONED, [entries.pop(entry) for entry in answer.unknown]
+        )
+        batch.postponed += len(answer.unknown)
+        return [entry for entry in awaiting if entry in entries]
 
     def _judge(
         self, place: Place, entries: dict[Entry, bytes], outcome: Outcome, batch: _Batch
@@ -381,6 +414,7 @@ class Sweep:
             retried=self._retried,
             set_aside=self._set_aside,
             held=self._held,
+            owned=self._owned,
             postponed=self._postponed,
             remaining=self._remaining,
             unreachable=self._unreachable,

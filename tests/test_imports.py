@@ -33,6 +33,7 @@ ROOMS = [
     "links",
     "uploads",
     "filesystem",
+    "owners",
     "storage",
     "outages",
     "sweeper",
