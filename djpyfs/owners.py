@@ -33,6 +33,8 @@ log = logging.getLogger("djpyfs")
 
 UNSETTLED = 3_600  # s, for a transaction where no storage says how long it may take
 NAMES_PER_QUERY = 500
+_is_following = False  # whether the application has begun to
+
 CHANGES = "djpyfs_changes"  # where the state of a row has them while it is written
 
 Row = models.Model
@@ -62,7 +64,7 @@ class OwnedStorage(DjpyfsStorage):
 
     def check_followed(self) -> None:
         """Raise `ImproperlyConfigured` where nobody tells what becomes of rows."""
-        if self.follows_rows and not apps.is_installed("djpyfs"):
+        if self.follows_rows and not _is_following:
             raise ImproperlyConfigured(
                 "until_committed and clean_up need 'djpyfs' in INSTALLED_APPS: add it"
             )
@@ -258,6 +260,8 @@ def _stored(
 
 def follow() -> None:
     """Learn of rows that are written and deleted, of all models whose files depend on that."""
+    global _is_following
+    _is_following = True
     for model in apps.get_models():
         fields = _followed(model)
         if fields:

@@ -12,8 +12,8 @@ elseif deadline < 0 then
 else
   forget(member)
   redis.call('SREM', permanent, member)
-  confirm(member)
   redis.call('HDEL', awaiting, member)
+  confirm(member)
   if deadline > 0 then
     set_deadline(member, deadline)
   end
