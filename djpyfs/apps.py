@@ -13,14 +13,16 @@ from . import backends, expirations  # noqa: E402
 
 
 class DjpyfsConfig(AppConfig):
-    """Adds the system checks."""
+    """Adds the system checks, and what follows rows."""
 
     name = "djpyfs"
     verbose_name = _("Files that expire")
 
     def ready(self) -> None:
-        """Register the checks."""
-        from . import checks  # noqa: F401
+        """Register the checks, and learn of the rows that own files."""
+        from . import checks, owners  # noqa: F401
+
+        owners.follow()
 
 
 @receiver(setting_changed)

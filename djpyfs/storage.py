@@ -23,11 +23,11 @@ from fs.mode import Mode
 from fs.path import dirname
 
 from .backends.spool import spool
-from .backends.storage import DjpyfsStorage
 from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
 from .lifetimes import Seconds
 from .names import SEGMENT_BYTES, without_refused_characters
+from .owners import OwnedStorage, await_owner
 
 # As which errors those of PyFilesystem come out.
 OS_ERRORS = {
@@ -40,25 +40,39 @@ OS_ERRORS = {
 
 
 @deconstructible(path="djpyfs.storage.ExpiringStorage")
-class ExpiringStorage(DjpyfsStorage):
+class ExpiringStorage(OwnedStorage):
     """Keeps files in ``namespace``, under its policy.
 
     With ``default_ttl`` (seconds, or a `timedelta`) a file lives so long from when it was saved,
     whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved
     takes the place of one with the same name, instead of getting another name, and lives anew.
 
+    With ``until_committed`` (as ``default_ttl``) a file goes so long after it was saved, unless a
+    row that names it has been committed by then: that makes it permanent, or gives it the
+    ``default_ttl``, which may be the namespace's. No transaction may take longer. With
+    ``clean_up`` a file that committed rows have let go of, because they were deleted or name
+    another one, goes after ``DJFS["grace"]``, unless another row names it. Both are for the names
+    in fields of models, and need ``djpyfs`` in ``INSTALLED_APPS``::
+
+        file = models.FileField(storage=ExpiringStorage("uploads", until_committed=3600))
+
     A new file's name loses the characters that no name may hold, and what is too long of it.
     Errors are those of Django's own storages: names that are refused, absolute ones among them,
     raise `SuspiciousFileOperation`, files that are not there `FileNotFoundError`, and a file
-    without an address `ValueError`. Raises `InvalidLifetime` at the first use for a
-    ``default_ttl`` that the namespace does not allow.
+    without an address `ValueError`. Raises `InvalidLifetime` at the first use for a life that the
+    namespace does not allow.
     """
 
     def __init__(
-        self, namespace: str, default_ttl: Seconds | None = None, allow_overwrite: bool = False
+        self,
+        namespace: str,
+        default_ttl: Seconds | None = None,
+        allow_overwrite: bool = False,
+        *,
+        until_committed: Seconds | None = None,
+        clean_up: bool = False,
     ) -> None:
-        self.namespace = namespace
-        self.default_ttl = default_ttl
+        super().__init__(namespace, default_ttl, until_committed, clean_up)
         self.allow_overwrite = allow_overwrite
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
@@ -120,6 +134,21 @@ class ExpiringStorage(DjpyfsStorage):
         with self._files(name or "") as (files, path):
             return files.get_url(path)
 
+    def expire(self, name: str, seconds: Seconds | None = None, days: float | None = None) -> None:
+        """Set the deadline of a file, as `ExpiringFS.expire` does; rows do not change it then."""
+        with self._files(name) as (files, path):
+            files.expire(path, seconds, days)
+
+    def keep(self, name: str) -> None:
+        """Make a file permanent, whether or not a row names it."""
+        with self._files(name) as (files, path):
+            files.expire(path, expires=False)
+
+    def expiration(self, name: str) -> datetime | None:
+        """Return a file's deadline as an aware datetime (UTC), or None where it has none."""
+        with self._files(name) as (files, path):
+            return files.expiration(path)
+
     def get_accessed_time(self, name: str) -> datetime:
         """Return when a file was last read; `NotImplementedError` where nobody knows."""
         return self._time(name, "accessed")
@@ -137,7 +166,10 @@ class ExpiringStorage(DjpyfsStorage):
             return _StoredFile(_opened(files, path, mode), name, mode, self)
 
     def _save(self, name: str, content: File[Any]) -> str:
+        self.check_followed()
         path = (self._replaced if self.allow_overwrite else self._created)(name, content)
+        if self.until_committed is not None:
+            await_owner(self, path)
         if hasattr(content, "temporary_file_path"):  # it has been moved, as Django puts it
             with suppress(FileNotFoundError):
                 os.remove(content.temporary_file_path())
@@ -147,7 +179,7 @@ class ExpiringStorage(DjpyfsStorage):
         with self._files(name) as (files, path):
             with _opened(files, path, "wb") as file:
                 _copy(content, file)
-            if self.default_ttl is not None:
+            if self.default_ttl is not None and self.until_committed is None:
                 files.expire(path, self.default_ttl)
             return path
 
@@ -188,8 +220,8 @@ class ExpiringStorage(DjpyfsStorage):
             if path.startswith("/"):
                 raise InvalidName(name, "is absolute, and a storage's names are not")
             files = get_filesystem(self.namespace)
-            if self.default_ttl is not None:
-                files.set_default_life(self.default_ttl)
+            if (life := self.until_committed or self.default_ttl) is not None:
+                files.set_default_life(life)
             yield files, files.validatepath(path).lstrip("/")
         except InvalidName as error:
             raise SuspiciousFileOperation(str(error)) from error

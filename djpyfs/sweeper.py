@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from django.utils.asyncio import async_unsafe
 
-from . import conf, leases, outages
+from . import conf, leases, outages, owners
 from .backends import Backend, Lease, Outcome, is_away, reason
 from .conf import SECOND
 from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
@@ -27,6 +27,7 @@ from .threads import in_a_thread
 log = logging.getLogger("djpyfs")
 
 HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
+OWNER_PAUSE = 60 * SECOND  # after which a sweep asks again who owns a file
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class SweepReport:
     set_aside: int = 0
     #: Files that stay, because their namespace is on hold.
     held: int = 0
-    #: Files that stay for now, because their back-end is away as a whole.
+    #: Files that stay, because a row names them.
+    owned: int = 0
+    #: Files that stay for now, because their back-end, or a database, is away as a whole.
     postponed: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0
@@ -119,6 +122,7 @@ class _Batch:
     deleted: list[Entry] = field(default_factory=list)
     missing: int = 0
     held: int = 0
+    owned: list[bytes] = field(default_factory=list)
     postponed: int = 0
     unanswered: int = 0
     verdict: Verdict = field(default_factory=Verdict)
@@ -131,6 +135,7 @@ class _Batch:
             "deleted": len(self.deleted),
             "missing": self.missing,
             "held": self.held,
+            "owned": len(self.owned),
             "postponed": self.postponed,
         }
         return {outcome: count for outcome, count in tally.items() if count}
@@ -165,7 +170,8 @@ class _Flight:
         self.claim = claim
         self.turn = turn
         self.batch = _Batch()
-        self.entries: Sequence[Entry] = ()
+        self.entries: list[Entry] = []
+        self.awaiting: list[Entry] = []
         self.outcome = Outcome()
         self.has_begun = False
         self.parts_left = 0
@@ -209,7 +215,7 @@ class Sweep:
         self._is_over = is_over
         self._claimed = self._landed = self._told = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
-        self._held = self._postponed = self._remaining = self._unreachable = 0
+        self._held = self._owned = self._postponed = self._remaining = self._unreachable = 0
         self._patience = outages.Patience()
         self._faulty: set[Backend] = set()
         self._late = 0.0
@@ -263,7 +269,8 @@ class Sweep:
             answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
             if claimed := [(member, it) for member, it in answers if it.token]:
                 members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
-                claim = Claim(claimed[0][1].token, members, late, overdue=0)
+                awaiting = [member for member, it in claimed if it.awaiting]
+                claim = Claim(claimed[0][1].token, members, late, 0, awaiting)
                 self._sweep(place, shard, asked, claim)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
         return waits
@@ -318,6 +325,10 @@ class Sweep:
         self._late = max(self._late, *claim.late)
         flight = _Flight(claim, _Turn(held, self._is_over, asked.mark))
         flight.entries = self._deletable(claim.members, flight.batch)
+        if claim.awaiting:
+            doubtful = set(claim.awaiting)
+            flight.awaiting = [it for it in flight.entries if it.member in doubtful]
+            flight.entries = [it for it in flight.entries if it.member not in doubtful]
         return flight
 
     def _await(self, pool: Pool[_Part, _Ended], aloft: list[_Flight], more: bool) -> _Flight | None:
@@ -337,6 +348,8 @@ class Sweep:
     ) -> Claim:
         """Tell the record store what became of a claim, and claim the next one with a ``limit``."""
         claim, batch = landed.claim, landed.batch
+        if landed.awaiting:
+            self._delete_unowned(place, landed)
         self._judge(place, landed)
         leases.drop(landed.turn.lease)
         tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
@@ -347,6 +360,8 @@ class Sweep:
         )
         self._retried += settled.retried
         self._set_aside += settled.set_aside
+        for member in batch.owned:
+            place.records.take_up(member)
         return settled.claim or NO_CLAIM
 
     def _tell_progress(self) -> None:
@@ -381,6 +396,26 @@ class Sweep:
                 yield Entry.of_member(member)
             except InvalidName as error:
                 batch.verdict.broken.append((member, reason(error)))
+
+    def _delete_unowned(self, place: Place, flight: _Flight) -> None:
+        """Delete what waits for an owner and has none: last, for a database may take its time.
+
+        It happens in the thread that sweeps: a test may have a transaction open there.
+        """
+        answer, batch = owners.ask(flight.awaiting), flight.batch
+        if answer.unknown:
+            why = next(iter(answer.unknown.values()))
+            log.warning(
+                "%d files wait until it is known who owns them: %s", len(answer.unknown), why
+            )
+        batch.owned = _members(answer.owned)
+        batch.postponed += len(answer.unknown)
+        batch.put_off(OWNER_PAUSE, State.POSTPONED, [*batch.owned, *_members(answer.unknown)])
+        known = answer.owned | answer.unknown.keys()
+        free = [entry for entry in flight.awaiting if entry not in known]
+        flight.entries += free
+        flight.parts_left += 1
+        self._note_outcome(self._delete(_Part(flight, place, free)))
 
     def _note_outcome(self, ended: _Ended) -> None:
         flight, outcome, seconds = ended
@@ -421,6 +456,7 @@ class Sweep:
         self._deleted += len(batch.deleted)
         self._missing += batch.missing
         self._held += batch.held
+        self._owned += len(batch.owned)
         self._postponed += batch.postponed
         self._retried += batch.unanswered
 
@@ -468,6 +504,7 @@ class Sweep:
             retried=self._retried,
             set_aside=self._set_aside,
             held=self._held,
+            owned=self._owned,
             postponed=self._postponed,
             remaining=self._remaining,
             unreachable=self._unreachable,

@@ -28,6 +28,7 @@ from tests.servers import (
     RedisServer,
     SentinelSet,
     running_moto,
+    running_postgres,
     running_redis,
     running_set,
 )
@@ -94,6 +95,13 @@ def redis_server() -> Iterator[RedisServer]:
 def redis_cluster() -> Iterator[RedisCluster]:
     with running_set(RedisCluster, NEVER) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[dict[str, Any]]:
+    """The settings of a PostgreSQL, for Django."""
+    with running_postgres() as settings:
+        yield settings
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import psycopg
 import pytest
 import redis
 from django.core.handlers.wsgi import WSGIHandler
@@ -169,6 +171,42 @@ def running_redis(**options: str) -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[dict[str, Any]]:
+    """A PostgreSQL on a socket of its own, for nobody but this test; yields Django's settings."""
+    debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), reverse=True)
+    program = Path(installed("postgresql", *debian, "postgres"))
+    # It refuses to run as root.
+    nobody = pwd.getpwnam("nobody")
+    user: dict[str, Any] = (
+        {"user": nobody.pw_uid, "group": nobody.pw_gid} if os.geteuid() == 0 else {}
+    )
+    with tempfile.TemporaryDirectory(prefix="djpyfs-postgres-") as here:
+        if user:
+            shutil.chown(here, **user)
+        files = f"{here}/files"
+        how: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **user}
+        made = ["-D", files, "-U", "tests", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]
+        subprocess.run([program.with_name("initdb"), *made], check=True, **how)
+        options = ["-D", files, "-k", here, "-c", "listen_addresses=", "-c", "fsync=off"]
+        server = subprocess.Popen([program, *options], **how)
+
+        def answers() -> bool:
+            assert server.poll() is None, f"{program} ended with {server.returncode}"
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(host=here, user="tests", dbname="postgres").close()
+                return True
+            return False
+
+        try:
+            wait_for(answers, what="PostgreSQL")
+            engine = "django.db.backends.postgresql"
+            yield {"ENGINE": engine, "HOST": here, "USER": "tests", "NAME": "postgres"}
+        finally:
+            server.send_signal(signal.SIGQUIT)  # at once, with its children
+            server.wait()
 
 
 class RedisCluster:

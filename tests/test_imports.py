@@ -34,6 +34,7 @@ ROOMS = [
     "links",
     "uploads",
     "filesystem",
+    "owners",
     "storage",
     "outages",
     "sweeper",

@@ -141,6 +141,7 @@ def test_deletions_are_counted_by_what_became_of_the_files(measured: Callable[..
         "retried": 1,
         "set_aside": 0,
         "held": 1,
+        "owned": 0,
         "postponed": 2,
     }
 

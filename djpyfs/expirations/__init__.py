@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -61,6 +61,7 @@ class Claim(NamedTuple):
     members: Sequence[bytes]
     late: Sequence[float]  # µs since each member was due
     overdue: int  # how many more records could be claimed
+    awaiting: Collection[bytes] = ()  # those of the members that go only if no row owns them
 
 
 class Reserved(NamedTuple):
@@ -77,6 +78,7 @@ class ClaimOne(NamedTuple):
     token: int = 0
     late: int = 0
     wait: int = 0  # until it is due
+    awaiting: bool = False  # an owner
 
 
 class Begun(NamedTuple):
@@ -255,6 +257,28 @@ class Expirations(ABC):
         Raises what `schedule` does.
         """
         self._when_free(lambda over: (*self._keep(over, member), None), waits_for_the_dead=False)
+
+    def await_owner(self, member: bytes, ttl: int, life: int | None = None) -> None:
+        """Let ``member``, if it has a deadline, be deleted only where no row owns it.
+
+        It is due in ``ttl`` at the earliest. From when it is owned it has the deadline now +
+        ``life``, or with 0 none. With None for ``life`` only what waits already is changed, and
+        keeps the deadline that it would have.
+        """
+        known = -1 if life is None else life
+        self._when_free(lambda over: (*self._await_owner(over, member, ttl, known), None))
+
+    def let_go(self, member: bytes, ttl: int) -> None:
+        """Let ``member`` be due in ``ttl`` at the latest, and deleted only where no row owns it.
+
+        Where one does, it has the deadline that it had before, or none. What awaits its first
+        owner is left alone.
+        """
+        self._when_free(lambda over: (*self._let_go(over, member, ttl), None))
+
+    def take_up(self, member: bytes) -> None:
+        """Tell that a row owns ``member``: what waits for an owner waits no more."""
+        self._when_free(lambda over: (*self._take_up(over, member), None))
 
     def begin(self, member: bytes, lease: int, default_ttl: int = 0) -> Begun:
         """Tell that ``member`` is being written, which its deadline waits for.
@@ -475,6 +499,17 @@ class Expirations(ABC):
 
     @abstractmethod
     def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]: ...
+
+    @abstractmethod
+    def _await_owner(
+        self, over: int, member: bytes, ttl: int, life: int
+    ) -> tuple[Busy, Sequence[bytes]]: ...
+
+    @abstractmethod
+    def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]: ...
+
+    @abstractmethod
+    def _take_up(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]: ...
 
     @abstractmethod
     def _begin(

@@ -69,6 +69,13 @@ class Timekeeper(NamedTuple):
     end: int  # µs since the epoch
 
 
+class Awaiting(NamedTuple):
+    """What a member is that is deleted only if no row owns it."""
+
+    deadline: int  # that it has once a row owns it, in µs since the epoch; 0: none
+    is_new: bool  # the first owner is awaited, and none has let it go
+
+
 @dataclass
 class Writes:
     """The writes that are going on to one member."""
@@ -228,6 +235,7 @@ class _Records:
         self.failed: dict[bytes, GivenUp] = {}
         self.writing: dict[bytes, Writes] = {}
         self.permanent: set[bytes] = set()
+        self.awaiting: dict[bytes, Awaiting] = {}
         self.revocations: dict[bytes, str] = {}
         self.tickets: dict[tuple[bytes, str], Ticket] = {}
 
@@ -365,15 +373,56 @@ class _Expirations(Expirations):
     def _set(self, member: bytes, deadline: int) -> None:
         self._of.forget(member)
         self._of.confirm(member)
+        self._of.awaiting.pop(member, None)
         self._of.set_deadline(member, deadline)
 
     def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             if not busy.left:
-                self._of.forget(member)
-                self._of.confirm(member)
-                self._of.permanent.add(member)
+                self._make_permanent(member)
+            return busy, lapsed
+
+    def _make_permanent(self, member: bytes) -> None:
+        self._of.forget(member)
+        self._of.confirm(member)
+        self._of.awaiting.pop(member, None)
+        self._of.permanent.add(member)
+
+    def _await_owner(
+        self, over: int, member: bytes, ttl: int, life: int
+    ) -> tuple[Busy, Sequence[bytes]]:
+        with self._lock:
+            busy, lapsed = self._claim_on(over, member)
+            now, of = clock.now(), self._of
+            deadline, known = of.deadline_of(member), of.awaiting.get(member)
+            if not busy.left and deadline and (known or life >= 0):
+                owned = known.deadline if known and life < 0 else life and now + life
+                self._set(member, max(deadline, now + ttl))
+                of.awaiting[member] = Awaiting(owned, is_new=True)
+            return busy, lapsed
+
+    def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]:
+        with self._lock:
+            busy, lapsed = self._claim_on(over, member)
+            due_at, of = clock.now() + ttl, self._of
+            deadline = of.deadline_of(member)
+            known = of.awaiting.get(member, Awaiting(deadline, is_new=False))
+            later = not deadline or deadline > due_at
+            if not busy.left and later and not known.is_new:
+                self._set(member, due_at)
+                of.awaiting[member] = known
+            return busy, lapsed
+
+    def _take_up(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
+        with self._lock:
+            if member not in self._of.awaiting:
+                return Busy(), ()
+            busy, lapsed = self._claim_on(over, member)
+            if not busy.left and (deadline := self._of.awaiting[member].deadline):
+                self._set(member, deadline)
+            elif not busy.left:
+                self._make_permanent(member)
             return busy, lapsed
 
     def _begin(
@@ -467,6 +516,7 @@ class _Expirations(Expirations):
                 self._of.forget(member)
                 self._of.permanent.discard(member)
                 self._of.confirm(member)
+                self._of.awaiting.pop(member, None)
                 if deadline:
                     self._of.set_deadline(member, deadline)
             self._of.end_lease(token)
@@ -487,6 +537,7 @@ class _Expirations(Expirations):
             if not busy.left and expected in (-1, self._of.deadline_of(member)):
                 self._of.forget(member)
                 self._of.confirm(member)
+                self._of.awaiting.pop(member, None)
                 if deadline:
                     self._of.set_deadline(member, deadline)
             return busy, lapsed
@@ -561,7 +612,9 @@ class _Expirations(Expirations):
             full = len(taken) >= limit or bool(taken and self._is_suspect(taken[0][0]))
             late = [now - due for _, due in taken]
             overdue = self._claimable(now) if full else 0
-            return Claim(token, [member for member, _ in taken], late, overdue)
+            members = [member for member, _ in taken]
+            awaiting = [member for member in members if member in self._of.awaiting]
+            return Claim(token, members, late, overdue, awaiting)
 
     def _end_lapsed(self, now: int, backoff: Backoff) -> None:
         of = self._of
@@ -615,7 +668,7 @@ class _Expirations(Expirations):
         for scores in self._of.waiting:
             scores.pop(member, None)
         self._hold([member], token)
-        return ClaimOne(token, now - waits_for)
+        return ClaimOne(token, now - waits_for, 0, member in self._of.awaiting)
 
     def settle(
         self,
@@ -635,7 +688,7 @@ class _Expirations(Expirations):
         with self._lock:
             now = clock.now()
             for member in own(verdict.done):
-                for kind in of.claimed, of.deadlines, of.notes:
+                for kind in of.claimed, of.deadlines, of.notes, of.awaiting:
                     kind.pop(member, None)
             for (delay, state), members in verdict.put_off.items():
                 for member in own(members):
@@ -746,14 +799,20 @@ class _Expirations(Expirations):
     def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
         with self._lock:
             deadlines = {member: self._of.deadline_of(member) for member in members}
-            released = self.forget(members)
+            released = self._released(members)
             for member in released:
                 self._of.set_deadline(member, deadlines[member])
             return released
 
     def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
         with self._lock:
-            return [member for member in members if self._of.failed.pop(member, None)]
+            released = self._released(members)
+            for member in released:
+                self._of.awaiting.pop(member, None)
+            return released
+
+    def _released(self, members: Sequence[bytes]) -> Sequence[bytes]:
+        return [member for member in members if self._of.failed.pop(member, None)]
 
 
 def _delay(backoff: Backoff, attempts: int) -> int:

@@ -50,7 +50,9 @@ SLICE = 5_000  # members that one script takes, so that Redis serves others in b
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
 # What a note says of a record, by its number in prelude.lua; 0 is none.
 NOTED = State.DUE, State.RETRIED, State.HELD, State.POSTPONED
-KEYS = "due retries claimed deadlines leases notes failed writing permanent suspects".split()
+KEYS = (
+    "due retries claimed deadlines leases notes failed writing permanent suspects awaiting".split()
+)
 
 
 class RedisStore(ExpirationStore):
@@ -200,6 +202,20 @@ class _Expirations(Expirations):
         left, ends, lapsed = self._run("keep", member, over, member)
         return Busy(left, ends), [member] * lapsed
 
+    def _await_owner(
+        self, over: int, member: bytes, ttl: int, life: int
+    ) -> tuple[Busy, Sequence[bytes]]:
+        left, ends, lapsed = self._run("await_owner", member, over, member, ttl, life)
+        return Busy(left, ends), [member] * lapsed
+
+    def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]:
+        left, ends, lapsed = self._run("let_go", member, over, member, ttl)
+        return Busy(left, ends), [member] * lapsed
+
+    def _take_up(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
+        left, ends, lapsed = self._run("take_up", member, over, member)
+        return Busy(left, ends), [member] * lapsed
+
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
     ) -> tuple[Busy, Sequence[bytes], int, int]:
@@ -335,7 +351,10 @@ class _Expirations(Expirations):
             replies = self._scripts.run_all(
                 [Call("claim_one", shard, keys, (member, token, self.lease)) for member in members]
             )
-        return [ClaimOne(token if claimed else 0, late, wait) for claimed, late, wait in replies]
+        return [
+            ClaimOne(token if claimed else 0, late, wait, bool(awaiting))
+            for claimed, late, wait, awaiting in replies
+        ]
 
     def settle(
         self,
@@ -561,10 +580,10 @@ def _schedule(reply: list[Any] | int) -> tuple[Busy, int, list[bytes], list[byte
 
 
 def _claim(token: int, reply: list[Any]) -> Claim:
-    overdue, late, lengths, joined = reply
+    overdue, late, lengths, joined, awaiting = reply
     ends = list(accumulate(map(int, lengths.split())))
     members = [joined[start:end] for start, end in pairwise([0, *ends])]
-    return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue)
+    return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue, awaiting)
 
 
 def _state(claimed: float | None, note: float | None) -> State:

@@ -18,13 +18,13 @@ from redis.sentinel import MasterNotFoundError
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
 from .servers import Address, Servers, has_moved, passes, servers_at
 
-FORMAT = 3  # of the records; what does not know it must leave them alone
+FORMAT = 4  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule keep begin finish abandon reserve pledge release extend renew place_at adopt
-    deadline use_ticket claim claim_one acknowledge fail postpone excuse tally
-    next_due keep_time counts take_back linked""".split()
+    await_owner let_go take_up deadline use_ticket claim claim_one acknowledge fail postpone
+    excuse tally next_due keep_time counts take_back linked""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due"})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 #: What becomes of a file that was taken up for deletion. A record store counts the last two.
-OUTCOMES = "deleted missing held postponed retried set_aside".split()
+OUTCOMES = "deleted missing held owned postponed retried set_aside".split()
 
 
 @dataclass(frozen=True)

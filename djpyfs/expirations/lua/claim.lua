@@ -5,8 +5,8 @@
 -- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off, 1 where the
 --          caller deletes nothing else meanwhile, or 0
 -- Returns  {members that could still be claimed, how late each is (doubles, little-endian),
---           length of each, all members joined}: three long texts, for who reads a thousand short
---           ones spends more time on that than on deleting a file
+--           length of each, all members joined, {those of them that wait for an owner}}: long texts,
+--           for who reads a thousand short ones spends more time on that than on deleting a file
 -- Touches  all
 local token, limit, most, alone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[7] == '1'
 local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
@@ -104,4 +104,12 @@ local lengths = {}
 for i, member in ipairs(taken) do
   lengths[i] = #member
 end
-return {left, table.concat(late), table.concat(lengths, ' '), table.concat(taken)}
+local waiting = {}
+if redis.call('EXISTS', awaiting) == 1 then
+  for _, member in ipairs(taken) do
+    if redis.call('HEXISTS', awaiting, member) == 1 then
+      waiting[#waiting + 1] = member
+    end
+  end
+end
+return {left, table.concat(late), table.concat(lengths, ' '), table.concat(taken), waiting}

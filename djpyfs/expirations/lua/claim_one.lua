@@ -1,18 +1,19 @@
 #!lua flags=allow-oom
 -- claim_one: takes one member, if it is due. A claim that has lapsed is for `claim` to judge.
 -- ARGV     member, token, lease
--- Returns  {1 where it is claimed, how late it is, time until it is due or 0}
+-- Returns  {1 where it is claimed, how late it is, time until it is due or 0,
+--           1 where it waits for an owner}
 -- Touches  due, retries, suspects, claimed, deadlines, leases
 local member, token = ARGV[1], ARGV[2]
 if score(claimed, member) == tonumber(token) then -- the reply to the first call was lost
-  return {1, now - deadline_of(member), 0}
+  return {1, now - deadline_of(member), 0, redis.call('HEXISTS', awaiting, member)}
 end
 if score(claimed, member) or redis.call('HEXISTS', writing, member) == 1 then
-  return {0, 0, 0}
+  return {0, 0, 0, 0}
 end
 local waits_for = score(due, member) or score(retries, member) or score(suspects, member)
 if not waits_for or waits_for > now then
-  return {0, 0, (waits_for or now) - now}
+  return {0, 0, (waits_for or now) - now, 0}
 end
 redis.call('ZADD', deadlines, exact(deadline_of(member)), member)
 for _, zset in ipairs({due, retries, suspects}) do
@@ -20,4 +21,4 @@ for _, zset in ipairs({due, retries, suspects}) do
 end
 redis.call('ZADD', claimed, token, member)
 redis.call('ZADD', leases, exact(now + ARGV[3]), token)
-return {1, now - waits_for, 0}
+return {1, now - waits_for, 0, redis.call('HEXISTS', awaiting, member)}

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- fail: counts an attempt for members whose deletion has failed. Only those still claimed under this
 -- token.
--- KEYS[11] totals, a HASH: name of a number -> its value
+-- KEYS[12] totals, a HASH: name of a number -> its value
 -- ARGV     token, attempts at most, shortest back-off, longest back-off, (member, reason)...
 -- Returns  {put back, set aside}
 -- Touches  retries, claimed, deadlines, leases, notes, failed, totals
@@ -15,6 +15,6 @@ for i = 5, #ARGV, 2 do
   end
 end
 end_lease(ARGV[1])
-redis.pcall('HINCRBYFLOAT', KEYS[11], 'retried', tried - set_aside)
-redis.pcall('HINCRBYFLOAT', KEYS[11], 'set_aside', set_aside)
+redis.pcall('HINCRBYFLOAT', KEYS[12], 'retried', tried - set_aside)
+redis.pcall('HINCRBYFLOAT', KEYS[12], 'set_aside', set_aside)
 return {tried - set_aside, set_aside}

@@ -12,10 +12,13 @@
 --   failed     HASH  member -> why it was set aside, as JSON
 --   writing    HASH  member -> tokens of the writes to it, after a "p" where the record is theirs
 --   permanent  SET   members that somebody has made permanent
+--   awaiting   HASH  member -> the deadline that it has once a row owns it, or 0 for none, of what
+--                    is deleted only if no row does; after a "+" where the first owner is awaited,
+--                    and after a "-" where one has let it go
 -- Every time is in microseconds since the epoch by this server's clock.
 local due, retries, claimed, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, notes, failed, writing, permanent = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local suspects = KEYS[10]
+local suspects, awaiting = KEYS[10], KEYS[11]
 local RETRIED, HELD, POSTPONED, SUSPECT, RESERVED, EXCUSED = 1, 2, 3, 4, 5, 6
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]

@@ -7,7 +7,7 @@
 -- Touches  all
 --
 -- As long as nothing but deadlines is there, there is nothing to look up and forget.
-local quiet = redis.call('EXISTS', claimed, deadlines, failed, writing, permanent) == 0
+local quiet = redis.call('EXISTS', claimed, deadlines, failed, writing, permanent, awaiting) == 0
 local over, deadline = ARGV[1], now + ARGV[2]
 local longest, latest, left_alone, lapsed, fresh = 0, 0, {}, {}, {}
 for i = 3, #ARGV do
@@ -23,6 +23,7 @@ for i = 3, #ARGV do
     if not quiet then
       forget(member)
       confirm(member)
+      redis.call('HDEL', awaiting, member)
       redis.call('SREM', permanent, member)
     end
     if has_lapsed then

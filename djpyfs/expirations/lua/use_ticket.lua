@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- use_ticket: takes one use of a ticket, or none, to see whether there is one left. A ticket that
 -- is not there has none: should Redis lose it, its link works too seldom and never too often.
--- KEYS[11]  the ticket, a STRING that expires: uses left, and the name of the last that was taken
+-- KEYS[12]  the ticket, a STRING that expires: uses left, and the name of the last that was taken
 -- ARGV     a name that only this use has, for it is asked for again where a reply was lost; or none
 -- Returns  1 where there was one left, or the use is taken already, else 0
 -- Touches  the ticket
 local use = ARGV[1]
-local left, last = string.match(redis.call('GET', KEYS[11]) or '0', '^(%d+) ?(.*)$')
+local left, last = string.match(redis.call('GET', KEYS[12]) or '0', '^(%d+) ?(.*)$')
 if use and use == last then
   return 1
 end
@@ -14,6 +14,6 @@ if left == '0' then
   return 0
 end
 if use then
-  redis.call('SET', KEYS[11], string.format('%d %s', left - 1, use), 'KEEPTTL')
+  redis.call('SET', KEYS[12], string.format('%d %s', left - 1, use), 'KEEPTTL')
 end
 return 1

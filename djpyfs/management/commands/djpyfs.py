@@ -119,8 +119,9 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
     console.show(report, _report_lines(report))
     if report.failed or report.postponed or report.unreachable:
         raise CommandError(
-            f"deletions that failed: {report.failed:,}; put off, for their back-end is away: "
-            f"{report.postponed:,}; shards that cannot be asked: {report.unreachable:,}",
+            f"deletions that failed: {report.failed:,}; put off, for their back-end or a "
+            f"database is away: {report.postponed:,}; shards that cannot be asked: "
+            f"{report.unreachable:,}",
             returncode=AMISS,
         )
 
@@ -129,7 +130,7 @@ def _report_lines(report: SweepReport) -> Iterator[str]:
     yield (
         f"{report.deleted:,} deleted, {report.missing:,} missing, {report.failed:,} failed "
         f"({report.retried:,} to be tried again, {report.set_aside:,} set aside), "
-        f"{report.held:,} on hold, {report.postponed:,} put off, "
+        f"{report.held:,} on hold, {report.owned:,} owned by rows, {report.postponed:,} put off, "
         f"{report.remaining:,} still overdue"
     )
     yield (

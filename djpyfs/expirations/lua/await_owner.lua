@@ -1,0 +1,25 @@
+#!lua
+-- await_owner: lets a member that has a deadline be deleted only if no row owns it, and be due in ttl
+-- at the earliest. Once a row owns it, it lives for the life, counted from now.
+-- ARGV     end of a lease that is over or 0, member, ttl, life, or 0 for an endless one, or -1 to
+--          change only what is deleted like that already, and leave it the life that it had
+-- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
+--           1 where a claim had lapsed}
+-- Touches  all but permanent
+local over, member, ttl, life = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local left, ends, lapsed = claim_on(member, over)
+if left > 0 then
+  return {left, ends, 0}
+end
+if lapsed then
+  unclaim(member)
+end
+local deadline, known = deadline_of(member), redis.call('HGET', awaiting, member)
+if deadline and (known or life >= 0) then
+  forget(member)
+  confirm(member)
+  set_deadline(member, math.max(deadline, now + ttl))
+  local owned = life < 0 and known:sub(2) or life > 0 and exact(now + life) or '0'
+  redis.call('HSET', awaiting, member, '+' .. owned)
+end
+return {0, 0, lapsed and 1 or 0}

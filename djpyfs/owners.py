@@ -1,0 +1,340 @@
+"""The rows that own files: what changes with a row, and what a sweep asks before it deletes.
+
+A file whose fate depends on rows has a record that waits for an owner. It is made so before the
+row is written, and the record is told when the row has been committed. Where nobody could tell,
+for the process has died or Django sends no signal, the sweep asks the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections, models, router, transaction
+from django.db.models.fields.files import FieldFile
+from django.db.models.signals import post_save, pre_delete, pre_save
+
+from . import conf
+from .backends import backend_for, reason
+from .backends.storage import DjpyfsStorage
+from .conf import SECOND
+from .errors import InvalidLifetime, InvalidName
+from .expirations import Expirations
+from .lifetimes import Lifetimes, Seconds, seconds_of
+from .names import Entry, check_path
+from .places import records_of
+
+log = logging.getLogger("djpyfs")
+
+UNSETTLED = 3_600  # s, for a transaction where no storage says how long it may take
+NAMES_PER_QUERY = 500
+_is_following = False  # whether the application has begun to
+
+CHANGES = "djpyfs_changes"  # where the state of a row has them while it is written
+
+Row = models.Model
+
+
+class OwnedStorage(DjpyfsStorage):
+    """A storage whose files may belong to rows."""
+
+    def __init__(
+        self,
+        namespace: str,
+        default_ttl: Seconds | None,
+        until_committed: Seconds | None,
+        clean_up: bool,
+    ) -> None:
+        self.namespace = namespace
+        self.default_ttl = default_ttl
+        self.until_committed = until_committed
+        self.clean_up = clean_up
+        if until_committed is not None and not seconds_of("until_committed", until_committed):
+            raise InvalidLifetime("until_committed is 0: give it more than a transaction may take")
+
+    @property
+    def follows_rows(self) -> bool:
+        """Whether what becomes of its files depends on rows."""
+        return self.until_committed is not None or self.clean_up
+
+    def check_followed(self) -> None:
+        """Raise `ImproperlyConfigured` where nobody tells what becomes of rows."""
+        if self.follows_rows and not _is_following:
+            raise ImproperlyConfigured(
+                "until_committed and clean_up need 'djpyfs' in INSTALLED_APPS: add it"
+            )
+
+
+class _Record(NamedTuple):
+    """The record of a file in a storage."""
+
+    records: Expirations
+    entry: Entry
+    settings: conf.Settings
+
+    @classmethod
+    def of(cls, storage: OwnedStorage, name: str) -> _Record | None:
+        """Return it, or None where a row names what can be no file."""
+        try:
+            entry = Entry(storage.namespace, check_path(name))
+        except InvalidName:
+            return None
+        settings = conf.current()
+        backend = backend_for(settings, storage.namespace)
+        return cls(records_of(settings, backend, make=True), entry, settings)
+
+
+def await_owner(storage: OwnedStorage, name: str) -> None:
+    """Let a file go that no row owns when the time for that is up."""
+    record = _Record.of(storage, name)
+    if record is None:
+        return
+    records, entry, settings = record
+    if storage.until_committed is None:
+        records.await_owner(entry.member, UNSETTLED * SECOND)
+        return
+    # Where no field can name it, who saved it has the last word.
+    if any(field.name_of("/".join(entry)) for field in _fields()):
+        policy = settings.policy_for(entry.directory)
+        lives, life = Lifetimes(policy), policy.life
+        if storage.default_ttl is not None:
+            life = lives.of(storage.default_ttl) or 0
+        records.await_owner(entry.member, lives.of(storage.until_committed) or 0, life)
+
+
+def _take_up(storage: OwnedStorage, name: str) -> None:
+    if name and (record := _Record.of(storage, name)):
+        record.records.take_up(record.entry.member)
+
+
+def _let_go(storage: OwnedStorage, name: str) -> None:
+    _doubt(storage, name, conf.current().grace)
+
+
+def _let_go_soon(storage: OwnedStorage, name: str) -> None:
+    """Have a file asked for that a row is about to let go of, should nobody tell how that ended."""
+    unsettled = seconds_of("until_committed", storage.until_committed or UNSETTLED)
+    _doubt(storage, name, round(unsettled * SECOND))
+
+
+def _doubt(storage: OwnedStorage, name: str, ttl: int) -> None:
+    if name and storage.clean_up and (record := _Record.of(storage, name)):
+        record.records.let_go(record.entry.member, ttl)
+
+
+# -- the fields that name files
+
+
+class _Field(NamedTuple):
+    """A field of a model that names files of a storage."""
+
+    field: models.FileField
+    storage: OwnedStorage
+
+    def name_of(self, file: str) -> str:
+        """Return how a row would name a file, which is called by its whole path; '': not at all."""
+        beginning = f"{self.storage.namespace}/"
+        return file.removeprefix(beginning) if file.startswith(beginning) else ""
+
+    def name_in(self, row: Row) -> str | None:
+        """Return which file a row names; None: one that is saved with the row."""
+        file = getattr(row, self.field.attname)
+        if not isinstance(file, FieldFile):  # an expression, say
+            return ""
+        is_stored: bool = not file or vars(file)["_committed"]
+        return file.name or "" if is_stored else None
+
+    def is_default(self, name: str) -> bool:
+        """Tell whether a file is that of all rows which have none of their own."""
+        return self.field.has_default() and self.field.get_default() == name
+
+
+def _fields_of(fields: Iterable[Any]) -> Iterator[_Field]:
+    for one in fields:
+        if isinstance(one, models.FileField):
+            storage, is_ours = one.storage, False
+            with suppress(Exception):  # who uses a default storage that cannot be made is told why
+                is_ours = isinstance(storage, OwnedStorage)
+            if is_ours:
+                yield _Field(one, cast(OwnedStorage, storage))
+
+
+def _fields() -> Iterator[_Field]:
+    """Yield every field of the site that may name files of ours."""
+    for model in apps.get_models(include_auto_created=True):
+        if not model._meta.proxy:
+            yield from _fields_of(model._meta.local_concrete_fields)
+
+
+# -- what changes with a row
+
+
+class _Change(NamedTuple):
+    """What a row that is written is about to name."""
+
+    own: _Field
+    before: str
+    after: str | None  # None: a file that is saved with the row
+
+
+def _before_save(
+    sender: type[Row], instance: Row, using: str, update_fields: Collection[str] | None, **_: Any
+) -> None:
+    fields = [
+        own
+        for own in _followed(sender)
+        if own.field.attname in vars(instance)
+        and (update_fields is None or {own.field.name, own.field.attname} & {*update_fields})
+    ]
+    changes = []
+    for own, before in _committed(instance, using, fields):
+        changes.append(change := _Change(own, before, own.name_in(instance)))
+        if change.after != before:
+            if change.after:
+                await_owner(own.storage, change.after)
+            _let_go_soon(own.storage, before)
+    setattr(instance._state, CHANGES, changes)
+
+
+def _after_save(sender: type[Row], instance: Row, using: str, **_: Any) -> None:
+    for own, before, expected in vars(instance._state).pop(CHANGES, ()):
+        name = own.name_in(instance) or ""
+        if name != expected and expected is not None:  # another receiver has named it
+            await_owner(own.storage, name)
+        if name != before or name != expected:
+            _on_commit(using, _take_up, own, name)
+        if name != before:
+            _on_commit(using, _let_go, own, before)
+
+
+def _before_delete(sender: type[Row], instance: Row, using: str, **_: Any) -> None:
+    fields = [own for own in _followed(sender) if own.storage.clean_up]
+    for own, name in _committed(instance, using, fields):
+        _let_go_soon(own.storage, name)
+        _on_commit(using, _let_go, own, name)
+
+
+def _on_commit(
+    using: str, tell: Callable[[OwnedStorage, str], object], own: _Field, name: str
+) -> None:
+    connection = connections[using]
+    if connection.in_atomic_block or connection.get_autocommit():
+        # The row is there, whatever becomes of this: the sweep asks for it then.
+        transaction.on_commit(lambda: tell(own.storage, name), using, robust=True)
+
+
+def _followed(model: type[Row]) -> list[_Field]:
+    return [own for own in _fields_of(model._meta.concrete_fields) if own.storage.follows_rows]
+
+
+def _committed(row: Row, using: str, fields: Sequence[_Field]) -> Iterator[tuple[_Field, str]]:
+    """Yield for each field which file the database says that the row names."""
+    by_model: dict[type[Row], list[_Field]] = {}
+    for own in fields:
+        by_model.setdefault(own.field.model, []).append(own)
+    for model, of_model in by_model.items():
+        known = _stored(model, row, using, [own.field.attname for own in of_model])
+        for own in of_model:
+            name = known.get(own.field.attname) or ""
+            yield own, "" if own.is_default(name) else name
+
+
+def _stored(
+    model: type[Row], row: Row, using: str, names: Sequence[str]
+) -> Mapping[str, str | None]:
+    key = row.pk if model is row._meta.concrete_model else getattr(row, model._meta.pk.attname)
+    if key is None or (isinstance(key, tuple) and None in key):
+        return {}
+    rows: models.QuerySet[Row] = models.QuerySet(model, using=using).filter(pk=key)
+    connection = connections[using]
+    if connection.in_atomic_block and connection.features.has_select_for_update:
+        # Else two that replace the same file at a time would each take it for the last one.
+        rows = rows.select_for_update(no_key=connection.features.has_select_for_no_key_update)
+    return next(iter(rows.values(*names)), {})
+
+
+def follow() -> None:
+    """Learn of rows that are written and deleted, of all models whose files depend on that."""
+    global _is_following
+    _is_following = True
+    for model in apps.get_models():
+        fields = _followed(model)
+        if fields:
+            pre_save.connect(_before_save, model, dispatch_uid=__name__)
+            post_save.connect(_after_save, model, dispatch_uid=__name__)
+        # Where somebody listens, Django reads each row before it deletes it.
+        if any(own.storage.clean_up for own in fields):
+            pre_delete.connect(_before_delete, model, dispatch_uid=__name__)
+
+
+# -- what a sweep asks
+
+
+@dataclass
+class Answer:
+    """Which files rows own. What is in neither, no row owns."""
+
+    owned: set[Entry] = field(default_factory=set)
+    #: What cannot be told now, each with the reason.
+    unknown: dict[Entry, str] = field(default_factory=dict)
+
+
+def ask(entries: Iterable[Entry]) -> Answer:
+    """Ask all databases which of the files rows own."""
+    files = {"/".join(entry): entry for entry in entries}
+    answer = Answer(unknown=dict.fromkeys(files.values(), "no model here has a field for it"))
+    asked: set[Entry] = set()
+    for own in _fields():
+        named = {name: entry for file, entry in files.items() if (name := own.name_of(file))}
+        for alias in connections if named else ():
+            if router.allow_migrate_model(alias, own.field.model):
+                for entry in named.values():
+                    if entry not in asked:
+                        asked.add(entry)
+                        del answer.unknown[entry]
+                _ask(alias, own, named, answer)
+    for entry in answer.owned:
+        answer.unknown.pop(entry, None)
+    return answer
+
+
+def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> None:
+    try:
+        found = {named[name] for name in _named(alias, own, list(named))}
+    except Exception as error:  # whatever a database may raise: its files stay for now
+        answer.unknown |= dict.fromkeys(named.values(), reason(error))
+        return
+    if connections[alias].in_atomic_block:
+        answer.unknown |= dict.fromkeys(found, "a transaction that goes on here names it")
+    else:
+        answer.owned |= found
+
+
+def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
+    """Return those of ``names`` that rows in a database have."""
+    connection, attribute, found = connections[alias], own.field.attname, set[str]()
+    rows: models.QuerySet[Row] = models.QuerySet(own.field.model, using=alias)
+    inside, is_ours = connection.in_atomic_block, connection.connection is None
+    if connection.errors_occurred and not inside:
+        connection.close_if_unusable_or_obsolete()
+    guard: AbstractContextManager[Any] = transaction.atomic(alias) if inside else nullcontext()
+    try:
+        with guard:  # a query that fails must not end the transaction round it
+            for first in range(0, len(names), NAMES_PER_QUERY):
+                some = names[first : first + NAMES_PER_QUERY]
+                own_rows = rows.filter(**{f"{attribute}__in": some})
+                found.update(own_rows.values_list(attribute, flat=True))
+    except DatabaseError:
+        tables = connection.introspection.table_names(include_views=True)
+        if own.field.model._meta.db_table in tables:
+            raise
+        return set()  # it has no such rows
+    finally:
+        if is_ours and not inside:  # nobody else may come and close it
+            connection.close()
+    return found & {*names}  # some databases take names that differ in case for the same

@@ -1,0 +1,1 @@
+"""An application with models whose rows own files."""

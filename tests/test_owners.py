@@ -1,0 +1,631 @@
+"""Files that belong to rows, or go: what becomes of them with the rows."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import result, suite
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core import serializers
+from django.core.files.base import ContentFile
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import call_command
+from django.db import IntegrityError, connections, models, transaction
+from django.db.models.query import QuerySet
+from django.db.utils import ConnectionHandler
+from django.forms import modelform_factory
+from django.test import Client, TestCase, override_settings
+from django.urls import path
+from PIL import Image
+from pytest_django import DjangoDbBlocker
+
+from djpyfs import InvalidLifetime, expire_objects, get_filesystem
+from djpyfs.conf import SECOND
+from djpyfs.storage import ExpiringStorage
+from djpyfs.sweeper import SweepReport
+from djpyfs.testing import advance, isolated
+from tests.conftest import records_here
+from tests.rows.models import (
+    DOCUMENTS,
+    NONE,
+    PICTURES,
+    Document,
+    Draft,
+    Letter,
+    Page,
+    Picture,
+    Upload,
+)
+from tests.servers import python, wait_for
+from tests.test_admin import SITE
+
+ROWS: list[type[models.Model]] = [
+    Page,
+    Letter,
+    Document,
+    Picture,
+    Upload,
+]  # in the order of their deletion
+AT_ALL = 10_000  # s, after which everything is over
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _site(
+    django_db_blocker: DjangoDbBlocker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A site with two databases, in which what is committed stays."""
+    here, before = tmp_path_factory.mktemp("rows"), connections.settings
+    engine = "django.db.backends.sqlite3"
+    options = {"init_command": "PRAGMA synchronous = OFF"}
+    own = {
+        alias: {"ENGINE": engine, "NAME": here / alias, "OPTIONS": options}
+        for alias in ("default", "other")
+    }
+    dummy, own_apps = connections["default"], [*SITE["INSTALLED_APPS"], "tests.rows"]
+    with django_db_blocker.unblock(), override_settings(**{**SITE, "INSTALLED_APPS": own_apps}):
+        connections.settings = ConnectionHandler(own).settings
+        del connections["default"]
+        call_command("migrate", run_syncdb=True, verbosity=0)
+        with connections["other"].schema_editor() as editor:
+            for model in reversed(ROWS):
+                editor.create_model(model)
+        yield
+        for alias in own:
+            connections[alias].close()
+            del connections[alias]
+        connections.settings, connections["default"] = before, dummy
+
+
+@pytest.fixture(autouse=True)
+def _no_rows(_site: None) -> Iterator[None]:
+    with isolated():
+        yield
+    for alias in connections:
+        for model in ROWS:
+            QuerySet(model, using=alias)._raw_delete(alias)
+
+
+def later(seconds: float = AT_ALL) -> SweepReport:
+    """Let time pass, and sweep."""
+    advance(seconds)
+    return expire_objects()
+
+
+def content(name: str = "a.pdf") -> ContentFile[bytes]:
+    return ContentFile(b"content", name)
+
+
+def saved(name: str = "a.pdf", **fields: Any) -> Document:
+    return Document.objects.create(file=content(name), **fields)
+
+
+def left(name: str, storage: ExpiringStorage = DOCUMENTS) -> float | None:
+    """How many seconds a file has left; None: it is permanent."""
+    member = f"{storage.namespace}/{name}".encode()
+    now, deadline = records_here(storage.namespace).deadline(member)
+    return (deadline - now) / SECOND if deadline else None
+
+
+def some(seconds: float) -> Any:
+    return pytest.approx(seconds, abs=40)
+
+
+GRACE = 60
+
+
+# -- until a row has been committed
+
+
+def test_a_file_is_permanent_once_its_row_has_been_committed() -> None:
+    with transaction.atomic():
+        document = saved()
+        assert left("a.pdf") == some(100)
+    assert left("a.pdf") is None
+    assert later().deleted == 0
+    assert document.file.read() == b"content"
+
+
+def test_a_file_whose_row_was_rolled_back_goes_by_itself() -> None:
+    with transaction.atomic():
+        saved()
+        transaction.set_rollback(True)
+    assert left("a.pdf") == some(100)
+    assert later().deleted == 1
+    assert not DOCUMENTS.exists("a.pdf")
+
+
+def test_a_file_whose_insert_failed_in_autocommit_goes_by_itself() -> None:
+    saved("a.pdf", title="taken")
+    with pytest.raises(IntegrityError):
+        saved("b.pdf", title="taken")
+    assert later().deleted == 1
+    assert DOCUMENTS.exists("a.pdf")
+    assert not DOCUMENTS.exists("b.pdf")
+
+
+def test_a_file_that_was_saved_without_its_row_goes_by_itself() -> None:
+    Document().file.save("a.pdf", content(), save=False)
+    assert later().deleted == 1
+
+
+def test_a_file_of_an_inner_block_goes_where_that_is_rolled_back_and_the_outer_is_not() -> None:
+    with transaction.atomic():
+        saved("a.pdf")
+        with transaction.atomic():
+            saved("b.pdf")
+            transaction.set_rollback(True)
+        with transaction.atomic():
+            saved("c.pdf")
+        assert [left(name) for name in ("a.pdf", "b.pdf", "c.pdf")] == [some(100)] * 3
+    assert [left(name) for name in ("a.pdf", "b.pdf", "c.pdf")] == [None, some(100), None]
+    assert later().deleted == 1
+
+
+def test_a_row_that_nobody_told_of_keeps_its_file_when_the_sweep_asks_for_it() -> None:
+    Document.objects.bulk_create([Document(file=content(n)) for n in ("a", "b")])
+    document = Document.objects.create()
+    name = DOCUMENTS.save("c", content())
+    Document.objects.filter(pk=document.pk).update(file=name)
+    lost = DOCUMENTS.save("d", content())
+    report = later()
+    assert (report.deleted, report.owned) == (1, 3)
+    assert [left(name) for name in ("a", "b", name)] == [None] * 3
+    assert not DOCUMENTS.exists(lost)
+    assert later().owned == 0
+
+
+def test_a_file_lives_as_long_as_the_storage_says_from_when_its_row_was_committed() -> None:
+    with transaction.atomic():
+        picture = Picture.objects.create(image=png())
+        assert left("a.png", PICTURES) == some(100)
+    assert left("a.png", PICTURES) == some(1_000)
+    assert (picture.image.width, picture.image.height) == (3, 2)
+    Picture.objects.bulk_create([Picture(image=png("b.png"))])
+    assert later(500).owned == 1
+    assert left("b.png", PICTURES) == some(500)
+    assert later().deleted == 2  # though rows name them
+
+
+def test_a_file_lives_as_long_as_its_namespace_says() -> None:
+    with isolated(namespaces={"documents": {"default_ttl": 1_000, "max_ttl": 2_000}}):
+        saved()
+        assert left("a.pdf") == some(1_000)
+
+
+def test_what_was_said_by_hand_before_the_row_was_committed_stays() -> None:
+    with transaction.atomic():
+        for name in "abc":
+            saved(name)
+        DOCUMENTS.expire("a", 500)
+        DOCUMENTS.keep("b")
+        transaction.on_commit(lambda: DOCUMENTS.expire("c", 500))
+    assert [left(name) for name in "abc"] == [some(500), None, some(500)]
+    deadline = DOCUMENTS.expiration("a")
+    assert deadline
+    assert deadline.tzinfo
+    assert DOCUMENTS.expiration("b") is None
+    Document.objects.get(file="a").save()
+    assert left("a") == some(500)
+    assert later().deleted == 2
+
+
+def test_what_is_kept_by_hand_stays_though_its_row_was_rolled_back() -> None:
+    with transaction.atomic():
+        saved()
+        DOCUMENTS.keep("a.pdf")
+        transaction.set_rollback(True)
+    later()
+    assert DOCUMENTS.exists("a.pdf")
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_name_that_is_put_into_a_row_by_hand_counts_as_one_that_is_saved(commits: bool) -> None:
+    get_filesystem("documents").writebytes("a", b"content")
+    DOCUMENTS.expire("a", 10)
+    with transaction.atomic():
+        document = Document()
+        document.file.name = "a"
+        document.save()
+        assert left("a") == some(100)
+        assert later(50).deleted == 0  # a transaction that takes its time
+        transaction.set_rollback(not commits)
+    assert left("a") == (None if commits else some(50))
+    assert later().deleted == (not commits)
+
+
+def test_a_row_that_is_saved_again_changes_nothing() -> None:
+    saved()
+    DOCUMENTS.expire("a.pdf", 500)
+    for document in (
+        Document.objects.get(),
+        Document.objects.only("title").get(),
+        Document.objects.defer("file").get(),
+    ):
+        document.title = "another"
+        document.save()
+        document.save(update_fields=["title"])
+    assert left("a.pdf") == some(500)
+
+
+def test_a_file_with_no_field_for_it_goes_unless_it_is_kept_by_hand() -> None:
+    storage = ExpiringStorage("elsewhere", until_committed=100)
+    for name in "ab":
+        storage.save(name, content())
+    storage.keep("a")
+    assert later().deleted == 1
+    assert storage.exists("a")
+
+
+def test_every_database_is_asked() -> None:
+    with transaction.atomic(using="other"):
+        Document.objects.using("other").create(file=content("a"))
+        with transaction.atomic():
+            pass
+        assert left("a") == some(100)
+    assert left("a") is None
+    Document.objects.using("other").bulk_create([Document(file=content("b"))])
+    saved("c")
+    assert later().owned == 1
+    assert left("b") is None
+
+
+def test_a_database_without_the_table_has_no_such_rows() -> None:
+    with connections["other"].cursor() as cursor:
+        cursor.execute("ALTER TABLE rows_picture RENAME TO hidden")
+    try:
+        PICTURES.save("a", content())
+        assert later().deleted == 1
+    finally:
+        with connections["other"].cursor() as cursor:
+            cursor.execute("ALTER TABLE hidden RENAME TO rows_picture")
+
+
+def test_a_file_stays_for_as_long_as_a_database_cannot_be_asked(
+    tmp_path: Path,
+) -> None:
+    DOCUMENTS.save("a", content())
+    get_filesystem("plots").writebytes("a", b"")
+    get_filesystem("plots").expire("a", 0)
+    other = connections["other"]
+    other.close()
+    before = other.settings_dict["NAME"]
+    other.settings_dict["NAME"] = tmp_path / "none" / "at all"
+    report = later()
+    other.settings_dict["NAME"] = before
+    assert (report.deleted, report.postponed) == (1, 1)
+    assert later().deleted == 1
+
+
+def test_a_file_stays_where_the_question_for_its_row_fails() -> None:
+    def rename(column: str, to: str) -> None:
+        with connections["other"].cursor() as cursor:
+            cursor.execute(f"ALTER TABLE rows_picture RENAME COLUMN {column} TO {to}")
+
+    PICTURES.save("a", content())
+    rename("image", "hidden")  # as where a migration is still to come
+    try:
+        assert later().postponed == 1
+    finally:
+        rename("hidden", "image")
+    assert later().deleted == 1
+
+
+def test_a_sweep_that_knows_no_field_for_a_file_leaves_it(settings: Any) -> None:
+    DOCUMENTS.save("a", content())
+    with override_settings(INSTALLED_APPS=["djpyfs"]):
+        report = later()
+    assert (report.deleted, report.postponed) == (0, 1)
+    assert later().deleted == 1
+
+
+def test_a_sweep_within_a_transaction_decides_nothing_that_may_be_rolled_back() -> None:
+    with transaction.atomic():
+        saved()
+        assert later().postponed == 1
+        transaction.set_rollback(True)
+    assert later().deleted == 1
+
+
+def test_it_works_in_a_test_case() -> None:
+    class Case(TestCase):
+        databases = {"default"}
+
+        def test(self) -> None:
+            saved("a.pdf")
+            assert left("a.pdf") == some(100)
+            with self.captureOnCommitCallbacks(execute=True):
+                document = saved("b.pdf")
+            assert left("b.pdf") is None
+            with self.captureOnCommitCallbacks(execute=True):
+                document.delete()
+            assert left("b.pdf") == some(GRACE)
+
+    told = result.TestResult()
+    suite.TestSuite([Case("test")]).run(told)
+    assert told.testsRun == 1
+    assert told.wasSuccessful(), told.errors + told.failures
+
+
+def test_fixtures_are_rows_like_others() -> None:
+    get_filesystem("documents").writebytes("a", b"content")
+    DOCUMENTS.expire("a", 10)
+    [loaded] = serializers.deserialize(
+        "json", '[{"model": "rows.document", "pk": 1, "fields": {"file": "a"}}]'
+    )
+    loaded.save()
+    assert left("a") is None
+
+
+def test_a_subclass_has_files_in_both_tables_and_a_proxy_those_of_its_model() -> None:
+    letter = Letter.objects.create(file=content("a"), appendix=content("b"))
+    draft = Draft.objects.create(file=content("c"))
+    assert [left(name) for name in "abc"] == [None] * 3
+    draft.delete()
+    letter.delete()
+    assert [left(name) for name in "abc"] == [some(GRACE)] * 3
+    assert later().deleted == 3
+
+
+def test_forms_and_the_admin_keep_what_they_have_saved() -> None:
+    form: Any = modelform_factory(Document, fields=["title", "file"])
+    filled = form({"title": "one"}, {"file": upload("a.pdf")})
+    document = filled.save()
+    assert left("a.pdf") is None
+    form({"title": "one", "file-clear": "on"}, instance=document).save()
+    assert left("a.pdf") == some(GRACE)
+    client = Client()
+    users: Any = get_user_model().objects
+    client.force_login(users.create_superuser(uuid.uuid4().hex))
+    site = admin.AdminSite()
+    site.register(Document)
+    with override_settings(ROOT_URLCONF=(path("admin/", site.urls),)):
+        client.post("/admin/rows/document/add/", {"title": "two", "file": upload("b.pdf")})
+        assert left("b.pdf") is None
+        added = Document.objects.get(title="two")
+        client.post(f"/admin/rows/document/{added.pk}/delete/", {"post": "yes"})
+        assert left("b.pdf") == some(GRACE)
+
+
+# -- what rows have let go of
+
+
+def test_a_file_whose_row_was_deleted_goes_after_the_grace() -> None:
+    saved().delete()
+    assert left("a.pdf") == some(GRACE)
+    assert later(30).deleted == 0
+    assert later().deleted == 1
+
+
+def test_a_file_that_was_replaced_or_emptied_goes_after_the_grace() -> None:
+    document = saved("a")
+    document.file = content("b")
+    document.save()
+    assert (left("a"), left("b")) == (some(GRACE), None)
+    document.file = ""
+    document.save()
+    assert left("b") == some(GRACE)
+    assert later().deleted == 2
+
+
+def test_rows_that_go_with_another_let_go_of_their_files() -> None:
+    document = saved()
+    Page.objects.create(document=document, scan=content("b"))
+    Document.objects.all().delete()
+    assert later().deleted == 2
+
+
+def test_what_a_transaction_that_was_rolled_back_let_go_of_stays() -> None:
+    document = saved("a")
+    for act in lambda: replace(document, "b"), document.delete:
+        with transaction.atomic():
+            act()
+            transaction.set_rollback(True)
+        assert later().owned == 1
+        assert left("a") is None
+    assert DOCUMENTS.exists("a")
+    assert not DOCUMENTS.exists("b")
+
+
+def test_what_is_let_go_of_before_the_process_dies_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = saved("a")
+    # The process dies between the commit and what is to follow it.
+    monkeypatch.setattr(transaction, "on_commit", lambda *_, **__: None)
+    replace(document, "b")
+    report = later()
+    assert (report.deleted, report.owned) == (1, 1)
+    assert left("b") is None
+
+
+def test_a_file_that_another_row_names_stays_whatever_field_and_namespace_it_is_named_by() -> None:
+    scan = DOCUMENTS.save("scans/a", content())
+    document = Document.objects.create(file=scan)
+    page = Page.objects.create(document=saved("other"), scan="a")
+    document.delete()
+    assert left(scan) == some(GRACE)
+    assert later().owned == 1
+    assert left(scan) is None
+    page.delete()
+    assert later().deleted == 1
+
+
+def test_what_stays_for_another_row_has_the_deadline_that_it_had() -> None:
+    document = saved("a")
+    Document.objects.create(file="a")
+    DOCUMENTS.expire("a", 1_000)
+    document.delete()
+    assert left("a") == some(GRACE)
+    assert later(100).owned == 1
+    assert left("a") == some(900)
+    DOCUMENTS.expire("a", 10)
+    Document.objects.get().delete()
+    assert left("a") == some(10)
+
+
+def test_a_file_that_a_row_takes_up_again_stays() -> None:
+    document = saved("a")
+    replace(document, "b")
+    again = Document(file="a")
+    with transaction.atomic():
+        again.save()
+        assert later(90).deleted == 0
+    assert left("a") is None
+    with transaction.atomic():
+        replace(again, "c")
+        again.file = "a"
+        again.save()
+    assert left("a") is None
+    assert later().deleted == 1
+    assert DOCUMENTS.exists("a")
+
+
+def test_a_file_of_a_transaction_that_takes_its_time_is_not_let_go_of_by_another() -> None:
+    first = saved("a")
+    with transaction.atomic(using="other"):
+        DOCUMENTS.expire("a", 1_000)
+        Document(file="a").save(using="other")
+        first.delete()
+        assert later(90).deleted == 0
+    assert left("a") is None
+
+
+def test_the_row_in_the_database_says_what_is_let_go_of_and_not_an_old_copy_of_it() -> None:
+    document = saved("a")
+    for last in "b", "c":
+        replace(Document.objects.get(), last)
+        document.file = content(f"{last}2")
+        document.save()
+    assert [left(name) for name in ("a", "b", "b2", "c")] == [some(GRACE)] * 4
+    old, new = Document.objects.get(), Document.objects.get()
+    replace(new, "d")
+    old.delete()
+    assert left("d") == some(GRACE)
+    deferred = Document.objects.create(file=content("e"))
+    Document.objects.defer("file").get(pk=deferred.pk).delete()
+    assert left("e") == some(GRACE)
+    assert later().deleted == 7
+
+
+@pytest.fixture
+def on_postgres(postgres: dict[str, Any]) -> Iterator[str]:
+    """The alias of a third database, in which rows are locked one by one."""
+    own = ConnectionHandler({"default": {}, "postgres": postgres}).settings
+    connections.settings["postgres"] = own["postgres"]
+    with connections["postgres"].schema_editor() as editor:
+        editor.create_model(Document)
+    yield "postgres"
+    with connections["postgres"].schema_editor() as editor:
+        editor.delete_model(Document)
+    connections["postgres"].close()
+    del connections["postgres"], connections.settings["postgres"]
+
+
+def test_two_who_replace_a_file_at_the_same_time_leave_only_the_last(on_postgres: str) -> None:
+    rows = Document.objects.using(on_postgres)
+    rows.create(file=content("a"))
+
+    def replace_by_b() -> None:
+        with transaction.atomic(on_postgres):
+            replace(rows.get(), "b")
+        connections[on_postgres].close()
+
+    with ThreadPoolExecutor(1) as thread:
+        with transaction.atomic(on_postgres):
+            replace(rows.get(), "c")
+            other = thread.submit(replace_by_b)
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            with connections[on_postgres].cursor() as cursor:
+                wait_for(lambda: cursor.execute(waiting) and cursor.fetchone() == (1,))
+        other.result()
+    assert [left(name) for name in "abc"] == [some(GRACE), None, some(GRACE)]
+
+
+def test_the_file_of_all_rows_without_one_of_their_own_stays() -> None:
+    get_filesystem("documents").makedirs("scans").writebytes(NONE, b"")
+    Page.objects.create(document=saved()).delete()
+    later()
+    assert DOCUMENTS.exists(f"scans/{NONE}")
+
+
+def test_a_file_that_is_deleted_by_hand_leaves_no_record() -> None:
+    document = saved()
+    document.file.delete()
+    assert later().deleted == 0
+    assert left("a.pdf") is None
+    assert document.file.name is None
+
+
+def test_a_storage_that_overwrites_keeps_the_file_of_its_row() -> None:
+    storage = ExpiringStorage("documents", until_committed=100, allow_overwrite=True)
+    document = saved("a")
+    for commits in True, False:
+        with transaction.atomic():
+            document.file = storage.save("a", ContentFile(b"new"))
+            document.save()
+            transaction.set_rollback(not commits)
+        later()
+        assert DOCUMENTS.open("a").read() == b"new"
+
+
+# -- where it cannot work
+
+WITHOUT_THE_APP = """
+import django
+from django.conf import settings
+settings.configure(DJFS={"type": "memory", "redis_url": "memory://"}, INSTALLED_APPS=["tests.rows"])
+django.setup()
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files.base import ContentFile
+from tests.rows.models import DOCUMENTS
+try:
+    DOCUMENTS.save("a", ContentFile(b"content"))
+except ImproperlyConfigured as error:
+    assert "'djpyfs' in INSTALLED_APPS" in str(error)
+print("some" if DOCUMENTS.exists("a") else "none")
+"""
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "soon", True])
+def test_a_time_that_is_none_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises(InvalidLifetime, match=f"until_committed is {wrong!r}"):
+        ExpiringStorage("documents", until_committed=wrong)
+
+
+def test_without_the_app_nothing_is_stored() -> None:
+    assert python(WITHOUT_THE_APP).communicate(timeout=60)[0] == b"none\n"
+
+
+def test_the_default_storage_of_a_site_follows_rows_as_well(settings: Any) -> None:
+    settings.STORAGES = {
+        "default": {
+            "BACKEND": "djpyfs.storage.ExpiringStorage",
+            "OPTIONS": {"namespace": "uploads", "until_committed": 100, "clean_up": True},
+        }
+    }
+    with override_settings(INSTALLED_APPS=settings.INSTALLED_APPS):  # as at the start
+        uploaded = Upload.objects.create(file=content())
+        storage = ExpiringStorage("uploads")
+        assert left("a.pdf", storage) is None
+        uploaded.delete()
+        assert left("a.pdf", storage) == some(GRACE)
+
+
+def png(name: str = "a.png") -> ContentFile[bytes]:
+    picture = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(picture, "PNG")
+    return ContentFile(picture.getvalue(), name)
+
+
+def upload(name: str) -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, b"content")
+
+
+def replace(document: Document, name: str) -> None:
+    document.file = content(name)
+    document.save()
