@@ -41,11 +41,18 @@ OS_ERRORS = {
 
 @deconstructible(path="djpyfs.storage.ExpiringStorage")
 class ExpiringStorage(DjpyfsStorage):
-    """Keeps files in ``namespace``, under its policy.
+    """Keeps files in ``namespace``, under its policy::
+
+        STORAGES = {
+            "uploads": {
+                "BACKEND": "djpyfs.storage.ExpiringStorage",
+                "OPTIONS": {"namespace": "uploads", "default_ttl": 3600},
+            },
+        }
 
     With ``default_ttl`` (seconds, or a `timedelta`) a file lives so long from when it was saved,
     whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved
-    takes the place of one with the same name, instead of getting another name, and lives anew.
+    replaces one of the same name, instead of getting another name, and starts a new life.
 
     A new file's name loses the characters that no name may hold, and what is too long of it.
     Errors are those of Django's own storages: names that are refused, absolute ones among them,

@@ -11,29 +11,40 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import shlex
 import shutil
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from configparser import ConfigParser
+from datetime import timedelta
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from asgiref.sync import async_to_sync
+from celery import Celery
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
 from click import Context
 from django.core.checks import run_checks
 from django.core.management import get_commands, load_command_class
+from django.shortcuts import redirect
 from django.test import RequestFactory
 from django.test.utils import isolate_apps
-from django.urls import clear_url_caches
+from django.urls import URLPattern, URLResolver, clear_url_caches, include, path
+from django.utils import timezone
 from django.utils.module_loading import import_string
+from matplotlib.figure import Figure
 
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.storage import ExpiringStorage
+from djpyfs_tasks import beat_schedule
 from tests.conftest import BUCKET, KEYS
 from tests.pages import PAGES, ROOT, Example, examples_on
 from tests.servers import RedisServer, running_nginx
@@ -53,7 +64,8 @@ class Site:
         self._files = files
         # Below an application, so that it may have models.
         self.module = ModuleType("djpyfs.example")
-        self.module.urlpatterns = []  # type: ignore[attr-defined]
+        self.urlpatterns: list[URLPattern | URLResolver] = []
+        self.module.urlpatterns = self.urlpatterns  # type: ignore[attr-defined]
         settings.ROOT_URLCONF = self.module
         settings.DJFS = self._here(
             "DJFS", {"type": "osfs", "directory_root": files, "url_root": "/"}
@@ -128,6 +140,39 @@ def test_the_examples_run(page: Path, request: pytest.FixtureRequest, tmp_path: 
             TRIED[example.language](example.code, tmp_path)
     if "site" in locals():
         site.visit()
+
+
+WITH_EXAMPLES = [
+    get_filesystem,
+    expire_objects,
+    ExpiringFS.expire,
+    ExpiringFS.expire_at,
+    ExpiringFS.get_url,
+    ExpiringFS.get_urls,
+    ExpiringFS.temporary_file,
+    ExpiringStorage,
+    beat_schedule,
+]
+
+
+@pytest.mark.parametrize("public", WITH_EXAMPLES, ids=lambda public: public.__qualname__)
+def test_the_examples_in_docstrings_run(public: Callable[..., Any], site: Site) -> None:
+    text = inspect.getdoc(public) or ""
+    [code] = re.findall(r"::\n\n((?:    .*\n|\n)+)", f"{text}\n")
+    site.module.__dict__.update(
+        {
+            "app": Celery(set_as_current=False),
+            "figure": Figure(),
+            "fs": get_filesystem("plots"),
+            "redirect": redirect,
+            "timedelta": timedelta,
+            "timezone": timezone,
+            public.__name__: public,
+        }
+    )
+    site.urlpatterns.append(path("links/", include("djpyfs.urls")))
+    source = Path(inspect.getsourcefile(public) or "")
+    site.run(Example(source, 1, "python", dedent(code), ""))
 
 
 # -- what is not Python
