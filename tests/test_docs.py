@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import DOCS, ROOT
+from tests.pages import DOCS, PAGES, ROOT
 
 LINES_OF_A_README = 150
-OUTSIDE = ["README.md", "CONTRIBUTING.md"]  # what forges show, and Sphinx does not read
+ROOMS = ["djpyfs", "djpyfs_tasks", "demo", "docs", "tools"]
+TEXTS = {".css", ".html", ".js", ".lua", ".md", ".po", ".py", ".svg"}
+OUTSIDE = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+]  # what forges show, and Sphinx does not read
 
 
 def test_the_docs_build_without_a_warning(tmp_path: Path) -> None:
@@ -25,6 +31,29 @@ def test_the_docs_build_without_a_warning(tmp_path: Path) -> None:
 def test_links_outside_the_docs_lead_to_files(name: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def words_refused() -> list[str]:
+    """Return what the list of words in CONTRIBUTING refuses."""
+    [sentence] = re.findall(
+        r"^Words that a test refuses.*", (ROOT / "CONTRIBUTING.md").read_text(), re.M
+    )
+    return re.findall('"(.+?)"', sentence)
+
+
+def test_nobody_has_to_stop_at_a_word() -> None:
+    refused = re.compile(rf"\b({'|'.join(words_refused())})\b", re.IGNORECASE)
+    rooms = [path for room in ROOMS for path in ROOT.glob(f"{room}/**/*") if path.suffix in TEXTS]
+    pages = [path for path in [*ROOT.glob("*.md"), *rooms] if path.name != "CONTRIBUTING.md"]
+    found = [(path, word) for path in pages for word in refused.findall(path.read_text())]
+    assert found == []
+
+
+def test_nothing_names_a_registry_or_a_machine() -> None:
+    hosts = re.compile(
+        r"\b(?:[\w-]+\.)*(?:pypi|pythonhosted|npmjs|debian)\.(?:org|com|net)\b|/work/|/root/"
+    )
+    assert [path for path in PAGES if hosts.search(path.read_text())] == []
 
 
 def test_the_readme_is_one_screen_and_a_half() -> None:
