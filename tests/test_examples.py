@@ -2,8 +2,9 @@
 
 A block of Python is executed. What it sets in capitals is a Django setting from then on, its
 ``urlpatterns`` are the URLs of the site, and a function whose first parameter is ``request`` is a
-view, which is called when the page has ended. What a shell is told is taken apart by the parser of
-the command; only the quick start is carried out, by a test of its own.
+view, which is called when the page has ended, as is a function named ``test_…``. What a shell is
+told is taken apart by the parser of the command; only the quick start is carried out, by a test of
+its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from celery.bin.celery import celery
 from click import Context
 from django.core.checks import run_checks
 from django.core.management import get_commands, load_command_class
+from django.db.migrations.writer import MigrationWriter
+from django.db.models import Model
 from django.shortcuts import redirect
+from django.template import Engine
 from django.test import RequestFactory
 from django.test.utils import isolate_apps
 from django.urls import URLPattern, URLResolver, clear_url_caches, include, path
@@ -85,11 +89,18 @@ class Site:
         clear_url_caches()
 
     def visit(self) -> None:
-        """Call each view that the page has shown."""
+        """Call each view and each test that the page has shown, and write migrations."""
         for found in list(vars(self.module).values()):
-            if _is_view(found) and found.__globals__ is vars(self.module):
+            if isinstance(found, type) and issubclass(found, Model):
+                for field in found._meta.fields:
+                    MigrationWriter.serialize(field)
+            if not (inspect.isfunction(found) and found.__globals__ is vars(self.module)):
+                continue
+            if next(iter(inspect.signature(found).parameters), "") == "request":
                 view = async_to_sync(found) if inspect.iscoroutinefunction(found) else found
-                assert view(RequestFactory().get("/")).status_code in (200, 302)
+                assert view(RequestFactory().get("/")).status_code < 500
+            elif found.__name__.startswith("test_"):
+                found()
 
     def _here(self, name: str, value: Any) -> Any:
         """Lead a setting to the servers of the tests."""
@@ -107,12 +118,6 @@ class Site:
             return dict(options)
         own = {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": self._s3()}
         return {**options, **own, **KEYS}
-
-
-def _is_view(found: object) -> bool:
-    return inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") == (
-        "request"
-    )
 
 
 @pytest.fixture
@@ -258,6 +263,8 @@ TRIED: dict[str, Callable[[str, Path], object]] = {
     "yaml": lambda code, _: yaml.safe_load(code),
     "nginx": start_nginx,
     "apache": leave,
+    "html": lambda code, _: Engine().from_string(code),
+    "javascript": leave,
     "ini": lambda code, _: ConfigParser().read_string(code),
     "text": leave,
 }
