@@ -193,6 +193,11 @@ def parse_shell(code: str, _: Path) -> None:
             COMMANDS.get(command, _elsewhere)(command, arguments)
 
 
+def parse_session(code: str, here: Path) -> None:
+    typed = [line[2:] for line in code.splitlines() if line.startswith("$ ")]
+    parse_shell("\n".join(typed), here)
+
+
 def _elsewhere(command: str, _: list[str]) -> None:
     assert command in ELSEWHERE, f"{command}: nothing tries it"
 
@@ -258,6 +263,7 @@ def leave(code: str, _: Path) -> None:
 
 TRIED: dict[str, Callable[[str, Path], object]] = {
     "sh": parse_shell,
+    "console": parse_session,
     "json": lambda code, _: json.loads(code),
     "toml": lambda code, _: tomllib.loads(code),
     "yaml": lambda code, _: yaml.safe_load(code),
