@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.pages import DOCS, PAGES, ROOT
+from tests.pages import DOCS, PAGES, ROOT, table
 
 LINES_OF_A_README = 150
+WORDS = ROOT / "CONTRIBUTING.md"  # has the list of words
 ROOMS = ["djpyfs", "djpyfs_tasks", "demo", "docs", "tools"]
 TEXTS = {".css", ".html", ".js", ".lua", ".md", ".po", ".py", ".svg"}
 OUTSIDE = [
@@ -33,20 +35,21 @@ def test_links_outside_the_docs_lead_to_files(name: str) -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def words_refused() -> list[str]:
-    """Return what the list of words in CONTRIBUTING refuses."""
-    [sentence] = re.findall(
-        r"^Words that a test refuses.*", (ROOT / "CONTRIBUTING.md").read_text(), re.M
-    )
-    return re.findall('"(.+?)"', sentence)
+def found(words: Iterable[str], pages: Iterable[Path]) -> list[tuple[Path, str]]:
+    any_of_them = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
+    others = (page for page in pages if page != WORDS)
+    return [(page, word) for page in others for word in any_of_them.findall(page.read_text())]
 
 
 def test_nobody_has_to_stop_at_a_word() -> None:
-    refused = re.compile(rf"\b({'|'.join(words_refused())})\b", re.IGNORECASE)
+    [refused] = re.findall(r"Words that a test refuses.*", WORDS.read_text(), re.MULTILINE)
     rooms = [path for room in ROOMS for path in ROOT.glob(f"{room}/**/*") if path.suffix in TEXTS]
-    pages = [path for path in [*ROOT.glob("*.md"), *rooms] if path.name != "CONTRIBUTING.md"]
-    found = [(path, word) for path in pages for word in refused.findall(path.read_text())]
-    assert found == []
+    assert found(re.findall('"(.+?)"', refused), [*ROOT.glob("*.md"), *rooms]) == []
+
+
+def test_the_documentation_has_one_word_for_each_thing() -> None:
+    others = [word for *_, cell in table("../CONTRIBUTING.md", "word") for word in cell.split(",")]
+    assert found(filter(None, map(str.strip, others)), PAGES) == []
 
 
 def test_nothing_names_a_registry_or_a_machine() -> None:
