@@ -19,7 +19,7 @@ def _messages(cure: str) -> dict[str, str]:
 
 
 class OrderForm(forms.Form):
-    """Which plot, and how many seconds it shall live."""
+    """Which plot, and how many seconds it lives."""
 
     plot = forms.ChoiceField(choices=[(key, plot.title) for key, plot in PLOTS.items()])
     seconds = forms.IntegerField(
@@ -42,7 +42,7 @@ class ParametersForm(forms.Form):
 
 
 class UploadForm(forms.ModelForm):  # type: ignore[type-arg]  # which it takes in its stubs alone
-    """A file, and for how long it shall live."""
+    """A file, and for how long it lives."""
 
     prefix = "upload"
 

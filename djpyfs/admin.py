@@ -353,7 +353,7 @@ def _chart_ahead(title: str, horizon: Horizon, unit: str, counts: Sequence[int])
         )
         for part, count in enumerate(counts)
     ]
-    summary = _("%(files)s, at the most %(most)s within %(width)s %(unit)s") % {
+    summary = _("%(files)s, no more than %(most)s within %(width)s %(unit)s") % {
         "files": _files(sum(counts)),
         "most": _number(max(counts)),
         "width": width,
@@ -402,7 +402,7 @@ def _lateness(sweeps: Sequence[Mapping[str, float]], ends: tuple[str, str]) -> C
         for sweep in sweeps
     ]
     worst = {"seconds": _number(max(bar.value for bar in bars), 1)}
-    summary = _("the oldest file of a sweep was %(seconds)s s late at the most") % worst
+    summary = _("the oldest file of a sweep was no more than %(seconds)s s late") % worst
     return Chart(_("Lateness of the last sweeps, in seconds"), summary, bars, ends)
 
 

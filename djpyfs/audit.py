@@ -82,7 +82,7 @@ class _Area:
 
 
 class Audit:
-    """One walk through namespaces; it only reads, unless it shall ``adopt``.
+    """One walk through namespaces; it only reads, unless it is to ``adopt``.
 
     With ``adopt``, a file without a record gets a deadline that many seconds after it was last
     modified, but `grace` from now at the earliest; with ``dry_run`` it is only told. What

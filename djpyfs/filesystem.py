@@ -62,7 +62,11 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def get_filesystem(namespace: str) -> ExpiringFS:
-    """Return the filesystem of ``namespace``, as ``DJFS`` says.
+    """Return the filesystem of ``namespace``, as ``DJFS`` says::
+
+        fs = get_filesystem("reports")
+        fs.writetext("may.csv", "month,sales")
+        fs.expire("may.csv", days=7)
 
     What lies below is opened once and shared; calling this again is cheap, and closing what it
     returned closes nothing that others use.
@@ -122,7 +126,11 @@ class ExpiringFS(FS):
         days: float | None = None,
         expires: bool = True,
     ) -> None:
-        """Set the deadline of a file to ``seconds`` + ``days`` from now, replacing an earlier one.
+        """Set the deadline of a file to ``seconds`` + ``days`` from now, replacing an earlier one::
+
+            fs.expire("a.png", seconds=300)
+            fs.expire("a.png", timedelta(days=7))
+            fs.expire("a.png", expires=False)
 
         ``seconds`` may be a `datetime.timedelta`, and 0 is now. With ``expires=False`` the file is
         permanent. It need not exist yet. Raises `InvalidName`, `InvalidLifetime` and
@@ -152,7 +160,9 @@ class ExpiringFS(FS):
             self._schedule(entries, cast(int, ttl))
 
     def expire_at(self, filename: str, when: datetime) -> None:
-        """Set the deadline of a file to an aware datetime; one that has passed is as good as now.
+        """Set the deadline of a file to an aware datetime; one that has passed is as good as now::
+
+            fs.expire_at("a.png", timezone.now() + timedelta(hours=1))
 
         The clock of the record store counts. Raises as `expire` does, also for a naive datetime.
         """
@@ -204,7 +214,7 @@ class ExpiringFS(FS):
 
             with fs.temporary_file(".png", seconds=300) as f:
                 figure.savefig(f)
-            return redirect(f.url)
+            response = redirect(f.url)
 
         An ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
         `open`. Raises `InvalidName`, `InvalidLifetime`, also where there is no life by default,
@@ -314,7 +324,11 @@ class ExpiringFS(FS):
         max_downloads: int | None = None,
         confirm: bool = False,
     ) -> str:
-        """Return an address of a file that a browser can use; the file need not exist.
+        """Return an address of a file that a browser can use; the file need not exist::
+
+            fs.get_url("a.pdf")                                 # as long as the file lives
+            fs.get_url("a.pdf", 60, download_as="Report.pdf")   # a minute, saved by that name
+            fs.get_url("a.pdf", max_downloads=1)                # once
 
         Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
         signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
@@ -342,7 +356,12 @@ class ExpiringFS(FS):
         return self._urls([entry], seconds, download_as)[entry]
 
     def get_urls(self, filenames: Iterable[str], timeout: Seconds | None = 0) -> dict[str, str]:
-        """Return the addresses of many files by their names, in one round trip per shard."""
+        """Return the addresses of many files by their names, in one round trip per shard::
+
+            pictures = fs.get_urls(fs.listdir("/"))
+
+        Arguments and errors are those of `get_url`.
+        """
         self.check()
         seconds = seconds_of("timeout", 0 if timeout is None else timeout)
         entries = {name: self._entry(name) for name in checked_names(filenames)}

@@ -35,7 +35,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of ours."""
+    """A rule that djpyfs makes."""
 
     #: What the keys of the back-end begin with.
     root: str
@@ -81,7 +81,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a rule of ours in the bucket."""
+    """What becomes of a rule of djpyfs in the bucket."""
 
     action: Action
     prefix: str
@@ -110,7 +110,7 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether the bucket lacks one of these rules, or has an old one of ours."""
+        """Whether the bucket lacks one of these rules, or has an old one of djpyfs."""
         return any(change.action is not Action.KEEP for change in self.changes)
 
 

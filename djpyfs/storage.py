@@ -41,11 +41,18 @@ OS_ERRORS = {
 
 @deconstructible(path="djpyfs.storage.ExpiringStorage")
 class ExpiringStorage(OwnedStorage):
-    """Keeps files in ``namespace``, under its policy.
+    """Keeps files in ``namespace``, under its policy::
+
+        STORAGES = {
+            "uploads": {
+                "BACKEND": "djpyfs.storage.ExpiringStorage",
+                "OPTIONS": {"namespace": "uploads", "default_ttl": 3600},
+            },
+        }
 
     With ``default_ttl`` (seconds, or a `timedelta`) a file lives so long from when it was saved,
     whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved
-    takes the place of one with the same name, instead of getting another name, and lives anew.
+    replaces one of the same name, instead of getting another name, and starts a new life.
 
     With ``until_committed`` (as ``default_ttl``) a file goes so long after it was saved, unless a
     row that names it has been committed by then: that makes it permanent, or gives it the

@@ -64,7 +64,10 @@ class SweepReport:
 
 @async_unsafe(BLOCKS)
 def expire_objects(limit: int | None = None, seconds: float | None = None) -> SweepReport:
-    """Delete what is overdue, now and in this process, until nothing is.
+    """Delete what is overdue, now and in this process, until nothing is::
+
+        report = expire_objects(seconds=50)
+        print(report.deleted, report.failed, report.remaining)
 
     Stops earlier after ``limit`` records, or when ``seconds`` have passed. Any number of sweeps
     may run at once. Raises `RecordStoreUnavailable` where the record store is away; a file that

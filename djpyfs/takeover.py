@@ -30,7 +30,7 @@ EARLIEST, LATEST = 1, 2**53
 
 @dataclass(frozen=True)
 class RefusedName:
-    """A row whose namespace or file name is none of ours."""
+    """A row whose namespace or file name djpyfs refuses."""
 
     namespace: str
     path: str

@@ -21,7 +21,7 @@ from .schedule import beat_schedule
 # of results the sweep whose result somebody wants.
 BROKER_TIMEOUT = 2  # s
 FEW_RETRIES = {"retry_policy": {"max_retries": 1}}
-# Not in the address, of which Flower reads nothing about TLS. Another broker needs none of ours.
+# Not in the address, of which Flower reads nothing about TLS. Another broker needs none of this.
 USE_TLS = {
     "CELERY_BROKER_URL": "broker_use_ssl",
     "CELERY_RESULT_BACKEND": "redis_backend_use_ssl",

@@ -52,7 +52,9 @@ class SweepInterval(schedule):
 
 
 def beat_schedule() -> dict[str, dict[str, Any]]:
-    """Return the entries for ``beat_schedule``: a sweep at the start, and at each interval.
+    """Return the entries for ``beat_schedule``: a sweep at the start, and at each interval::
+
+        app.conf.beat_schedule = {**beat_schedule()}
 
     The interval is ``DJFS["sweep_interval"]``, which may be set after this is called. A tick that
     no worker has taken up for a day expires, so that ticks do not pile up for ever while the

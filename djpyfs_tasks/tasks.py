@@ -100,11 +100,11 @@ def _soft_time_limit() -> Iterator[Callable[[], bool]]:
 def delete_expired(namespace: str, paths: Any) -> None:
     """Delete those files of a namespace that the record store says are due: the one-shot.
 
-    Raises `ValueError`, and `InvalidName` which is one, for arguments that no caller of ours
+    Raises `ValueError`, and `InvalidName` which is one, for arguments that djpyfs never
     sends; nothing is deleted then.
     """
     if not isinstance(paths, list) or len(paths) > MOST_PATHS:
-        raise ValueError(f"paths must be a list of {MOST_PATHS} names at the most")
+        raise ValueError(f"paths must be a list of no more than {MOST_PATHS} names")
     waits = delete_if_due(namespace, paths)
     early = [path for path, wait in waits.items() if wait < EARLY]
     if early:

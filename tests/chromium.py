@@ -29,7 +29,7 @@ ARGUMENTS = [
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
     executable = installed(*NAMES)
-    # Its own event loop runs in this thread, but waits for nothing of ours.
+    # Its own event loop runs in this thread, but waits for nothing of Django's.
     unsafe = patch.dict(os.environ, DJANGO_ALLOW_ASYNC_UNSAFE="1")
     with unsafe, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)

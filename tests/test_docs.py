@@ -5,14 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.pages import DOCS, ROOT
+from tests.pages import DOCS, PAGES, ROOT, table
 
 LINES_OF_A_README = 150
-OUTSIDE = ["README.md", "CONTRIBUTING.md"]  # what forges show, and Sphinx does not read
+WORDS = ROOT / "CONTRIBUTING.md"  # has the list of words
+ROOMS = ["djpyfs", "djpyfs_tasks", "demo", "docs", "tools"]
+TEXTS = {".css", ".html", ".js", ".lua", ".md", ".po", ".py", ".svg"}
+OUTSIDE = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+]  # what forges show, and Sphinx does not read
 
 
 def test_the_docs_build_without_a_warning(tmp_path: Path) -> None:
@@ -25,6 +33,30 @@ def test_the_docs_build_without_a_warning(tmp_path: Path) -> None:
 def test_links_outside_the_docs_lead_to_files(name: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / name).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def found(words: Iterable[str], pages: Iterable[Path]) -> list[tuple[Path, str]]:
+    any_of_them = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
+    others = (page for page in pages if page != WORDS)
+    return [(page, word) for page in others for word in any_of_them.findall(page.read_text())]
+
+
+def test_nobody_has_to_stop_at_a_word() -> None:
+    [refused] = re.findall(r"Words that a test refuses.*", WORDS.read_text(), re.MULTILINE)
+    rooms = [path for room in ROOMS for path in ROOT.glob(f"{room}/**/*") if path.suffix in TEXTS]
+    assert found(re.findall('"(.+?)"', refused), [*ROOT.glob("*.md"), *rooms]) == []
+
+
+def test_the_documentation_has_one_word_for_each_thing() -> None:
+    others = [word for *_, cell in table("../CONTRIBUTING.md", "word") for word in cell.split(",")]
+    assert found(filter(None, map(str.strip, others)), PAGES) == []
+
+
+def test_nothing_names_a_registry_or_a_machine() -> None:
+    hosts = re.compile(
+        r"\b(?:[\w-]+\.)*(?:pypi|pythonhosted|npmjs|debian)\.(?:org|com|net)\b|/work/|/root/"
+    )
+    assert [path for path in PAGES if hosts.search(path.read_text())] == []
 
 
 def test_the_readme_is_one_screen_and_a_half() -> None:

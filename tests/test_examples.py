@@ -2,8 +2,9 @@
 
 A block of Python is executed. What it sets in capitals is a Django setting from then on, its
 ``urlpatterns`` are the URLs of the site, and a function whose first parameter is ``request`` is a
-view, which is called when the page has ended. What a shell is told is taken apart by the parser of
-the command; only the quick start is carried out, by a test of its own.
+view, which is called when the page has ended, as is a function named ``test_…``. What a shell is
+told is taken apart by the parser of the command; only the quick start is carried out, by a test of
+its own.
 """
 
 from __future__ import annotations
@@ -11,29 +12,43 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import shlex
 import shutil
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from configparser import ConfigParser
+from datetime import timedelta
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from asgiref.sync import async_to_sync
+from celery import Celery
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
 from click import Context
 from django.core.checks import run_checks
 from django.core.management import get_commands, load_command_class
+from django.db.migrations.writer import MigrationWriter
+from django.db.models import Model
+from django.shortcuts import redirect
+from django.template import Engine
 from django.test import RequestFactory
 from django.test.utils import isolate_apps
-from django.urls import clear_url_caches
+from django.urls import URLPattern, URLResolver, clear_url_caches, include, path
+from django.utils import timezone
 from django.utils.module_loading import import_string
+from matplotlib.figure import Figure
 
+from djpyfs import expire_objects, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from djpyfs.storage import ExpiringStorage
+from djpyfs_tasks import beat_schedule
 from tests.conftest import BUCKET, KEYS
 from tests.pages import PAGES, ROOT, Example, examples_on
 from tests.servers import RedisServer, running_nginx
@@ -53,7 +68,8 @@ class Site:
         self._files = files
         # Below an application, so that it may have models.
         self.module = ModuleType("djpyfs.example")
-        self.module.urlpatterns = []  # type: ignore[attr-defined]
+        self.urlpatterns: list[URLPattern | URLResolver] = []
+        self.module.urlpatterns = self.urlpatterns  # type: ignore[attr-defined]
         settings.ROOT_URLCONF = self.module
         settings.DJFS = self._here(
             "DJFS", {"type": "osfs", "directory_root": files, "url_root": "/"}
@@ -73,11 +89,18 @@ class Site:
         clear_url_caches()
 
     def visit(self) -> None:
-        """Call each view that the page has shown."""
+        """Call each view and each test that the page has shown, and write migrations."""
         for found in list(vars(self.module).values()):
-            if _is_view(found) and found.__globals__ is vars(self.module):
+            if isinstance(found, type) and issubclass(found, Model):
+                for field in found._meta.fields:
+                    MigrationWriter.serialize(field)
+            if not (inspect.isfunction(found) and found.__globals__ is vars(self.module)):
+                continue
+            if next(iter(inspect.signature(found).parameters), "") == "request":
                 view = async_to_sync(found) if inspect.iscoroutinefunction(found) else found
-                assert view(RequestFactory().get("/")).status_code in (200, 302)
+                assert view(RequestFactory().get("/")).status_code < 500
+            elif found.__name__.startswith("test_"):
+                found()
 
     def _here(self, name: str, value: Any) -> Any:
         """Lead a setting to the servers of the tests."""
@@ -95,12 +118,6 @@ class Site:
             return dict(options)
         own = {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": self._s3()}
         return {**options, **own, **KEYS}
-
-
-def _is_view(found: object) -> bool:
-    return inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") == (
-        "request"
-    )
 
 
 @pytest.fixture
@@ -130,6 +147,39 @@ def test_the_examples_run(page: Path, request: pytest.FixtureRequest, tmp_path: 
         site.visit()
 
 
+WITH_EXAMPLES = [
+    get_filesystem,
+    expire_objects,
+    ExpiringFS.expire,
+    ExpiringFS.expire_at,
+    ExpiringFS.get_url,
+    ExpiringFS.get_urls,
+    ExpiringFS.temporary_file,
+    ExpiringStorage,
+    beat_schedule,
+]
+
+
+@pytest.mark.parametrize("public", WITH_EXAMPLES, ids=lambda public: public.__qualname__)
+def test_the_examples_in_docstrings_run(public: Callable[..., Any], site: Site) -> None:
+    text = inspect.getdoc(public) or ""
+    [code] = re.findall(r"::\n\n((?:    .*\n|\n)+)", f"{text}\n")
+    site.module.__dict__.update(
+        {
+            "app": Celery(set_as_current=False),
+            "figure": Figure(),
+            "fs": get_filesystem("plots"),
+            "redirect": redirect,
+            "timedelta": timedelta,
+            "timezone": timezone,
+            public.__name__: public,
+        }
+    )
+    site.urlpatterns.append(path("links/", include("djpyfs.urls")))
+    source = Path(inspect.getsourcefile(public) or "")
+    site.run(Example(source, 1, "python", dedent(code), ""))
+
+
 # -- what is not Python
 
 
@@ -141,6 +191,11 @@ def parse_shell(code: str, _: Path) -> None:
         if words:
             command, *arguments = words
             COMMANDS.get(command, _elsewhere)(command, arguments)
+
+
+def parse_session(code: str, here: Path) -> None:
+    typed = [line[2:] for line in code.splitlines() if line.startswith("$ ")]
+    parse_shell("\n".join(typed), here)
 
 
 def _elsewhere(command: str, _: list[str]) -> None:
@@ -208,11 +263,14 @@ def leave(code: str, _: Path) -> None:
 
 TRIED: dict[str, Callable[[str, Path], object]] = {
     "sh": parse_shell,
+    "console": parse_session,
     "json": lambda code, _: json.loads(code),
     "toml": lambda code, _: tomllib.loads(code),
     "yaml": lambda code, _: yaml.safe_load(code),
     "nginx": start_nginx,
     "apache": leave,
+    "html": lambda code, _: Engine().from_string(code),
+    "javascript": leave,
     "ini": lambda code, _: ConfigParser().read_string(code),
     "text": leave,
 }

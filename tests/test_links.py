@@ -65,7 +65,7 @@ def _included(settings: Any) -> None:
 
 @pytest.fixture(params=["memory", "osfs", "signed_urls", "s3fs"])
 def linked(request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path) -> ExpiringFS:
-    """A filesystem on each back-end whose files have no address of their own, or shall not."""
+    """A filesystem on each back-end whose files have no address of their own, or must not."""
     disk = {"type": "osfs", "directory_root": tmp_path / "files"}
     places: dict[str, dict[str, Any]] = {
         "memory": {"type": "memory"},

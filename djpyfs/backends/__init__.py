@@ -108,7 +108,7 @@ class Backend(ABC):
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
-    #: Seconds for which an address from `url` works at the most; None: for good.
+    #: Seconds for which an address from `url` works; None: for good.
     longest_url: ClassVar[int | None] = None
 
     #: False where another process finds other files.
@@ -155,7 +155,7 @@ class Backend(ABC):
         """Return an address that a browser can use.
 
         ``lifetime`` in whole seconds, 1 to `longest_url`, or None where that is None. Under
-        ``download_as``, a checked file name, the browser shall save what it gets. Raises
+        ``download_as``, a checked file name, the browser saves what it gets. Raises
         `fs.errors.NoURL` where there is no such address; a signed one takes its place then.
         """
 
@@ -168,7 +168,7 @@ class Backend(ABC):
     ) -> str | None:
         """Return an address to which a signed link leads on; None: its file goes through the site.
 
-        It is for one download, works for ``lifetime`` seconds at the most, and answers with
+        It is for one download, works for no more than ``lifetime`` seconds, and answers with
         these ``headers``, the type and the disposition of the file.
         """
         return None
@@ -297,7 +297,7 @@ class Backend(ABC):
         return ()
 
     def checks(self) -> list[CheckMessage]:
-        """Return what Django's system checks shall tell; nothing is written or asked over a net."""
+        """Return what Django's system checks tell; nothing is written or asked over a net."""
         return []
 
     def deploy_checks(self) -> list[CheckMessage]:
@@ -412,7 +412,7 @@ def _made(settings: Settings, placement: Placement) -> Backend:
 def foreign_keys(settings: Settings) -> list[str]:
     """Return the keys in ``DJFS`` that mean nothing to djpyfs, nor to any back-end in use.
 
-    Raises `ConfigurationError` for one that is so near to one of ours that it must be a slip.
+    Raises `ConfigurationError` for one that is so near to a known one that it must be a slip.
     """
     known, given = set(KEYS), {key for place in settings.placements for key in place.options}
     for type_ in (*(place.type for place in settings.placements), *BUILT_IN):
@@ -440,7 +440,7 @@ def fresh() -> Iterator[None]:
 
 
 def close_all() -> None:
-    """Close every back-end; the next call of `backend_for` makes them anew."""
+    """Close every back-end; the next call of `backend_for` makes new ones."""
     while _backends:
         _backends.popitem()[1].close()
 

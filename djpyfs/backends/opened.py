@@ -40,7 +40,7 @@ class OpenedBackend(Backend):
 
     @abstractmethod
     def connect(self) -> FS:
-        """Open the filesystem anew. Raises `fs.errors.CreateFailed`."""
+        """Open the filesystem again. Raises `fs.errors.CreateFailed`."""
 
     @property
     def late(self) -> float:  # type: ignore[override]  # which depends on what is opened

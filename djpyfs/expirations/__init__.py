@@ -734,7 +734,7 @@ def fresh() -> Iterator[None]:
 
 
 def close_all() -> None:
-    """Close every store; the next call of `store_for` makes it anew."""
+    """Close every store; the next call of `store_for` makes another."""
     while _stores:
         _stores.popitem()[1].close()
 

@@ -123,7 +123,7 @@ class RedisStore(ExpirationStore):
         def kept(client: redis.Redis) -> bool:
             persistence: Any = client.info("persistence")
             if persistence.get("aof_enabled"):
-                return True  # without CONFIG, which a user of ours need not be allowed
+                return True  # without CONFIG, which a user of its own need not be allowed
             intervals: Any = client.config_get("save")
             return bool(intervals.get("save"))
 

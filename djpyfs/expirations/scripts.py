@@ -125,7 +125,7 @@ class Scripts:
     def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that no replica needs to confirm, whichever servers are away.
 
-        In place of a reply there may be an error of ours.
+        In place of a reply there may be one of djpyfs' errors.
         """
         commands = list(map(self._evalsha, calls))
         replies: list[Any] = [None] * len(calls)

@@ -192,7 +192,7 @@ _OF_POOLS = ("connection_class", "max_connections")
 def _check(address: Address) -> None:
     if address.kind == "sentinel" and not address.master_name:
         raise ConfigurationError(
-            "DJFS['redis_url'] does not say which master the Sentinels shall find: "
+            "DJFS['redis_url'] does not say which master the Sentinels should find: "
             "add ?master_name=mymaster"
         )
     if address.kind == "cluster" and address.options.get("db"):
@@ -228,7 +228,7 @@ class Servers(ABC):
         """Give up the connections."""
 
     def patiently(self, attempt: Callable[[], T]) -> T:
-        """Repeat ``attempt`` while another server takes over, for `patience` at the most.
+        """Repeat ``attempt`` while another server takes over, for no longer than `patience`.
 
         A further attempt is made only if it ends in time even where it takes as long as the
         last one, so that servers that hang are not waited for in vain.
@@ -344,7 +344,7 @@ class Cluster(Servers):
 
     redis-py's own client for Clusters takes no EVALSHA into a pipeline, and repeats for longer
     than our bounds allow: so each master has an ordinary client, and who holds which slots is
-    asked anew whenever an answer shows that this has changed.
+    asked again whenever an answer shows that this has changed.
     """
 
     def __init__(self, address: Address) -> None:

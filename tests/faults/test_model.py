@@ -67,7 +67,7 @@ LONGEST_BACKOFF = 3_600 * SECOND
 
 IN_MEMORY = "memory://"
 TELLERS = 2  # processes that tell the stories of the full form
-STEPS = 110  # at the most: now and then Hypothesis ends a story early
+STEPS = 110  # or fewer: now and then Hypothesis ends a story early
 
 PATHS = ("a", "b", "d/a", "e/a")
 TOPS = ("plain", HIDING)

@@ -139,7 +139,7 @@ def keep_extending(names: Sequence[str]) -> tuple[set[str], Counter[str]]:
 
 
 def keep_rewriting(names: Sequence[str], least: int) -> tuple[dict[str, bytes], Counter[str]]:
-    """Write files anew about when their short lives end.
+    """Write files again about when their short lives end.
 
     Returns what was written to those that have no deadline since, and how often who was first.
     """
@@ -399,7 +399,7 @@ class Frozen:
         return self._sweeper.is_stopped()
 
     def rewrite(self) -> set[str]:
-        """Write the files anew; return those in directories that the sweeper does not hold."""
+        """Write the files again; return those in directories that the sweeper does not hold."""
         written = set[str]()
         for _, group in groupby(self._files, key=dirname):
             with suppress(FileBusy):

@@ -34,7 +34,7 @@ class World:
         self.begin()
 
     def begin(self) -> None:
-        """Start anew."""
+        """Start again."""
         self.now = BEGINNING  # µs since the epoch
         self.sweep: Sweep | None = None  # which has its turn
         self.refuses_writes = False

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
 PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is one PUT
 # What segments of foreign keys are called that no path can have. With lone surrogates they are like
-# names on a disk that are no UTF-8: listed, told, removable, and like no name of ours.
+# names on a disk that are no UTF-8: listed, told, removable, and like no name that djpyfs takes.
 SHOWN_AS = {"": "\udc2f", ".": "\udc2e", "..": "\udc2e\udc2e"}
 IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
 

@@ -561,7 +561,7 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _describe_cors,
         _cors,
         "Show, or set, from which pages browsers may send files to S3: those of the origins in "
-        "DJFS['upload_origins'], by a CORS rule of ours beside the rules of others, where these "
+        "DJFS['upload_origins'], by a CORS rule of its own beside the rules of others, where these "
         "do not do already. Exit status 1 tells that, without --apply, a bucket does not have "
         "that rule, or that one could not be reached.",
     ),
