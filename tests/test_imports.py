@@ -37,6 +37,7 @@ ROOMS = [
     "storage",
     "outages",
     "sweeper",
+    "cache",
     "metrics",
     "metrics_urls",
     "pages",
