@@ -38,6 +38,7 @@ ROOMS = [
     "storage",
     "outages",
     "sweeper",
+    "cache",
     "metrics",
     "metrics_urls",
     "pages",
