@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError
+from threading import Barrier, BrokenBarrierError, Lock
 from typing import Any, ClassVar
 from unittest import TestCase
 
@@ -315,6 +315,46 @@ def test_after_an_answer_that_did_not_come_another_connection_is_used(
     monkeypatch.setattr(_ToTrouble, "opened", 0)
     outcome_of("bad", "a")
     assert _ToTrouble.opened == 2
+
+
+class _OneByOne(MemoryFS):
+    """A connection to files behind a network, which deletes together with another one alone."""
+
+    files = MemoryFS()
+    meeting: Barrier
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meta = {**self._meta, "network": True}
+        self._one_by_one = Lock()
+        self.root = self.files.root
+
+    def remove(self, path: str) -> None:
+        with self._one_by_one:
+            self.meeting.wait(timeout=20)
+        super().remove(path)
+
+
+class _ToOneByOne(Opener):
+    """What opens such a connection."""
+
+    protocols = ["onebyone"]
+
+    def open_fs(self, *_: Any) -> FS:
+        return _OneByOne()
+
+
+def test_files_behind_a_network_are_deleted_at_a_time_by_connections_of_their_own(
+    djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.install(_ToOneByOne)
+    monkeypatch.setattr(_OneByOne, "meeting", Barrier(2), raising=False)
+    djfs(type="opener", url="onebyone://")
+    plots = get_filesystem("plots")
+    for name in "ab":
+        plots.writebytes(name, b"picture")
+    plots.expire_many(["a", "b"], 0)
+    assert expire_objects().deleted == 2
 
 
 @pytest.mark.parametrize("protocol", AppFSOpener.protocols[:1])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from threading import RLock
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from threading import RLock, local
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from fs import errors
 from fs.base import FS
@@ -18,7 +18,7 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 
 from ..names import Entry
-from . import Backend
+from . import Backend, Lease, Outcome
 from .spool import SpoolingFS, Turns
 
 LATE = 30  # s, after which no server on the way carries out what was asked for
@@ -28,15 +28,20 @@ CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are st
 class OpenedBackend(Backend):
     """Keeps each namespace in a directory of one filesystem.
 
-    It is opened once for all, and again after a minute where there is a network between.
+    It is opened once for all, and again after a minute where there is a network between. There,
+    files that are deleted at a time are so by connections of their own, for most libraries let one
+    thread at a time use theirs.
     """
+
+    deletions_at_once: ClassVar[int] = 8
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._lock = RLock()
-        self._opened: FS | None = None
         self._network = True  # until it is known better
-        self._stale_at = math.inf
+        self._shared = _Connection()
+        self._spare = [self._shared]  # which no deletion uses
+        self._own = local()  # of a thread that deletes
 
     @abstractmethod
     def connect(self) -> FS:
@@ -49,12 +54,30 @@ class OpenedBackend(Backend):
 
     def filesystem(self) -> FS:
         """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""
+        connection = self._connection()
+        with connection.lock:
+            if connection.files is None or monotonic() > connection.stale_at:
+                connection.files = self.connect()
+                self._network = bool(connection.files.getmeta().get("network"))
+                connection.stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
+            return connection.files
+
+    def _connection(self) -> _Connection:
+        return getattr(self._own, "connection", None) or self._shared
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        """Delete files, over a network by a connection that no other deletion uses meanwhile."""
+        with suppress(errors.CreateFailed):  # of which each file will tell
+            self.filesystem()
         with self._lock:
-            if self._opened is None or monotonic() > self._stale_at:
-                self._opened = self.connect()
-                self._network = bool(self._opened.getmeta().get("network"))
-                self._stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
-            return self._opened
+            connection = self._spare.pop() if self._spare else _Connection()
+        self._own.connection = connection if self._network else self._shared
+        try:
+            return super().delete(entries, lease)
+        finally:
+            self._own.connection = None
+            with self._lock:
+                self._spare.append(connection)
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the directory of a namespace, which is made if need be."""
@@ -85,9 +108,10 @@ class OpenedBackend(Backend):
 
         By the old one a late answer may still come: to the next question.
         """
-        with self._lock:
+        connection = self._connection()
+        with connection.lock:
             if self._network:
-                self._opened = None
+                connection.files = None
             return self.is_there()
 
     def delete_one(self, entry: Entry) -> None:
@@ -103,10 +127,23 @@ class OpenedBackend(Backend):
     def close(self) -> None:
         """Close the filesystem."""
         super().close()
-        with self._lock:
-            opened, self._opened = self._opened, None
-            if opened is not None:
-                opened.close()
+        for connection in {self._shared, *self._spare}:
+            connection.close()
+
+
+class _Connection:
+    """A filesystem that is opened, or is to be."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        self.files: FS | None = None
+        self.stale_at = math.inf
+
+    def close(self) -> None:
+        with self.lock:
+            files, self.files = self.files, None
+            if files is not None:
+                files.close()
 
 
 class _Directory(SubFS[FS]):
