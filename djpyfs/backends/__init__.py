@@ -309,6 +309,7 @@ class Backend(ABC):
         self.open.cache_clear()
 
 
+@lru_cache  # each call of a view asks for one
 def place_id(*parts: str) -> str:
     """Return a short identity for a place that ``parts`` tell from all others."""
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
