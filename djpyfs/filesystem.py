@@ -54,7 +54,7 @@ from .places import records_of
 from .signals import deadline_set
 from .threads import in_a_thread
 from .uploads import UploadTarget, check_max_bytes, types_for
-from .writes import Reservation, TemporaryFile, Write, WrittenFile, opened
+from .writes import NewWrite, Reservation, TemporaryFile, Write, WrittenFile, opened
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 MOST_DOWNLOADS = 1_000_000_000
@@ -198,7 +198,8 @@ class ExpiringFS(FS):
         """Return a new file as a context manager, under a name that nobody can guess.
 
         It lives for ``seconds`` + ``days`` after the block, or where both are 0 as long as files
-        do here by default; its deadline is recorded before its first byte. When the block ends the
+        do here by default; a block that takes less than a hundredth of that, and less than 0.1 s,
+        counts as part of it. Its deadline is recorded before its first byte. When the block ends the
         file appears as a whole; where it raises, neither file nor record stays. ``name`` is its
         path in this filesystem, and after the block ``url`` its address::
 
@@ -659,7 +660,7 @@ class ExpiringFS(FS):
         **options: Any,
     ) -> BinaryIO:
         """Open a file to write it, with a ``life`` of its own; what is ``new`` has that name."""
-        write = self._begin(path, life)
+        write = self._begin(path, life, NewWrite if new else Write)
         with write.abandoned_on_error():
             file = self._files.openbin(path, mode, buffering, **options)
         platform_mode, address = Mode(mode).to_platform_bin(), self._url_of_new if new else None
@@ -909,11 +910,11 @@ class ExpiringFS(FS):
             yield relative, write
         self._finish(write)
 
-    def _begin(self, path: str, life: int | None = None) -> Write:
+    def _begin(self, path: str, life: int | None = None, kind: type[Write] = Write) -> Write:
         self._check_writable(path)
         entry = Entry(self.namespace, path)
         life = self._life_at(path) if life is None else life
-        return Write(self._records, entry, self._settings.grace, life)
+        return kind(self._records, entry, self._settings.grace, life)
 
     def _life_at(self, path: str) -> int:
         """Return how long a file lives that nobody has set a deadline for, in µs; 0: for ever."""

@@ -480,6 +480,38 @@ def test_extend_tells_which_leases_are_over(at: At) -> None:
     assert store.counts().claimed == 0
 
 
+def test_a_new_write_is_one_as_any_other_once_its_lease_is_extended(at: At) -> None:
+    store = at()
+    write, shard = store.begin_new(A, SHORT), store.shard_of(A)
+    lease = write_lease(write.token, A)
+    assert store.extend(shard, {lease: LEASE}) == [lease], "it is none yet"
+    assert store.extend(shard, {lease: LEASE}, [lease]) == []
+    assert store.extend(shard, {lease: LEASE}, [lease]) == [], "where the first reply was lost"
+    wait_for(lambda: now(store) > write.before)
+    assert store.claim(shard, 9).members == []
+    finished = store.finish(A, write, MINUTE, 100 * SECOND)
+    assert finished == (deadline(store), True, True)
+    assert store.extend(shard, {lease: LEASE}) == [lease]
+
+
+def test_a_new_write_whose_record_was_claimed_begins_no_more(at: At) -> None:
+    store = at()
+    write, shard = store.begin_new(A, 0), store.shard_of(A)
+    token, lease = claim_later(store).token, write_lease(write.token, A)
+    assert store.extend(shard, {lease: LEASE}, [lease]) == [lease]
+    settle(store, A, token)
+    finished = store.finish(A, write, MINUTE, 100 * SECOND)
+    assert finished == (deadline(store), True, False), "its record is there again"
+
+
+def test_nobody_can_have_deleted_what_was_never_due(store: Expirations) -> None:
+    write = store.begin_new(A, 100 * SECOND)
+    assert store.finish(A, write, MINUTE, 100 * SECOND).unbroken
+    again = store.begin_new(A, 100 * SECOND)
+    store.schedule([A], 200 * SECOND)
+    assert not store.finish(A, again, MINUTE, 100 * SECOND).unbroken
+
+
 def test_a_settled_claim_has_no_lease(store: Expirations) -> None:
     [member] = due(store)
     token = claim(store).token

@@ -207,6 +207,7 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "schedule": lambda store: store.schedule([A, B], HOUR),
     "keep": lambda store: store.keep(A),
     "begin": lambda store: write(store, HOUR),
+    "begin_new": lambda store: store.begin_new(A, HOUR),
     "finish": lambda store: write(store, 0),
     "abandon": lambda store: store.abandon(A, store.begin(A, HOUR, HOUR).token),
     "reserve": reserve,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -263,13 +263,22 @@ class Expirations(ABC):
         extended in time. Where ``default_ttl`` is given, a member without a deadline gets one, so
         that no crash leaves a file without.
         """
-        token = f"{getrandbits(48):x}"
+        token = _new_write()
 
         def attempt(over: int) -> tuple[Busy, Sequence[bytes], Begun]:
             busy, lapsed, before, now = self._begin(over, member, token, lease, default_ttl)
             return busy, lapsed, Begun(token, before, 0 < before <= now)
 
         return self._when_free(attempt)
+
+    def begin_new(self, member: bytes, life: int) -> Begun:
+        """Tell that ``member`` is being written, of which nobody else can know.
+
+        It has a deadline, and nothing more: that alone holds sweeps off, until an `extend` of the
+        write's lease makes it as any other. `finish` lets its life begin then, and need not be
+        called for that of a write that was over at once.
+        """
+        return Begun(_new_write(), self.schedule([member], life), overdue=True)
 
     def finish(self, member: bytes, write: Begun, grace: int, default_ttl: int = 0) -> Finished:
         """Tell that a write is done: the file is there as a whole.
@@ -320,8 +329,13 @@ class Expirations(ABC):
         """
 
     @abstractmethod
-    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
-        """Let leases, by their names, last for so many µs from now; return those that are over."""
+    def extend(
+        self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
+    ) -> Sequence[bytes]:
+        """Let leases, by their names, last for so many µs from now; return those that are over.
+
+        Those that are ``new``, of writes, begin with it, where nobody has claimed the member.
+        """
 
     @abstractmethod
     def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
@@ -609,6 +623,10 @@ class ExpirationStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give up the connections."""
+
+
+def _new_write() -> str:
+    return f"{getrandbits(48):x}"
 
 
 def write_lease(token: str, member: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import RLock
@@ -405,6 +405,8 @@ class _Expirations(Expirations):
             unbroken, provisional, _ = self._of.end_write(member, write.token)
             self._of.confirm(member)
             deadline, kept = self._of.deadline_of(member), member in self._of.permanent
+            # Nobody deletes what is not due.
+            unbroken = unbroken or deadline == write.before > now
             if write.overdue and deadline == write.before:
                 self._of.forget(member)
                 deadline = 0
@@ -471,9 +473,16 @@ class _Expirations(Expirations):
                     self._of.set_deadline(member, deadline)
             self._of.end_lease(token)
 
-    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
+    def extend(
+        self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
+    ) -> Sequence[bytes]:
         with self._lock:
             uptime = clock.uptime()
+            for lease in set(new) - self._of.leases.keys():
+                token, _, member = lease.partition(b"\0")
+                if member not in self._of.claimed:
+                    self._of.writing.setdefault(member, Writes()).tokens.append(token.decode())
+                    self._of.leases[lease] = uptime + leases[lease]
             gone = [lease for lease in leases if self._of.leases.get(lease, 0) <= uptime]
             for lease in leases.keys() - set(gone):
                 self._of.leases[lease] = uptime + leases[lease]

@@ -6,7 +6,7 @@ import json
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate, chain, pairwise
 from secrets import token_hex
@@ -235,8 +235,11 @@ class _Expirations(Expirations):
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
         self._run("release", member, member, token, -1 if deadline is None else deadline)
 
-    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
-        call = Call("extend", shard, self.keys[shard], list(chain(*leases.items())))
+    def extend(
+        self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
+    ) -> Sequence[bytes]:
+        told = [x for lease, length in leases.items() for x in (lease, length, int(lease in new))]
+        call = Call("extend", shard, self.keys[shard], told)
         gone: Sequence[bytes] = self._scripts.run(call)
         return gone
 
