@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
@@ -176,6 +176,34 @@ class Reservation:
         token, self._token = self._token, 0
         if token:
             self._records.release(self._member, token, deadline)
+
+
+class Removal:
+    """The claim of a writer on many files that are removed together, as a `Reservation` of each.
+
+    Those that somebody else has a claim on are ``left_alone``.
+    """
+
+    def __init__(self, records: Expirations, members: Sequence[bytes], late: float) -> None:
+        self._records = records
+        asked_at = leases.now()
+        self._token, self.left_alone = records.reserve_free(members)
+        self._leases = [
+            leases.of_claim(records, shard, self._token, asked_at, late)
+            for shard in set(map(records.shard_of, members))
+        ]
+        for lease in self._leases:
+            leases.keep(lease)
+
+    def end(self, gone: bool) -> None:
+        """End it; with the records, where the files are gone."""
+        self.leave()
+        self._records.release_all([it.shard for it in self._leases], self._token, gone)
+
+    def leave(self) -> None:
+        """Let it lapse: a request that was not answered may still act on the files."""
+        for lease in self._leases:
+            leases.drop(lease)
 
 
 class WrittenFile(RawWrapper):

@@ -203,6 +203,13 @@ def reserve(store: Expirations) -> None:
     store.reserve(A)
 
 
+def reserve_all(store: Expirations) -> None:
+    """Reserve several members, and end that in both ways."""
+    for gone in False, True:
+        token, _ = store.reserve_free([A, B])
+        store.release_all([0], token, gone)
+
+
 VERBS: dict[str, Callable[[Expirations], object]] = {
     "schedule": lambda store: store.schedule([A, B], HOUR),
     "keep": lambda store: store.keep(A),
@@ -213,6 +220,8 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "reserve": reserve,
     "pledge": reserve,
     "release": reserve,
+    "reserve_free": reserve_all,
+    "release_all": reserve_all,
     "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store): HOUR}),
     "place_at": lambda store: store.place_at(A, store.deadline(A)[0] + HOUR),
     "permanent": after_settling("permanent", [A, B]),

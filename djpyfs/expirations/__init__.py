@@ -329,6 +329,18 @@ class Expirations(ABC):
         """
 
     @abstractmethod
+    def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        """Claim ``members``, to remove their files together, and wait for nobody.
+
+        Returns the token of the claim, in each shard, and the members that it leaves alone: others
+        have, or had, a claim on them.
+        """
+
+    @abstractmethod
+    def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        """End the claim of `reserve_free`; what is ``gone`` is forgotten, with its record."""
+
+    @abstractmethod
     def extend(
         self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
     ) -> Sequence[bytes]:

@@ -473,6 +473,25 @@ class _Expirations(Expirations):
                     self._of.set_deadline(member, deadline)
             self._of.end_lease(token)
 
+    def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        token = new_token()
+        with self._lock:
+            of = self._of
+            more_known = of.claimed.keys() | of.deadlines.keys() | of.failed.keys()
+            free = [member for member in members if member not in more_known]
+            for member in free:
+                of.notes[member] = Note(0, "reserved")
+                if member in of.due:
+                    of.deadlines[member] = of.due.pop(member)
+            self._hold(free, token)
+            return token, [member for member in members if member in more_known]
+
+    def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        with self._lock:
+            members = [member for member, held in self._of.claimed.items() if held == token]
+        for member in members:
+            self.release(member, token, 0 if gone else None)
+
     def extend(
         self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
     ) -> Sequence[bytes]:

@@ -235,6 +235,15 @@ class _Expirations(Expirations):
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
         self._run("release", member, member, token, -1 if deadline is None else deadline)
 
+    def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        token = new_token()
+        return token, list(chain(*self._run_all("reserve_free", members, token, self.lease)))
+
+    def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        self._scripts.run_all(
+            [Call("release_all", shard, self.keys[shard], (token, int(gone))) for shard in shards]
+        )
+
     def extend(
         self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
     ) -> Sequence[bytes]:

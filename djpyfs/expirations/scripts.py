@@ -22,7 +22,8 @@ FORMAT = 3  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
-VERBS = """schedule keep begin finish abandon reserve pledge release extend renew place_at adopt
+VERBS = """schedule keep begin finish abandon reserve pledge release reserve_free
+    release_all extend renew place_at adopt
     deadline use_ticket claim claim_one acknowledge fail postpone excuse tally
     next_due keep_time counts take_back linked""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due"})
