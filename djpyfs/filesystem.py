@@ -146,9 +146,12 @@ class ExpiringFS(FS):
         """Do what `expire` does for many files, in one round trip per shard."""
         ttl = Lifetimes(self._policy_at("")).of(seconds, days)
         groups: dict[int | None, list[Entry]] = {}
+        lives: dict[str, int | None] = {}  # by directory, which is what they depend on
         for entry in dict.fromkeys(map(self._entry, checked_names(filenames))):
-            ttl = self._lifetimes(entry).of(seconds, days)
-            groups.setdefault(ttl, []).append(entry)
+            directory = entry.path.rpartition("/")[0]
+            if directory not in lives:
+                lives[directory] = self._lifetimes(entry).of(seconds, days)
+            groups.setdefault(lives[directory], []).append(entry)
         for ttl, entries in groups.items():
             self._schedule(entries, cast(int, ttl))
 
