@@ -37,6 +37,7 @@ class HeldLease:
         asked_at: float,
         until: float = float("inf"),
         sure: float | None = None,
+        is_new: bool = False,
     ) -> None:
         self.records = records
         self.shard = shard
@@ -45,11 +46,13 @@ class HeldLease:
         self._sure = length / SECOND if sure is None else sure  # s of it in which to act
         self._until = until
         self.extended(asked_at)
+        self.is_new = is_new  # in the store it begins with its first extension
 
     def extended(self, asked_at: float) -> None:
         """Note that the store was asked for the lease, and gave it."""
         self._end = min(asked_at + self._sure, self._until)
         self.next = asked_at + self._sure / EXTENSIONS
+        self.is_new = False
 
     def lost(self) -> None:
         """Note that the store does not know the lease any more."""
@@ -112,7 +115,8 @@ class _Keeper:
     def _extend(self, records: Expirations, shard: int, leases: Sequence[HeldLease]) -> None:
         asked_at = now()
         try:
-            gone = records.extend(shard, {lease.name: lease.length for lease in leases})
+            lengths = {lease.name: lease.length for lease in leases}
+            gone = records.extend(shard, lengths, {it.name for it in leases if it.is_new})
         except (RecordStoreError, ConfigurationError):
             for lease in leases:  # as long as they last the store may come back
                 lease.next = now() + lease.length / SECOND / EXTENSIONS / EXTENSIONS
@@ -172,8 +176,13 @@ def of_claim(
 
 
 def of_write(
-    records: Expirations, member: bytes, token: str, length: int, asked_at: float
+    records: Expirations,
+    member: bytes,
+    token: str,
+    length: int,
+    asked_at: float,
+    is_new: bool = False,
 ) -> HeldLease:
-    """Return the lease of a write of ``length`` µs."""
-    shard = records.shard_of(member)
-    return HeldLease(records, shard, write_lease(token, member), length, asked_at)
+    """Return the lease of a write of ``length`` µs; of one that ``is_new`` nobody else knows."""
+    shard, name = records.shard_of(member), write_lease(token, member)
+    return HeldLease(records, shard, name, length, asked_at, is_new=is_new)

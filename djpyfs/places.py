@@ -15,9 +15,8 @@ from .names import Entry
 
 log = logging.getLogger("djpyfs")
 
-_Key = tuple[Backend, str, int]
+_Key = tuple[Backend, str, int, bool]
 _known: WeakKeyDictionary[ExpirationStore, dict[_Key, Expirations]] = WeakKeyDictionary()
-_introduced: WeakKeyDictionary[ExpirationStore, set[str]] = WeakKeyDictionary()
 
 
 class Place(NamedTuple):
@@ -34,11 +33,10 @@ def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expi
     """
     store, place = store_for(settings), backend.place(make)
     known = _known.setdefault(store, {})
-    key = backend, place, settings.lease
-    if make and place not in (introduced := _introduced.setdefault(store, set())):
-        store.introduce(place, ", ".join(backend.roots()) or type(backend).__name__)
-        introduced.add(place)
+    key = backend, place, settings.lease, make
     if key not in known:
+        if make:
+            store.introduce(place, ", ".join(backend.roots()) or type(backend).__name__)
         lease = min(LIVE, settings.lease) + round(backend.late * SECOND)
         known[key] = store.at(place, lease, lambda member: backend.fence(Entry.of_member(member)))
     return known[key]

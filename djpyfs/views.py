@@ -16,10 +16,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from asgiref.sync import sync_to_async
 from django.core.signing import BadSignature
 from django.http import (
+    FileResponse,
     HttpRequest,
     HttpResponse,
     HttpResponseNotAllowed,
-    StreamingHttpResponse,
 )
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
@@ -216,24 +216,23 @@ class _Version(NamedTuple):
 
 
 def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
-    files = get_filesystem(link.namespace)
+    files, headers = get_filesystem(link.namespace), _description(link)
     version = _Version.of(files, link.path)
     if not (link.ticket and _asks_for_less(request)):
         backend = backend_for(conf.current(), link.namespace)
         if handover := backend.handover(*link.entry):
-            return _handed_over(request, files, link, {**_description(link), **handover})
-        address = backend.redirect(*link.entry, left, _description(link))
+            return _handed_over(request, files, link, {**headers, **handover})
+        address = backend.redirect(*link.entry, left, headers)
         if address and request.method != "HEAD":
             return _handed_over(request, files, link, {"Location": address}, HTTPStatus.FOUND)
-    if link.ticket:  # there is no second time, so nothing to compare a version with
-        response = _content(request, files, link, version)
-        response["Accept-Ranges"] = "none"
-        return response
-    response = _settled(request, version) or _content(request, files, link, version)
-    response["Accept-Ranges"] = "bytes"
-    if version.etag and version.last_modified is not None:
-        response["ETag"] = version.etag
-        response["Last-Modified"] = http_date(version.last_modified)
+    # Where there is no second time, there is nothing to compare a version with.
+    shown = _Version(version.size) if link.ticket else version
+    settled = _settled(request, shown)
+    response = settled or _content(request, files, link, version, headers)
+    response["Accept-Ranges"] = "none" if link.ticket else "bytes"
+    if shown.etag and shown.last_modified is not None:
+        response["ETag"] = shown.etag
+        response["Last-Modified"] = http_date(shown.last_modified)
     return response
 
 
@@ -266,8 +265,10 @@ def _handed_over(
     return HttpResponse(status=status, headers=headers)
 
 
-def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> HttpResponseBase:
-    headers, size = _description(link), version.size
+def _content(
+    request: HttpRequest, files: FS, link: Link, version: _Version, headers: dict[str, str]
+) -> HttpResponseBase:
+    size = version.size
     if request.method == "HEAD":
         return HttpResponse(headers={**headers, "Content-Length": str(size)})
     wanted = None if link.ticket else _wanted(request, version)
@@ -286,9 +287,10 @@ def _content(request: HttpRequest, files: FS, link: Link, version: _Version) -> 
         same = version.stored or _Version.of(files, link.path) == version
         if not same or file.seek(0, io.SEEK_END) != size:
             raise FileReplaced(link.path)
+        file.seek(part.start)
         _use_ticket(link, 1)
         on_error.pop_all()
-    return _Stream(_Part(file, part), status=status, headers=headers)
+    return _Stream(_Part(file, part) if wanted else file, status=status, headers=headers)
 
 
 def _description(link: Link) -> dict[str, str]:
@@ -337,7 +339,6 @@ class _Part:
     def __init__(self, file: BinaryIO, part: range) -> None:
         self._file = file
         self._left = len(part)
-        file.seek(part.start)
 
     def __iter__(self) -> _Part:
         return self
@@ -353,8 +354,16 @@ class _Part:
         self._file.close()
 
 
-class _Stream(StreamingHttpResponse):
-    """A response that reads as it goes under ASGI as well: Django would read all of it first."""
+class _Stream(FileResponse):
+    """A response that reads as it goes under ASGI as well: Django would read all of it first.
+
+    Of a whole file that is on disk, a WSGI server may have the system send it.
+    """
+
+    block_size = CHUNK
+
+    def set_headers(self, filelike: object) -> None:
+        """Leave the headers to those who know the link."""
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         content = self.streaming_content

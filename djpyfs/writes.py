@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
@@ -13,10 +13,13 @@ from fs.iotools import RawWrapper, make_stream
 from . import leases
 from .conf import SECOND
 from .errors import FileBusy, WriteLost
-from .expirations import Expirations, Finished
+from .expirations import Begun, Expirations, Finished
 from .names import Entry
 from .threads import in_a_thread
 
+# Where the write of a new file took less than this part of its life, and less than so many seconds,
+# its life may count from when that began.
+NEGLIGIBLE, LONGEST_NEGLIGIBLE = 0.01, 0.1
 # For so long a process may stand still, or the record store be away, before a write of it counts as
 # over, and for so long the file of a writer that died stays at most.
 LONGEST_LEASE = 10 * SECOND
@@ -36,13 +39,16 @@ class Write:
         self.entry = entry
         self._grace = grace
         self._life = life
-        asked_at = leases.now()
-        lease = min(grace, LONGEST_LEASE)
-        self._begun = records.begin(entry.member, lease, life)
-        self._lease = leases.of_write(records, entry.member, self._begun.token, lease, asked_at)
+        self._asked_at = leases.now()
         self._is_over = False
         self._done: tuple[float, Finished] | None = None
+        self._begun, self._lease = self._begin(min(grace, LONGEST_LEASE))
         leases.keep(self._lease)
+
+    def _begin(self, lease: int) -> tuple[Begun, leases.HeldLease]:
+        records, member = self._records, self.entry.member
+        begun = records.begin(member, lease, self._life)
+        return begun, leases.of_write(records, member, begun.token, lease, self._asked_at)
 
     @property
     def starts_new_life(self) -> bool:
@@ -101,6 +107,35 @@ class Write:
         leases.drop(self._lease)
 
 
+class NewWrite(Write):
+    """The write of a new file, under a name of which nobody else can know.
+
+    The record store hears of it once: the deadline that it sets then keeps sweeps off as well as a
+    lease does. Where the write lasts, it becomes one as any other, and its end is told too.
+    """
+
+    def _begin(self, lease: int) -> tuple[Begun, leases.HeldLease]:
+        records, member = self._records, self.entry.member
+        begun = records.begin_new(member, max(self._life, lease))
+        negligible = min(self._life * NEGLIGIBLE / SECOND, LONGEST_NEGLIGIBLE)
+        self._negligible = negligible if self._life >= lease else 0
+        return begun, leases.of_write(records, member, begun.token, lease, self._asked_at, True)
+
+    def finish(self, is_there: Callable[[], bool]) -> int:
+        """Tell that the file is there as a whole, unless that changes nothing; return its life."""
+        if leases.now() - self._asked_at >= self._negligible:
+            return super().finish(is_there)
+        self._end()
+        self._done = self._asked_at, Finished(self._begun.before, by_default=True, unbroken=True)
+        return self._life
+
+    def abandon(self) -> None:
+        """Tell that nothing has come of the file."""
+        if not self._is_over:
+            super().abandon()
+            self._records.place_at(self.entry.member, 0, expected=self._begun.before)
+
+
 class Reservation:
     """The claim of a writer on one file that is removed or replaced: no sweep and no other writer
     touches it meanwhile. Should the process die, the file has its deadline again.
@@ -141,6 +176,34 @@ class Reservation:
         token, self._token = self._token, 0
         if token:
             self._records.release(self._member, token, deadline)
+
+
+class Removal:
+    """The claim of a writer on many files that are removed together, as a `Reservation` of each.
+
+    Those that somebody else has a claim on are ``left_alone``.
+    """
+
+    def __init__(self, records: Expirations, members: Sequence[bytes], late: float) -> None:
+        self._records = records
+        asked_at = leases.now()
+        self._token, self.left_alone = records.reserve_free(members)
+        self._leases = [
+            leases.of_claim(records, shard, self._token, asked_at, late)
+            for shard in set(map(records.shard_of, members))
+        ]
+        for lease in self._leases:
+            leases.keep(lease)
+
+    def end(self, gone: bool) -> None:
+        """End it; with the records, where the files are gone."""
+        self.leave()
+        self._records.release_all([it.shard for it in self._leases], self._token, gone)
+
+    def leave(self) -> None:
+        """Let it lapse: a request that was not answered may still act on the files."""
+        for lease in self._leases:
+            leases.drop(lease)
 
 
 class WrittenFile(RawWrapper):

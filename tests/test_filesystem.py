@@ -40,8 +40,10 @@ from djpyfs import (
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.backends.spool import WholeOrNot
 from djpyfs.errors import WriteLost
-from djpyfs.filesystem import ExpiringFS
-from tests.servers import HOST, RedisServer, wait_for
+from djpyfs.expirations import State, Verdict
+from djpyfs.filesystem import AT_A_TIME, ExpiringFS
+from tests.conftest import counted, records_here
+from tests.servers import HOST, RedisServer, scripts_run, wait_for
 
 
 class Unreadable(io.BytesIO):
@@ -400,6 +402,7 @@ def test_a_write_that_was_overtaken_by_a_sweep_is_an_error(
 REMOVALS: dict[str, Callable[[ExpiringFS], object]] = {
     "sweep": lambda fs: expire_objects(),
     "remove": lambda fs: fs.remove("a.png"),
+    "removetree": lambda fs: fs.removetree("/"),
 }
 
 
@@ -469,6 +472,91 @@ def test_removetree_forgets_the_deadlines_of_what_it_removed(plots: ExpiringFS) 
     assert plots.listdir("/") == ["c.png"]
     assert [plots.expiration(p) for p in ("d/a.png", "d/e/b.png")] == [None, None]
     assert plots.expiration("c.png") is not None
+
+
+@pytest.mark.parametrize("place", ["osfs", "memory"], indirect=True)
+def test_a_tree_of_any_size_is_removed(plots: ExpiringFS) -> None:
+    for number in range(3):
+        below = plots.makedirs(f"d/{number}/empty")
+        for name in range(0, 2 * AT_A_TIME // 3, 1 if number else 100):
+            below.writebytes(f"{name}.png", b"old")
+    plots.expire_many([f"d/1/empty/{name}.png" for name in range(AT_A_TIME // 3)], 100)
+    plots.writebytes("kept.png", b"old")
+    plots.removetree("d")
+    assert plots.listdir("/") == ["kept.png"]
+    assert counted().tracked == 0
+
+
+def test_a_tree_is_removed_in_a_few_round_trips(
+    disk: ExpiringFS, redis_server: RedisServer
+) -> None:
+    for number in range(50):
+        disk.makedir(f"{number}").writebytes("a.png", b"old")
+    before = scripts_run(redis_server)
+    disk.removetree("/")
+    assert disk.listdir("/") == []
+    assert scripts_run(redis_server) - before < 10
+
+
+class Stubborn(MemoryFS):
+    """Keeps one file."""
+
+    def remove(self, path: str) -> None:
+        if path.endswith("b.png"):
+            raise errors.PermissionDenied(path)
+        super().remove(path)
+
+
+class StubbornBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return Stubborn()
+
+
+def test_a_tree_that_cannot_be_removed_keeps_its_deadlines(djfs: Callable[..., None]) -> None:
+    djfs(type="tests.test_filesystem.StubbornBackend")
+    plots = get_filesystem("plots")
+    for path in "a.png", "b.png":
+        plots.writebytes(path, b"old")
+        plots.expire(path, 100)
+    with pytest.raises(errors.PermissionDenied):
+        plots.removetree("/")
+    assert plots.listdir("/") == ["b.png"]
+    assert left(plots, "b.png") == pytest.approx(100, abs=30)
+
+
+def test_a_tree_that_takes_long_to_remove_is_nobody_elses(djfs: Callable[..., None]) -> None:
+    djfs(type="tests.test_filesystem.SlowBackend", lease=1)
+    plots = get_filesystem("plots")
+    overdue(plots, "a.png")
+    SlowToRemove.removing.clear()
+    SlowToRemove.go_on.clear()
+    end = time.monotonic() + 1.3
+    with ThreadPoolExecutor(1) as pool:
+        removal = pool.submit(plots.removetree, "/")
+        assert SlowToRemove.removing.wait(60)
+        while time.monotonic() < end:
+            report = expire_objects()
+            assert report.deleted + report.missing == 0
+            time.sleep(0.05)
+        SlowToRemove.go_on.set()
+        removal.result(60)
+    assert counted().tracked == 0
+
+
+def test_a_tree_waits_for_the_sweep_that_has_one_of_its_files(plots: ExpiringFS) -> None:
+    for path in "d/a.png", "d/b.png":
+        plots.makedirs("d", recreate=True)
+        overdue(plots, path)
+    records = records_here()
+    claim = records.claim(0, 1)
+    with ThreadPoolExecutor(1) as pool:
+        removal = pool.submit(plots.removetree, "d")
+        with pytest.raises(TimeoutError):
+            removal.result(0.2)
+        records.settle(0, claim.token, Verdict(put_off={(0, State.DUE): list(claim.members)}))
+        removal.result(60)
+    assert plots.listdir("/") == []
+    assert counted().tracked == 0
 
 
 def test_move_carries_the_deadline_along(plots: ExpiringFS) -> None:

@@ -658,6 +658,38 @@ def test_extend_tells_which_leases_are_over(at: At) -> None:
     assert store.counts().claimed == 0
 
 
+def test_a_new_write_is_one_as_any_other_once_its_lease_is_extended(at: At) -> None:
+    store = at()
+    write, shard = store.begin_new(A, SHORT), store.shard_of(A)
+    lease = write_lease(write.token, A)
+    assert store.extend(shard, {lease: LEASE}) == [lease], "it is none yet"
+    assert store.extend(shard, {lease: LEASE}, [lease]) == []
+    assert store.extend(shard, {lease: LEASE}, [lease]) == [], "where the first reply was lost"
+    wait_for(lambda: now(store) > write.before)
+    assert store.claim(shard, 9).members == []
+    finished = store.finish(A, write, MINUTE, 100 * SECOND)
+    assert finished == (deadline(store), True, True)
+    assert store.extend(shard, {lease: LEASE}) == [lease]
+
+
+def test_a_new_write_whose_record_was_claimed_begins_no_more(at: At) -> None:
+    store = at()
+    write, shard = store.begin_new(A, 0), store.shard_of(A)
+    token, lease = claim_later(store).token, write_lease(write.token, A)
+    assert store.extend(shard, {lease: LEASE}, [lease]) == [lease]
+    settle(store, A, token)
+    finished = store.finish(A, write, MINUTE, 100 * SECOND)
+    assert finished == (deadline(store), True, False), "its record is there again"
+
+
+def test_nobody_can_have_deleted_what_was_never_due(store: Expirations) -> None:
+    write = store.begin_new(A, 100 * SECOND)
+    assert store.finish(A, write, MINUTE, 100 * SECOND).unbroken
+    again = store.begin_new(A, 100 * SECOND)
+    store.schedule([A], 200 * SECOND)
+    assert not store.finish(A, again, MINUTE, 100 * SECOND).unbroken
+
+
 def test_a_settled_claim_has_no_lease(store: Expirations) -> None:
     [member] = due(store)
     token = claim(store).token
@@ -1399,6 +1431,72 @@ def test_a_write_whose_replies_were_lost_begins_and_ends_once(losing: tuple[Any,
     proxy.cuts = 1
     finished = store.finish(A, write, SECOND, 100 * SECOND)
     assert finished.deadline == deadline(store) > now(store) + 50 * SECOND
+
+
+# -- many at once
+
+
+def test_many_are_reserved_together_but_those_of_which_more_is_known(at: At) -> None:
+    store = at()
+    plain, unknown, permanent, swept, failed, given_up = (b"m/%d" % n for n in range(6))
+    for member, backoff in (failed, BACKOFF), (given_up, Backoff(1)):
+        store.schedule([member], 0)
+        token = claim_later(store).token
+        store.settle(
+            store.shard_of(member), token, Verdict(failures=[(member, "why")]), backoff=backoff
+        )
+    store.schedule([swept], 0)
+    assert claim_later(store).members == [swept]
+    scheduled = store.schedule([plain], MINUTE)
+    store.keep(permanent)
+    everyone = [plain, unknown, permanent, swept, failed, given_up]
+    token, left_alone = store.reserve_free(everyone)
+    assert sorted(left_alone) == [swept, failed, given_up]
+    assert deadline(store, plain) == scheduled
+    assert state(store, plain) == State.CLAIMED
+    assert sorted(store.reserve_free(everyone)[1]) == sorted(everyone)
+    store.release_all({store.shard_of(member) for member in everyone}, token, gone=False)
+    assert (state(store, plain), deadline(store, plain)) == (State.DUE, scheduled)
+    assert state(store, swept) == State.CLAIMED
+    assert store.permanent([unknown, permanent]) == [permanent]
+
+
+def test_many_that_are_removed_together_are_forgotten(at: At) -> None:
+    store = at()
+    store.schedule([A], MINUTE)
+    store.keep(B)
+    written = b"n/written"
+    older = store.begin(written, LEASE, MINUTE)
+    token, left_alone = store.reserve_free([A, B, written])
+    assert left_alone == []
+    store.release_all(store.shards, token, gone=True)
+    assert [state(store, member) for member in (A, B, written)] == ["none"] * 3
+    assert store.permanent([B]) == []
+    store.begin(written, LEASE, MINUTE)
+    store.abandon(written, older.token)
+    assert deadline(store, written), "the later write has a record of its own"
+
+
+def test_what_many_are_reserved_for_and_never_done_is_as_it_was(at: At) -> None:
+    store, dying = at(), at(lease=SHORT)
+    scheduled = store.schedule([A], MINUTE)
+    assert dying.reserve_free([A, B])[1] == []
+    lapses(store)
+    assert claim(store).members == []
+    assert (state(store), deadline(store), state(store, B)) == (State.DUE, scheduled, "none")
+
+
+def test_many_that_are_reserved_in_a_reply_that_was_lost_are_known_again(
+    losing: tuple[Any, Proxy],
+) -> None:
+    store, proxy = losing
+    store.schedule([A], MINUTE)
+    proxy.cuts = 1
+    token, left_alone = store.reserve_free([A, B])
+    assert left_alone == []
+    proxy.cuts = 1
+    store.release_all([0], token, gone=True)
+    assert store.record(A) is None
 
 
 # -- the servers

@@ -203,15 +203,25 @@ def reserve(store: Expirations) -> None:
     store.reserve(A)
 
 
+def reserve_all(store: Expirations) -> None:
+    """Reserve several members, and end that in both ways."""
+    for gone in False, True:
+        token, _ = store.reserve_free([A, B])
+        store.release_all([0], token, gone)
+
+
 VERBS: dict[str, Callable[[Expirations], object]] = {
     "schedule": lambda store: store.schedule([A, B], HOUR),
     "keep": lambda store: store.keep(A),
     "begin": lambda store: write(store, HOUR),
+    "begin_new": lambda store: store.begin_new(A, HOUR),
     "finish": lambda store: write(store, 0),
     "abandon": lambda store: store.abandon(A, store.begin(A, HOUR, HOUR).token),
     "reserve": reserve,
     "pledge": reserve,
     "release": reserve,
+    "reserve_free": reserve_all,
+    "release_all": reserve_all,
     "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store): HOUR}),
     "place_at": lambda store: store.place_at(A, store.deadline(A)[0] + HOUR),
     "permanent": after_settling("permanent", [A, B]),

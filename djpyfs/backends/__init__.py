@@ -237,6 +237,16 @@ class Backend(ABC):
         files, path = self.reach(entry)
         files.remove(path)
 
+    def remove_all(self, namespace: str, paths: Sequence[str]) -> None:
+        """Remove files of a namespace; one that is not there is no error.
+
+        Raises `fs.errors.FSError` where one stays; others may be gone then.
+        """
+        files = self.open(namespace)
+        for path in paths:
+            with suppress(ResourceNotFound):
+                files.remove(path)
+
     def reach(self, entry: Entry) -> tuple[FS, str]:
         """Return a filesystem and the path by which it knows a file.
 
@@ -309,6 +319,7 @@ class Backend(ABC):
         self.open.cache_clear()
 
 
+@lru_cache  # each call of a view asks for one
 def place_id(*parts: str) -> str:
     """Return a short identity for a place that ``parts`` tell from all others."""
     return sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from fs.base import FS
@@ -308,6 +308,21 @@ class DiskFileSystem(FS):
                 if stat.S_ISDIR(os.lstat(name, dir_fd=parent).st_mode):
                     raise FileExpected(path) from None
                 raise
+
+    def remove_all(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is no error."""
+        for directory, group in groupby(paths, dirname):
+            with (
+                suppress(ResourceNotFound),
+                self._parent("remove", f"{directory}/-") as (parent, _),
+            ):
+                for path in group:
+                    try:
+                        os.unlink(basename(path), dir_fd=parent)
+                    except FileNotFoundError:
+                        pass
+                    except OSError:
+                        self.remove(path)  # which tells what is wrong
 
     def removedir(self, path: str) -> None:
         """Remove an empty directory, and forget it."""

@@ -46,6 +46,10 @@ class DiskBackend(Backend):
         """Return the filesystem of a namespace, whose directory is made by the first write."""
         return DiskFileSystem(self._descent, namespace)
 
+    def remove_all(self, namespace: str, paths: Sequence[str]) -> None:
+        """Remove files, directory by directory."""
+        cast(DiskFileSystem, self.open(namespace)).remove_all(paths)
+
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:

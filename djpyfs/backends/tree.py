@@ -46,9 +46,9 @@ def _told_apart(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
-def _file_of_id(root: int) -> tuple[int, int, int] | None:
+def _file_of_id(root: int | None, path: str = f"{RESERVED}/{PLACE}") -> tuple[int, int, int] | None:
     with suppress(OSError):
-        return _told_apart(os.lstat(f"{RESERVED}/{PLACE}", dir_fd=root))
+        return _told_apart(os.lstat(path, dir_fd=root))
     return None
 
 
@@ -75,6 +75,7 @@ class Descent:
         self._seen: _Id | None = None
         #: The devices here whose directories were seen to tell that something in them has changed.
         self.dating: set[int] = set()
+        self._path_of_id = os.path.join(root, RESERVED, PLACE)
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -112,6 +113,9 @@ class Descent:
         """
         try:
             if make:
+                # Every call of a view begins with this: one look is enough where nothing changes.
+                if (seen := self._seen) and seen.file == _file_of_id(None, self._path_of_id):
+                    return seen.id
                 with self.to_write() as root:
                     return self._ensure_id(root)
             with self.opened() as root:

@@ -287,13 +287,22 @@ class Expirations(ABC):
         extended in time. Where ``default_ttl`` is given, a member without a deadline gets one, so
         that no crash leaves a file without.
         """
-        token = f"{getrandbits(48):x}"
+        token = _new_write()
 
         def attempt(over: int) -> tuple[Busy, Sequence[bytes], Begun]:
             busy, lapsed, before, now = self._begin(over, member, token, lease, default_ttl)
             return busy, lapsed, Begun(token, before, 0 < before <= now)
 
         return self._when_free(attempt)
+
+    def begin_new(self, member: bytes, life: int) -> Begun:
+        """Tell that ``member`` is being written, of which nobody else can know.
+
+        It has a deadline, and nothing more: that alone holds sweeps off, until an `extend` of the
+        write's lease makes it as any other. `finish` lets its life begin then, and need not be
+        called for that of a write that was over at once.
+        """
+        return Begun(_new_write(), self.schedule([member], life), overdue=True)
 
     def finish(self, member: bytes, write: Begun, grace: int, default_ttl: int = 0) -> Finished:
         """Tell that a write is done: the file is there as a whole.
@@ -344,8 +353,25 @@ class Expirations(ABC):
         """
 
     @abstractmethod
-    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
-        """Let leases, by their names, last for so many µs from now; return those that are over."""
+    def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        """Claim ``members``, to remove their files together, and wait for nobody.
+
+        Returns the token of the claim, in each shard, and the members that it leaves alone: others
+        have, or had, a claim on them.
+        """
+
+    @abstractmethod
+    def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        """End the claim of `reserve_free`; what is ``gone`` is forgotten, with its record."""
+
+    @abstractmethod
+    def extend(
+        self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
+    ) -> Sequence[bytes]:
+        """Let leases, by their names, last for so many µs from now; return those that are over.
+
+        Those that are ``new``, of writes, begin with it, where nobody has claimed the member.
+        """
 
     @abstractmethod
     def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
@@ -644,6 +670,10 @@ class ExpirationStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give up the connections."""
+
+
+def _new_write() -> str:
+    return f"{getrandbits(48):x}"
 
 
 def write_lease(token: str, member: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import RLock
@@ -454,6 +454,8 @@ class _Expirations(Expirations):
             unbroken, provisional, _ = self._of.end_write(member, write.token)
             self._of.confirm(member)
             deadline, kept = self._of.deadline_of(member), member in self._of.permanent
+            # Nobody deletes what is not due.
+            unbroken = unbroken or deadline == write.before > now
             if write.overdue and deadline == write.before:
                 self._of.forget(member)
                 deadline = 0
@@ -521,9 +523,35 @@ class _Expirations(Expirations):
                     self._of.set_deadline(member, deadline)
             self._of.end_lease(token)
 
-    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
+    def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        token = new_token()
+        with self._lock:
+            of = self._of
+            more_known = of.claimed.keys() | of.deadlines.keys() | of.failed.keys()
+            free = [member for member in members if member not in more_known]
+            for member in free:
+                of.notes[member] = Note(0, "reserved")
+                if member in of.due:
+                    of.deadlines[member] = of.due.pop(member)
+            self._hold(free, token)
+            return token, [member for member in members if member in more_known]
+
+    def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        with self._lock:
+            members = [member for member, held in self._of.claimed.items() if held == token]
+        for member in members:
+            self.release(member, token, 0 if gone else None)
+
+    def extend(
+        self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
+    ) -> Sequence[bytes]:
         with self._lock:
             uptime = clock.uptime()
+            for lease in set(new) - self._of.leases.keys():
+                token, _, member = lease.partition(b"\0")
+                if member not in self._of.claimed:
+                    self._of.writing.setdefault(member, Writes()).tokens.append(token.decode())
+                    self._of.leases[lease] = uptime + leases[lease]
             gone = [lease for lease in leases if self._of.leases.get(lease, 0) <= uptime]
             for lease in leases.keys() - set(gone):
                 self._of.leases[lease] = uptime + leases[lease]

@@ -6,7 +6,7 @@ import json
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate, chain, pairwise
 from secrets import token_hex
@@ -251,8 +251,20 @@ class _Expirations(Expirations):
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
         self._run("release", member, member, token, -1 if deadline is None else deadline)
 
-    def extend(self, shard: int, leases: Mapping[bytes, int]) -> Sequence[bytes]:
-        call = Call("extend", shard, self.keys[shard], list(chain(*leases.items())))
+    def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        token = new_token()
+        return token, list(chain(*self._run_all("reserve_free", members, token, self.lease)))
+
+    def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        self._scripts.run_all(
+            [Call("release_all", shard, self.keys[shard], (token, int(gone))) for shard in shards]
+        )
+
+    def extend(
+        self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
+    ) -> Sequence[bytes]:
+        told = [x for lease, length in leases.items() for x in (lease, length, int(lease in new))]
+        call = Call("extend", shard, self.keys[shard], told)
         gone: Sequence[bytes] = self._scripts.run(call)
         return gone
 

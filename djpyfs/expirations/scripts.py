@@ -22,9 +22,9 @@ FORMAT = 4  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
-VERBS = """schedule keep begin finish abandon reserve pledge release extend renew place_at adopt
-    await_owner let_go take_up deadline use_ticket claim claim_one acknowledge fail postpone
-    excuse tally next_due keep_time counts take_back linked""".split()
+VERBS = """schedule keep begin finish abandon reserve pledge release reserve_free release_all
+    extend renew place_at adopt await_owner let_go take_up deadline use_ticket claim claim_one
+    acknowledge fail postpone excuse tally next_due keep_time counts take_back linked""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due"})
 
 

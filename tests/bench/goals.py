@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import quantiles
+from typing import Any
 
+from tests.bench.turns import Turn
 from tests.tables import laid_out
 
 HEADINGS = ("what", "against", "measured", "to reach", "")
@@ -24,6 +27,8 @@ class Goal:
     #: What must hold besides, or nothing.
     besides: str = ""
     besides_holds: bool = True
+    #: Between which figures the middle half of the turns lay, where there were several.
+    spread: tuple[float, float] | None = None
 
     @property
     def met(self) -> bool:
@@ -34,13 +39,22 @@ class Goal:
     def cells(self) -> tuple[str, ...]:
         sign, bound = ("≥", self.least) if self.most is None else ("≤", self.most)
         besides = f", {self.besides}" if self.besides else ""
+        spread = " ({:.2f} to {:.2f})".format(*self.spread) if self.spread else ""
         return (
             self.what,
             self.against,
-            f"{self.measured:{'.3g' if self.measured < 100 else '.0f'}} {self.unit}",
+            f"{self.measured:{'.3g' if self.measured < 100 else '.0f'}} {self.unit}{spread}",
             f"{sign} {bound:g} {self.unit}{besides}",
             "ok" if self.met else "MISSED",
         )
+
+
+def compared(what: str, against: str, turns: Sequence[Turn], **bound: Any) -> Goal:
+    """Return a goal on our time, with the ``most`` of it, or on our rate, with the ``least``."""
+    in_time = "most" in bound
+    ratios = [turn.ours / turn.bare if in_time else turn.bare / turn.ours for turn in turns]
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    return Goal(what, against, middle, spread=(low, high), **bound)
 
 
 def table(goals: Sequence[Goal]) -> str:

@@ -31,7 +31,7 @@ REGION = "us-east-1"
 def goals() -> Iterator[Goal]:
     """Compare a sweep with `delete_objects`, and with the ancestor's."""
     with running_redis() as server, running_moto() as endpoint:
-        client = _client(endpoint)
+        client = client_of(endpoint)
         client.create_bucket(Bucket=BUCKET)
         place = {"type": "s3fs", "bucket": BUCKET, "region": REGION, **KEYS}
         djfs = {**place, "endpoint_url": endpoint, "redis_url": server.url}
@@ -52,7 +52,7 @@ def _sweep(client: Any, endpoint: str) -> list[Turn]:
     _warm_up(client)
     names = [f"{number:06}.png" for number in range(OBJECTS)]
     tell(f"Putting {2 * OBJECTS} objects into S3")
-    _put(endpoint, [f"{top}/{name}" for name in names for top in ("plots", "bare")])
+    put(endpoint, [f"{top}/{name}" for name in names for top in ("plots", "bare")])
     get_filesystem("plots").expire_many(names, 0)
     tell(f"Sweeping {OBJECTS} objects in S3")
     turns = sweep_in_turns(delete_batch)
@@ -79,7 +79,7 @@ def _drain(file: Any) -> None:
     assert sum(iter(lambda: len(file.read(CHUNK)), 0)) == LARGE
 
 
-def _client(endpoint: str) -> Any:
+def client_of(endpoint: str) -> Any:
     keys: dict[str, Any] = {**KEYS}
     return boto3.client("s3", endpoint_url=endpoint, region_name=REGION, **keys)
 
@@ -91,7 +91,7 @@ def _warm_up(client: Any) -> None:
     assert expire_objects().deleted == 1
 
 
-def _put(endpoint: str, keys: list[str]) -> None:
+def put(endpoint: str, keys: list[str]) -> None:
     # boto3 would take as long again as the server; this one asks for no signature.
     connection = HTTPConnection(urlsplit(endpoint).netloc)
     for key in keys:

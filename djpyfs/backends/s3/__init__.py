@@ -74,6 +74,10 @@ class S3Backend(Backend):
         clients = self._for_files, self._once
         return S3FileSystem(self._bucket, root, *clients, self._upload_args, self._strict)
 
+    def remove_all(self, namespace: str, paths: Sequence[str]) -> None:
+        """Remove files: 1 request per thousand."""
+        self.make_filesystem(namespace).remove_all(paths)
+
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:

@@ -1,12 +1,23 @@
 #!lua flags=allow-oom
--- extend: lets leases last on, of claims and of writes.
--- ARGV     (lease, time from now)...
+-- extend: lets leases last on, of claims and of writes. That of a new write begins with it, unless its
+-- member is claimed.
+-- ARGV     (lease, time from now, 1 where it is that of a new write)...
 -- Returns  those of the leases that are over
--- Touches  leases
+-- Touches  leases, writing
+local function begin(lease)
+  local token, member = lease:match('^(%x+)%z(.*)$')
+  if score(claimed, member) then
+    return false
+  end
+  redis.call('HSET', writing, member, (redis.call('HGET', writing, member) or '') .. ' ' .. token)
+  return true
+end
+
 local gone = {}
-for i = 1, #ARGV, 2 do
+for i = 1, #ARGV, 3 do
   local ends = score(leases, ARGV[i])
-  if ends and ends > now then
+  local begins = not ends and ARGV[i + 2] == '1' and begin(ARGV[i])
+  if begins or ends and ends > now then
     redis.call('ZADD', leases, exact(now + ARGV[i + 1]), ARGV[i])
   else
     gone[#gone + 1] = ARGV[i]

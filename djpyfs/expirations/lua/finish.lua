@@ -7,7 +7,7 @@
 --          deadline when it began or 0, 1 where that had passed
 -- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
 --           1 where a claim had lapsed, deadline or 0, 1 where the default ttl gave it,
---           1 where the write's own lease had not lapsed}
+--           1 where nobody can have deleted the file meanwhile}
 -- Touches  all
 local over, member, token, grace, default_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local before, new_life = tonumber(ARGV[6]), ARGV[7] == '1'
@@ -21,6 +21,7 @@ end
 local unbroken, provisional = end_write(member, token)
 confirm(member)
 local deadline, by_default = deadline_of(member), false
+unbroken = unbroken or deadline == before and before > now -- nobody deletes what is not due
 local kept = redis.call('SISMEMBER', permanent, member) == 1
 if new_life and deadline == before then
   forget(member)

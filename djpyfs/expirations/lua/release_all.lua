@@ -1,0 +1,23 @@
+#!lua flags=allow-oom
+-- release_all: ends the claim on all that is reserved under a token. The records go with their files, or
+-- are as before.
+-- ARGV     token, 1 where the files are gone or 0
+-- Returns  nothing
+-- Touches  due, claimed, deadlines, leases, notes, writing, permanent, awaiting
+local members = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
+if ARGV[2] == '1' then
+  for _, zset in ipairs({claimed, deadlines, notes}) do
+    in_slices(members, 'ZREM', zset)
+  end
+  in_slices(members, 'SREM', permanent)
+  in_slices(members, 'HDEL', awaiting)
+end
+local writes = redis.call('EXISTS', writing) == 1
+for _, member in ipairs(members) do
+  if ARGV[2] == '0' then
+    unclaim(member)
+  elseif writes then
+    confirm(member)
+  end
+end
+redis.call('ZREM', leases, ARGV[1])
