@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -200,6 +201,7 @@ class Sweep:
         seconds: float | None = None,
         on_batch: Callable[[SweepReport], object] | None = None,
         is_over: Callable[[], bool] = lambda: False,
+        on_backlog: Callable[[int], str] | None = None,
         patient: bool = True,
     ) -> None:
         _check_bound("limit", limit, int, "whole number")
@@ -212,9 +214,12 @@ class Sweep:
         self._seconds = seconds
         self._on_batch = on_batch
         self._is_over = is_over
+        self._on_backlog = on_backlog
         self._patient = patient
         #: Of which sweep this is a part: all that have one name are told of as one.
         self.name = uuid4().hex
+        #: Whether it goes on with one of that name.
+        self.goes_on = False
         #: What all parts of it have done so far.
         self.whole: Mapping[str, float] = {}
         self._gates: dict[str, Gate] = {}
@@ -233,6 +238,9 @@ class Sweep:
         places = {place.records.place: place for place in here}
         waiting, problems = self._store.waiting([place.records for place in places.values()])
         troubles = list(problems)
+        if self._on_backlog:
+            self.name = self._on_backlog(self._useful(places, waiting))
+            self._started = time.monotonic()  # from here on it has its time
         for it in sorted(waiting, key=self._order):
             try:
                 self._drain(places[it.records.place], it.shard, it.overdue)
@@ -245,15 +253,29 @@ class Sweep:
             raise troubles[0]
         self._unreachable = len(troubles)
         report = self._report()
-        if self._claimed:
+        if self._claimed or self.goes_on:
             self._note(report)
+        if self._claimed:
             self._finished = report
         return report
+
+    @property
+    def was_of_use(self) -> bool:
+        """Whether it has done something, or had to wait for its share of the rate."""
+        has_waited = self._seconds is not None and self._elapsed() >= self._seconds
+        return self._claimed > 0 or has_waited
 
     def _order(self, it: NextDue) -> tuple[bool, bool, float]:
         """Have what may take long come last: after what is soon done, and each time another."""
         is_backlog = it.overdue > self._settings.batch_size
         return outages.is_known(it.records.place), is_backlog, is_backlog and random.random()
+
+    def _useful(self, places: Mapping[str, Place], waiting: Sequence[NextDue]) -> int:
+        """Return how many sweepers can be of use for what is waiting."""
+        overdue: Counter[str] = Counter()
+        for it in waiting:
+            overdue[it.records.place] += it.overdue
+        return sum(self._gate(places[name]).useful(count) for name, count in overdue.items())
 
     def _gate(self, place: Place) -> Gate:
         name = place.records.place
@@ -327,19 +349,15 @@ class Sweep:
                             pool.put(_Part(aloft[-1], place, entries))
                             aloft[-1].parts_left += 1
                     self._tell_progress()  # which may take long as well
-                    landed = self._await(pool, aloft, more)
-                    may_follow = all(flight.has_begun for flight in aloft)
-                    share = self._share(place, overdue) if may_follow else 0
+                    landed, share = self._await(pool, aloft, place, more, overdue)
                     asked, claim = self._ask(place, share), NO_CLAIM
                     limit = share if share or not aloft else None
                     if landed:
                         claim = self._settle(place, shard, landed, limit, alone=not aloft)
-                    elif share:
+                    else:
                         claim = place.records.claim(shard, share, self._backoff, alone=False)
                     if limit is not None:
                         overdue, more = claim.overdue, len(claim.members) >= share > 0
-                    elif may_follow:
-                        more = False  # until one has landed
             finally:
                 for flight in aloft:  # after an error
                     flight.turn.lease.lost()
@@ -358,17 +376,25 @@ class Sweep:
         flight.entries = self._deletable(claim.members, flight.batch)
         return flight
 
-    def _await(self, pool: Pool[_Part, _Ended], aloft: list[_Flight], more: bool) -> _Flight | None:
-        """Wait until a flight has landed, and return it; None where another may follow the last."""
-        while not (more and aloft[-1].has_begun and self._wanted()):
+    def _await(
+        self,
+        pool: Pool[_Part, _Ended],
+        aloft: list[_Flight],
+        place: Place,
+        more: bool,
+        overdue: int,
+    ) -> tuple[_Flight | None, int]:
+        """Wait until a flight has landed, or more may follow; return it, and how many may."""
+        while not (more and aloft[-1].has_begun and (share := self._share(place, overdue))):
             news = pool.news()
             news.flight.has_begun = True
             if isinstance(news, _Ended):
                 self._note_outcome(news)
                 if not news.flight.parts_left:
                     aloft.remove(news.flight)
-                    return news.flight
-        return None
+                    may_follow = all(flight.has_begun for flight in aloft)
+                    return news.flight, self._share(place, overdue) if may_follow else 0
+        return None, share
 
     def _settle(
         self, place: Place, shard: int, landed: _Flight, limit: int | None, alone: bool
