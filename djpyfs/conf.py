@@ -36,6 +36,14 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What sweeps of one place keep together, by however many workers; None: no bound."""
+
+    deletions_per_second: int | None = None
+    sweepers: int | None = None  # that are at work at once
+
+
+@dataclass(frozen=True)
 class Policy:
     """What holds in one namespace: where its files are, how long they live, who hands them out."""
 
@@ -48,6 +56,7 @@ class Policy:
     hide_expired: bool = False
     renew_on_read: bool = False
     hold: bool = False
+    bounds: Bounds = Bounds()
 
     @property
     def life(self) -> int:
@@ -72,6 +81,10 @@ class Policy:
 
 def _shorter(life: int | None, longest: int | None) -> int | None:
     return life if life is None or longest is None else min(life, longest)
+
+
+def _least(*bounds: int | None) -> int | None:
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +112,18 @@ class Settings:
         """Where files are kept, each place once."""
         policies = [self.policy, *self.namespaces.values()]
         return list(dict.fromkeys(policy.placement for policy in policies))
+
+    @cached_property
+    def bounds(self) -> Mapping[Placement, Bounds]:
+        """The bounds of each place: the strictest that any policy sets for it."""
+        found: dict[Placement, Bounds] = {}
+        for policy in (self.policy, *self.namespaces.values()):
+            known, own = found.get(policy.placement, Bounds()), policy.bounds
+            found[policy.placement] = Bounds(
+                _least(known.deletions_per_second, own.deletions_per_second),
+                _least(known.sweepers, own.sweepers),
+            )
+        return found
 
     def policy_for(self, directory: str) -> Policy:
         """Return the policy for the files of a directory, such as a namespace.
@@ -209,17 +234,25 @@ POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "renew_on_read": _flag,
     "hold": _flag,
 }
+# Of the place that the files are in: the strictest of the policies for it counts.
+BOUND_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
+    "deletions_per_second": _optional(_whole(1, 1_000_000)),
+    "sweepers": _optional(_whole(1, 1_000)),
+}
 
 
 # All but those that a back-end takes, see its `options`.
-KEYS = frozenset({"type", "namespaces", *SERVICE_KEYS, *POLICY_KEYS})
+KEYS = frozenset({"type", "namespaces", *SERVICE_KEYS, *POLICY_KEYS, *BOUND_KEYS})
 
 
 def _policy(raw: Mapping[str, Any]) -> Policy:
     type_ = _text("type", raw.get("type"))
     options = {key: value for key, value in raw.items() if key not in KEYS}
     given = {key: check(key, raw[key]) for key, check in POLICY_KEYS.items() if key in raw}
-    policy = Policy(Placement(type_, options), **given)
+    bounds = Bounds(
+        **{key: check(key, raw[key]) for key, check in BOUND_KEYS.items() if key in raw}
+    )
+    policy = Policy(Placement(type_, options), bounds=bounds, **given)
     _check_order("min_ttl", policy.min_ttl, "default_ttl", policy.default_ttl)
     _check_order("default_ttl", policy.default_ttl, "max_ttl", policy.max_ttl)
     _check_order("min_ttl", policy.min_ttl, "max_ttl", policy.max_ttl)

@@ -313,11 +313,13 @@ def _requests(
     scale = files / len(overdue) if overdue else 0
     # All shards are asked at once whether there is anything; each that has is asked for its first
     # batch, for the second while that is deleted, and told of each; the report is noted in the end.
+    # Where a store may ask for fewer deletions, it is asked whether it has.
     ahead = [
         len(own) >= size and own[0].place.backend.deletions_at_once > 1 for own in shards.values()
     ]
+    paced = {it.place.records.place for it in overdue if it.place.backend.throttles}
     claims = len(shards) + sum(ahead)
-    records = bool(places) + claims + ceil(len(batches) * scale) + bool(overdue)
+    records = bool(places) + len(paced) + claims + ceil(len(batches) * scale) + bool(overdue)
     return Requests(ceil(deletions * scale), records)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from .backends import Backend, backend_at, backend_for, foreign_keys
-from .conf import SECOND, Settings
+from .backends import Backend, backend_at, foreign_keys
+from .conf import SECOND, Bounds, Placement, Settings
 from .errors import BackendUnavailable, ConfigurationError
 from .expirations import LIVE, Expirations, ExpirationStore, store_for
 from .names import Entry
@@ -24,6 +24,7 @@ class Place(NamedTuple):
 
     backend: Backend
     records: Expirations
+    bounds: Bounds = Bounds()
 
 
 def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expirations:
@@ -44,8 +45,12 @@ def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expi
 
 def place_for(settings: Settings, namespace: str) -> Place:
     """Return where the files of a namespace are. Raises as `records_of` does."""
-    backend = backend_for(settings, namespace)
-    return Place(backend, records_of(settings, backend))
+    return _place(settings, settings.policy_for(namespace).placement)
+
+
+def _place(settings: Settings, placement: Placement) -> Place:
+    backend = backend_at(settings, placement)
+    return Place(backend, records_of(settings, backend), settings.bounds[placement])
 
 
 def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Place]:
@@ -57,12 +62,11 @@ def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Pl
     found: dict[str, Place] = {}
     for placement in settings.placements:
         try:
-            backend = backend_at(settings, placement)
-            records = records_of(settings, backend)
+            place = _place(settings, placement)
         except (BackendUnavailable, ConfigurationError) as error:
             log.log(level, "back-end %r is left alone, its files wait: %s", placement.type, error)
         else:
-            found[records.place] = Place(backend, records)
+            found[place.records.place] = place
     return list(found.values())
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from django.utils.asyncio import async_unsafe
 
@@ -15,8 +18,9 @@ from . import conf, leases, outages, owners
 from .backends import Backend, Lease, Outcome, is_away, reason
 from .conf import SECOND
 from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
-from .expirations import Backoff, Claim, State, Verdict, store_for
+from .expirations import Backoff, Claim, NextDue, State, Verdict, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
+from .gates import Gate
 from .late_uploads import late_uploads
 from .names import Entry, check_namespace, check_path, plain_entries
 from .places import Place, place_for, places_here
@@ -28,6 +32,7 @@ log = logging.getLogger("djpyfs")
 
 HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
 OWNER_PAUSE = 60 * SECOND  # after which a sweep asks again who owns a file
+PAUSE = 0.01, 0.03  # s from and to, after which a sweep asks again for a share of the rate
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,8 @@ class Sweep:
         seconds: float | None = None,
         on_batch: Callable[[SweepReport], object] | None = None,
         is_over: Callable[[], bool] = lambda: False,
+        on_backlog: Callable[[int], str] | None = None,
+        patient: bool = True,
     ) -> None:
         _check_bound("limit", limit, int, "whole number")
         _check_bound("seconds", seconds, (int, float), "number")
@@ -216,6 +223,15 @@ class Sweep:
         self._seconds = seconds
         self._on_batch = on_batch
         self._is_over = is_over
+        self._on_backlog = on_backlog
+        self._patient = patient
+        #: Of which sweep this is a part: all that have one name are told of as one.
+        self.name = uuid4().hex
+        #: Whether it goes on with one of that name.
+        self.goes_on = False
+        #: What all parts of it have done so far.
+        self.whole: Mapping[str, float] = {}
+        self._gates: dict[str, Gate] = {}
         self._claimed = self._landed = self._told = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
         self._held = self._owned = self._postponed = self._remaining = self._unreachable = 0
@@ -231,22 +247,57 @@ class Sweep:
         places = {place.records.place: place for place in here}
         waiting, problems = self._store.waiting([place.records for place in places.values()])
         troubles = list(problems)
-        # What may take long comes last.
-        for records, shard in sorted(waiting, key=lambda it: outages.is_known(it[0].place)):
+        if self._on_backlog:
+            self.name = self._on_backlog(self._useful(places, waiting))
+            self._started = time.monotonic()  # from here on it has its time
+        for it in sorted(waiting, key=self._order):
             try:
-                self._drain(places[records.place], shard)
+                self._drain(places[it.records.place], it.shard, it.overdue)
             except RecordStoreError as error:  # the other shards must not wait for it
                 troubles.append(error)
+        self._leave()
         for trouble in troubles:
             log.error("a shard cannot be swept: %s", trouble)
         if troubles and len(troubles) >= sum(len(it.records.shards) for it in places.values()):
             raise troubles[0]
         self._unreachable = len(troubles)
         report = self._report()
-        if self._claimed:
+        if self._claimed or self.goes_on:
             self._note(report)
+        if self._claimed:
             self._finished = report
         return report
+
+    @property
+    def was_of_use(self) -> bool:
+        """Whether it has done something, or had to wait for its share of the rate."""
+        has_waited = self._seconds is not None and self._elapsed() >= self._seconds
+        return self._claimed > 0 or has_waited
+
+    def _order(self, it: NextDue) -> tuple[bool, bool, float]:
+        """Have what may take long come last: after what is soon done, and each time another."""
+        is_backlog = it.overdue > self._settings.batch_size
+        return outages.is_known(it.records.place), is_backlog, is_backlog and random.random()
+
+    def _useful(self, places: Mapping[str, Place], waiting: Sequence[NextDue]) -> int:
+        """Return how many sweepers can be of use for what is waiting."""
+        overdue: Counter[str] = Counter()
+        for it in waiting:
+            overdue[it.records.place] += it.overdue
+        return sum(self._gate(places[name]).useful(count) for name, count in overdue.items())
+
+    def _gate(self, place: Place) -> Gate:
+        name = place.records.place
+        if name not in self._gates:
+            self._gates[name] = Gate(self._settings, place)
+        return self._gates[name]
+
+    def _leave(self) -> None:
+        for gate in self._gates.values():
+            try:
+                gate.leave()
+            except RecordStoreError as error:  # the seat is free again when its lease is over
+                log.info("a seat was not given up: %s", error)
 
     def tell(self) -> None:
         """Tell who listens, which may take long: nothing is claimed, and no file waits for it."""
@@ -263,12 +314,13 @@ class Sweep:
         except BackendUnavailable as error:
             log.warning("%d files wait for the next sweep: %s", len(paths), error)
             return {}
+        paths = paths[: self._gate(place).share(len(paths), len(paths))]  # a sweep does the rest
         shards: dict[int, dict[bytes, Entry]] = {}
         for entry in (Entry(namespace, path) for path in paths):
             shards.setdefault(place.records.shard_of(entry.member), {})[entry.member] = entry
         waits: dict[str, float] = {}
         for shard, own in shards.items():
-            asked = self._ask(place)
+            asked = self._ask(place, 0)
             answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
             if claimed := [(member, it) for member, it in answers if it.token]:
                 members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
@@ -276,25 +328,30 @@ class Sweep:
                 claim = Claim(claimed[0][1].token, members, late, 0, awaiting)
                 self._sweep(place, shard, asked, claim)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
+        self._leave()
         return waits
 
-    def _drain(self, place: Place, shard: int) -> None:
-        asked = self._ask(place)
-        claim = place.records.claim(shard, asked.limit, self._backoff)
-        self._sweep(place, shard, asked, claim)
+    def _drain(self, place: Place, shard: int, overdue: int) -> None:
+        goes_on = True
+        while goes_on:
+            asked = self._ask(place, self._wait_for_share(place, overdue))
+            claim = place.records.claim(shard, asked.limit, self._backoff)
+            overdue = self._sweep(place, shard, asked, claim)
+            goes_on = asked.limit > 0 and overdue > 0
+        self._remaining += overdue
 
-    def _ask(self, place: Place) -> _Asked:
-        return _Asked(self._wanted(), leases.now(), place.backend.mark())
+    def _ask(self, place: Place, limit: int) -> _Asked:
+        return _Asked(limit, leases.now(), place.backend.mark())
 
-    def _sweep(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> None:
-        """Delete what was claimed, and what can be claimed then, and so on.
+    def _sweep(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> int:
+        """Delete what was claimed, and what can be claimed then; return what is left after that.
 
         While one batch is being deleted the next is claimed, and the last one settled.
         """
         aloft: list[_Flight] = []
         with Pool(self._delete, place.backend.deletions_at_once) as pool:
             try:
-                more = len(claim.members) >= asked.limit > 0
+                overdue, more = claim.overdue, len(claim.members) >= asked.limit > 0
                 while claim.members or aloft:
                     if claim.members:
                         aloft.append(self._take_off(place, shard, asked, claim))
@@ -302,23 +359,22 @@ class Sweep:
                             pool.put(_Part(aloft[-1], place, entries))
                             aloft[-1].parts_left += 1
                     self._tell_progress()  # which may take long as well
-                    landed = self._await(pool, aloft, more)
-                    asked, claim = self._ask(place), NO_CLAIM
-                    may_follow = bool(asked.limit) and all(flight.has_begun for flight in aloft)
-                    limit = asked.limit if may_follow or not aloft else None
+                    landed, share = self._await(pool, aloft, place, more, overdue)
+                    asked, claim = self._ask(place, share), NO_CLAIM
+                    limit = share if share or not aloft else None
                     if landed:
                         claim = self._settle(place, shard, landed, limit, alone=not aloft)
-                    elif may_follow:
-                        claim = place.records.claim(shard, asked.limit, self._backoff, alone=False)
+                    else:
+                        claim = place.records.claim(shard, share, self._backoff, alone=False)
                     if limit is not None:
-                        more = len(claim.members) >= asked.limit > 0
+                        overdue, more = claim.overdue, len(claim.members) >= share > 0
             finally:
                 for flight in aloft:  # after an error
                     flight.turn.lease.lost()
                     leases.drop(flight.turn.lease)
-        self._remaining += claim.overdue
         self._tell_progress()
         place.backend.tidy()
+        return overdue
 
     def _take_off(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> _Flight:
         longest, late = self._settings.lease / SECOND, place.backend.late
@@ -334,17 +390,25 @@ class Sweep:
             flight.entries = [it for it in flight.entries if it.member not in doubtful]
         return flight
 
-    def _await(self, pool: Pool[_Part, _Ended], aloft: list[_Flight], more: bool) -> _Flight | None:
-        """Wait until a flight has landed, and return it; None where another may follow the last."""
-        while not (more and aloft[-1].has_begun and self._wanted()):
+    def _await(
+        self,
+        pool: Pool[_Part, _Ended],
+        aloft: list[_Flight],
+        place: Place,
+        more: bool,
+        overdue: int,
+    ) -> tuple[_Flight | None, int]:
+        """Wait until a flight has landed, or more may follow; return it, and how many may."""
+        while not (more and aloft[-1].has_begun and (share := self._share(place, overdue))):
             news = pool.news()
             news.flight.has_begun = True
             if isinstance(news, _Ended):
                 self._note_outcome(news)
                 if not news.flight.parts_left:
                     aloft.remove(news.flight)
-                    return news.flight
-        return None
+                    may_follow = all(flight.has_begun for flight in aloft)
+                    return news.flight, self._share(place, overdue) if may_follow else 0
+        return None, share
 
     def _settle(
         self, place: Place, shard: int, landed: _Flight, limit: int | None, alone: bool
@@ -372,8 +436,21 @@ class Sweep:
             self._told = self._landed
             self._on_batch(self._report())
 
+    def _wait_for_share(self, place: Place, overdue: int) -> int:
+        """Return what `_share` does, as soon as there is something; no claim waits meanwhile."""
+        while not (share := self._share(place, overdue)):
+            if not (self._patient and self._wanted()) or self._gate(place).closed:
+                break
+            time.sleep(random.uniform(*PAUSE))
+        return share
+
+    def _share(self, place: Place, overdue: int) -> int:
+        """Return how many of the overdue members to claim next. A claim of none counts."""
+        wanted = self._wanted()
+        return self._gate(place).share(wanted, overdue) if wanted else 0
+
     def _wanted(self) -> int:
-        """Return how many members to claim next. A claim of none counts."""
+        """Return how many members could be claimed next."""
         size = self._settings.batch_size
         if self._limit is not None:
             size = max(0, min(size, self._limit - self._claimed))
@@ -424,8 +501,14 @@ class Sweep:
         flight, outcome, seconds = ended
         flight.parts_left -= 1
         flight.outcome.add(outcome)
+        name = flight.turn.lease.records.place
         for _, why in [*outcome.away, *outcome.unanswered][:1]:
-            self._patience.lose(flight.turn.lease.records.place, why, seconds)
+            self._patience.lose(name, why, seconds)
+        gate = self._gates[name]
+        # Asked once, it may have been a moment's trouble.
+        if outcome.slow_down and not gate.closed and (outcome.deleted or self._patience.lost(name)):
+            log.warning("a back-end is deleted from more slowly: it asks for fewer requests")
+            gate.slow_down()
 
     def _judge(self, place: Place, flight: _Flight) -> None:
         """Sort what became of a claim into its verdict, and count it."""
@@ -520,7 +603,8 @@ class Sweep:
 
     def _note(self, report: SweepReport) -> None:
         try:
-            self._store.record_sweep(report.as_dict(), SWEEP_DURATION.tally([report.duration]))
+            tally = SWEEP_DURATION.tally([report.duration])
+            self.whole = self._store.record_sweep(self.name, report.as_dict(), tally)
         except RecordStoreError as error:  # a full Redis must not keep a sweep from its work
             log.warning("the sweep's report was not kept: %s", error)
 

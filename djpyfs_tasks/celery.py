@@ -57,6 +57,7 @@ def _configuration() -> dict[str, Any]:
         # One-shots wait in worker memory for their time; sweeps must not wait behind them.
         "task_routes": {
             "djpyfs_tasks.expire_objects": {"queue": sweeps},
+            "djpyfs_tasks.help_sweep": {"queue": sweeps},
             "djpyfs_tasks.delete_expired": {"queue": one_shots},
         },
         "task_queues": [Queue(sweeps), Queue(one_shots)],  # a worker takes both unless it has -Q
@@ -71,7 +72,6 @@ def _configuration() -> dict[str, Any]:
         "redis_socket_connect_timeout": BROKER_TIMEOUT,
         "result_extended": True,  # Flower shows arguments and worker of past sweeps
         "task_track_started": True,
-        "task_send_sent_event": True,
         "worker_send_task_events": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_timeout": BROKER_TIMEOUT,

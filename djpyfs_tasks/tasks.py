@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
-from celery import Task, current_app, shared_task
+from celery import Task, current_app, group, shared_task
+from celery.exceptions import Ignore
 
 from djpyfs import conf
+from djpyfs.conf import SECOND
+from djpyfs.errors import RecordStoreError
+from djpyfs.expirations import store_for
 from djpyfs.sweeper import Sweep, SweepReport, delete_if_due
 
 from .schedule import LONGEST_WAIT
 
-# A sweep that has used this part of its interval, or had a turn of so many seconds, hands over to
-# a follow-up task, so that a long one neither keeps one-shots from the worker's slots nor its
-# progress to itself.
+# A sweep that has used this part of its interval, or had a turn of so many seconds, goes to the
+# end of the queue, so that a long one keeps nothing else from the worker's slots.
 PART_OF_INTERVAL = 0.9
 TURN = 2.0  # s
+# A call for help is good for longer, so that nobody is idle who ends his turn before the leader.
+CALL = 2 * TURN
+# For so long after the longest batch nobody else leads a backlog's sweep: it may wait in the queue.
+LEAD = 10.0  # s
+SEAT = "sweep"
+LONGEST_ID = 256
 # One-shots that come early by no more than this (clocks differ) wait; others leave it be.
 EARLY = 5.0  # s
 MOST_PATHS = 1_000
@@ -31,26 +40,105 @@ log = logging.getLogger("djpyfs.tasks")
 
 # Its start is not stored: a result back-end that is away would keep it from its work.
 @shared_task(bind=True, name="djpyfs_tasks.expire_objects", track_started=False)
-def expire_objects(self: Task[..., Any], limit: int | None = None) -> dict[str, float]:
+def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[str, float]:
     """Sweep until nothing is due; return the `SweepReport` as a dict.
 
-    While it runs Flower sees the report so far, and so does who wants the result, as the state
-    PROGRESS. What it has no time for, also because of a soft time limit, is left to a follow-up
-    task.
+    A worker does so in turns: after each, the task goes to the end of the queue, under its own
+    id. Where much is due, other workers are called to help in each turn, and what they do is in
+    its report. While it runs Flower sees the report so far, and so does who wants the result, as
+    the state PROGRESS.
     """
-    turn = min(conf.current().sweep_interval * PART_OF_INTERVAL, TURN)
-    is_task = bool(self.request.id)  # and was not called as a function
-    tell = _Progress(self) if is_task and not self.request.is_eager else None
+    is_sent = bool(self.request.id) and not self.request.is_eager
+    lead = _Lead(str(self.request.id)) if is_sent and limit is None else None
+    tell = _Progress(self) if is_sent else None
+    turn = _turn() if is_sent else None  # nobody waits behind what is called as a function
     with _soft_time_limit() as is_over:
-        sweep = Sweep(limit, turn, tell, is_over)
+        sweep = Sweep(limit, turn, tell, is_over, lead.on_backlog if lead else None)
+        sweep.goes_on = self.request.replaced_task_nesting > 0
         report = sweep.run()
-    if report.remaining and limit is None and is_task:
+    goes_on = lead and lead.goes_on(report.remaining > 0 and sweep.was_of_use)
+    sweep.tell()  # which may take long
+    if goes_on:
+        _go_on(self)
+    return sweep.whole or report.as_dict()
+
+
+def _go_on(task: Task[..., Any]) -> None:
+    """Send a task to the end of the queue, under its own id."""
+    again: Any = task.si()
+    # Who sends does not wait for the result, so no result back-end that is away keeps it.
+    again.set(ignore_result=True, headers={"ignore_result": bool(task.request.ignore_result)})
+    try:
+        task.replace(again.set(expires=LONGEST_WAIT, retry=False))
+    except Ignore:
+        raise
+    except Exception as error:  # whatever the transport raises: a tick will do as well
+        log.warning("what is left is left to the next sweep: %s", error)
+
+
+# Flower shows one sweep, and not all that help with it.
+@shared_task(name="djpyfs_tasks.help_sweep", ignore_result=True, send_events=False)
+def help_sweep(sweep: Any, called_at: Any) -> None:
+    """Take part in a ``sweep`` for a turn, unless it called for help too long ago.
+
+    Raises `ValueError` for arguments that no sweep of ours sends.
+    """
+    if not isinstance(sweep, str) or len(sweep) > LONGEST_ID or not isinstance(called_at, int):
+        raise ValueError("a sweep has an id, and calls for help at a time in µs")
+    if store_for(conf.current()).now() - called_at > CALL * SECOND:
+        return
+    with _soft_time_limit() as is_over:
+        part = Sweep(None, _turn(), is_over=is_over, patient=False)
+        part.name = sweep
+        part.run()
+    part.tell()
+
+
+def _turn() -> float:
+    return min(conf.current().sweep_interval * PART_OF_INTERVAL, TURN)
+
+
+class _Lead:
+    """Has one of all sweeps at a time call for help, and go on after its turn."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._leads = False
+        settings = conf.current()
+        self._store = store_for(settings)
+        self._lease = round((settings.lease / SECOND + LEAD) * 1_000)
+
+    def on_backlog(self, useful: int) -> str:
+        """Have others help, where ``useful`` sweepers would be; return which sweep leads."""
+        if useful < 2:
+            return self._name
         try:
-            self.apply_async(expires=LONGEST_WAIT, ignore_result=True)
-        except Exception as error:  # whatever the transport raises: a tick will do as well
-            log.warning("what is left is left to the next sweep: %s", error)
-    sweep.tell()  # last, for it may take long
-    return report.as_dict()
+            leader = self._take()
+            called_at = self._store.now()
+            helpers = group(help_sweep.si(leader, called_at) for _ in range(useful - 1))
+            if self._leads:
+                helpers.apply_async(add_to_parent=False, ignore_result=True, retry=False)
+        except Exception as error:  # whatever the transport raises
+            log.warning("nobody is called to help with a sweep: %s", error)
+            return self._name
+        return leader
+
+    def goes_on(self, wants_to: bool) -> bool:
+        """Tell whether this sweep is to go on; let another one lead where it is not."""
+        try:
+            if wants_to:
+                self._take()
+            elif self._leads:
+                self._store.take_seat(SEAT, self._name, 0)
+        except RecordStoreError as error:
+            log.warning("nobody knows which sweep leads: %s", error)
+            return wants_to
+        return wants_to and self._leads
+
+    def _take(self) -> str:
+        [leader] = self._store.take_seat(SEAT, self._name, self._lease)
+        self._leads = leader == self._name
+        return leader
 
 
 class _Progress:

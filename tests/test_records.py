@@ -28,6 +28,8 @@ from djpyfs.expirations import (
     store_for,
     write_lease,
 )
+from djpyfs.expirations.pace import Pace
+from djpyfs.expirations.redis_store import RedisStore
 from tests.conftest import record_settings
 from tests.faults.proxy import Proxy
 from tests.servers import RedisServer, python, running_redis, wait_for
@@ -205,9 +207,35 @@ def test_only_places_with_something_to_do_are_waiting(all_records: ExpirationSto
     def waiting() -> set[str]:
         found, problems = all_records.waiting(list(places.values()))
         assert problems == []
-        return {records.place for records, _ in found}
+        return {it.records.place for it in found}
 
     wait_for(lambda: waiting() == {"due", "lapsed"})
+
+
+def test_it_is_told_how_much_can_be_claimed_where_something_is_waiting(
+    all_records: ExpirationStore, store: Expirations
+) -> None:
+    members = [b"n/%d" % number for number in range(20)]
+    store.schedule(members[:12], 0)
+    store.schedule(members[12:], MINUTE)
+    store.begin(members[0], MINUTE)
+    found, _ = all_records.waiting([store])
+    assert sum(it.overdue for it in found) == 11
+
+
+def test_a_seat_is_free_when_it_is_given_up_or_its_lease_is_over(
+    all_records: ExpirationStore,
+) -> None:
+    def take(name: str, lease: int = 60_000, seats: str = "here") -> set[str]:
+        return {*all_records.take_seat(seats, name, lease, 2)}
+
+    assert take("first") == {"first"}
+    assert take("second") == take("third") == take("first") == {"first", "second"}
+    assert take("third", seats="there") == {"third"}
+    assert take("second", lease=0) == {"first"}
+    assert take("third", lease=1) == {"first", "third"}
+    wait_for(lambda: "fourth" in take("fourth"), what="the end of a lease")
+    assert take("", lease=0) == {"first", "fourth"}
 
 
 def test_what_is_due_next_is_told_and_what_is_being_written_is_left_out(
@@ -1505,10 +1533,85 @@ def test_many_that_are_reserved_in_a_reply_that_was_lost_are_known_again(
 def test_sweeps_are_listed_newest_first(all_records: ExpirationStore) -> None:
     before = time.time()
     for number in range(3):
-        all_records.record_sweep({"deleted": number})
+        all_records.record_sweep(f"{number}", {"deleted": number})
     listed = all_records.sweeps(2)
     assert [report["deleted"] for report in listed] == [2, 1]
     assert before - 1 < listed[0]["finished"] < time.time() + 1
+
+
+def test_what_many_workers_did_in_one_sweep_is_one_report(all_records: ExpirationStore) -> None:
+    def record(sweep: str, deleted: int, lag: float, remaining: int) -> Mapping[str, float]:
+        report = {"deleted": deleted, "lag": lag, "remaining": remaining, "duration": 0.01}
+        return all_records.record_sweep(sweep, report, {"swept": 1})
+
+    before = all_records.totals().get("swept", 0)
+    record("one", 1, 3.5, 9)
+    record("another", 10, 1, 0)
+    time.sleep(0.05)
+    whole = record("one", 2, 2.5, 0)
+    assert (whole["deleted"], whole["lag"], whole["remaining"]) == (3, 3.5, 0)
+    assert 0.05 < whole["duration"] < 10, "from its beginning to its end"
+    listed = all_records.sweeps(10)
+    assert [report["deleted"] for report in listed] == [3, 10]
+    assert all_records.totals()["swept"] == before + 3
+
+
+@pytest.fixture
+def elsewhere(all_records: ExpirationStore, records: dict[str, Any]) -> ExpirationStore:
+    """The same records, as another process sees them."""
+    if records["redis_url"] == "memory://":
+        return all_records
+    return RedisStore(*(records[name] for name in ("redis_url", "key_prefix", "shards")))
+
+
+def shares(paces: Sequence[Pace], seconds: float) -> list[int]:
+    """Return how many deletions they were given, together, in each second."""
+    given, start = [0] * round(seconds), time.monotonic()
+    while (at := int(time.monotonic() - start)) < len(given):
+        for pace in paces:
+            given[at] += pace.share(1_000)
+        time.sleep(0.005)
+    return given
+
+
+@pytest.mark.parametrize("records", ["memory", "redis", "cluster"], indirect=True)
+def test_all_who_delete_from_a_place_keep_its_rate_together(
+    all_records: ExpirationStore, elsewhere: ExpirationStore
+) -> None:
+    paces = [all_records.pace("here", 200), elsewhere.pace("here", 200)]
+    first, second = shares(paces, 2)
+    assert 200 <= first + second <= 600  # at first, what has not been used for a second is there
+    assert 100 < second <= 260
+    assert all_records.pace("there", 200).share(1_000) == 20, "a tenth of a second's at once"
+
+
+def test_without_a_rate_and_a_store_that_asks_for_less_all_goes_at_once(
+    all_records: ExpirationStore,
+) -> None:
+    pace = all_records.pace("here")
+    assert pace.rate() is None
+    assert pace.share(1_000_000) == 1_000_000
+
+
+@pytest.mark.parametrize("records", ["memory", "redis"], indirect=True)
+@pytest.mark.parametrize(("most", "rates"), [(None, [1_000, 500]), (30, [15, 10])])
+def test_a_store_that_asks_for_less_halves_the_rate_of_all_once_a_second(
+    all_records: ExpirationStore,
+    elsewhere: ExpirationStore,
+    most: int | None,
+    rates: list[float],
+) -> None:
+    here, there = all_records.pace("here", most), elsewhere.pace("here", most)
+    assert here.rate() == there.rate() == most
+    for pace in here, there, here:
+        pace.slow_down()
+    assert here.rate() == there.rate() == rates[0]
+
+    def is_slower() -> bool:
+        here.slow_down()
+        return here.rate() == rates[1]
+
+    wait_for(is_slower)
 
 
 def test_processes_must_agree_on_the_number_of_shards_whichever_they_use(
@@ -1565,7 +1668,7 @@ def test_a_shard_that_cannot_be_asked_keeps_no_other_from_being_told_of(
     with redis_server.client() as client:
         client.set("wrong:{01}:here:due", "no sorted set")
     found, [problem] = store.waiting([here])
-    assert sorted(shard for _, shard in found) == [0, 2]
+    assert sorted(it.shard for it in found) == [0, 2]
     assert isinstance(problem, RecordStoreError)
 
 

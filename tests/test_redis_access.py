@@ -255,6 +255,11 @@ def keep_time(store: RedisStore) -> None:
         assert kept.problems == []
 
 
+def pace(store: RedisStore) -> None:
+    assert store.pace("here", 100).share(1) == 1
+    store.pace("here").slow_down()
+
+
 OF_ALL: dict[str, Callable[[RedisStore], object]] = {
     "at": lambda store: store.at("here"),
     "introduce": lambda store: store.introduce("here", "/files"),
@@ -264,7 +269,12 @@ OF_ALL: dict[str, Callable[[RedisStore], object]] = {
     "keep_time": keep_time,
     "timekeepers": lambda store: store.timekeepers([store.at("here")]),
     "keeps_records_on_disk": lambda store: store.keeps_records_on_disk(),
-    "record_sweep": lambda store: store.record_sweep({"deleted": 1}, {"deleted": 1}),
+    "take_seat": lambda store: [store.take_seat("here", "one", lease) for lease in (1_000, 0)],
+    "pace": pace,
+    "now": lambda store: store.now(),
+    "record_sweep": lambda store: [
+        store.record_sweep("one", {"deleted": 1}, {"deleted": 1}) for _ in range(2)
+    ],
     "sweeps": lambda store: store.sweeps(10),
     "totals": lambda store: store.totals(),
     "close": lambda store: store.close(),

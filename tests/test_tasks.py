@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 from celery import Celery, current_app
+from celery.exceptions import Ignore
 from fs.move import move_file
 from kombu.simple import SimpleQueue
 
-from djpyfs import get_filesystem
+from djpyfs import SweepReport, conf, get_filesystem
+from djpyfs.expirations import store_for
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.sweeper import recent_sweeps
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
-from djpyfs_tasks.tasks import delete_expired, expire_objects
+from djpyfs_tasks.tasks import delete_expired, expire_objects, help_sweep
 from tests.servers import HOST, RedisServer, python
 
 
@@ -138,13 +141,102 @@ def test_whatever_gives_a_deadline_sends_a_one_shot_for_it(
     assert not queue.qsize()
 
 
+def in_worker(task: Any) -> Any:
+    """Carry out a task as a worker does."""
+    task.push_request(id="of a worker", is_eager=False)
+    try:
+        return task.run()
+    finally:
+        task.pop_request()
+
+
+Backlog = Callable[..., Callable[[], list[tuple[str, str]]]]
+
+
+@pytest.fixture
+def backlog(djfs: Callable[..., None], queue: SimpleQueue) -> Backlog:
+    """Have more due than a turn is enough for; return what tells ids and names of what is sent."""
+
+    def sent() -> list[tuple[str, str]]:
+        headers = [queue.get(timeout=1).headers for _ in range(queue.qsize())]
+        return [(it["id"], it["task"]) for it in headers]
+
+    def make(**options: Any) -> Callable[[], list[tuple[str, str]]]:
+        prefix = uuid.uuid4().hex
+        djfs(type="memory", batch_size=1, sweep_interval=0.1, key_prefix=prefix, **options)
+        get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
+        return sent
+
+    return make
+
+
+@pytest.mark.parametrize(("bound", "helpers"), [({}, 15), ({"sweepers": 3}, 2)])
+def test_where_much_is_due_others_are_called_to_help_and_the_sweep_goes_on_under_its_id(
+    backlog: Backlog, bound: dict[str, int], helpers: int
+) -> None:
+    sent = backlog(**bound)
+    with pytest.raises(Ignore):
+        in_worker(expire_objects)
+    *others, last = sent()
+    assert [task for _, task in others] == ["djpyfs_tasks.help_sweep"] * helpers
+    assert last == ("of a worker", "djpyfs_tasks.expire_objects")
+
+
+def test_a_sweep_that_comes_while_another_one_leads_takes_part_in_that_one_for_a_turn(
+    backlog: Backlog,
+) -> None:
+    sent = backlog()
+    store = store_for(conf.current())
+    store.take_seat("sweep", "the first", 60_000)
+    store.record_sweep("the first", {**SweepReport().as_dict(), "deleted": 7})
+    report = in_worker(expire_objects)
+    assert sent() == []
+    assert report["missing"] > 0
+    assert report["deleted"] == 7
+    assert [it["missing"] for it in recent_sweeps()] == [report["missing"]]
+
+
+def test_what_helpers_do_is_told_as_one_with_the_sweep_that_called_them(backlog: Backlog) -> None:
+    backlog()
+    with pytest.raises(Ignore):
+        in_worker(expire_objects)
+    [before] = recent_sweeps()
+    for _ in range(2):
+        help_sweep("of a worker", store_for(conf.current()).now())
+    [whole] = recent_sweeps()
+    assert whole["missing"] > before["missing"]
+    assert whole["missing"] + whole["remaining"] == 5_000
+
+
+def test_a_call_for_help_that_is_taken_up_late_is_left_alone(backlog: Backlog) -> None:
+    backlog()
+    help_sweep("one", store_for(conf.current()).now() - 5 * conf.SECOND)
+    assert recent_sweeps() == []
+    help_sweep("one", store_for(conf.current()).now())
+    assert recent_sweeps() != []
+
+
+def test_a_small_sweep_calls_nobody_and_asks_nobody_whether_it_leads(
+    djfs: Callable[..., None], sent: Callable[[], int]
+) -> None:
+    djfs(type="memory", key_prefix=uuid.uuid4().hex)
+    store_for(conf.current()).take_seat("sweep", "another", 60_000)
+    get_filesystem("plots").expire_many(["a", "b"], 0)
+    assert in_worker(expire_objects)["missing"] == 2
+    assert len(recent_sweeps()) == 1
+    assert sent() == 0
+
+
 def test_a_follow_up_expires_when_no_clock_can_be_to_blame(
     djfs: Callable[..., None], queue: SimpleQueue
 ) -> None:
-    djfs(type="memory", batch_size=1, sweep_interval=0.1)
+    djfs(type="memory", batch_size=1, sweep_interval=0.1, sweepers=1)
     get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
-    expire_objects.apply()
-    expires = datetime.fromisoformat(queue.get(timeout=1).headers["expires"])
+    with pytest.raises(Ignore):
+        in_worker(expire_objects)
+    headers = queue.get(timeout=1).headers
+    assert headers["id"] == "of a worker"
+    expires = datetime.fromisoformat(headers["expires"])
     assert expires > datetime.now(UTC) + timedelta(hours=23)
 
 
@@ -186,14 +278,10 @@ def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
 ) -> None:
     djfs(type="memory", batch_size=1, sweep_interval=0.1)
     get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
-    conf: Any = current_app.conf
-    conf.broker_url = conf.result_backend = f"redis://{HOST}:1/0"
-    conf.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
-    expire_objects.push_request(id="of a worker", is_eager=False)
-    try:
-        report = expire_objects.run()
-    finally:
-        expire_objects.pop_request()
+    of_celery: Any = current_app.conf
+    of_celery.broker_url = of_celery.result_backend = f"redis://{HOST}:1/0"
+    of_celery.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
+    report = in_worker(expire_objects)
     assert report["missing"] > 0
     assert report["remaining"] == 5_000 - report["missing"]
 

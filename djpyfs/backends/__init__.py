@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import sha256
@@ -93,11 +93,14 @@ class Outcome:
     #: What was asked for and not answered, and how that shows: it may still be deleted, so its
     #: claim lasts until that can no longer happen.
     unanswered: list[tuple[Entry, str]] = field(default_factory=list)
+    #: Whether the store has asked for fewer deletions, and no single file is the reason.
+    slow_down: bool = False
 
     def add(self, other: Outcome) -> None:
         """Add what became of other entries."""
-        for own in fields(self):
-            getattr(self, own.name).extend(getattr(other, own.name))
+        for fate in ("deleted", "missing", "failed", "away", "unanswered"):
+            getattr(self, fate).extend(getattr(other, fate))
+        self.slow_down |= other.slow_down
 
 
 class Backend(ABC):
@@ -113,6 +116,8 @@ class Backend(ABC):
 
     #: False where another process finds other files.
     shared: bool = True
+    #: Whether its store may ask for fewer deletions, as `Outcome.slow_down` tells.
+    throttles: ClassVar[bool] = False
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
     #: Whether `upload_form` returns forms.

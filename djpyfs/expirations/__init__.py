@@ -15,12 +15,15 @@ from random import getrandbits
 from secrets import token_urlsafe
 from threading import Lock
 from time import monotonic, sleep
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from django.utils.module_loading import import_string
 
 from ..conf import SECOND, Settings
 from ..errors import ConfigurationError, FileBusy
+
+if TYPE_CHECKING:
+    from .pace import Pace  # of which few processes need what it imports
 
 T = TypeVar("T")
 
@@ -31,6 +34,8 @@ PATIENCE = 35.0  # s for which a writer waits for a sweeper: more than the defau
 # writer waiting for as long.
 LIVE = 1_900_000  # µs
 SWEEPS_KEPT = 1_000
+# Among so many of the last reports is that of a sweep to which another part of it is added.
+SWEEPS_AT_ONCE = 100
 NOTHING: Mapping[str, float] = {}
 NOBODY: Mapping[int, Sequence[bytes]] = {}
 
@@ -193,6 +198,7 @@ class NextDue(NamedTuple):
     shard: int
     now: int  # µs since the epoch
     due: int | None  # µs since the epoch
+    overdue: int = 0  # how many records can be claimed now
 
     @property
     def is_due(self) -> bool:
@@ -614,13 +620,13 @@ class ExpirationStore(ABC):
 
     def waiting(
         self, records: Sequence[Expirations]
-    ) -> tuple[Sequence[tuple[Expirations, int]], Sequence[Exception]]:
+    ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
         """Return the shards in which something can be claimed, in one round trip per server.
 
         Beside them come the errors of those that cannot be asked.
         """
         found, problems = self.next_due(records)
-        return [(it.records, it.shard) for it in found if it.is_due], problems
+        return [it for it in found if it.is_due], problems
 
     @abstractmethod
     def next_due(
@@ -650,14 +656,37 @@ class ExpirationStore(ABC):
         """Return by place who keeps its time; those of which nobody does are left out."""
 
     @abstractmethod
+    def take_seat(self, seats: str, name: str, lease: int, most: int = 1) -> Collection[str]:
+        """Take one of ``most`` seats for ``lease`` ms, or extend that; return who has one now.
+
+        Who asks, by its ``name``, is among them where one was free, or its own. A ``lease`` of 0
+        gives it up.
+        """
+
+    @abstractmethod
+    def pace(self, place: str, most: int | None = None) -> Pace:
+        """Return the rate at which files of a place may be deleted, ``most`` a second.
+
+        All processes keep it together. With None there is none until the store asks for less.
+        """
+
+    @abstractmethod
+    def now(self) -> int:
+        """Return the time in µs since the epoch, by the store's clock."""
+
+    @abstractmethod
     def keeps_records_on_disk(self) -> bool:
         """Tell whether records survive a restart of the server."""
 
     @abstractmethod
     def record_sweep(
-        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
-    ) -> None:
-        """Note what a sweep did, for `sweeps`, and add ``tally`` to the totals."""
+        self, sweep: str, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> Mapping[str, float]:
+        """Note what a ``sweep``, by its id, did, for `sweeps`, and add ``tally`` to the totals.
+
+        What other workers, or earlier turns, have told of the same sweep stays in its report,
+        which is returned.
+        """
 
     @abstractmethod
     def sweeps(self, limit: int) -> list[dict[str, float]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from threading import RLock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import clock
 from ..conf import SECOND
@@ -44,6 +44,11 @@ from . import (
     write_lease,
 )
 
+if TYPE_CHECKING:
+    from limits.storage import MemoryStorage
+
+    from .pace import Pace
+
 SCANNED = 2_000  # records that are looked at in one step of a scan
 LAPSED = "its deletion did not end in time, or ended the process that tried it"
 
@@ -59,13 +64,6 @@ class Ticket(NamedTuple):
     """How often a ticket can be used, and until when."""
 
     left: int
-    end: int  # µs since the epoch
-
-
-class Timekeeper(NamedTuple):
-    """Who keeps the time of a place, and until when."""
-
-    name: str
     end: int  # µs since the epoch
 
 
@@ -148,9 +146,11 @@ class MemoryStore(ExpirationStore):
         self._lock = RLock()
         self._told: dict[str, str] = {}
         self._records: dict[str, _Records] = {}
-        self._timekeepers: dict[str, Timekeeper] = {}
+        self._seats: defaultdict[str, dict[str, int]] = defaultdict(dict)  # name -> end of lease
         self._totals: defaultdict[str, float] = defaultdict(float)
-        self._sweeps: deque[dict[str, float]] = deque(maxlen=SWEEPS_KEPT)
+        self._sweeps: dict[str, dict[str, float]] = {}
+        self._paces: dict[tuple[str, int | None], Pace] = {}
+        self._counts: MemoryStorage | None = None
 
     def at(
         self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
@@ -168,7 +168,8 @@ class MemoryStore(ExpirationStore):
         self, records: Sequence[Expirations]
     ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
         now = clock.now()
-        return [NextDue(own, 0, now, self._records[own.place].next_due(now)) for own in records], []
+        found = [(own, self._records[own.place]) for own in records]
+        return [NextDue(own, 0, now, it.next_due(now), it.claimable(now)) for own, it in found], []
 
     def keep_time(
         self,
@@ -177,33 +178,62 @@ class MemoryStore(ExpirationStore):
         records: Sequence[Expirations],
         kept: Sequence[Expirations] = (),
     ) -> TimeKept:
-        with self._lock:
-            now, others = clock.now(), self.timekeepers(records)
-            held = {own.place for own in records if others.get(own.place, timekeeper) == timekeeper}
-            for place in held:
-                self._timekeepers[place] = Timekeeper(timekeeper, now + lease * 1_000)
+        held = {
+            own.place
+            for own in records
+            if timekeeper in self.take_seat(f"{own.place}:timekeeper", timekeeper, lease)
+        }
         found, problems = self.next_due([own for own in kept if own.place in held])
-        return TimeKept(held if lease else set(), found, problems)
+        return TimeKept(held, found, problems)
 
     def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
-        now, places = clock.now(), {own.place for own in records}
-        return {
-            place: it.name
-            for place, it in list(self._timekeepers.items())
-            if place in places and it.end > now
-        }
+        holders = {own.place: self.take_seat(f"{own.place}:timekeeper", "", 0) for own in records}
+        return {place: next(iter(names)) for place, names in holders.items() if names}
+
+    def take_seat(self, seats: str, name: str, lease: int, most: int = 1) -> Collection[str]:
+        with self._lock:
+            now = clock.uptime()
+            taken = {holder: end for holder, end in self._seats[seats].items() if end > now}
+            if not lease:
+                taken.pop(name, None)
+            elif name in taken or len(taken) < most:
+                taken[name] = now + lease * 1_000
+            self._seats[seats] = taken
+            return list(taken)
+
+    def now(self) -> int:
+        return clock.now()
+
+    def pace(self, place: str, most: int | None = None) -> Pace:
+        from limits.storage import MemoryStorage
+
+        from .pace import Pace
+
+        with self._lock:
+            if (place, most) not in self._paces:
+                self._counts = self._counts or MemoryStorage()
+                counts = self._counts
+                self._paces[place, most] = Pace(place, most, lambda count: count(counts))
+            return self._paces[place, most]
 
     def keeps_records_on_disk(self) -> bool:
         return False
 
     def record_sweep(
-        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
-    ) -> None:
-        self._sweeps.appendleft({**report, "finished": clock.now() / SECOND})
-        self.add_to_totals(tally)
+        self, sweep: str, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> Mapping[str, float]:
+        with self._lock:
+            before, now = self._sweeps.pop(sweep, None), clock.now() / SECOND
+            whole = _together(before, report, now) if before else dict(report)
+            self._sweeps[sweep] = {**whole, "finished": now}
+            if len(self._sweeps) > SWEEPS_KEPT:
+                del self._sweeps[next(iter(self._sweeps))]
+            self.add_to_totals(tally)
+            return whole
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
-        return [dict(report) for report in list(self._sweeps)[:limit]]
+        with self._lock:
+            return [dict(report) for report in islice(reversed(self._sweeps.values()), limit)]
 
     def totals(self) -> dict[str, float]:
         with self._lock:
@@ -251,6 +281,12 @@ class _Records:
                 firsts.append(now + lapse - clock.uptime())
             known = [at for at in firsts if at is not None]
             return min(known, default=None)
+
+    def claimable(self, now: int) -> int:
+        """Count what a sweep could claim."""
+        with self.lock:
+            overdue = sum(scores.up_to(now) for scores in self.waiting)
+            return max(0, overdue - len(self.writing))
 
     def note(self, member: bytes) -> Note:
         return self.notes.get(member, Note())
@@ -639,7 +675,7 @@ class _Expirations(Expirations):
                 self._hold([member for member, _ in taken], token)
             full = len(taken) >= limit or bool(taken and self._is_suspect(taken[0][0]))
             late = [now - due for _, due in taken]
-            overdue = self._claimable(now) if full else 0
+            overdue = self._of.claimable(now) if full else 0
             members = [member for member, _ in taken]
             awaiting = [member for member in members if member in self._of.awaiting]
             return Claim(token, members, late, overdue, awaiting)
@@ -675,10 +711,6 @@ class _Expirations(Expirations):
 
     def _is_suspect(self, member: bytes) -> bool:
         return self._of.note(member).state == "suspect"
-
-    def _claimable(self, now: int) -> int:
-        overdue = sum(scores.up_to(now) for scores in self._of.waiting)
-        return max(0, overdue - len(self._of.writing))
 
     def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
         with self._lock:
@@ -841,6 +873,21 @@ class _Expirations(Expirations):
 
     def _released(self, members: Sequence[bytes]) -> Sequence[bytes]:
         return [member for member in members if self._of.failed.pop(member, None)]
+
+
+def _together(
+    before: Mapping[str, float], report: Mapping[str, float], now: float
+) -> dict[str, float]:
+    """Return the report of a sweep and of another part of it."""
+    lasted = now - before["finished"] + before.get("duration", 0)
+    no_sums = {
+        "duration": max(report.get("duration", 0), lasted),
+        "lag": max(report.get("lag", 0), before.get("lag", 0)),
+        "remaining": report.get("remaining", 0),
+        "unreachable": report.get("unreachable", 0),
+    }
+    sums = {name: before.get(name, 0) + number for name, number in report.items()}
+    return {name: no_sums.get(name, number) for name, number in sums.items()}
 
 
 def _delay(backoff: Backoff, attempts: int) -> int:

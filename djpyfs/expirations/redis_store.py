@@ -10,15 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from itertools import accumulate, chain, pairwise
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import redis
 
+from ..conf import SECOND
 from ..errors import RecordStoreError
 from . import (
     BACKOFF,
     LIVE,
     NOTHING,
+    SWEEPS_AT_ONCE,
     SWEEPS_KEPT,
     Backoff,
     Begun,
@@ -46,6 +49,9 @@ from . import (
 )
 from .scripts import Call, Command, Scripts, Unconfirmed
 
+if TYPE_CHECKING:
+    from .pace import Pace
+
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
 # What a note says of a record, by its number in prelude.lua; 0 is none.
@@ -67,6 +73,7 @@ class RedisStore(ExpirationStore):
 
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int = 0) -> None:
         self._scripts = Scripts(url, key_prefix, shards, wait_replicas)
+        self._paces: dict[tuple[str, int | None], Pace] = {}
 
     def at(
         self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
@@ -94,14 +101,16 @@ class RedisStore(ExpirationStore):
         kept: Sequence[Expirations] = (),
     ) -> TimeKept:
         calls = [
-            Call("keep_time", 0, [*own.keys[0], self._timekeeper_key(own)], (timekeeper, lease))
-            for own in records
-            if isinstance(own, _Expirations)
+            self._seat_call(f"{own.place}:timekeeper", timekeeper, lease, 1) for own in records
         ]
         shards = _shards(kept)
         replies = self._scripts.run_each([*calls, *map(_look, shards)])
         leases = replies[: len(records)]
-        held = {own.place for own, reply in zip(records, leases, strict=True) if reply == 1}
+        held = {
+            own.place
+            for own, reply in zip(records, leases, strict=True)
+            if not isinstance(reply, Exception) and timekeeper.encode() in reply
+        }
         found, problems = _next_due(shards, replies[len(records) :])
         return TimeKept(
             held,
@@ -110,14 +119,54 @@ class RedisStore(ExpirationStore):
         )
 
     def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
-        holders = self._scripts.send(
-            [Command(0, "get", (self._timekeeper_key(own),)) for own in records]
+        holders = self._scripts.run_all(
+            [self._seat_call(f"{own.place}:timekeeper", "", 0, 1) for own in records],
+            confirmed=False,
         )
-        found = zip(records, holders, strict=True)
-        return {own.place: holder.decode() for own, holder in found if holder}
+        return {
+            own.place: holder[0].decode()
+            for own, holder in zip(records, holders, strict=True)
+            if holder
+        }
 
-    def _timekeeper_key(self, records: Expirations) -> bytes:
-        return self._scripts.key(0, records.place, "timekeeper")
+    def take_seat(self, seats: str, name: str, lease: int, most: int = 1) -> Collection[str]:
+        [taken] = self._scripts.run_all(
+            [self._seat_call(seats, name, lease, most)], confirmed=False
+        )
+        return [holder.decode() for holder in taken]
+
+    def _seat_call(self, seats: str, name: str, lease: int, most: int) -> Call:
+        return Call("take_seat", 0, [self._scripts.key(0, seats)], (name, lease, most))
+
+    def pace(self, place: str, most: int | None = None) -> Pace:
+        if (place, most) not in self._paces:
+            self._paces[place, most] = self._new_pace(place, most)
+        return self._paces[place, most]
+
+    def _new_pace(self, place: str, most: int | None) -> Pace:
+        from limits.storage import RedisStorage
+
+        from .pace import Pace
+
+        # Each count is in the slot of this key, and so on the server that it leads to.
+        prefix = self._scripts.key(0, "pace").decode()
+        storages: WeakKeyDictionary[redis.Redis, RedisStorage] = WeakKeyDictionary()
+
+        def storage_on(client: redis.Redis) -> RedisStorage:
+            if client not in storages:
+                pool = client.connection_pool
+                storages[client] = RedisStorage("redis://", pool, key_prefix=prefix)
+            return storages[client]
+
+        return Pace(
+            place,
+            most,
+            lambda count: self._scripts.on_server(0, lambda client: count(storage_on(client))),
+        )
+
+    def now(self) -> int:
+        seconds, rest = self._scripts.send([Command(0, "time", ())])[0]
+        return int(seconds) * SECOND + int(rest)
 
     def keeps_records_on_disk(self) -> bool:
         def kept(client: redis.Redis) -> bool:
@@ -130,19 +179,13 @@ class RedisStore(ExpirationStore):
         return all(self._scripts.all_servers(kept))
 
     def record_sweep(
-        self, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
-    ) -> None:
-        limit = {"maxlen": SWEEPS_KEPT, "approximate": True}
-        sweeps, totals = self._scripts.key(0, "sweeps"), self._scripts.key(0, "totals")
-        self._scripts.send(
-            [
-                Command(0, "xadd", (sweeps, {"report": json.dumps(report)}), limit),
-                *(
-                    Command(0, "hincrbyfloat", (totals, number, growth))
-                    for number, growth in tally.items()
-                ),
-            ]
-        )
+        self, sweep: str, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
+    ) -> Mapping[str, float]:
+        keys = [self._scripts.key(0, name) for name in ("sweeps", "totals")]
+        about = sweep, json.dumps(report), SWEEPS_KEPT, SWEEPS_AT_ONCE, *chain(*tally.items())
+        [whole] = self._scripts.run_all([Call("note_sweep", 0, keys, about)], confirmed=False)
+        merged: dict[str, float] = json.loads(whole)
+        return merged
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
         entries = self._send("xrevrange", "sweeps", count=limit)

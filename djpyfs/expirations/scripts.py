@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 from zlib import crc32
 
@@ -18,13 +18,16 @@ from redis.sentinel import MasterNotFoundError
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
 from .servers import Address, Servers, has_moved, passes, servers_at
 
+T = TypeVar("T")
+
 FORMAT = 4  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule keep begin finish abandon reserve pledge release reserve_free release_all
     extend renew place_at adopt await_owner let_go take_up deadline use_ticket claim claim_one
-    acknowledge fail postpone excuse tally next_due keep_time counts take_back linked""".split()
+    acknowledge fail postpone excuse tally next_due take_seat note_sweep counts take_back
+    linked""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due"})
 
 
@@ -198,6 +201,11 @@ class Scripts:
         """Return what ``ask`` returns for each server."""
         with self._translation:
             return self._servers.patiently(lambda: list(map(ask, self._servers.all())))
+
+    def on_server(self, shard: int, ask: Callable[[redis.Redis], T]) -> T:
+        """Return what ``ask`` returns for the server of a shard."""
+        with self._translation:
+            return self._servers.patiently(lambda: ask(self._servers.of(self._slots[shard])))
 
     def _by_server(
         self, commands: Sequence[Command], answered: Collection[int]

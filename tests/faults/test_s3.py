@@ -16,12 +16,15 @@ from xml.sax.saxutils import escape
 import boto3
 import pytest
 
-from djpyfs import expire_objects, get_filesystem
+from djpyfs import conf, expire_objects, get_filesystem
 from djpyfs.backends.s3 import S3Backend
 from djpyfs.backends.s3.client import HASTY, ONCE
 from djpyfs.errors import NotAnswered
+from djpyfs.expirations import store_for
+from djpyfs.expirations.pace import FIRST_RATE, Pace
 from djpyfs.inspection import files_set_aside, status
 from djpyfs.names import Entry
+from djpyfs.places import place_for
 from tests.conftest import KEYS
 from tests.endless import Endless
 from tests.faults.conftest import Measured
@@ -46,6 +49,8 @@ class Trouble(NamedTuple):
     page: Callable[[int], bytes | None] = lambda number: None
     #: Why a key is refused, or nothing.
     refuses: Callable[[int, bytes], str] = lambda number, key: ""
+    #: For which keys it is busy, and so for each batch that holds one.
+    hot: bytes = b""
 
 
 class TroubledMoto(Moto):
@@ -69,16 +74,26 @@ class TroubledMoto(Moto):
         if single and (code := self.trouble.refuses(number, environ["PATH_INFO"].encode())):
             start_response(f"{STATUS.get(code, 403)} No", [("Content-Type", "application/xml")])
             return [b"<Error><Code>%b</Code><Message>no</Message></Error>" % code.encode()]
+        if single and self._is_hot(environ["PATH_INFO"].encode()):
+            return self._slow_down(start_response)
         if self.trouble.silent(number):
             time.sleep(self.silence)
         elif not self.trouble.busy(number):
             delete = super()._answer if single else partial(self._delete, number)
             return delete(environ, start_response)
+        return self._slow_down(start_response)
+
+    def _slow_down(self, start_response: Any) -> Any:
         start_response("503 Slow Down", [("Content-Type", "application/xml")])
         return [BUSY]
 
+    def _is_hot(self, key: bytes) -> bool:
+        return bool(self.trouble.hot) and key.endswith(self.trouble.hot)
+
     def _delete(self, number: int, environ: Any, start_response: Any) -> Any:
         asked = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        if any(map(self._is_hot, KEY.findall(asked))):
+            return self._slow_down(start_response)
         refused = {key: self.trouble.refuses(number, key) for key in KEY.findall(asked)}
         refused = {key: code for key, code in refused.items() if code}
         for key in refused:
@@ -279,6 +294,50 @@ def test_a_key_for_which_the_store_is_busy_is_put_off_for_as_long_as_it_takes(
     troubled.trouble = Trouble()
     assert expire_objects().deleted == len(keys)
     assert not list(bucket.objects.all())
+
+
+def test_a_key_for_which_each_batch_is_told_to_slow_down_keeps_no_other(
+    ten_files: Callable[[], None], troubled: TroubledMoto, bucket: Any
+) -> None:
+    troubled.trouble = Trouble(hot=b"/7")
+    reports = []
+    for _ in range(4):  # twice as often as an attempt may fail
+        troubled.deletions = 0
+        reports.append(expire_objects())
+        assert troubled.deletions < 10, "more requests than it takes to halve"
+        ten_files()
+    assert [report.deleted for report in reports] == [0, 9, 0, 0]
+    assert [report.postponed for report in reports] == [10, 1, 1, 1]
+    assert [item.key for item in bucket.objects.all()] == ["plots/7"]
+    troubled.trouble = Trouble()
+    assert expire_objects().deleted == 1
+
+
+def test_a_store_that_asks_to_slow_down_is_asked_for_less_by_all(
+    ten_files: Callable[[], None], troubled: TroubledMoto, pace: Pace
+) -> None:
+    troubled.trouble = Trouble(refuses=lambda number, key: "SlowDown" if key[-1] in b"67" else "")
+    assert expire_objects().deleted == 8
+    assert pace.rate() == FIRST_RATE
+    troubled.trouble = Trouble()
+    ten_files()
+    assert expire_objects().deleted == 2
+
+
+def test_a_moment_in_which_a_store_is_busy_slows_nothing_down(
+    ten_files: Callable[[], None], troubled: TroubledMoto, pace: Pace
+) -> None:
+    troubled.trouble, troubled.deletions = Trouble(busy=lambda number: number == 0), 0
+    assert expire_objects().postponed == 10
+    ten_files()
+    assert expire_objects().deleted == 10
+    assert pace.rate() is None
+
+
+@pytest.fixture
+def pace(ten_files: Callable[[], None]) -> Pace:
+    settings = conf.current()
+    return store_for(settings).pace(place_for(settings, "plots").records.place)
 
 
 @pytest.mark.parametrize("page", [b"", b"<html><body>Please log in</body></html>"])

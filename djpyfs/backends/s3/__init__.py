@@ -49,6 +49,7 @@ class S3Backend(Backend):
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     late: ClassVar[float] = LATE
     takes_uploads: ClassVar[bool] = True
+    throttles: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
     deletions_at_once: ClassVar[int] = 8  # fewer than the connections that boto3 keeps
 
@@ -67,6 +68,7 @@ class S3Backend(Backend):
         self._for_files = SharedClient(options, PATIENT)
         self._once = SharedClient(options, ONCE)
         self._for_sweeps = SharedClient(options, HASTY)
+        self._slowed: set[str] = set()  # keys for which the store has asked to slow down
 
     def make_filesystem(self, namespace: str) -> S3FileSystem:
         """Return the files below ``prefix/namespace``, without a request."""
@@ -119,7 +121,7 @@ class S3Backend(Backend):
 
         S3 does not tell a deleted file from one that was not there: both count as deleted.
         """
-        deletion = Deletion(self._for_sweeps, self._bucket, lease, self.answers)
+        deletion = Deletion(self._for_sweeps, self._bucket, lease, self.answers, self._slowed)
         for start in range(0, len(entries), KEYS_PER_REQUEST):
             chunk = entries[start : start + KEYS_PER_REQUEST]
             deletion.delete({self._key(*entry): entry for entry in chunk})

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from ...names import Entry
 from .. import Lease, Outcome, reason
-from .client import SharedClient, code_of, is_unanswered
+from .client import SharedClient, code_of, is_unanswered, status_of
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -22,7 +22,7 @@ BATCH_REFUSED = frozenset(
     MethodNotAllowed MissingContentMD5 NotImplemented XAmzContentChecksumMismatch
     XAmzContentSHA256Mismatch""".split()
 )
-# How they ask for fewer requests; to find a culprit would take more of them.
+# How they ask for fewer requests.
 THROTTLED = frozenset(
     """429 RequestLimitExceeded SlowDown SlowDownRead SlowDownWrite Throttling ThrottlingException
     TooManyRequests""".split()
@@ -31,23 +31,33 @@ THROTTLED = frozenset(
 BUSY = THROTTLED | frozenset(
     "500 503 InternalError OperationAborted RequestTimeout ServiceUnavailable".split()
 )
+SERVICE_UNAVAILABLE = 503
+REMEMBERED = 10_000  # keys
 
 
 class Deletion:
     """Deletes objects under a lease, and sorts what became of them into its ``outcome``.
 
     A batch that the store refuses as a whole is halved until the culprit stands alone, as long
-    as the store ``answers``: an outage is nobody's fault.
+    as the store ``answers``: an outage is nobody's fault. One for which it asks to slow down is
+    put off instead, for more requests would be the wrong answer; but where it does so again for
+    keys that it has ``slowed`` before, one of them may be the reason.
     """
 
     def __init__(
-        self, client: SharedClient, bucket: str, lease: Lease, answers: Callable[[], bool]
+        self,
+        client: SharedClient,
+        bucket: str,
+        lease: Lease,
+        answers: Callable[[], bool],
+        slowed: set[str],
     ) -> None:
         self.outcome = Outcome()
         self._client = client
         self._bucket = bucket
         self._lease = lease
         self._answers = answers
+        self._slowed = slowed
         self._away = ""  # why the store is asked nothing more
 
     def delete(self, entries: Mapping[str, Entry]) -> None:
@@ -78,18 +88,60 @@ class Deletion:
             self.outcome.unanswered += _each(entries, reason(error))
         elif not alone and batch_refused(error):
             self._delete_in(len(entries), entries)
-        elif self._is_outage(error):
-            self._away = reason(error)
-            self.outcome.away += _each(entries, self._away)
+        elif code_of(error) in THROTTLED:
+            self._slow_down(entries, error)
+        elif not isinstance(error, ClientError) or not self._answers():
+            self._stop(entries, error)
         elif alone:
             stays = self.outcome.away if code_of(error) in BUSY else self.outcome.failed
             stays += _each(entries, reason(error))
         else:
+            stayed = self._stayed()
             self._delete_in(2, entries)
+            if status_of(error) == SERVICE_UNAVAILABLE and self._stayed() == stayed:
+                self.outcome.slow_down = True  # it has passed, and so was no file's fault
 
-    def _is_outage(self, error: Exception) -> bool:
-        sent = isinstance(error, ClientError)
-        return not sent or code_of(error) in THROTTLED or not self._answers()
+    def _stayed(self) -> int:
+        return len(self.outcome.away) + len(self.outcome.failed) + len(self.outcome.unanswered)
+
+    def _stop(self, entries: Mapping[str, Entry], error: Exception) -> None:
+        self._away = reason(error)
+        self.outcome.away += _each(entries, self._away)
+
+    def _slow_down(self, entries: Mapping[str, Entry], error: Exception) -> None:
+        """Put off what the store is too busy for, or the one key that is the reason."""
+        again = not self._slowed.isdisjoint(entries)
+        if len(self._slowed) > REMEMBERED:
+            self._slowed.clear()
+        self._slowed.update(entries)
+        left = self._suspects(entries) if again else entries
+        if again and len(left) == 1:
+            self.outcome.away += _each(left, reason(error))
+            return
+        self.outcome.slow_down = True
+        if left:
+            self._stop(left, error)
+
+    def _suspects(self, entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
+        """Delete halves of what is refused until it is one key, or both halves; return that."""
+        while len(entries) > 1 and self._lease.remaining() > 0:
+            refused = [half for half in _halves(entries) if not self._delete_unless_slowed(half)]
+            if len(refused) != 1:
+                return {key: entry for half in refused for key, entry in half.items()}
+            [entries] = refused
+        return entries
+
+    def _delete_unless_slowed(self, entries: Mapping[str, Entry]) -> bool:
+        """Delete objects, whatever becomes of them, unless the store asks to slow down."""
+        try:
+            refused = self._ask(entries)
+        except Exception as error:
+            if code_of(error) in THROTTLED:
+                return False
+            self._explain(entries, error)
+        else:
+            self._settle(entries, refused)
+        return True
 
     def _delete_in(self, parts: int, entries: Mapping[str, Entry]) -> None:
         left, size = iter(entries.items()), -(-len(entries) // parts)
@@ -110,7 +162,15 @@ class Deletion:
                 self.outcome.away.append((entries[key], told(problem)))
             else:
                 self.outcome.failed.append((entries[key], told(problem)))
+        slowed = [key for key, problem in refused.items() if problem.get("Code") in THROTTLED]
+        self.outcome.slow_down |= len(slowed) > 1
         self.outcome.deleted += [entry for key, entry in entries.items() if key not in refused]
+        self._slowed.difference_update(entries)
+
+
+def _halves(entries: Mapping[str, Entry]) -> list[dict[str, Entry]]:
+    pairs, middle = list(entries.items()), len(entries) // 2
+    return [dict(pairs[:middle]), dict(pairs[middle:])]
 
 
 def _each(entries: Mapping[str, Entry], why: str) -> list[tuple[Entry, str]]:

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- next_due: when there is something to claim, or a lease that lapses. What is overdue and being
 -- written is left out: `claim` leaves it, too.
--- Returns  {now, when that is, or nil where there is nothing}
+-- Returns  {now, when that is, or nil where there is nothing, how many members can be claimed now}
 -- Touches  nothing
 local writes = redis.call('EXISTS', writing) == 1
 local next_due = false
@@ -15,4 +15,11 @@ for _, zset in ipairs({due, retries, suspects, leases}) do
     next_due = at
   end
 end
-return {now, next_due}
+local overdue = 0
+if next_due and next_due <= now then
+  for _, zset in ipairs({due, retries, suspects}) do
+    overdue = overdue + redis.call('ZCOUNT', zset, '-inf', exact(now))
+  end
+  overdue = math.max(0, overdue - redis.call('HLEN', writing))
+end
+return {now, next_due, overdue}
