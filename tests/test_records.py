@@ -730,10 +730,10 @@ def test_a_claim_is_over_whose_lease_nothing_moves_although_the_clock_was_set_ba
     at: At,
 ) -> None:
     fenced: list[bytes] = []
-    store = at(lease=SHORT, fence=fenced.append)
+    store, frozen = at(lease=SHORT, fence=fenced.append), at()
     [member] = due(store)
-    lease, shard = claim_lease(claim(store).token), store.shard_of(member)
-    store.extend(shard, {lease: 3_600 * SECOND})  # what is left after an hour back
+    lease, shard = claim_lease(claim(frozen).token), store.shard_of(member)
+    frozen.extend(shard, {lease: 3_600 * SECOND})  # what is left after an hour back
     started = time.monotonic()
     renewed = store.schedule([member], 100 * SECOND)
     assert SHORT / SECOND / 2 < time.monotonic() - started < 30
