@@ -19,8 +19,10 @@ from djpyfs import get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.chromium import running_chromium
 from tests.pages import examples
-from tests.servers import running_site
+from tests.servers import Moto, running_site
+from tests.test_commands import djpyfs
 from tests.test_filesystem import left
+from tests.test_lifecycle import Bucket
 from tests.test_temporary_files import fetch
 
 GUIDE = "guides/browser-uploads.md"
@@ -57,23 +59,34 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(chromium: Browser, site: Any) -> Iterator[Page]:
+def address(site: Any) -> Iterator[str]:
     with running_site() as port:
-        page = chromium.new_page()
-        page.goto(f"http://127.0.0.1:{port}/")
-        yield page
-        page.close()
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(params=["osfs", "s3fs"])
 def pictures(
-    request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path
+    request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path, address: str
 ) -> ExpiringFS:
     if request.param == "osfs":
         djfs(type="osfs", directory_root=tmp_path)
     else:
-        request.getfixturevalue("on_s3")()
+        on_s3(djfs, request.getfixturevalue("moto"), address)
     return get_filesystem("pictures")
+
+
+def on_s3(djfs: Callable[..., None], moto: Moto, origin: str) -> None:
+    """Keep files in a new bucket to which pages of one origin send some."""
+    djfs(**Bucket(moto.url).place, upload_origins=[origin])
+    djpyfs("cors", "--apply")
+
+
+@pytest.fixture
+def opened(chromium: Browser, address: str) -> Iterator[Page]:
+    page = chromium.new_page()
+    page.goto(address)
+    yield page
+    page.close()
 
 
 def choose(page: Page, type_: str = "image/png", content: bytes = PICTURE) -> None:
@@ -112,3 +125,12 @@ def test_the_example_of_the_guide_says_what_is_wrong(
     )
     assert forged.status == 400
     assert pictures.listdir("/") == []
+
+
+def test_a_page_that_the_bucket_was_not_told_of_is_shut_out(
+    djfs: Callable[..., None], moto: Moto, opened: Page
+) -> None:
+    on_s3(djfs, moto, "https://www.example.com")
+    choose(opened)
+    expect(opened.locator("output")).to_have_text("not reached")
+    assert get_filesystem("pictures").listdir("/") == []
