@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 
-from demo.models import Upload
+from demo.models import LIVES_OFFERED
 from demo.plots import PLOTS, Parameter, Plot
 
 SHORTEST_LIFE, LONGEST_LIFE = 3, 600  # seconds
-MOST_MEGABYTES = 5
+MOST_BYTES = 50 * 2**20
+MOST = f"{MOST_BYTES // 2**20} MB"
 
 
 def _messages(cure: str) -> dict[str, str]:
@@ -41,22 +42,21 @@ class ParametersForm(forms.Form):
             self.fields[parameter.name] = _field(parameter)
 
 
-class UploadForm(forms.ModelForm):  # type: ignore[type-arg]  # which it takes in its stubs alone
-    """A file, and for how long it lives."""
+class UploadForm(forms.Form):
+    """What a browser is about to send, and for how many seconds that lives."""
 
     prefix = "upload"
 
-    class Meta:
-        model = Upload
-        fields = ("file", "seconds")
-        error_messages: ClassVar = {"file": dict.fromkeys(("required", "empty"), "Choose a file")}
+    file = forms.CharField(max_length=255, error_messages={"required": "Choose a file"})
+    size = forms.IntegerField(min_value=0)  # bytes
+    seconds = forms.TypedChoiceField(
+        label="Time to live", choices=LIVES_OFFERED, coerce=int, initial=30
+    )
 
-    def clean_file(self) -> Any:
-        """Refuse a file that is too large."""
-        file = self.cleaned_data["file"]
-        if file.size > MOST_MEGABYTES * 2**20:
-            raise forms.ValidationError(f"Choose a file of at most {MOST_MEGABYTES} MB")
-        return file
+    def clean(self) -> None:
+        """Refuse a file that is too large, beside the field that chooses it."""
+        if self.cleaned_data.get("size", 0) > MOST_BYTES:
+            self.add_error("file", f"Choose a file of at most {MOST}")
 
 
 def errors_by_field(*filled_in: forms.BaseForm) -> dict[str, str]:

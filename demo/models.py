@@ -17,6 +17,7 @@ LIVES_OFFERED = ((5, "5 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"), (300, "5
 class Upload(models.Model):
     """An uploaded file; the row goes when the file has gone."""
 
+    title: models.CharField[str, str] = models.CharField(max_length=255, default="")
     file = models.FileField(storage=ExpiringStorage(UPLOADS), max_length=255)
     seconds: models.PositiveSmallIntegerField[int, int] = models.PositiveSmallIntegerField(
         "time to live", choices=LIVES_OFFERED, default=30

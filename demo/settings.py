@@ -91,6 +91,8 @@ DJFS: dict[str, Any] = {
     "directory_root": "demo-files",
     "url_root": PICTURES_URL,
     **{key: value for key, value in _PLACE.items() if value},
+    # From the pages of this site browsers send files to the bucket itself.
+    **({"upload_origins": CSRF_TRUSTED_ORIGINS} if os.environ.get("DJFS_TYPE") == "s3fs" else {}),
     "redis_url": os.environ.get("DJFS_REDIS_URL", "redis://127.0.0.1:6379/0"),
     "sweep_interval": float(os.environ.get("DJFS_SWEEP_INTERVAL", "60")),
     # Should the site die between writing a file and giving it its deadline.

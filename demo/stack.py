@@ -82,6 +82,7 @@ class Stack:
             "DJANGO_SETTINGS_MODULE": "demo.settings",
             "DJANGO_SECRET_KEY": secrets.token_urlsafe(50),
             "DJANGO_DATABASE": str(self.database),
+            "DJANGO_TRUSTED_ORIGINS": f"{self.address('web')},http://localhost:{self.ports['web']}",
             "DJANGO_ADMIN_USER": ADMIN_USER,
             "DJANGO_ADMIN_PASSWORD": self.admin_password,
             "DJFS_REDIS_URL": self.redis_url,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from io import StringIO
 
 import django
-from django.core.management import call_command
+from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.db import connections
 
 
@@ -15,7 +18,17 @@ def on_starting(server: object) -> None:
     call_command("migrate", verbosity=0)
     if password := os.environ.get("DJANGO_ADMIN_PASSWORD"):
         _admit(os.environ.get("DJANGO_ADMIN_USER", "admin"), password)
+    if "upload_origins" in settings.DJFS:
+        _let_browsers_in()
     connections.close_all()  # a process that is forked must open its own
+
+
+def _let_browsers_in() -> None:
+    """Tell the bucket from which pages browsers may send files to it."""
+    try:
+        call_command("djpyfs", "cors", "--apply", stdout=StringIO())
+    except CommandError as error:  # it is not there yet, say: `check --deploy` tells as well
+        logging.getLogger("demo").warning("no CORS rule was set: %s", error)
 
 
 def _admit(name: str, password: str) -> None:

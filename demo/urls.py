@@ -11,7 +11,8 @@ from demo import views
 urlpatterns = [
     path("", views.page, name="page"),
     path("plots", views.draw, name="draw"),
-    path("uploads", views.upload, name="upload"),
+    path("uploads/begin", views.begin_upload, name="begin-upload"),
+    path("uploads/end", views.end_upload, name="end-upload"),
     path("uploads/<int:pk>/one-time-link", views.one_time_link, name="one-time-link"),
     path("state", views.state, name="state"),
     path("healthz", views.healthz, name="healthz"),

@@ -3,48 +3,59 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from importlib.metadata import metadata
+from os.path import splitext
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core import signing
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.text import slugify
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 from django.views.static import serve
 from fs.errors import FSError
 
-from demo.forms import MOST_MEGABYTES, OrderForm, ParametersForm, UploadForm, errors_by_field
+from demo.forms import MOST, MOST_BYTES, OrderForm, ParametersForm, UploadForm, errors_by_field
 from demo.models import LIVES_OFFERED, UPLOADS, Upload
 from demo.plots import PLOTS
 from demo.plots import render as render_plot
 from djpyfs import get_filesystem
-from djpyfs.errors import DjpyfsError
+from djpyfs.errors import DjpyfsError, RecordStoreError
 from djpyfs.sweeper import recent_sweeps
 
 PICTURES = "plots"  # the namespace
 HEALTH = "healthz"  # a file that is never there
 TROUBLE = (DjpyfsError, FSError)
 SWEEPS_SHOWN = 6
-View = Callable[..., JsonResponse]
+TIME_TO_SEND = 600  # seconds
+NO_ERRORS: Mapping[str, str] = {}
+View = Callable[..., HttpResponse]
 log = logging.getLogger("demo")
+_is_suffix = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII | re.IGNORECASE).fullmatch
+# Where the documentation and the source are, as the distribution says.
+PROJECT_URLS = dict(it.split(", ", 1) for it in metadata("djpyfs").get_all("Project-URL") or [])
 
 
 def unavailable_is_503(view: View) -> View:
     """Let a view answer 503 where the record store or the place of the files is away."""
 
     @wraps(view)
-    def answer(request: HttpRequest, **names: Any) -> JsonResponse:
+    def answer(request: HttpRequest, **names: Any) -> HttpResponse:
         try:
             return view(request, **names)
         except TROUBLE as error:  # which names addresses that are nothing for strangers
             log.error("%s answers 503: %s", request.path, error)
-            return JsonResponse({"status": "unavailable"}, status=503)
+            away = "records" if isinstance(error, RecordStoreError) else "files"
+            return JsonResponse({"status": "unavailable", "away": away}, status=503)
 
     return answer
 
@@ -53,51 +64,98 @@ def unavailable_is_503(view: View) -> View:
 @ensure_csrf_cookie
 def page(request: HttpRequest) -> HttpResponse:
     """The page itself; everything that changes on it comes from the views below."""
+    return _page(request)
+
+
+def _page(
+    request: HttpRequest, errors: Mapping[str, str] = NO_ERRORS, status: int = 200
+) -> HttpResponse:
     context = {
+        "errors": errors,
         "order": OrderForm(initial={"seconds": 10}),
         "upload": UploadForm(),
-        "most_megabytes": MOST_MEGABYTES,
+        "most": MOST,
+        "on_s3": settings.DJFS["type"] == "s3fs",
+        "ways": PROJECT_URLS,
         "parameter_forms": [ParametersForm(key) for key in PLOTS],
         "lives": LIVES_OFFERED,
         "flower_url": settings.FLOWER_URL,
         "sweep_interval": settings.DJFS["sweep_interval"],
     }
-    response = render(request, "demo/page.html", context)
-    # The pictures may come from an object store, at whatever address that has.
-    response["Content-Security-Policy"] = "default-src 'self'; img-src *"
+    response = render(request, "demo/page.html", context, status=status)
+    # Pictures come from an object store, and uploads go there, at whatever address that has.
+    response["Content-Security-Policy"] = "default-src 'self'; img-src *; connect-src *"
     return response
 
 
 @require_POST
 @unavailable_is_503
-def draw(request: HttpRequest) -> JsonResponse:
+def draw(request: HttpRequest) -> HttpResponse:
     """Draw what the form asks for, store it, and give it its deadline.
 
-    Answers 201 with the picture, or 400 with one error for each field that is wrong.
+    Answers 201 with the picture, or 400 with one error for each field that is wrong. A browser
+    without JavaScript is led to the picture, or gets the page with the errors.
     """
     order = OrderForm(request.POST)
     chosen = request.POST.get("plot")
     parameters = ParametersForm(chosen, request.POST) if chosen in PLOTS else None
     errors = errors_by_field(order, *filter(None, [parameters]))
+    wants_page = request.get_preferred_type(["application/json", "text/html"]) == "text/html"
     if errors or parameters is None:
+        if wants_page:
+            return _page(request, errors, status=400)
         return JsonResponse({"errors": errors}, status=400)
     seconds = order.cleaned_data["seconds"]
     png = render_plot(parameters.plot, parameters.cleaned_data)
     prefix = f"{parameters.key}-{seconds}s-"
     with get_filesystem(PICTURES).temporary_file(".png", prefix=prefix, seconds=seconds) as file:
         file.write(png)
+    if wants_page:
+        return redirect(file.url)
     return JsonResponse({"now": time.time(), **_picture_card(file.name)}, status=201)
 
 
 @require_POST
 @unavailable_is_503
-def upload(request: HttpRequest) -> JsonResponse:
-    """Keep the file that the form brings, and give it its deadline; answers as `draw` does."""
-    form = UploadForm(request.POST, request.FILES)
+def begin_upload(request: HttpRequest) -> JsonResponse:
+    """Tell the browser where to send a file; answers as `draw` does.
+
+    What does not come within a few minutes has left nothing behind.
+    """
+    form = UploadForm(request.POST)
     if not form.is_valid():
         return JsonResponse({"errors": errors_by_field(form)}, status=400)
-    kept = form.save()
-    get_filesystem(UPLOADS).expire(kept.name, seconds=kept.seconds)
+    title, seconds = form.cleaned_data["file"], form.cleaned_data["seconds"]
+    stem, suffix = splitext(title)
+    target = get_filesystem(UPLOADS).get_upload_url(
+        suffix if _is_suffix(suffix) else "",
+        prefix=f"{slugify(stem)[:60] or 'file'}-",
+        seconds=TIME_TO_SEND,
+        max_bytes=MOST_BYTES,
+    )
+    # With it a visitor can end this upload and nobody else's.
+    receipt = signing.dumps([target.path, title, seconds], salt=UPLOADS)
+    return JsonResponse({**target._asdict(), "receipt": receipt}, status=201)
+
+
+@require_POST
+@unavailable_is_503
+def end_upload(request: HttpRequest) -> JsonResponse:
+    """Give a file that has come its row and its life."""
+    try:
+        path, title, seconds = signing.loads(
+            request.POST.get("receipt", ""), salt=UPLOADS, max_age=TIME_TO_SEND
+        )
+    except signing.BadSignature:
+        return JsonResponse({"status": "no receipt"}, status=400)
+    files = get_filesystem(UPLOADS)
+    if not files.isfile(path):
+        return JsonResponse({"status": "nothing has come"}, status=409)
+    kept, is_new = Upload.objects.get_or_create(
+        file=path, defaults={"title": title, "seconds": seconds}
+    )
+    if is_new:
+        files.expire(path, seconds)
     return JsonResponse({"now": time.time(), **_upload_card(kept)}, status=201)
 
 
@@ -158,7 +216,7 @@ def _picture_card(name: str) -> dict[str, Any]:
 
 
 def _upload_card(kept: Upload) -> dict[str, Any]:
-    card = _card(UPLOADS, kept.name, kept.name, kept.seconds)
+    card = _card(UPLOADS, kept.name, kept.title, kept.seconds)
     return card and {**card, "one_time_link": reverse("one-time-link", args=[kept.pk])}
 
 

@@ -70,12 +70,14 @@ class Demo:
 
 
 @contextlib.contextmanager
-def running_demo(output: Path, environ: dict[str, str] | None = None) -> Iterator[Demo]:
+def running_demo(
+    output: Path, environ: dict[str, str] | None = None, *options: str
+) -> Iterator[Demo]:
     """Start the demo, wait until it is ready, and stop it at the end if it still runs."""
     with (
         output.open("wb") as file,
         subprocess.Popen(
-            [sys.executable, "-m", "demo"],
+            [sys.executable, "-m", "demo", *options],
             cwd=CHECKOUT,
             env={**os.environ, **(environ or {})},
             stdout=file,

@@ -86,8 +86,12 @@ def test_the_site_is_unhealthy_while_redis_or_the_store_is_away_and_tells_strang
             "no store": {**on_s3, **with_redis},
         }.items()
     }
-    away = '503 {"status": "unavailable"}'
-    assert answers == {"well": '200 {"status": "ok"}', "no Redis": away, "no store": away}
+    away = '503 {{"status": "unavailable", "away": "{}"}}'
+    assert answers == {
+        "well": '200 {"status": "ok"}',
+        "no Redis": away.format("records"),
+        "no store": away.format("files"),
+    }
 
 
 def test_the_site_logs_its_errors_where_a_container_has_its_log(

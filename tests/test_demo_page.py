@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import (
@@ -19,12 +27,14 @@ from playwright.sync_api import (
     expect,
 )
 
+from demo.browser import Browser as Client
 from djpyfs import expire_objects, get_filesystem
 from tests.chromium import running_chromium
 from tests.demo_process import Demo, running_demo
+from tests.servers import wait_for
 
 GONE_WITHIN = 60_000  # ms: a short life, the sweep's interval, and a machine that is busy
-PHONE: ViewportSize = {"width": 390, "height": 844}
+PHONE: ViewportSize = {"width": 320, "height": 640}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 LISTEN = """
     window.heard = [];
@@ -80,6 +90,7 @@ def page(chromium: Browser, address: str, errors: list[str]) -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.evaluate(LISTEN)
+    expect(page.locator("#plots .card").first).to_be_visible()  # it draws one if there is none
     yield page
     page.close()
 
@@ -141,14 +152,13 @@ def test_a_plot_drawn_by_keyboard_is_shown_and_vanishes_in_time_without_a_reload
 
 
 def upload_by_keyboard(page: Page, name: str, content: bytes, life: str = "1 min") -> str:
-    """Return the name of the file as the page shows it."""
-    file: FilePayload = {"name": name, "mimeType": "text/plain", "buffer": content}
-    page.set_input_files("#upload-file", file)
+    """Return the name that the file has in its namespace."""
     tab_to(page, "#upload-seconds")
     page.keyboard.type(life)
-    page.keyboard.press("Tab")
-    with page.expect_response("**/uploads") as answer:
-        page.keyboard.press("Enter")
+    tab_to(page, "#upload-file")
+    file: FilePayload = {"name": name, "mimeType": "text/plain", "buffer": content}
+    with page.expect_response("**/uploads/end") as answer:
+        page.set_input_files("#upload-file", file)
     return str(answer.value.json()["name"])
 
 
@@ -157,40 +167,164 @@ def test_an_upload_is_listed_with_its_link_and_vanishes_in_time_without_a_reload
 ) -> None:
     page.evaluate("window.sameDocument = true")
     name = upload_by_keyboard(page, "notes.txt", b"to be gone soon", life="1 min")
+    assert re.fullmatch(r"notes-[0-9a-f]{32}\.txt", name)
     row = page.locator(f"[data-name='{name}']")
     expect(row.get_by_role("timer")).to_have_text(re.compile(r"^(1:00|\d\d? s|\d\.\d s)$"))
-    hear(page, f"{name} uploaded. It lives for 60 seconds.")
-    expect(page.locator("#upload-file")).to_have_value("")
+    hear(page, "notes.txt uploaded. It lives for 60 seconds.")
+    expect(page.locator("#sending")).to_be_empty()
     with page.expect_popup() as popup:
-        row.get_by_role("link", name=name, exact=True).press("Enter")
+        row.get_by_role("link", name="notes.txt", exact=True).press("Enter")
     expect(popup.value.locator("body")).to_have_text("to be gone soon")
 
     cut_short("uploads", name)
     expect(row).to_have_count(0, timeout=GONE_WITHIN)
-    hear(page, f"{name} was deleted")
+    hear(page, "notes.txt was deleted")
     assert page.request.get(popup.value.url).status == 404
     assert page.evaluate("window.sameDocument")
     assert errors == []
 
 
+def drop(page: Page, *files: Path) -> None:
+    """Drop files from the desktop on the drop zone."""
+    zone = page.locator(".drop")
+    zone.scroll_into_view_if_needed()
+    box = zone.bounding_box()
+    assert box
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": list(map(str, files)), "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for type_ in "dragEnter", "dragOver", "drop":
+        session.send("Input.dispatchDragEvent", {"type": type_, **at, "data": data})
+
+
+def test_files_that_are_dropped_are_sent_each_by_itself(page: Page, tmp_path: Path) -> None:
+    files = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    for file in files:
+        file.write_text(file.name)
+    drop(page, *files)
+    for file in files:
+        row = page.locator("#uploads li", has_text=file.name)
+        expect(row).to_have_count(1)
+        answer = page.request.get(row.locator(".name").evaluate("link => link.href"))
+        assert answer.text() == file.name
+
+
+def test_an_upload_shows_how_far_it_is_and_leaves_nothing_when_it_is_cancelled(
+    page: Page, tmp_path: Path, demo: Demo
+) -> None:
+    session = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 300_000}
+    with (tmp_path / "large.bin").open("wb") as large:
+        large.truncate(40_000_000)
+    session.send("Network.enable")
+    session.send("Network.emulateNetworkConditions", slow)
+    drop(page, tmp_path / "large.bin")
+    row = page.locator("#sending li")
+    progress = row.get_by_role("progressbar", name="large.bin")
+    page.wait_for_function("bar => 0 < bar.value && bar.value < 1", arg=progress.element_handle())
+    row.get_by_role("button", name="Cancel large.bin").press("Enter")
+    expect(row).to_have_count(0)
+    expect(page.locator("#upload-file")).to_be_focused()
+    hear(page, "large.bin was cancelled: nothing of it is kept.")
+    assert "large.bin" not in page.locator("#uploads").inner_text()
+    assert not list((demo.directory / "files" / "uploads").glob("large-*"))
+    wait_for(lambda: not _unfinished(demo))
+
+
+def _unfinished(demo: Demo) -> list[Path]:
+    return list((demo.directory / "files").glob(".djpyfs/writes/*"))
+
+
+def test_gunicorn_hands_bodies_on_that_do_not_tell_their_length_or_break_off(
+    address: str, demo: Demo
+) -> None:
+    visitor = Client(address)
+    visitor.get("/")
+    form = {"upload-file": "a.txt", "upload-size": "4", "upload-seconds": "60"}
+    target = json.loads(visitor.post("/uploads/begin", form).body)
+    host = urlsplit(address).netloc
+
+    def put(body: Any, **headers: str) -> int:
+        with closing(HTTPConnection(host, timeout=30)) as connection:
+            connection.request("PUT", target["url"], body, headers)
+            return connection.getresponse().status
+
+    assert put(None, **{"Content-Length": str(2**40)}) == 413
+    assert put(iter([*[bytes(2**20)] * 50, b"x"])) == 413  # chunk by chunk
+    with closing(HTTPConnection(host, timeout=30)) as connection:
+        connection.request("PUT", target["url"], b"ha", {"Content-Length": "4"})
+    wait_for(lambda: not _unfinished(demo))
+    assert not (demo.directory / "files" / "uploads" / target["path"]).exists()
+    assert put(iter([b"wh", b"ole"])) == 201
+    assert (demo.directory / "files" / "uploads" / target["path"]).read_bytes() == b"whole"
+    assert put(b"once more") == 409
+
+
+def test_an_upload_that_does_not_arrive_says_so_beside_its_name(page: Page) -> None:
+    page.route("**/files/upload/**", lambda route: route.abort())
+    page.set_input_files(
+        "#upload-file", {"name": "lost.txt", "mimeType": "text/plain", "buffer": b"x"}
+    )
+    row = page.locator("#sending li", has_text="lost.txt")
+    expect(row.locator(".error")).to_have_text("It did not arrive. Please try again.")
+    row.get_by_role("button", name="Close lost.txt").press("Enter")
+    expect(row).to_have_count(0)
+
+
+def test_on_s3_the_browser_sends_the_file_to_the_store_itself(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    with running_demo(tmp_path / "output", None, "--s3") as demo:
+        page, sent = chromium.new_page(), []
+        page.on("request", lambda request: sent.append((request.method, request.url)))
+        page.goto(demo.page)
+        name = upload_by_keyboard(page, "notes.txt", b"straight to the store")
+        (to_store,) = [
+            url
+            for method, url in sent
+            if method == "POST" and "/uploads/" not in url and "/plots" not in url
+        ]
+        assert to_store.endswith("/djpyfs-demo")
+        row = page.locator(f"[data-name='{name}']")
+        answer = page.request.get(row.locator(".name").evaluate("link => link.href"))
+        assert answer.text() == "straight to the store"
+        page.close()
+
+
 def test_a_one_time_link_is_made_by_keyboard_and_works_once(page: Page) -> None:
     name = upload_by_keyboard(page, "secret.txt", b"for you alone")
     row = page.locator(f"[data-name='{name}']")
-    row.get_by_role("button", name=f"One-time link to {name}").press("Enter")
-    link = row.get_by_role("link", name=f"Open once to {name}")
-    expect(link).to_be_focused()
-    hear(page, f"A link to {name} that works once is ready.")
+    links = row.get_by_role("link", name="Open once to secret.txt")
+    for number in range(2):  # as many as one wants
+        row.get_by_role("button", name="One-time link to secret.txt").press("Enter")
+        expect(links.nth(number)).to_be_focused()
+        hear(page, "A link to secret.txt that works once is ready.")
     with page.expect_popup() as popup:
         page.keyboard.press("Enter")
     expect(popup.value.locator("body")).to_have_text("for you alone")
-    expect(link).to_have_class("used")
+    used, left = row.locator(".once-links li").nth(1), row.locator(".once-links li").nth(0)
+    expect(used).to_have_class("used")
+    expect(used.get_by_role("button")).to_be_disabled()
+    expect(left).not_to_have_class("used")
     assert page.request.get(popup.value.url).status == 404
+
+
+def test_links_to_be_passed_on_are_copied(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    name = upload_by_keyboard(page, "shared.txt", b"for all of you")
+    row = page.locator(f"[data-name='{name}']")
+    row.get_by_role("button", name="One-time link to shared.txt").press("Enter")
+    for button in "Copy link to shared.txt", "Copy to shared.txt":
+        row.get_by_role("button", name=button).press("Enter")
+        hear(page, "The link is copied.")
+        url = page.evaluate("navigator.clipboard.readText()")
+        assert page.request.get(url).text() == "for all of you"
 
 
 def test_what_a_browser_would_run_is_downloaded(page: Page, address: str) -> None:
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     names = [upload_by_keyboard(page, name, script) for name in ("page.html", "drawing.svg")]
-    links = [page.get_by_role("link", name=name, exact=True) for name in names]
+    links = [page.locator(f"[data-name='{name}'] .name") for name in names]
     for url in [link.evaluate("link => link.href") for link in links]:
         with page.expect_download(), pytest.raises(Error):  # it leads to no page
             page.goto(url)
@@ -198,21 +332,14 @@ def test_what_a_browser_would_run_is_downloaded(page: Page, address: str) -> Non
         assert page.request.get(f"{address}pictures/uploads/{name}").status == 404
 
 
-@pytest.mark.parametrize(
-    ("megabytes", "cure"), [(0, "Choose a file"), (6, "Choose a file of at most 5 MB")]
-)
-def test_an_upload_that_is_refused_says_why_beside_its_field(
-    page: Page, tmp_path: Path, megabytes: int, cure: str
-) -> None:
-    before = page.request.get(f"{page.url}state").json()["uploads"]
-    if megabytes:
-        (tmp_path / "file").write_bytes(bytes(megabytes * 2**20))
-        page.set_input_files("#upload-file", tmp_path / "file")
-    page.get_by_role("button", name="Upload it").press("Enter")
-    expect(page.locator(".error:visible")).to_have_text([cure])
-    expect(page.get_by_label("File", exact=True)).to_be_focused()
-    after = page.request.get(f"{page.url}state").json()["uploads"]
-    assert {upload["name"] for upload in after} <= {upload["name"] for upload in before}
+def test_an_upload_that_is_too_large_says_so_beside_its_field(page: Page, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(50 * 2**20 + 1)
+    page.set_input_files("#upload-file", large.name)
+    expect(page.locator(".error:visible")).to_have_text(["Choose a file of at most 50 MB"])
+    expect(page.locator("#upload-file")).to_be_focused()
+    expect(page.locator("#upload-file")).to_have_accessible_description(re.compile("50 MB$"))
+    expect(page.locator("#sending li")).to_have_count(0)
 
 
 def test_focus_moves_to_the_heading_when_the_card_that_has_it_vanishes(
@@ -251,6 +378,8 @@ def test_a_bad_value_gets_one_error_beside_its_field_and_nothing_is_written(
     expect(wrong).to_be_focused()
     expect(wrong).to_have_attribute("aria-invalid", "true")
     expect(wrong).to_have_accessible_description(re.compile(f"{re.escape(cure)}$"))
+    wrong.press("1")  # it may be right now
+    expect(page.locator(".error:visible")).to_have_count(0)
     after = page.request.get(f"{page.url}state").json()["plots"]
     assert {plot["name"] for plot in after} <= {plot["name"] for plot in before}
 
@@ -266,10 +395,118 @@ def test_the_page_fits_its_window_and_follows_the_colour_scheme(
     expect(page.locator(f"[data-name='{picture}']")).to_be_in_viewport()
     upload = upload_by_keyboard(page, f"{'long' * 30}.txt", b"x")
     expect(page.locator(f"[data-name='{upload}']")).to_be_in_viewport()
+    zone, pictures = page.locator(".drop").bounding_box(), page.locator("#plots").bounding_box()
+    assert zone
+    assert pictures
+    assert zone["y"] < pictures["y"] + pictures["height"]  # beside the pictures, or above them
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
     ink = page.locator("h1").evaluate("element => getComputedStyle(element).color")
     assert (min(map(int, ink[4:-1].split(","))) > 128) == (scheme == "dark")
     page.close()
+
+
+def test_the_page_says_when_it_is_blind_and_never_that_nothing_is_there(
+    page: Page, demo: Demo
+) -> None:
+    [redis] = [pid for pid, command in demo.processes().items() if "-server 127.0.0.1" in command]
+    banner = page.locator("#away")
+    os.kill(redis, signal.SIGSTOP)
+    try:
+        expect(page.get_by_role("alert")).to_have_text("Cannot reach the record store (Redis).")
+        expect(banner).to_contain_text(re.compile(r"Last seen \d+ s ago"))
+        expect(page.locator("#plots-count")).to_have_text("–")
+        expect(page.locator("#plots-empty")).to_be_hidden()
+    finally:
+        os.kill(redis, signal.SIGCONT)
+    expect(banner).to_be_hidden()
+    expect(page.locator("#plots-count")).to_have_text(re.compile(r"\d"))
+    page.context.set_offline(True)
+    expect(page.get_by_role("alert")).to_have_text("Cannot reach this site.")
+    page.get_by_role("button", name="Draw it").press("Enter")
+    expect(page.locator("#order .error:visible")).to_contain_text("That did not work.")
+    page.context.set_offline(False)
+    expect(banner).to_be_hidden()
+    expect(page.locator(".error:visible")).to_have_count(0)
+
+
+def test_what_is_not_known_yet_is_not_told_as_nothing(chromium: Browser, address: str) -> None:
+    page = chromium.new_page()
+    page.route("**/state", lambda _: None)  # no answer comes
+    page.goto(address)
+    expect(page.get_by_text("Asking which pictures are alive")).to_be_visible()
+    expect(page.locator("#plots-empty")).to_be_hidden()
+    expect(page.locator("#plots-count")).to_have_text("–")
+    page.close()
+
+
+def test_a_visitor_finds_a_picture_beside_the_code_that_publishes_it(page: Page) -> None:
+    newest = page.locator("#newest")
+    expect(newest).to_have_js_property("naturalWidth", 800)
+    expect(page.locator("#newest-left")).to_have_text(re.compile("^(Deleted in|Due)"))
+    page.get_by_role("button", name="5 min", exact=True).press("Enter")
+    expect(page.locator("pre")).to_contain_text("seconds=300")
+    name = draw_by_keyboard(page, seconds=60)
+    expect(newest).to_have_attribute("src", re.compile(name))
+
+
+def test_without_javascript_a_picture_opens_by_itself(chromium: Browser, address: str) -> None:
+    with chromium.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_label("Seconds to live").fill("2")
+        page.get_by_role("button", name="Draw it").press("Enter")
+        expect(page.get_by_text("Use a whole number, 3 to 600")).to_be_visible()
+        page.goto(address)
+        page.get_by_label("Seconds to live").fill("60")
+        with page.expect_response("**/pictures/plots/sine-60s-*") as answer:
+            page.get_by_role("button", name="Draw it").press("Enter")
+        assert answer.value.headers["content-type"] == "image/png"
+
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "forced colours": {"color_scheme": "light", "forced_colors": "active"},
+    "print": {"forced_colors": "none", "media": "print"},
+    "phone": {"media": "screen"},
+}
+GRAVE = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script that looks for what some people could not use."""
+    if not find_spec("axe_playwright_python"):
+        missing = pytest.fail if "CI" in os.environ else pytest.skip
+        missing("no axe-playwright-python here: pip install it")
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text()
+
+
+def test_axe_finds_nothing_serious_in_any_look_with_errors_shown_and_while_the_page_is_blind(
+    page: Page, axe: str
+) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    name = upload_by_keyboard(page, "seen.txt", b"x")
+    row = page.locator(f"[data-name='{name}']")
+    row.get_by_role("button", name="One-time link to seen.txt").press("Enter")
+    expect(row.get_by_role("link", name="Open once to seen.txt")).to_be_focused()
+    page.get_by_label("Seconds to live").fill("0")
+    page.get_by_role("button", name="Draw it").press("Enter")
+    expect(page.locator("#order .error:visible")).to_have_count(1)
+    page.context.set_offline(True)
+    expect(page.locator("#away")).to_be_visible()
+    page.evaluate(axe)
+    for look, media in LOOKS.items():
+        page.emulate_media(**media)
+        page.set_viewport_size(PHONE if look == "phone" else DESKTOP)
+        found = page.evaluate("axe.run()")
+        assert len(found["passes"]) > 10
+        assert [
+            (look, it["id"], [node["html"] for node in it["nodes"]])
+            for it in found["violations"]
+            if it["impact"] in GRAVE
+        ] == []
+    page.context.set_offline(False)
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (DESKTOP, "dark")])

@@ -45,6 +45,7 @@ from tests.rows.models import (
 )
 from tests.servers import python, wait_for
 from tests.test_admin import SITE
+from tests.test_uploads import send
 
 ROWS: list[type[models.Model]] = [
     Page,
@@ -629,3 +630,21 @@ def upload(name: str) -> SimpleUploadedFile:
 def replace(document: Document, name: str) -> None:
     document.file = content(name)
     document.save()
+
+
+@pytest.mark.parametrize("row_first", [False, True], ids=["file-first", "row-first"])
+def test_what_a_browser_has_sent_belongs_to_the_row_that_names_it_or_goes(
+    settings: Any, row_first: bool
+) -> None:
+    settings.ROOT_URLCONF = "tests.test_uploads"
+    files = get_filesystem(DOCUMENTS.namespace)
+    named, given_up = (files.get_upload_url(".pdf", seconds=50, max_bytes=9) for _ in range(2))
+    send(given_up, b"no row")
+    if row_first:
+        Document.objects.create(file=named.path)
+    assert send(named, b"a row") == 201
+    if not row_first:
+        Document.objects.create(file=named.path)
+    assert left(named.path) is None
+    later()
+    assert files.listdir("/") == [named.path]

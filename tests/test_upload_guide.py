@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,13 +20,33 @@ from playwright.sync_api import Browser, Page, expect
 from djpyfs import get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.chromium import running_chromium
+from tests.conftest import KEYS
 from tests.pages import examples
-from tests.servers import running_site
+from tests.servers import HOST, Moto, running_site
+from tests.test_commands import djpyfs
 from tests.test_filesystem import left
+from tests.test_lifecycle import Bucket
 from tests.test_temporary_files import fetch
 
 GUIDE = "guides/browser-uploads.md"
+MOST = "20_000_000"  # bytes, as the guide says
+MIB, GIB = 1 << 20, 1 << 30
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(100_000)
+
+
+class Counted:
+    """Counts what passes through the site: bodies of requests, and answers but for files."""
+
+    passed = 0
+
+    def __init__(self, get_response: Any) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response: HttpResponse = self._get_response(request)
+        answered = 0 if response.streaming else len(response.content)
+        Counted.passed += int(request.META.get("CONTENT_LENGTH") or 0) + answered
+        return response
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -36,17 +58,18 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 @pytest.fixture
-def site(settings: Any) -> Any:
+def site(request: pytest.FixtureRequest, settings: Any) -> Any:
     """A module with the views and the addresses of the guide."""
     site: Any = ModuleType("site")
     views, addresses = examples(GUIDE)[:2]
+    views = views.replace(MOST, str(getattr(request, "param", MOST)))
     exec(compile(views, GUIDE, "exec"), site.__dict__)
     names = {**site.__dict__, "path": path, "include": include}
     exec(compile(addresses, GUIDE, "exec"), names)
     site.urlpatterns = [*names["urlpatterns"], path("", page)]
     settings.ROOT_URLCONF = site
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
-    settings.MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware"]
+    settings.MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware", f"{__name__}.Counted"]
     return site
 
 
@@ -57,23 +80,34 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(chromium: Browser, site: Any) -> Iterator[Page]:
+def address(site: Any) -> Iterator[str]:
     with running_site() as port:
-        page = chromium.new_page()
-        page.goto(f"http://127.0.0.1:{port}/")
-        yield page
-        page.close()
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(params=["osfs", "s3fs"])
 def pictures(
-    request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path
+    request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path, address: str
 ) -> ExpiringFS:
     if request.param == "osfs":
         djfs(type="osfs", directory_root=tmp_path)
     else:
-        request.getfixturevalue("on_s3")()
+        on_s3(djfs, request.getfixturevalue("moto"), address)
     return get_filesystem("pictures")
+
+
+def on_s3(djfs: Callable[..., None], moto: Moto, origin: str) -> None:
+    """Keep files in a new bucket to which pages of one origin send some."""
+    djfs(**Bucket(moto.url).place, upload_origins=[origin])
+    djpyfs("cors", "--apply")
+
+
+@pytest.fixture
+def opened(chromium: Browser, address: str) -> Iterator[Page]:
+    page = chromium.new_page()
+    page.goto(address)
+    yield page
+    page.close()
 
 
 def choose(page: Page, type_: str = "image/png", content: bytes = PICTURE) -> None:
@@ -112,3 +146,83 @@ def test_the_example_of_the_guide_says_what_is_wrong(
     )
     assert forged.status == 400
     assert pictures.listdir("/") == []
+
+
+def test_a_page_that_the_bucket_was_not_told_of_is_shut_out(
+    djfs: Callable[..., None], moto: Moto, opened: Page
+) -> None:
+    on_s3(djfs, moto, "https://www.example.com")
+    choose(opened)
+    expect(opened.locator("output")).to_have_text("not reached")
+    assert get_filesystem("pictures").listdir("/") == []
+
+
+class Sink:
+    """A store that takes forms from any page, keeps nothing, and counts what comes."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_OPTIONS(self) -> None:
+                self._answer(200)
+
+            def do_POST(self) -> None:
+                left = int(self.headers["Content-Length"])
+                while left:
+                    piece = len(self.rfile.read(min(left, 1 << 20)))
+                    sink.received += piece
+                    left -= piece
+                self._answer(204)
+
+            def do_HEAD(self) -> None:
+                self._answer(200)
+
+            def _answer(self, status: int) -> None:
+                self.send_response(status)
+                self.send_header("Access-Control-Allow-Origin", "*")
+                self.send_header("Access-Control-Allow-Methods", "POST")
+                self.send_header("Last-Modified", "Sun, 09 Sep 2001 01:46:40 GMT")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer((HOST, 0), Handler)
+        self.url = f"http://{HOST}:{self.server.server_port}"
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    store = Sink()
+    yield store
+    store.stop()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("site", [GIB], indirect=True)
+def test_of_a_gib_that_goes_to_s3_less_than_a_mib_passes_through_the_site(
+    djfs: Callable[..., None], sink: Sink, opened: Page, tmp_path: Path
+) -> None:
+    djfs(type="s3fs", bucket="any", endpoint_url=sink.url, **KEYS)
+    before = Counted.passed
+    with (tmp_path / "large.png").open("wb") as large:
+        large.truncate(GIB)
+    opened.set_input_files("input[type=file]", large.name)
+    expect(opened.locator("output")).to_have_text(re.compile("X-Amz"), timeout=300_000)
+    assert sink.received > GIB
+    passed = Counted.passed - before
+    print(f"{passed:,} bytes passed through the site, {sink.received:,} went to the store")
+    assert passed < MIB

@@ -37,6 +37,7 @@ from djpyfs.uploads import UploadTarget
 from tests.conftest import BUCKET, KEYS, counted, create_bucket
 from tests.servers import Moto, running_redis, wait_for
 from tests.test_filesystem import left
+from tests.test_storage_backend import on_disk
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 LARGEST = 5 * 2**30  # what S3 takes in one piece
@@ -204,6 +205,30 @@ def test_a_server_that_does_not_say_where_a_body_ends_is_not_read_from(here: Exp
 class _Breaking(io.BytesIO):
     def read(self, *_: Any) -> bytes:
         raise ConnectionResetError
+
+
+ELSEWHERE = {
+    "opener": {"type": "opener", "url": "mem://"},
+    "fsspec": {"type": "fsspec", "url": "memory://files"},
+    "storage": {"type": "storage"},
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_other_back_ends_store_a_whole_file_or_nothing(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path, kind: str
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    djfs(**ELSEWHERE[kind])
+    files = get_filesystem("plots")
+    target = files.get_upload_url(".txt", seconds=300, max_bytes=100_000)
+    too_long = put(target, **chunked(io.BytesIO(bytes(MIB))))
+    half = put(target, **{"wsgi.input": io.BytesIO(b"half"), "CONTENT_LENGTH": "8"})
+    assert (too_long, half) == (413, 400)
+    assert files.listdir("/") == []
+    assert put(target, b"complete") == 201
+    assert files.readbytes(target.path) == b"complete"
+    assert left(files, target.path) == pytest.approx(300, abs=30)
 
 
 @pytest.mark.parametrize("body", [io.BytesIO(b"half"), _Breaking()], ids=["ends", "breaks"])

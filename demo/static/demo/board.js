@@ -9,6 +9,7 @@ const CLOSING = 5; // s
 let clockOffset = 0; // s: the server's clock less this one's
 
 export class Board {
+  known = false; // whether the server has told lately what there is
   #shown = new Map(); // name -> what the server told, its element, and since when it is shown
 
   // `fill` writes what is the list's own into a new element.
@@ -38,8 +39,10 @@ export class Board {
 
   tick() {
     this.#shown.forEach(showLife);
-    $(`${this.id}-count`).textContent = this.#shown.size;
-    $(`${this.id}-empty`).hidden = $(this.id).childElementCount > 0;
+    const isEmpty = !$(this.id).childElementCount;
+    $(`${this.id}-count`).textContent = this.known ? this.#shown.size : "–";
+    $(`${this.id}-empty`).hidden = !(isEmpty && this.known);
+    $(`${this.id}-unknown`).hidden = !(isEmpty && !this.known);
   }
 
   get closing() {

@@ -1,15 +1,23 @@
-// Draws and uploads by POST, and keeps the page in step with the server by asking for its state.
+// Draws by POST, and keeps the page in step with the server by asking for its state.
 import { $, Board, serverNow, setClock, tell } from "./board.js";
+import { clearErrors, clearFailures, mendsItself, showErrors, showFailure } from "./form.js";
+import { fillUpload } from "./links.js";
+import { askState, isAway, post, showSince } from "./server.js";
+import { sendsUploads } from "./upload.js";
 
 const { stateUrl } = document.body.dataset;
 const TICK = 200; // ms
+const FIRST_LIFE = 60; // s, of the picture that a visitor finds
 const pictures = new Board("plots", fillPicture);
 const uploads = new Board("uploads", fillUpload);
+const boards = [pictures, uploads];
+const order = $("order");
 let sweeps = [];
+let begun = false;
 
-// The forms
+// The form
 
-const field = (name) => $("order").elements[name];
+const field = (name) => order.elements[name];
 
 function choosePlot() {
   for (const set of document.querySelectorAll(".parameters")) {
@@ -17,56 +25,33 @@ function choosePlot() {
   }
 }
 
-function markOffers() {
+function showSeconds() {
+  const seconds = field("seconds").value.trim();
   for (const offer of document.querySelectorAll("[data-seconds]")) {
-    offer.setAttribute("aria-pressed", String(offer.dataset.seconds === field("seconds").value.trim()));
+    offer.setAttribute("aria-pressed", String(offer.dataset.seconds === seconds));
+  }
+  $("code-seconds").textContent = Number(seconds) || "…";
+}
+
+async function draw(event) {
+  event.preventDefault();
+  const button = order.querySelector(".primary");
+  if (button.ariaBusy === "true") return;
+  clearErrors(order);
+  button.ariaBusy = "true";
+  try {
+    const { ok, answer } = await post(order.action, new FormData(order));
+    if (ok) showDrawn(answer);
+    else if (answer.errors) showErrors(order, answer.errors);
+    else showFailure(order);
+  } catch {
+    showFailure(order);
+  } finally {
+    button.ariaBusy = "false";
   }
 }
 
-function clearErrors(form) {
-  for (const error of form.querySelectorAll(".error")) error.hidden = true;
-  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
-}
-
-function showErrors(form, errors) {
-  for (const [name, message] of Object.entries(errors)) {
-    $(`${name}-error`).textContent = message;
-    $(`${name}-error`).hidden = false;
-    form.elements[name].setAttribute?.("aria-invalid", "true");
-  }
-  form.querySelector("[aria-invalid]")?.focus();
-  tell(Object.values(errors).join(" "));
-}
-
-function showFailure(form) {
-  const error = form.querySelector("[role=alert]");
-  error.textContent = "That did not work. Please try again in a moment.";
-  error.hidden = false;
-}
-
-// Send a form when it is submitted, and hand what the server has made of it to `done`.
-function sendsTo(form, done) {
-  const button = form.querySelector(".primary");
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (button.ariaBusy === "true") return;
-    clearErrors(form);
-    button.ariaBusy = "true";
-    try {
-      const answer = await fetch(form.action, { method: "POST", body: new FormData(form) });
-      const made = await answer.json();
-      if (answer.ok) done(made);
-      else if (made.errors) showErrors(form, made.errors);
-      else showFailure(form);
-    } catch {
-      showFailure(form);
-    } finally {
-      button.ariaBusy = "false";
-    }
-  });
-}
-
-function showPicture(picture) {
+function showDrawn(picture) {
   setClock(picture.now);
   pictures.welcome(picture, picture.now);
   tell(`${picture.title} drawn. It lives for ${spoken(picture.life)}.`);
@@ -75,13 +60,18 @@ function showPicture(picture) {
 function showUpload(upload) {
   setClock(upload.now);
   uploads.welcome(upload, upload.now);
-  $("upload").elements["upload-file"].value = "";
   tell(`${upload.title} uploaded. It lives for ${spoken(upload.life)}.`);
 }
 
 const spoken = (seconds) => (seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`);
 
-// The lists
+// Draw a picture for a visitor who finds none.
+async function drawFirst() {
+  const wanted = new FormData(order);
+  wanted.set("seconds", FIRST_LIFE);
+  const { ok, answer } = await post(order.action, wanted);
+  if (ok) pictures.takeAll([answer], answer.now);
+}
 
 function fillPicture(element, { title, url }) {
   element.querySelector("h3").textContent = title;
@@ -90,29 +80,18 @@ function fillPicture(element, { title, url }) {
   element.querySelector("img").src = url;
 }
 
-function fillUpload(element, { title, url, one_time_link: maker }) {
-  const [file, link] = element.querySelectorAll("a");
-  const button = element.querySelector("button");
-  file.textContent = title;
-  file.href = url;
-  for (const unseen of element.querySelectorAll(".unseen")) unseen.textContent = ` to ${title}`;
-  button.addEventListener("click", () => makeLink(maker, button, link, title));
-  link.addEventListener("click", () => link.classList.add("used"));
-}
-
-async function makeLink(maker, button, link, title) {
-  const token = $("upload").elements.csrfmiddlewaretoken.value;
-  try {
-    const answer = await fetch(maker, { method: "POST", headers: { "X-CSRFToken": token } });
-    if (!answer.ok) throw new Error(answer.statusText);
-    link.href = (await answer.json()).url;
-    link.hidden = false;
-    link.focus();
-    button.hidden = true;
-    tell(`A link to ${title} that works once is ready.`);
-  } catch {
-    tell(`There is no link to ${title}: its time may be up.`);
+// Show the newest picture beside the code that publishes it, until it has gone.
+function showNewest() {
+  const card = $("plots").firstElementChild;
+  const image = $("newest");
+  if (card) {
+    image.src = card.querySelector("img").src;
+    image.alt = card.querySelector("h3").textContent;
+    $("newest-left").textContent = card.classList.contains("overdue") ? "Due: a worker deletes it" : `Deleted in ${card.querySelector(".left").textContent}`;
+  } else if (!image.hidden) {
+    $("newest-left").textContent = isAway() ? "" : "A worker has deleted it. Draw another one.";
   }
+  image.hidden = !card;
 }
 
 // The sweeps
@@ -156,33 +135,36 @@ function takeIn(state) {
 
 async function poll() {
   if (!document.hidden) {
-    try {
-      const answer = await fetch(stateUrl);
-      if (answer.ok) takeIn(await answer.json());
-    } catch {
-      // The site is away: the next poll tries again.
-    }
+    const wasAway = isAway();
+    const state = await askState(stateUrl);
+    for (const board of boards) board.known = Boolean(state);
+    if (state) takeIn(state);
+    if (state && wasAway) clearFailures();
+    if (state && !begun && !state.plots.length) await drawFirst().catch(() => {});
+    begun ||= Boolean(state);
   }
-  setTimeout(poll, pictures.closing || uploads.closing ? 500 : 2000);
+  setTimeout(poll, boards.some((board) => board.closing) ? 500 : 2000);
 }
 
 function tick() {
-  pictures.tick();
-  uploads.tick();
+  for (const board of boards) board.tick();
+  showNewest();
 }
 
-sendsTo($("order"), showPicture);
-sendsTo($("upload"), showUpload);
-$("order").addEventListener("input", markOffers);
-$("order").addEventListener("change", choosePlot);
+order.addEventListener("submit", draw);
+order.addEventListener("input", showSeconds);
+order.addEventListener("change", choosePlot);
+mendsItself(order);
+sendsUploads(showUpload);
 for (const offer of document.querySelectorAll("[data-seconds]")) {
   offer.addEventListener("click", () => {
     field("seconds").value = offer.dataset.seconds;
-    markOffers();
+    field("seconds").dispatchEvent(new Event("input", { bubbles: true }));
   });
 }
 choosePlot();
-markOffers();
+showSeconds();
 setInterval(tick, TICK);
 setInterval(showSweeps, 1000);
+setInterval(showSince, 1000);
 poll();
