@@ -165,7 +165,7 @@ def _fields_of(fields: Iterable[Any]) -> Iterator[_Field]:
 
 
 def _fields() -> Iterator[_Field]:
-    """Yield every field of the site that may name files of ours."""
+    """Yield every field of the site that may name files of djpyfs."""
     for model in apps.get_models(include_auto_created=True):
         if not model._meta.proxy:
             yield from _fields_of(model._meta.local_concrete_fields)

@@ -34,8 +34,8 @@ from celery.bin.celery import celery
 from click import Context
 from django.core.checks import run_checks
 from django.core.management import get_commands, load_command_class
+from django.db import models
 from django.db.migrations.writer import MigrationWriter
-from django.db.models import Model
 from django.shortcuts import redirect
 from django.template import Engine
 from django.test import RequestFactory
@@ -91,7 +91,7 @@ class Site:
     def visit(self) -> None:
         """Call each view and each test that the page has shown, and write migrations."""
         for found in list(vars(self.module).values()):
-            if isinstance(found, type) and issubclass(found, Model):
+            if isinstance(found, type) and issubclass(found, models.Model):
                 for field in found._meta.fields:
                     MigrationWriter.serialize(field)
             if not (inspect.isfunction(found) and found.__globals__ is vars(self.module)):
@@ -163,11 +163,12 @@ WITH_EXAMPLES = [
 @pytest.mark.parametrize("public", WITH_EXAMPLES, ids=lambda public: public.__qualname__)
 def test_the_examples_in_docstrings_run(public: Callable[..., Any], site: Site) -> None:
     text = inspect.getdoc(public) or ""
-    [code] = re.findall(r"::\n\n((?:    .*\n|\n)+)", f"{text}\n")
+    examples = re.findall(r"::\n\n((?:    .*\n|\n)+)", f"{text}\n")
     site.module.__dict__.update(
         {
             "app": Celery(set_as_current=False),
             "figure": Figure(),
+            "models": models,
             "fs": get_filesystem("plots"),
             "redirect": redirect,
             "timedelta": timedelta,
@@ -177,7 +178,9 @@ def test_the_examples_in_docstrings_run(public: Callable[..., Any], site: Site) 
     )
     site.urlpatterns.append(path("links/", include("djpyfs.urls")))
     source = Path(inspect.getsourcefile(public) or "")
-    site.run(Example(source, 1, "python", dedent(code), ""))
+    assert examples
+    for code in examples:
+        site.run(Example(source, 1, "python", dedent(code), ""))
 
 
 # -- what is not Python

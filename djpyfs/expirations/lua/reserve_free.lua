@@ -7,8 +7,10 @@
 local token, left_alone, claims, marks, found, passed = ARGV[1], {}, {}, {}, {}, {}
 for first = 3, #ARGV, 2000 do
   local members = {unpack(ARGV, first, math.min(first + 1999, #ARGV))}
-  local tokens, given_up = redis.call('ZMSCORE', claimed, unpack(members)), redis.call('HMGET', failed, unpack(members))
-  local waiting, passing = redis.call('ZMSCORE', due, unpack(members)), redis.call('ZMSCORE', deadlines, unpack(members))
+  local tokens = redis.call('ZMSCORE', claimed, unpack(members))
+  local given_up = redis.call('HMGET', failed, unpack(members))
+  local waiting = redis.call('ZMSCORE', due, unpack(members))
+  local passing = redis.call('ZMSCORE', deadlines, unpack(members))
   for i, member in ipairs(members) do
     if not (tokens[i] or passing[i] or given_up[i]) then
       claims[#claims + 1], claims[#claims + 2] = token, member
