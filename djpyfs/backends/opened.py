@@ -33,7 +33,7 @@ class OpenedBackend(Backend):
     thread at a time use theirs.
     """
 
-    deletions_at_once: ClassVar[int] = 8
+    deletions_at_once: ClassVar[int] = 10
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -66,12 +66,19 @@ class OpenedBackend(Backend):
         return getattr(self._own, "connection", None) or self._shared
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
-        """Delete files, over a network by a connection that no other deletion uses meanwhile."""
+        """Delete files, over a network by a connection that no other deletion uses meanwhile.
+
+        Where a server allows no further connection, that of all is used.
+        """
         with suppress(errors.CreateFailed):  # of which each file will tell
             self.filesystem()
         with self._lock:
             connection = self._spare.pop() if self._spare else _Connection()
         self._own.connection = connection if self._network else self._shared
+        try:
+            self.filesystem()
+        except errors.CreateFailed:
+            self._own.connection = self._shared
         try:
             return super().delete(entries, lease)
         finally:
