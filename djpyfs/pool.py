@@ -55,7 +55,8 @@ class Pool(Generic[P, R]):
             try:
                 return self._news.get(timeout=LONG)
             except Empty:
-                self._grow()
+                for _ in range(min(len(self._threads), self._most - len(self._threads))):
+                    self._grow()
         return self._news.get()
 
     def _grow(self) -> None:

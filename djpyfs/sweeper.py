@@ -406,8 +406,9 @@ class Sweep:
                 self._note_outcome(news)
                 if not news.flight.parts_left:
                     aloft.remove(news.flight)
-                    may_follow = all(flight.has_begun for flight in aloft)
-                    return news.flight, self._share(place, overdue) if may_follow else 0
+                    waiting = sum(not flight.has_begun for flight in aloft)
+                    # What has landed leaves room for one that waits.
+                    return news.flight, self._share(place, overdue) if waiting <= 1 else 0
         return None, share
 
     def _settle(
