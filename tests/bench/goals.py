@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import quantiles
+from dataclasses import asdict, dataclass
+from html import escape
+from math import log10
+from statistics import median
 from typing import Any
 
 from tests.bench.turns import Turn
 from tests.tables import laid_out
 
-HEADINGS = ("what", "against", "measured", "to reach", "")
+HEADINGS = ("what", "against", "measured", "spread", "to reach", "")
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Goal:
     #: What must hold besides, or nothing.
     besides: str = ""
     besides_holds: bool = True
-    #: Between which figures the middle half of the turns lay, where there were several.
-    spread: tuple[float, float] | None = None
+    #: What was measured in each turn, of which ``measured`` is the median.
+    turns: Sequence[float] = ()
 
     @property
     def met(self) -> bool:
@@ -39,11 +44,11 @@ class Goal:
     def cells(self) -> tuple[str, ...]:
         sign, bound = ("≥", self.least) if self.most is None else ("≤", self.most)
         besides = f", {self.besides}" if self.besides else ""
-        spread = " ({:.2f} to {:.2f})".format(*self.spread) if self.spread else ""
         return (
             self.what,
             self.against,
-            f"{self.measured:{'.3g' if self.measured < 100 else '.0f'}} {self.unit}{spread}",
+            f"{_short(self.measured)} {self.unit}",
+            f"{_short(min(self.turns))} to {_short(max(self.turns))}" if self.turns else "",
             f"{sign} {bound:g} {self.unit}{besides}",
             "ok" if self.met else "MISSED",
         )
@@ -53,13 +58,80 @@ def compared(what: str, against: str, turns: Sequence[Turn], **bound: Any) -> Go
     """Return a goal on our time, with the ``most`` of it, or on our rate, with the ``least``."""
     in_time = "most" in bound
     ratios = [turn.ours / turn.bare if in_time else turn.bare / turn.ours for turn in turns]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return Goal(what, against, middle, spread=(low, high), **bound)
+    return ratio(what, against, ratios, **bound)
+
+
+def ratio(
+    what: str,
+    against: str,
+    turns: Sequence[float],
+    least: float | None = None,
+    most: float | None = None,
+    **others: Any,
+) -> Goal:
+    """Return the goal for the ratios of several turns."""
+    return Goal(what, against, median(turns), least, most, turns=turns, **others)
+
+
+def _short(number: float) -> str:
+    return f"{number:{'.3g' if number < 100 else '.0f'}}"
 
 
 def table(goals: Sequence[Goal]) -> str:
     """Return the goals as one table for people."""
     return laid_out([HEADINGS, *(goal.cells() for goal in goals)])
+
+
+def as_json(goals: Sequence[Goal]) -> str:
+    """Return the goals for programs, with the size of the machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return json.dumps(
+        {
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "memory_gib": round(memory / (1 << 30), 1),
+                "python": platform.python_version(),
+            },
+            "rows": [{**asdict(goal), "met": goal.met} for goal in goals],
+        },
+        indent=2,
+    )
+
+
+ROW, LEFT, HALF = 22, 620, 150  # of the drawing, in pixels; HALF is for a factor of ten
+
+
+def as_svg(goals: Sequence[Goal]) -> str:
+    """Draw how far each goal is exceeded: by a factor of ten at the right end, missed at the left.
+
+    A line shows the spread of the turns.
+    """
+    height = ROW * len(goals)
+    shapes = [f'<path d="M{LEFT + HALF} 0V{height}" stroke="gray"/>']
+    for number, goal in enumerate(goals):
+        y, reach = number * ROW, goal.least if goal.most is None else goal.most
+        low, high = (_x(goal, found(goal.turns or [goal.measured])) for found in (min, max))
+        colour = "seagreen" if goal.met else "firebrick"
+        words = (
+            f"{goal.what} against {goal.against}: {_short(goal.measured)} {goal.unit}, {reach:g}"
+        )
+        shapes += [
+            f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(words)}</text>',
+            f'<circle cx="{_x(goal, goal.measured)}" cy="{y + 11}" r="5" fill="{colour}"/>',
+            f'<path d="M{low} {y + 11}H{high}" stroke="{colour}" stroke-width="2"/>',
+        ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + 2 * HALF} {height}" '
+        f'font-family="sans-serif" font-size="11">{"".join(shapes)}</svg>\n'
+    )
+
+
+def _x(goal: Goal, value: float) -> int:
+    bound = (goal.least if goal.most is None else goal.most) or 1
+    exceeded = value / bound if goal.most is None else bound / max(value, 1e-9)
+    return round(LEFT + HALF * (1 + max(-1, min(1, log10(max(exceeded, 1e-9))))))
 
 
 def tell(progress: str) -> None:

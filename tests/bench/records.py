@@ -17,7 +17,6 @@ from djpyfs.backends import backend_for
 from djpyfs.names import Entry
 from djpyfs.places import records_of
 from tests.bench.goals import Goal, tell
-from tests.bench.turns import take_turns, times_as_long
 from tests.servers import running_redis
 
 RECORDS = 10_000_000 if "--full" in sys.argv else 1_000_000
@@ -34,7 +33,6 @@ def goals() -> Iterator[Goal]:
         djfs = {"type": "osfs", "directory_root": Path(directory), "redis_url": server.url}
         with override_settings(DJFS=djfs), redis.Redis.from_url(server.url) as client:
             yield _weight(client)
-            yield _idle_sweep(client)
 
 
 def _weight(client: redis.Redis) -> Goal:
@@ -76,20 +74,3 @@ def _memory(client: redis.Redis) -> int:
 def _usage(client: redis.Redis, pattern: str) -> int:
     keys = cast("list[bytes]", client.keys(pattern))
     return sum(cast(int, client.memory_usage(key, samples=0)) for key in keys)
-
-
-def _idle_sweep(client: redis.Redis) -> Goal:
-    tell("Sweeping when there is nothing to do")
-
-    def sweep() -> None:
-        for _ in range(CALLS):
-            expire_objects()
-
-    def ping() -> None:
-        for _ in range(CALLS):
-            client.ping()
-
-    take_turns(sweep, ping, 20)
-    turns = take_turns(sweep, ping, TURNS)
-    what = f"idle sweep, {RECORDS:,} records in {NAMESPACES:,} namespaces"
-    return Goal(what, "one PING", times_as_long(turns), most=3)
