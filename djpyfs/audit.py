@@ -19,6 +19,7 @@ from .conf import LONGEST_LIFE, SECOND
 from .errors import BackendUnavailable, InvalidLifetime, InvalidName, printable
 from .inspection import EPOCH, below, microseconds, names_of
 from .names import RESERVED, Entry, check_namespace, check_path
+from .owners import await_owners
 from .places import Place, records_of
 
 BATCH = 500
@@ -85,7 +86,8 @@ class Audit:
     """One walk through namespaces; it only reads, unless it is to ``adopt``.
 
     With ``adopt``, a file without a record gets a deadline that many seconds after it was last
-    modified, but `grace` from now at the earliest; with ``dry_run`` it is only told. What
+    modified, but `grace` from now at the earliest; with ``dry_run`` it is only told. It stays where
+    its storage has it belong to a row, and one names it. What
     somebody has made permanent is left alone. Calls ``on_batch`` with the totals so far. Raises
     `InvalidLifetime`.
     """
@@ -218,6 +220,8 @@ class Audit:
                     records.place_at(entry.member, deadline, expected=latest)
                 if deadline:
                     adopted[entry] = EPOCH + timedelta(microseconds=deadline)
+        if self._makes:
+            await_owners(self._settings, records, adopted)
         self.totals.adopted += len(adopted) if self._makes else 0
         return adopted
 

@@ -100,11 +100,25 @@ def await_owner(storage: OwnedStorage, name: str) -> None:
         return
     # Where no field can name it, who saved it has the last word.
     if any(field.name_of("/".join(entry)) for field in _fields()):
-        policy = settings.policy_for(entry.directory)
-        lives, life = Lifetimes(policy), policy.life
-        if storage.default_ttl is not None:
-            life = lives.of(storage.default_ttl) or 0
-        records.await_owner(entry.member, lives.of(storage.until_committed) or 0, life)
+        ttl = Lifetimes(settings.policy_for(entry.directory)).of(storage.until_committed) or 0
+        records.await_owner(entry.member, ttl, _life(storage, settings, entry))
+
+
+def await_owners(settings: conf.Settings, records: Expirations, entries: Iterable[Entry]) -> None:
+    """Let files that have a deadline, but may belong to rows, go only where no row owns them."""
+    followed = [own for own in _fields() if own.storage.follows_rows]
+    for entry in entries:
+        for own in followed:
+            if own.name_of("/".join(entry)):
+                records.await_owner(entry.member, 0, _life(own.storage, settings, entry))
+
+
+def _life(storage: OwnedStorage, settings: conf.Settings, entry: Entry) -> int:
+    """Return how long a file lives that a row owns, in µs; 0: for ever."""
+    policy = settings.policy_for(entry.directory)
+    if storage.default_ttl is None:
+        return policy.life
+    return Lifetimes(policy).of(storage.default_ttl) or 0
 
 
 def _take_up(storage: OwnedStorage, name: str) -> None:

@@ -170,7 +170,10 @@ class ExpiringStorage(OwnedStorage):
 
     def _open(self, name: str, mode: str = "rb") -> File[Any]:
         with self._files(name) as (files, path):
-            return _StoredFile(_opened(files, path, mode), name, mode, self)
+            file = _opened(files, path, mode)
+            if Mode(mode).writing and self.until_committed is not None:
+                await_owner(self, path)
+            return _StoredFile(file, name, mode, self)
 
     def _save(self, name: str, content: File[Any]) -> str:
         self.check_followed()

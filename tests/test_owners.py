@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from PIL import Image
 from pytest_django import DjangoDbBlocker
 
 from djpyfs import InvalidLifetime, expire_objects, get_filesystem
+from djpyfs.audit import Audit
 from djpyfs.conf import SECOND
 from djpyfs.storage import ExpiringStorage
 from djpyfs.sweeper import SweepReport
@@ -43,7 +44,7 @@ from tests.rows.models import (
     Picture,
     Upload,
 )
-from tests.servers import python, wait_for
+from tests.servers import python, running_redis, wait_for
 from tests.test_admin import SITE
 from tests.test_uploads import send
 
@@ -239,6 +240,31 @@ def test_a_name_that_is_put_into_a_row_by_hand_counts_as_one_that_is_saved(commi
         transaction.set_rollback(not commits)
     assert left("a") == (None if commits else some(50))
     assert later().deleted == (not commits)
+
+
+def test_a_file_that_is_written_through_its_storage_stays_with_its_row_and_goes_without() -> None:
+    saved("a")
+    for name in "ab":
+        with DOCUMENTS.open(name, "w") as file:
+            file.write("new")
+    assert (left("a"), left("b")) == (None, some(100))
+    Document.objects.bulk_create([Document(file="b")])
+    with DOCUMENTS.open("c", "w") as file:
+        file.write("new")
+    report = later()
+    assert (report.owned, report.deleted) == (1, 1)
+
+
+def test_files_of_rows_whose_records_are_lost_outlive_an_audit_that_adopts_them() -> None:
+    saved("a")
+    with isolated():
+        files = get_filesystem("documents")
+        for name in "ab":
+            files.writebytes(name, b"content")
+        assert len(list(Audit(adopt=100).run("documents"))) == 2
+        report = later()
+        assert (report.owned, report.deleted) == (1, 1)
+        assert list(Audit(adopt=100).run("documents")) == []
 
 
 def test_a_row_that_is_saved_again_changes_nothing() -> None:
@@ -575,6 +601,19 @@ def test_a_storage_that_overwrites_keeps_the_file_of_its_row() -> None:
 
 
 # -- where it cannot work
+
+
+def test_a_record_store_that_is_away_when_a_row_is_committed_breaks_no_page(
+    djfs: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url)
+        with transaction.atomic():
+            document = saved()
+            server.stop()
+    assert Document.objects.get() == document
+    assert "on_commit" in caplog.text
+
 
 WITHOUT_THE_APP = """
 import django
