@@ -30,6 +30,7 @@ class TestMemory(BackendTests, WholeFileTests, TestCase):
     djfs = {"type": "fsspec", "url": "memory://files"}
 
 
+@pytest.mark.long  # it is the backend of disks, as a test below makes sure of
 class TestDisk(BackendTests, WholeFileTests, TestCase):
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ from unittest import TestCase
 import freezegun
 import pytest
 import time_machine
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.test import Client
 from django.urls import include, path
 
 from djpyfs import ConfigurationError, InvalidLifetime, expire_objects, get_filesystem
+from djpyfs.cache import ExpiringCache
 from djpyfs.testing import IsolatedFiles, advance, expire_now, isolated
 from tests.conftest import counted
 
@@ -67,6 +70,19 @@ def test_a_block_keeps_the_life_times_and_the_policies(djfs: Callable[..., None]
         assert memos.expiration("a") is not None
     with isolated(max_ttl=None):
         get_filesystem("plots").expire("a", 601)
+
+
+def test_storages_and_caches_are_in_the_block_too(settings: Any) -> None:
+    settings.STORAGES = {
+        "default": {
+            "BACKEND": "djpyfs.storage.ExpiringStorage",
+            "OPTIONS": {"namespace": "uploads"},
+        }
+    }
+    for _ in range(2):
+        with isolated():
+            assert default_storage.save("a.txt", ContentFile(b"upload")) == "a.txt"
+            assert ExpiringCache("memos", {}).add("a", 1)
 
 
 def test_a_block_does_not_hide_that_the_settings_are_wrong(djfs: Callable[..., None]) -> None:
