@@ -47,7 +47,9 @@ class Gate:
         """Return how many files may be claimed and deleted now, ``most`` or fewer."""
         if self.closed or not self._has_seat():
             return 0
-        return self._pace.share(min(most, max(1, overdue))) if self._paced else most
+        if not self._paced or self._pace.rate() is None:
+            return most
+        return self._pace.share(min(most, max(1, overdue)))
 
     def slow_down(self) -> None:
         """Note that the store asks for fewer deletions, which ends this sweep of it."""

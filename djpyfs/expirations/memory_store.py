@@ -149,7 +149,6 @@ class MemoryStore(ExpirationStore):
         self._seats: defaultdict[str, dict[str, int]] = defaultdict(dict)  # name -> end of lease
         self._totals: defaultdict[str, float] = defaultdict(float)
         self._sweeps: dict[str, dict[str, float]] = {}
-        self._paces: dict[tuple[str, int | None], Pace] = {}
         self._counts: MemoryStorage | None = None
 
     def at(
@@ -207,14 +206,11 @@ class MemoryStore(ExpirationStore):
     def pace(self, place: str, most: int | None = None) -> Pace:
         from limits.storage import MemoryStorage
 
-        from .pace import Pace
+        from .pace import Pace  # which takes a while to import
 
         with self._lock:
-            if (place, most) not in self._paces:
-                self._counts = self._counts or MemoryStorage()
-                counts = self._counts
-                self._paces[place, most] = Pace(place, most, lambda count: count(counts))
-            return self._paces[place, most]
+            counts = self._counts = self._counts or MemoryStorage()
+        return Pace(place, most, lambda ask: ask(counts))
 
     def keeps_records_on_disk(self) -> bool:
         return False

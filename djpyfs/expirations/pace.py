@@ -25,7 +25,7 @@ PART = 0.1
 FIRST_RATE = 1_000.0
 LOWEST_RATE = 10.0
 MEMORY = 600  # s for which it is remembered that a store has asked for less
-FRESH = 1.0  # s for which a process need not ask again whether it has
+FRESH = 10.0  # s for which a sweep need not ask again whether it has
 
 
 class Pace:

@@ -50,6 +50,8 @@ from . import (
 from .scripts import Call, Command, Scripts, Unconfirmed
 
 if TYPE_CHECKING:
+    from limits.storage import RedisStorage
+
     from .pace import Pace
 
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
@@ -73,7 +75,7 @@ class RedisStore(ExpirationStore):
 
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int = 0) -> None:
         self._scripts = Scripts(url, key_prefix, shards, wait_replicas)
-        self._paces: dict[tuple[str, int | None], Pace] = {}
+        self._counts: WeakKeyDictionary[redis.Redis, RedisStorage] = WeakKeyDictionary()
 
     def at(
         self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
@@ -139,30 +141,22 @@ class RedisStore(ExpirationStore):
         return Call("take_seat", 0, [self._scripts.key(0, seats)], (name, lease, most))
 
     def pace(self, place: str, most: int | None = None) -> Pace:
-        if (place, most) not in self._paces:
-            self._paces[place, most] = self._new_pace(place, most)
-        return self._paces[place, most]
+        from .pace import Pace  # which takes a while to import
 
-    def _new_pace(self, place: str, most: int | None) -> Pace:
+        return Pace(place, most, self._count)
+
+    def _count(self, ask: Callable[[RedisStorage], int]) -> int:
+        return self._scripts.on_server(0, lambda client: ask(self._counts_on(client)))
+
+    def _counts_on(self, client: redis.Redis) -> RedisStorage:
         from limits.storage import RedisStorage
 
-        from .pace import Pace
-
-        # Each count is in the slot of this key, and so on the server that it leads to.
-        prefix = self._scripts.key(0, "pace").decode()
-        storages: WeakKeyDictionary[redis.Redis, RedisStorage] = WeakKeyDictionary()
-
-        def storage_on(client: redis.Redis) -> RedisStorage:
-            if client not in storages:
-                pool = client.connection_pool
-                storages[client] = RedisStorage("redis://", pool, key_prefix=prefix)
-            return storages[client]
-
-        return Pace(
-            place,
-            most,
-            lambda count: self._scripts.on_server(0, lambda client: count(storage_on(client))),
-        )
+        if client not in self._counts:
+            # Each count is in the slot of this key, and so on the server that it leads to.
+            prefix = self._scripts.key(0, "pace").decode()
+            pool = client.connection_pool
+            self._counts[client] = RedisStorage("redis://", pool, key_prefix=prefix)
+        return self._counts[client]
 
     def now(self) -> int:
         seconds, rest = self._scripts.send([Command(0, "time", ())])[0]
