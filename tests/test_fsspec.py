@@ -133,6 +133,18 @@ def test_no_listing_is_remembered(djfs: Callable[..., None], ftp: Ftp) -> None:
     assert plots.listdir("/") == ["a"]
 
 
+def test_an_empty_directory_outlasts_a_connection(
+    djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("djpyfs.backends.opened.CONNECTION_LIFE", 0)
+    djfs(type="fsspec", url="objects://bucket/again")
+    plots = get_filesystem(f"plots/{uuid.uuid4().hex}")
+    plots.makedir("d")
+    plots.writebytes("d/a", b"picture")
+    assert plots.readbytes("d/a") == b"picture"
+    assert plots.listdir("/") == ["d"]
+
+
 def test_a_directory_by_its_address_is_the_place_that_it_is_as_a_disk(tmp_path: Path) -> None:
     by_address = FsspecBackend.at({"url": f"file://{tmp_path}"})
     assert isinstance(by_address, DiskBackend)

@@ -60,6 +60,9 @@ class FsspecBackend(OpenedBackend):
             raise ConfigurationError(f"DJFS['storage_options'] is a {kind}: give it a dict")
         self._class = _class_for(self._url)
         self.shared = not self._url.startswith("memory://")
+        # These outlast a connection.
+        self._made = Made()
+        self._turns = Turns()
 
     def connect(self) -> FS:
         """Open what the address leads to."""
@@ -73,7 +76,7 @@ class FsspecBackend(OpenedBackend):
         root = opened._strip_protocol(self._url).rstrip("/")
         if not self.shared:
             opened.makedirs(root, exist_ok=True)
-        files = FsspecFiles(opened, root)
+        files = FsspecFiles(opened, root, self._made, self._turns)
         # What speaks HTTP shares its connections among threads; the others have one.
         return files if opened.async_impl else CopyingFS(files, thread_safe=False)
 
@@ -95,15 +98,15 @@ class FsspecFiles(SpoolingFS):
     """The files of an fsspec filesystem below ``root``.
 
     Stores of objects have no directories but those that the names of objects imply. An empty one
-    is known here alone.
+    is among those ``made`` alone.
     """
 
-    def __init__(self, files: Any, root: str) -> None:
+    def __init__(self, files: Any, root: str, made: Made, turns: Turns) -> None:
         super().__init__()
         self._fs = files
         self._root = root
-        self._made = Made()
-        self._turns = Turns()
+        self._made = made
+        self._turns = turns
         self._meta = {
             "case_insensitive": False,
             "network": type(files).protocol != "memory",
