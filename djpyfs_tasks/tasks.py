@@ -81,7 +81,7 @@ def _go_on(task: Task[..., Any]) -> None:
 def help_sweep(sweep: Any, called_at: Any) -> None:
     """Take part in a ``sweep`` for a turn, unless it called for help too long ago.
 
-    Raises `ValueError` for arguments that no sweep of ours sends.
+    Raises `ValueError` for arguments that no sweep sends.
     """
     if not isinstance(sweep, str) or len(sweep) > LONGEST_ID or not isinstance(called_at, int):
         raise ValueError("a sweep has an id, and calls for help at a time in µs")

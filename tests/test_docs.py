@@ -45,6 +45,12 @@ def test_links_outside_the_docs_lead_to_files(name: str) -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_rooms_that_contributing_shows_are_there() -> None:
+    for room, _ in table("../CONTRIBUTING.md", "room"):
+        first, *others = (ROOT / name for name in re.findall("`(.+?)`", room))
+        assert all(path.exists() for path in (first, *(first.parent / it.name for it in others)))
+
+
 def found(words: Iterable[str], pages: Iterable[Path]) -> list[tuple[Path, str]]:
     any_of_them = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
     others = (page for page in pages if page != WORDS)
