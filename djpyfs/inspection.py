@@ -315,7 +315,7 @@ def _requests(
     # batch, for the second while that is deleted, and told of each; the report is noted in the end.
     # Where a store may ask for fewer deletions, it is asked whether it has.
     ahead = [
-        len(own) >= size and own[0].place.backend.deletions_at_once > 1 for own in shards.values()
+        len(own) > size and own[0].place.backend.deletions_at_once > 1 for own in shards.values()
     ]
     paced = {it.place.records.place for it in overdue if it.place.backend.throttles}
     claims = len(shards) + sum(ahead)

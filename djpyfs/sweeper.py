@@ -351,7 +351,7 @@ class Sweep:
         aloft: list[_Flight] = []
         with Pool(self._delete, place.backend.deletions_at_once) as pool:
             try:
-                overdue, more = claim.overdue, len(claim.members) >= asked.limit > 0
+                overdue = claim.overdue
                 while claim.members or aloft:
                     if claim.members:
                         aloft.append(self._take_off(place, shard, asked, claim))
@@ -359,7 +359,7 @@ class Sweep:
                             pool.put(_Part(aloft[-1], place, entries))
                             aloft[-1].parts_left += 1
                     self._tell_progress()  # which may take long as well
-                    landed, share = self._await(pool, aloft, place, more, overdue)
+                    landed, share = self._await(pool, aloft, place, overdue)
                     asked, claim = self._ask(place, share), NO_CLAIM
                     limit = share if share or not aloft else None
                     if landed:
@@ -367,7 +367,7 @@ class Sweep:
                     else:
                         claim = place.records.claim(shard, share, self._backoff, alone=False)
                     if limit is not None:
-                        overdue, more = claim.overdue, len(claim.members) >= share > 0
+                        overdue = claim.overdue
             finally:
                 for flight in aloft:  # after an error
                     flight.turn.lease.lost()
@@ -395,11 +395,10 @@ class Sweep:
         pool: Pool[_Part, _Ended],
         aloft: list[_Flight],
         place: Place,
-        more: bool,
         overdue: int,
     ) -> tuple[_Flight | None, int]:
         """Wait until a flight has landed, or more may follow; return it, and how many may."""
-        while not (more and aloft[-1].has_begun and (share := self._share(place, overdue))):
+        while not (overdue and aloft[-1].has_begun and (share := self._share(place, overdue))):
             news = pool.news()
             news.flight.has_begun = True
             if isinstance(news, _Ended):
