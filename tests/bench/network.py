@@ -18,8 +18,8 @@ from tests.bench.turns import Turn, take_turns
 from tests.servers import running_redis
 
 ANSWERS_AFTER = 0.02  # s
-FILES = 300
-TURNS = 5
+FILES = 200
+TURNS = 3
 
 
 class Answers:
