@@ -101,16 +101,18 @@ def sweep(
     return report
 
 
-def delete_if_due(namespace: str, paths: Sequence[str]) -> dict[str, float]:
+def delete_if_due(namespace: str, paths: Sequence[str], bounded: bool = False) -> dict[str, float]:
     """Delete those files of a namespace that the record store says are due, with one request.
 
     Returns the seconds until the others are due; those without a deadline, and those that a sweep
-    is at, are left out. Raises `InvalidName` before the first is deleted.
+    is at, are left out. Where it is ``bounded`` as sweeps are, by ``sweepers`` and
+    ``deletions_per_second``, what these forbid is left to a sweep. Raises `InvalidName` before the
+    first is deleted.
     """
     check_namespace(namespace)
     checked = [check_path(path) for path in paths]
     own = Sweep()
-    waits = own.run_some(namespace, checked)
+    waits = own.run_some(namespace, checked, bounded)
     own.tell()
     return waits
 
@@ -306,7 +308,7 @@ class Sweep:
         if self._finished:
             sweep_finished.send_robust(sweep, report=self._finished)
 
-    def run_some(self, namespace: str, paths: Sequence[str]) -> dict[str, float]:
+    def run_some(self, namespace: str, paths: Sequence[str], bounded: bool) -> dict[str, float]:
         """Delete those of a namespace's files that are due; return how long the others wait."""
         self._limit = 0  # beside these
         try:
@@ -314,7 +316,8 @@ class Sweep:
         except BackendUnavailable as error:
             log.warning("%d files wait for the next sweep: %s", len(paths), error)
             return {}
-        paths = paths[: self._gate(place).share(len(paths), len(paths))]  # a sweep does the rest
+        if bounded:
+            paths = paths[: self._gate(place).share(len(paths), len(paths))]
         shards: dict[int, dict[bytes, Entry]] = {}
         for entry in (Entry(namespace, path) for path in paths):
             shards.setdefault(place.records.shard_of(entry.member), {})[entry.member] = entry
@@ -402,7 +405,7 @@ class Sweep:
             news = pool.news()
             news.flight.has_begun = True
             if isinstance(news, _Ended):
-                self._note_outcome(news)
+                self._note_outcome(place, news)
                 if not news.flight.parts_left:
                     aloft.remove(news.flight)
                     waiting = sum(not flight.has_begun for flight in aloft)
@@ -497,14 +500,13 @@ class Sweep:
         flight.parts_left += 1
         self._note_outcome(place, self._delete(_Part(flight, place, free)))
 
-    def _note_outcome(self, ended: _Ended) -> None:
+    def _note_outcome(self, place: Place, ended: _Ended) -> None:
         flight, outcome, seconds = ended
         flight.parts_left -= 1
         flight.outcome.add(outcome)
-        name = flight.turn.lease.records.place
+        name, gate = place.records.place, self._gate(place)
         for _, why in [*outcome.away, *outcome.unanswered][:1]:
             self._patience.lose(name, why, seconds)
-        gate = self._gates[name]
         # Asked once, it may have been a moment's trouble.
         if outcome.slow_down and not gate.closed and (outcome.deleted or self._patience.lost(name)):
             log.warning("a back-end is deleted from more slowly: it asks for fewer requests")

@@ -193,7 +193,7 @@ def delete_expired(namespace: str, paths: Any) -> None:
     """
     if not isinstance(paths, list) or len(paths) > MOST_PATHS:
         raise ValueError(f"paths must be a list of no more than {MOST_PATHS} names")
-    waits = delete_if_due(namespace, paths)
+    waits = delete_if_due(namespace, paths, bounded=True)
     early = [path for path, wait in waits.items() if wait < EARLY]
     if early:
         send_one_shot(namespace, early, max(waits[path] for path in early))

@@ -94,10 +94,10 @@ def test_a_one_shot_that_finds_no_seat_leaves_its_files_to_the_sweep(
     store = store_for(conf.current())
     seats = f"{place_for(conf.current(), 'plots').records.place}:sweepers"
     store.take_seat(seats, "another", 60_000)
-    assert delete_if_due("plots", ["00000"]) == {}
+    assert delete_if_due("plots", ["00000"], bounded=True) == {}
     assert plots.exists("00000")
     store.take_seat(seats, "another", 0)
-    delete_if_due("plots", ["00000"])
+    delete_if_due("plots", ["00000"], bounded=True)
     assert not plots.exists("00000")
 
 
@@ -119,7 +119,7 @@ def test_a_one_shot_keeps_the_rate_and_leaves_the_rest_to_the_sweep(
     crowded: Callable[..., ExpiringFS],
 ) -> None:
     plots = crowded(30, deletions_per_second=20)
-    assert delete_if_due("plots", [f"{number:05}" for number in range(30)]) == {}
+    assert delete_if_due("plots", [f"{number:05}" for number in range(30)], True) == {}
     assert len(plots.listdir("/")) == 28
 
 
