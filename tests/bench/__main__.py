@@ -14,7 +14,7 @@ import django
 
 from tests.pythons import ROOT
 
-MODULES = ("disk", "s3", "network", "crowd", "trees", "views", "records", "calls")
+MODULES = ("disk", "s3", "network", "workers", "crowd", "trees", "views", "records", "calls")
 
 
 def main(modules: list[str]) -> int:
