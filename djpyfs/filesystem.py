@@ -350,7 +350,7 @@ class ExpiringFS(FS):
         address must end with its file.
         """
         self.check()
-        seconds = seconds_of("timeout", 0 if timeout is None else timeout)
+        seconds = _timeout_of(timeout)
         entry = self._entry(filename)
         if download_as is not None:
             check_file_name(download_as)
@@ -368,7 +368,7 @@ class ExpiringFS(FS):
         Arguments and errors are those of `get_url`.
         """
         self.check()
-        seconds = seconds_of("timeout", 0 if timeout is None else timeout)
+        seconds = _timeout_of(timeout)
         entries = {name: self._entry(name) for name in checked_names(filenames)}
         urls = self._urls(dict.fromkeys(entries.values()), seconds)
         return {name: urls[entry] for name, entry in entries.items()}
@@ -1023,10 +1023,15 @@ class ExpiringFS(FS):
             raise NamespaceHeld(path)
 
 
+def _timeout_of(timeout: Seconds | None) -> float:
+    seconds = seconds_of("timeout", 0 if timeout is None else timeout)
+    if 0 < seconds < 1:
+        raise InvalidLifetime(f"timeout is {seconds!r} s: use 1 or more, or 0")
+    return seconds
+
+
 def _end_of_url(timeout: float, longest: int, now: int, deadline: int) -> int:
     """Return when an address of a file stops working, in µs since the epoch."""
-    if 0 < timeout < 1:
-        raise InvalidLifetime(f"timeout is {timeout!r} s: use 1 or more, or 0")
     if timeout > longest:  # not named, so that Python tells it once for each caller
         warn(f"no address here works for longer than {longest} s: timeout is cut", stacklevel=5)
         timeout = longest

@@ -959,6 +959,14 @@ def test_a_bad_timeout_is_one_error(bucket: ExpiringFS, timeout: Any) -> None:
         bucket.get_url("a.png", timeout)
 
 
+def test_a_bad_timeout_is_an_error_also_where_addresses_last(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path, url_root="/files/")
+    with pytest.raises(InvalidLifetime):
+        get_filesystem("plots").get_url("a.png", 0.5)
+
+
 @pytest.mark.parametrize("timeout", [604_801, 36_000_000])
 def test_a_timeout_beyond_what_s3_signs_is_cut_with_a_warning(
     bucket: ExpiringFS, timeout: int
