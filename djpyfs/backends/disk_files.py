@@ -556,14 +556,12 @@ def _check_target(found: os.stat_result | None, mode: Mode, name: str) -> None:
         raise FileExistsError(errno.EEXIST, "there is one already", name)
 
 
-@contextmanager
-def _told(act: str, path: str, directory: bool = False) -> Iterator[None]:
-    with convert_os_errors(act, path, directory=directory):
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise LinkNotFollowed(path) from error
-            if error.errno == errno.ENXIO:
-                raise FileExpected(path) from error
-            raise
+class _told(convert_os_errors):  # noqa: N801  named as what it derives from
+    """Turn errors of the system into PyFilesystem's."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise LinkNotFollowed(self._path) from error
+        if isinstance(error, OSError) and error.errno == errno.ENXIO:
+            raise FileExpected(self._path) from error
+        super().__exit__(kind, error, traceback)
