@@ -11,7 +11,7 @@ import pytest
 
 from djpyfs import SweepReport, expire_objects, get_filesystem
 from djpyfs.inspection import status
-from tests.servers import RedisServer
+from tests.servers import RedisServer, wait_for
 
 
 @pytest.fixture
@@ -108,6 +108,17 @@ def test_what_is_written_after_its_root_was_removed_goes_on_time(
     fill("plots", "after", 0)
     assert expire_objects().deleted == 1
     assert not (root / "plots" / "after").exists()
+
+
+def test_a_call_that_only_asks_for_its_place_sees_that_the_root_was_removed(
+    site: Callable[..., None], tmp_path: Path
+) -> None:
+    site(tmp_path / "files")
+    fill("plots", "before", 3_600)
+    rmtree(tmp_path / "files" / ".djpyfs")
+    with get_filesystem("plots").temporary_file(seconds=0.001):
+        """Its record is made before the disk is written to."""
+    wait_for(lambda: expire_objects().deleted == 1)
 
 
 def test_one_root_under_two_names_is_one_place(site: Callable[..., None], tmp_path: Path) -> None:
