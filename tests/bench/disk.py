@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from djpyfs import get_filesystem
 from tests.bench import ancestor
-from tests.bench.goals import Goal, ratio, tell
+from tests.bench.goals import Goal, compared, tell
 from tests.bench.sweeping import Process, processes
 from tests.bench.turns import Turn
 from tests.servers import running_redis
@@ -52,11 +52,11 @@ def _sweeps(name: str, above: str | None) -> Iterator[Goal]:
             other = {"type": "osfs", "directory_root": str(root / "other"), "url_root": "/"}
             ancestors = [ancestor.seconds_per_file(other, ANCESTORS_FILES) for _ in range(3)]
     what = f"sweep of {FILES:,} files in {DIRECTORIES:,} directories on {name}"
-    yield ratio(what, "a bare os.unlink loop", [turn.bare / turn.ours for turn in alone], least=1)
-    yield ratio(f"{what}, two processes", "one", [one / two for two, one in together], least=1.7)
+    yield compared(what, "a bare os.unlink loop", alone, least=1)
+    yield compared(f"{what}, two processes", "one", together, least=1.7)
     if ancestors:
-        rates = [FILES / turn.ours * median(ancestors) for turn in alone]
-        yield ratio(what, f"{ancestor.NAME} on SQLite", rates, least=50)
+        rate = FILES / median(turn.ours for turn in alone)
+        yield Goal(what, f"{ancestor.NAME} on SQLite", rate * median(ancestors), least=50)
 
 
 def _on_a_network() -> Goal:
@@ -70,7 +70,7 @@ def _on_a_network() -> Goal:
                 tell(f"Sweeping {ON_NETWORK:,} files, 1 ms each, {number + 1} of {TURNS}")
                 turns.append(_turn(process, root, ON_NETWORK, first=number % 2))
     what = f"sweep of {ON_NETWORK:,} files in {DIRECTORIES:,} directories, 1 ms for each unlink"
-    return ratio(what, "a bare os.unlink loop", [it.bare / it.ours for it in turns], least=8)
+    return compared(what, "a bare os.unlink loop", turns, least=8)
 
 
 def _growth() -> Goal:
@@ -112,7 +112,7 @@ def _turn(process: Process, root: Path, files: int, first: int) -> Turn:
     return Turn(**took)
 
 
-def _two_and_one(both: list[Process], root: Path, files: int, first: int) -> tuple[float, float]:
+def _two_and_one(both: list[Process], root: Path, files: int, first: int) -> Turn:
     took = {}
     for count in (2, 1) if first else (1, 2):
         _prepare(root, files)
@@ -121,7 +121,7 @@ def _two_and_one(both: list[Process], root: Path, files: int, first: int) -> tup
             process.begin()
         assert sum(process.ended().files for process in both[:count]) == files
         took[count] = perf_counter() - started
-    return took[2], took[1]
+    return Turn(took[2], took[1])
 
 
 def _prepare(root: Path, files: int) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from math import log10
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 from tests.bench.turns import Turn
 from tests.tables import laid_out
 
-HEADINGS = ("what", "against", "measured", "spread", "to reach", "")
+HEADINGS = ("what", "against", "measured", "to reach", "")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Goal:
     #: What must hold besides, or nothing.
     besides: str = ""
     besides_holds: bool = True
-    #: What was measured in each turn, of which ``measured`` is the median.
-    turns: Sequence[float] = ()
+    #: Between which figures the middle half of the turns lay, where there were several.
+    spread: tuple[float, float] | None = None
 
     @property
     def met(self) -> bool:
@@ -44,11 +44,11 @@ class Goal:
     def cells(self) -> tuple[str, ...]:
         sign, bound = ("≥", self.least) if self.most is None else ("≤", self.most)
         besides = f", {self.besides}" if self.besides else ""
+        spread = " ({:.2f} to {:.2f})".format(*self.spread) if self.spread else ""
         return (
             self.what,
             self.against,
-            f"{_short(self.measured)} {self.unit}",
-            f"{_short(min(self.turns))} to {_short(max(self.turns))}" if self.turns else "",
+            f"{_short(self.measured)} {self.unit}{spread}",
             f"{sign} {bound:g} {self.unit}{besides}",
             "ok" if self.met else "MISSED",
         )
@@ -58,19 +58,8 @@ def compared(what: str, against: str, turns: Sequence[Turn], **bound: Any) -> Go
     """Return a goal on our time, with the ``most`` of it, or on our rate, with the ``least``."""
     in_time = "most" in bound
     ratios = [turn.ours / turn.bare if in_time else turn.bare / turn.ours for turn in turns]
-    return ratio(what, against, ratios, **bound)
-
-
-def ratio(
-    what: str,
-    against: str,
-    turns: Sequence[float],
-    least: float | None = None,
-    most: float | None = None,
-    **others: Any,
-) -> Goal:
-    """Return the goal for the ratios of several turns."""
-    return Goal(what, against, median(turns), least, most, turns=turns, **others)
+    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    return Goal(what, against, middle, spread=(low, high), **bound)
 
 
 def _short(number: float) -> str:
@@ -106,13 +95,13 @@ ROW, LEFT, HALF = 22, 620, 150  # of the drawing, in pixels; HALF is for a facto
 def as_svg(goals: Sequence[Goal]) -> str:
     """Draw how far each goal is exceeded: by a factor of ten at the right end, missed at the left.
 
-    A line shows the spread of the turns.
+    A line shows between what the middle half of the turns lay.
     """
     height = ROW * len(goals)
     shapes = [f'<path d="M{LEFT + HALF} 0V{height}" stroke="gray"/>']
     for number, goal in enumerate(goals):
         y, reach = number * ROW, goal.least if goal.most is None else goal.most
-        low, high = (_x(goal, found(goal.turns or [goal.measured])) for found in (min, max))
+        low, high = (_x(goal, value) for value in goal.spread or [goal.measured] * 2)
         colour = "seagreen" if goal.met else "firebrick"
         words = (
             f"{goal.what} against {goal.against}: {_short(goal.measured)} {goal.unit}, {reach:g}"

@@ -13,7 +13,7 @@ from fs.memoryfs import MemoryFS
 from fs.opener import Opener, registry
 
 from djpyfs import expire_objects, get_filesystem
-from tests.bench.goals import Goal, ratio, tell
+from tests.bench.goals import Goal, compared, tell
 from tests.bench.turns import Turn, take_turns
 from tests.servers import running_redis
 
@@ -100,9 +100,7 @@ def _goal(kind: str, redis_url: str, *calls: Callable[[str], object], **options:
             Answers.after = ANSWERS_AFTER
             turns += take_turns(sweep, loop, 1)
     what = f"sweep of {FILES} files, {kind}, {1_000 * ANSWERS_AFTER:g} ms a call"
-    return ratio(
-        what, "a bare loop of the same calls", [it.bare / it.ours for it in turns], least=6
-    )
+    return compared(what, "a bare loop of the same calls", turns, least=6)
 
 
 def _write(namespace: str, names: Sequence[str]) -> None:

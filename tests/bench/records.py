@@ -1,4 +1,4 @@
-"""The records in Redis: what they weigh, and what idleness costs."""
+"""What the records weigh in Redis."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ RECORDS = 10_000_000 if "--full" in sys.argv else 1_000_000
 NAMESPACES = RECORDS // 10
 MONTH = 30 * 86_400
 AT_A_TIME = 10_000
-CALLS = 10  # per turn: so short that few turns are interrupted
-TURNS = 500
 
 
 def goals() -> Iterator[Goal]:

@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from djpyfs import expire_objects, get_filesystem
 from tests.bench import ancestor
-from tests.bench.goals import Goal, ratio, tell
+from tests.bench.goals import Goal, compared, tell
 from tests.bench.turns import Turn, seconds, take_turns
 from tests.pythons import ROOT
 from tests.servers import free_port, running_moto, running_redis, wait_for
@@ -46,14 +46,13 @@ def goals() -> Iterator[Goal]:
         with override_settings(DJFS=djfs):
             turns = list(_sweeps(client, lambda keys: put(endpoint, keys)))
             assert not client.list_objects_v2(Bucket=BUCKET).get("KeyCount")
-            read = [turn.ours / turn.bare for turn in _read(client)]
+            read = _read(client)
         after = _ancestor(place, endpoint)
     what = f"sweep of {OBJECTS:,} S3 objects in {NAMESPACES:,} namespaces on moto"
-    rates = [turn.bare / turn.ours for turn in turns]
-    yield ratio(what, "bare delete_objects in thousands", rates, least=1)
+    yield compared(what, "bare delete_objects in thousands", turns, least=1)
     rate = OBJECTS / median(turn.ours for turn in turns)
     yield Goal(what, ancestor.NAME, rate * median([before, after]), least=200)
-    yield ratio(f"reading {LARGE >> 20} MiB from S3", "bare get_object", read, most=1.1)
+    yield compared(f"reading {LARGE >> 20} MiB from S3", "bare get_object", read, most=1.1)
 
 
 def _on_a_late_store() -> Iterator[Goal]:
@@ -68,11 +67,11 @@ def _on_a_late_store() -> Iterator[Goal]:
         left, requests = map(int, _tell(port, "GET").split())
         store.kill()
     least = ROUNDS * 2 * -(-OBJECTS // BATCH)
-    yield ratio(
+    yield compared(
         f"sweep of {OBJECTS:,} S3 objects in {NAMESPACES:,} namespaces, "
         f"{1_000 * ANSWERS_AFTER:g} ms to each answer",
         "bare delete_objects in thousands",
-        [turn.bare / turn.ours for turn in turns],
+        turns,
         least=3,
         besides="keys / 1,000 requests",
         besides_holds=requests == least and not left,
@@ -94,7 +93,7 @@ def _tell(port: int, method: str, keys: Sequence[str] = ()) -> bytes:
     return answer
 
 
-def _sweeps(client: Any, put: Callable[[Sequence[str]], object]) -> Iterator[Turn]:
+def _sweeps(client: Any, fill: Callable[[Sequence[str]], object]) -> Iterator[Turn]:
     each = OBJECTS // NAMESPACES
     names = [f"{number}.png" for number in range(each)]
     due = [f"users/{user}/{name}" for user in range(NAMESPACES) for name in names]
@@ -115,7 +114,7 @@ def _sweeps(client: Any, put: Callable[[Sequence[str]], object]) -> Iterator[Tur
     assert expire_objects().deleted == 1
     for number in range(ROUNDS):
         tell(f"Sweeping {OBJECTS:,} objects in S3, {number + 1} of {ROUNDS}")
-        put([*due, *bare])
+        fill([*due, *bare])
         for user in range(NAMESPACES):
             get_filesystem(f"users/{user}").expire_many(names, 0)
         expire_first = number % 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
@@ -33,8 +32,3 @@ def take_turns(ours: Side, bare: Side, turns: int) -> list[Turn]:
             first = seconds(bare)
             taken.append(Turn(seconds(ours), first))
     return taken
-
-
-def times_as_long(turns: list[Turn]) -> float:
-    """How many times as long as the bare side ours took."""
-    return median(turn.ours / turn.bare for turn in turns)
