@@ -498,7 +498,7 @@ class Sweep:
         free = [entry for entry in flight.awaiting if entry not in known]
         flight.entries += free
         flight.parts_left += 1
-        self._note_outcome(self._delete(_Part(flight, place, free)))
+        self._note_outcome(place, self._delete(_Part(flight, place, free)))
 
     def _note_outcome(self, place: Place, ended: _Ended) -> None:
         flight, outcome, seconds = ended
