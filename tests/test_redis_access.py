@@ -210,6 +210,14 @@ def reserve_all(store: Expirations) -> None:
         store.release_all([0], token, gone)
 
 
+def await_owner(store: Expirations) -> None:
+    """Let a member wait for an owner, have one, and be let go of."""
+    store.schedule([A], HOUR)
+    store.await_owner(A, HOUR, HOUR)
+    store.take_up(A)
+    store.let_go(A, HOUR)
+
+
 VERBS: dict[str, Callable[[Expirations], object]] = {
     "schedule": lambda store: store.schedule([A, B], HOUR),
     "keep": lambda store: store.keep(A),
@@ -224,6 +232,9 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "release_all": reserve_all,
     "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store): HOUR}),
     "place_at": lambda store: store.place_at(A, store.deadline(A)[0] + HOUR),
+    "await_owner": await_owner,
+    "let_go": await_owner,
+    "take_up": await_owner,
     "permanent": after_settling("permanent", [A, B]),
     "shard_of": lambda store: store.shard_of(A),
     "deadline": lambda store: store.deadline(A),
