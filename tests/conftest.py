@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
-from django.core.checks.registry import registry
 from django.utils import translation
 
 import djpyfs  # noqa: F401  PyFilesystem can be imported from here on
@@ -84,14 +83,6 @@ def in_the_language_of_the_site() -> Iterator[None]:
     """Forget the language of the last visitor, which stays active in his thread."""
     yield
     translation.deactivate()
-
-
-@pytest.fixture(autouse=True)
-def with_the_checks_of_the_site() -> Iterator[None]:
-    """Forget the checks of an application that a test alone has installed."""
-    before = registry.registered_checks.copy()
-    yield
-    registry.registered_checks = before
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core import serializers
+from django.core.checks.registry import registry
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
@@ -71,6 +72,7 @@ def _site(
         for alias in ("default", "other")
     }
     dummy, own_apps = connections["default"], [*SITE["INSTALLED_APPS"], "tests.rows"]
+    checks = set(registry.registered_checks)
     with django_db_blocker.unblock(), override_settings(**{**SITE, "INSTALLED_APPS": own_apps}):
         connections.settings = ConnectionHandler(own).settings
         del connections["default"]
@@ -83,6 +85,7 @@ def _site(
             connections[alias].close()
             del connections[alias]
         connections.settings, connections["default"] = before, dummy
+    registry.registered_checks = checks  # those of apps that are gone again would fail
 
 
 @pytest.fixture(autouse=True)
