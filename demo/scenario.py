@@ -46,6 +46,8 @@ POLL = 0.05  # seconds
 LATEST = SWEEP_INTERVAL + 18.0  # seconds
 FLOWER_TIMEOUT = 30.0  # seconds: Flower hears of a sweep a little after its end
 LATE = "-uploads"
+# What the keys of records end with that wait for something, or are being deleted.
+WAITING = ":due", ":retries", ":suspects", ":claimed"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -205,7 +207,8 @@ class Scenario:
 
         What a sweep is to look for once more, should an upload come late, is no file's record.
         """
-        keys = [key for key in self._redis.scan_iter("djpyfs:*", _type="zset") if LATE not in key]
+        found = self._redis.scan_iter("djpyfs:*", _type="zset")
+        keys = [key for key in found if key.endswith(WAITING) and LATE not in key]
         members = [str(member) for key in keys for member in self._redis.zrange(key, 0, -1)]
         return {member.rpartition("/")[2] for member in members}
 

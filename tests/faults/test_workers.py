@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -13,14 +13,10 @@ from typing import Any
 import pytest
 
 from djpyfs import conf, get_filesystem
-from djpyfs.backends import Lease, Outcome
-from djpyfs.backends.osfs import DiskBackend
 from djpyfs.expirations import Counts, store_for, total
 from djpyfs.filesystem import ExpiringFS
-from djpyfs.names import Entry
 from djpyfs.places import records_known
 from djpyfs.sweeper import recent_sweeps
-from djpyfs_tasks.tasks import expire_objects
 from tests.faults.conftest import Measured
 from tests.servers import RedisServer, running_redis, wait_for
 from tests.services import Service
@@ -173,29 +169,6 @@ def totals() -> dict[str, float]:
 
 
 # -- a day without sweeps
-
-
-class SlowBackend(DiskBackend):
-    """Takes its time for a deletion."""
-
-    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
-        time.sleep(0.7)
-        return super().delete(entries, lease)
-
-
-def test_a_sweep_has_its_turn_and_leaves_the_rest_to_another(
-    djfs: Callable[..., None], tmp_path: Path
-) -> None:
-    slow = f"{__name__}.SlowBackend"
-    djfs(type=slow, directory_root=tmp_path, batch_size=1, sweep_interval=60)
-    fs, due = get_filesystem("plots"), [str(number) for number in range(9)]
-    fill(fs, due)
-    fs.expire_many(due, 0)
-
-    report = expire_objects()
-
-    assert 0 < report["deleted"] < len(due)
-    assert report["deleted"] + report["remaining"] == len(due)
 
 
 @pytest.mark.fault(
