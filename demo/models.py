@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db import models
+from django.db import models, transaction
 from django.dispatch import receiver
 
 from djpyfs.signals import files_expired
@@ -15,10 +15,10 @@ LIVES_OFFERED = ((5, "5 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"), (300, "5
 
 
 class Upload(models.Model):
-    """An uploaded file; the row goes when the file has gone."""
+    """An uploaded file; each goes when the other has gone, the file after ``DJFS["grace"]``."""
 
     title: models.CharField[str, str] = models.CharField(max_length=255, default="")
-    file = models.FileField(storage=ExpiringStorage(UPLOADS), max_length=255)
+    file = models.FileField(storage=ExpiringStorage(UPLOADS, clean_up=True), max_length=255)
     seconds: models.PositiveSmallIntegerField[int, int] = models.PositiveSmallIntegerField(
         "time to live", choices=LIVES_OFFERED, default=30
     )
@@ -36,4 +36,7 @@ class Upload(models.Model):
 def _drop_rows(*, namespace: str, paths: Sequence[str], **_: object) -> None:
     """Called by the worker that has deleted the files."""
     if namespace == UPLOADS:
-        Upload.objects.filter(file__in=paths).delete()
+        with transaction.atomic():
+            # Without the name first: there is no file left that a row could let go of.
+            Upload.objects.filter(file__in=paths).update(file="")
+            Upload.objects.filter(file="").delete()

@@ -1,7 +1,8 @@
 """The demo, played by itself over HTTP.
 
-Files are uploaded and handed out by signed links and by one that works once, the admin looks at
-their records, ten pictures are drawn, and all of it is watched until it is gone.
+Files are uploaded and handed out by signed links and by one that works once, links are revoked, a
+row is deleted, the admin looks at the records, ten pictures are drawn, and all of it is watched
+until it is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -33,13 +34,18 @@ ORDERS: tuple[dict[str, str], ...] = (
     {"plot": "walk", "walk-steps": "400", "walk-walks": "5", "walk-seed": "7"},
 ) * 2
 LIVES = (5, 6, 7, 8, 5, 6, 7, 8, 5, 6)  # seconds
-# What is uploaded, and whether a browser is to show it or to save it.
+# What is uploaded, whether a browser is to show it or to save it, and how many seconds it lives.
 UPLOADS = {
-    "notes.txt": (b"To be gone soon.", "inline"),
-    "page.html": (b"<script>alert(document.domain)</script>", "attachment"),
-    "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "attachment"),
+    "notes.txt": (b"To be gone soon.", "inline", 10),
+    "page.html": (b"<script>alert(document.domain)</script>", "attachment", 10),
+    "drawing.svg": (
+        b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+        "attachment",
+        10,
+    ),
+    "draft.txt": (b"To be gone with its row.", "inline", 60),
 }
-UPLOAD_LIFE = 10  # seconds
+GRACE = 10  # seconds for which a file lives at most when its row is deleted, see demo/settings.py
 AT_ONCE = 8  # requests for a link that works once
 POLL = 0.05  # seconds
 # A file goes with the first sweep after its deadline; the rest is for a machine that is busy.
@@ -85,6 +91,7 @@ class Scenario:
             self._log_in()
             files = self._upload_all()
             self._use_a_one_time_link(next(iter(UPLOADS)), files[0])
+            files[-1] = self._delete_row(self._revoke_links(files[-1]))
             self._ask_admin("Tracked", len(files))
             files += self._draw_all()
             self._watch_until_gone(files)
@@ -112,8 +119,8 @@ class Scenario:
         return [self._upload(name) for name in UPLOADS]
 
     def _upload(self, name: str) -> Kept:
-        content, disposition = UPLOADS[name]
-        told = {"file": name, "size": str(len(content)), "seconds": str(UPLOAD_LIFE)}
+        content, disposition, seconds = UPLOADS[name]
+        told = {"file": name, "size": str(len(content)), "seconds": str(seconds)}
         form = {f"upload-{field}": value for field, value in told.items()}
         target = json.loads(self._browser.post("/uploads/begin", form).body)
         sent = self._new_browser().send(target, name, content)
@@ -121,7 +128,7 @@ class Scenario:
         kept = _kept(self._browser.post("/uploads/end", {"receipt": target["receipt"]}))
         answer = self._new_browser().get(kept.url)
         _check(answer.body == content, f"the signed link to {name} brings something else")
-        _check_safeguards(name, answer, disposition)
+        _check_safeguards(kept, answer, disposition)
         forged = self._new_browser().get(kept.url[:-1] + ("A" if kept.url[-1] != "A" else "B"))
         _check(forged.status == 404, f"a forged link to {name} gets {forged.status}")
         print(f"  {name:<30}{kept.life:>4} s  {disposition}; forged: 404", flush=True)
@@ -129,8 +136,8 @@ class Scenario:
 
     def _use_a_one_time_link(self, name: str, kept: Kept) -> None:
         """Ask for it several times at once, and once more."""
-        [file] = [f for f in self._state()["uploads"] if f["name"] == kept.name]
-        url = json.loads(self._browser.post(file["one_time_link"], {}).body)["url"]
+        address = self._card(kept)["one_time_link"]
+        url = json.loads(self._browser.post(address, {}).body)["url"]
         with ThreadPoolExecutor(AT_ONCE) as visitors:
             answers = list(visitors.map(lambda _: self._new_browser().get(url), range(AT_ONCE)))
         answers.append(self._new_browser().get(url))
@@ -140,6 +147,27 @@ class Scenario:
         _check(bodies == [UPLOADS[name][0]], "a one-time link brings something else")
         _title("One-time link", f"{AT_ONCE} visitors at once, and one after them")
         print(f"  {name} once, 404 for the {AT_ONCE} others", flush=True)
+
+    def _revoke_links(self, kept: Kept) -> Kept:
+        anew = _kept(self._browser.post(self._card(kept)["revoke_links"], {}))
+        statuses = [self._new_browser().get(link).status for link in (kept.url, anew.url)]
+        _check(statuses == [404, 200], f"a revoked link and a new one get {statuses}")
+        _title("Links revoked", "")
+        print(f"  {kept.name:<46}the old one: 404, the new one: 200", flush=True)
+        return anew
+
+    def _delete_row(self, kept: Kept) -> Kept:
+        """See a row go at once, and its file have little time left."""
+        rows = self._rows()
+        answer = self._browser.post(self._card(kept)["delete_row"], {})
+        _check(answer.status == 200, f"{answer.url} answers {answer.status}")
+        _check(self._rows() == rows - 1, f"the row of {kept.name} is still there")
+        left = json.loads(answer.body)["deadline"] - time.time()
+        _check(left <= GRACE, f"{kept.name} has no row, and {left:.1f} s left")
+        _check(kept.name in self._stack.stored_names(), f"{kept.name} went at once")
+        _title("Row deleted", "")
+        print(f"  {kept.name:<46}its file goes within {GRACE} s, not {kept.life} s", flush=True)
+        return replace(kept, deadline=json.loads(answer.body)["deadline"])
 
     def _ask_admin(self, number: str, expected: int) -> None:
         """Read the numbers on the page of djpyfs."""
@@ -218,10 +246,11 @@ class Scenario:
             [(count,)] = database.execute("SELECT count(*) FROM demo_upload")
         return int(count)
 
-    def _state(self) -> dict[str, Any]:
-        """What the page is told of the site."""
-        state: dict[str, Any] = json.loads(self._browser.get("/state").body)
-        return state
+    def _card(self, kept: Kept) -> dict[str, Any]:
+        """What the page is told of an upload."""
+        uploads: list[dict[str, Any]] = json.loads(self._browser.get("/state").body)["uploads"]
+        [card] = [upload for upload in uploads if upload["name"] == kept.name]
+        return card
 
     def _wait_until(self, trouble: str, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + FLOWER_TIMEOUT
@@ -237,17 +266,17 @@ def _kept(answer: Answer) -> Kept:
     return Kept(made["name"], urljoin(answer.url, made["url"]), made["life"], made["deadline"])
 
 
-def _check_safeguards(name: str, answer: Answer, disposition: str) -> None:
+def _check_safeguards(kept: Kept, answer: Answer, disposition: str) -> None:
     headers = answer.headers
-    [life] = re.findall(r"^private, max-age=(\d+)$", headers["Cache-Control"]) or [UPLOAD_LIFE + 1]
-    kept = {
+    [life] = re.findall(r"^private, max-age=(\d+)$", headers["Cache-Control"]) or [kept.life + 1]
+    safeguards = {
         "Content-Disposition": headers["Content-Disposition"].startswith(f"{disposition};"),
         "Content-Security-Policy": headers["Content-Security-Policy"].startswith("sandbox;"),
         "X-Content-Type-Options": headers["X-Content-Type-Options"] == "nosniff",
-        "Cache-Control": int(life) <= UPLOAD_LIFE,
+        "Cache-Control": int(life) <= kept.life,
     }
-    for header, holds in kept.items():
-        _check(holds, f"the link to {name} says {header}: {headers[header]}")
+    for header, holds in safeguards.items():
+        _check(holds, f"the link to {kept.name} says {header}: {headers[header]}")
 
 
 def _check_gone(file: Kept, gone: bool, now: float, began: float) -> None:

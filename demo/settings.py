@@ -97,6 +97,8 @@ DJFS: dict[str, Any] = {
     "sweep_interval": float(os.environ.get("DJFS_SWEEP_INTERVAL", "60")),
     # Should the site die between writing a file and giving it its deadline.
     "default_ttl": 600,
+    # What a file has left when its row is deleted: short, so that one sees it.
+    "grace": 10,
     # Pictures have addresses of the disk or of S3. Uploads may be anything, so they go out through
     # the view that keeps browsers from running them, wherever they are kept.
     "namespaces": {"uploads": {"signed_urls": True}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from importlib.metadata import metadata
 from os.path import splitext
@@ -37,7 +37,9 @@ HEALTH = "healthz"  # a file that is never there
 TROUBLE = (DjpyfsError, FSError)
 SWEEPS_SHOWN = 6
 TIME_TO_SEND = 600  # seconds
+ROW_VIEWS = "one-time-link", "revoke-links", "delete-row"
 NO_ERRORS: Mapping[str, str] = {}
+Card = dict[str, Any]
 View = Callable[..., HttpResponse]
 log = logging.getLogger("demo")
 _is_suffix = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII | re.IGNORECASE).fullmatch
@@ -81,6 +83,7 @@ def _page(
         "lives": LIVES_OFFERED,
         "flower_url": settings.FLOWER_URL,
         "sweep_interval": settings.DJFS["sweep_interval"],
+        "grace": settings.DJFS["grace"],
     }
     response = render(request, "demo/page.html", context, status=status)
     # Pictures come from an object store, and uploads go there, at whatever address that has.
@@ -112,7 +115,7 @@ def draw(request: HttpRequest) -> HttpResponse:
         file.write(png)
     if wants_page:
         return redirect(file.url)
-    return JsonResponse({"now": time.time(), **_picture_card(file.name)}, status=201)
+    return _answer(_picture_cards([file.name]))
 
 
 @require_POST
@@ -156,7 +159,7 @@ def end_upload(request: HttpRequest) -> JsonResponse:
     )
     if is_new:
         files.expire(path, seconds)
-    return JsonResponse({"now": time.time(), **_upload_card(kept)}, status=201)
+    return _answer(_upload_cards([kept]))
 
 
 @require_POST
@@ -168,19 +171,37 @@ def one_time_link(request: HttpRequest, pk: int) -> JsonResponse:
     return JsonResponse({"url": url}, status=201)
 
 
+@require_POST
+@unavailable_is_503
+def revoke_links(request: HttpRequest, pk: int) -> JsonResponse:
+    """Let every link to an upload that was given out lead nowhere; answers with a new one."""
+    kept = get_object_or_404(Upload, pk=pk)
+    get_filesystem(UPLOADS).revoke_urls(kept.name)
+    return _answer(_upload_cards([kept]))
+
+
+@require_POST
+@unavailable_is_503
+def delete_row(request: HttpRequest, pk: int) -> JsonResponse:
+    """Delete the row of an upload and nothing else: the file goes by itself."""
+    kept = get_object_or_404(Upload, pk=pk)
+    kept.delete()
+    return _answer(_let_go([kept.name]), status=200)
+
+
 @require_GET
 @never_cache
 @unavailable_is_503
 def state(request: HttpRequest) -> JsonResponse:
     """The files that exist now, the last sweeps, and the server's clock."""
     now = time.time()  # before the listings: what is made from now on may be missing from them
-    pictures = map(_picture_card, get_filesystem(PICTURES).listdir("/"))
-    uploads = map(_upload_card, Upload.objects.all())
+    rows = list(Upload.objects.all())
+    no_row = set(get_filesystem(UPLOADS).listdir("/")).difference(row.name for row in rows)
     return JsonResponse(
         {
             "now": now,
-            "plots": list(filter(None, pictures)),
-            "uploads": list(filter(None, uploads)),
+            "plots": _picture_cards(get_filesystem(PICTURES).listdir("/")),
+            "uploads": [*_upload_cards(rows), *_let_go(no_row)],
             "sweeps": recent_sweeps(SWEEPS_SHOWN),
         }
     )
@@ -210,26 +231,40 @@ def picture(request: HttpRequest, path: str) -> HttpResponseBase:
     return response
 
 
-def _picture_card(name: str) -> dict[str, Any]:
-    key, life, _ = name.split("-")
-    return _card(PICTURES, name, PLOTS[key].title, int(life.removesuffix("s")))
+def _answer(cards: Sequence[Card], status: int = 201) -> JsonResponse:
+    """Tell of one file, or of none where that has just gone."""
+    return JsonResponse({"now": time.time(), **(cards[0] if cards else {})}, status=status)
 
 
-def _upload_card(kept: Upload) -> dict[str, Any]:
-    card = _card(UPLOADS, kept.name, kept.title, kept.seconds)
-    return card and {**card, "one_time_link": reverse("one-time-link", args=[kept.pk])}
+def _picture_cards(names: Iterable[str]) -> list[Card]:
+    cards = []
+    for name in names:
+        key, life, _ = name.split("-")
+        seconds = int(life.removesuffix("s"))
+        cards.append({"name": name, "title": PLOTS[key].title, "life": seconds})
+    return _linked(PICTURES, cards)
 
 
-def _card(namespace: str, name: str, title: str, life: int) -> dict[str, Any]:
-    """What the page shows of a file; nothing where that has just gone."""
-    fs = get_filesystem(namespace)
-    deadline = fs.expiration(name)
-    if deadline is None:
-        return {}
-    return {
-        "name": name,
-        "title": title,
-        "url": fs.get_url(name),
-        "deadline": deadline.timestamp(),
-        "life": life,
-    }
+def _upload_cards(rows: Iterable[Upload]) -> list[Card]:
+    cards = []
+    for row in rows:
+        ways = {view.replace("-", "_"): reverse(view, args=[row.pk]) for view in ROW_VIEWS}
+        cards.append({"name": row.name, "title": row.title, "life": row.seconds, **ways})
+    return _linked(UPLOADS, cards)
+
+
+def _let_go(names: Iterable[str]) -> list[Card]:
+    """What the page is told of files that have no row, or none yet: it only counts them down."""
+    return _counted_down(UPLOADS, [{"name": name} for name in names])
+
+
+def _linked(namespace: str, cards: Sequence[Card]) -> list[Card]:
+    urls = get_filesystem(namespace).get_urls(card["name"] for card in cards)
+    return _counted_down(namespace, [{**card, "url": urls[card["name"]]} for card in cards])
+
+
+def _counted_down(namespace: str, cards: Iterable[Card]) -> list[Card]:
+    """Add the deadlines; nothing is shown of a file that has just gone."""
+    files = get_filesystem(namespace)
+    deadlines = ((card, files.expiration(card["name"])) for card in cards)
+    return [{**card, "deadline": end.timestamp()} for card, end in deadlines if end]

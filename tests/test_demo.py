@@ -52,6 +52,8 @@ def test_demo_played_once_sees_files_come_and_go(place: list[str]) -> None:
     assert played.stdout.count("in Redis\n") == 10
     assert played.stdout.count("attachment; forged: 404\n") == 2
     assert "notes.txt once, 404 for the 8 others\n" in played.stdout
+    assert "the old one: 404, the new one: 200\n" in played.stdout
+    assert "its file goes within 10 s, not 60 s\n" in played.stdout
     assert played.stdout.count("Admin page\n") == 2
     assert "All as promised." in played.stdout
 
@@ -146,19 +148,26 @@ print(User.objects.get(username="admin").check_password("second"))
     assert on_the_site(start_often, tmp_path / "db") == "0\nTrue"
 
 
-def test_a_row_goes_with_its_upload_and_with_nothing_else(tmp_path: Path) -> None:
+def test_a_row_goes_with_its_upload_and_with_nothing_else_and_leaves_no_record(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
     delete_one = """
 from demo.startup import on_starting
 on_starting(None)
 from demo.models import Upload
+from djpyfs import get_filesystem
 from djpyfs.signals import files_expired
 for name in "a", "b", "c":
     Upload.objects.create(file=name)
 for namespace, paths in ("uploads", ["a", "x"]), ("plots", ["b"]):
     files_expired.send(None, namespace=namespace, paths=paths)
-print(*Upload.objects.all())
+print(*Upload.objects.all(), get_filesystem("uploads").expiration("a"))
 """
-    assert on_the_site(delete_one, tmp_path / "db") == "b c"
+    environ = {
+        "DJFS_REDIS_URL": redis_server.url,
+        "DJFS_DIRECTORY_ROOT": str(tmp_path / "files"),
+    }
+    assert on_the_site(delete_one, tmp_path / "db", **environ) == "b c None"
 
 
 def test_ctrl_c_stops_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:

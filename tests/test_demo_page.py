@@ -321,6 +321,59 @@ def test_links_to_be_passed_on_are_copied(page: Page) -> None:
         assert page.request.get(url).text() == "for all of you"
 
 
+def test_links_that_are_revoked_lead_nowhere_and_every_open_page_has_the_new_one(
+    page: Page, chromium: Browser, errors: list[str]
+) -> None:
+    name = upload_by_keyboard(page, "secret.txt", b"for some of you")
+    other = chromium.new_page()
+    other.goto(page.url)
+    rows = [it.locator(f"[data-name='{name}']") for it in (page, other)]
+    links = [row.get_by_role("link", name="secret.txt", exact=True) for row in rows]
+    old = [link.evaluate("link => link.href") for link in links]
+    row = rows[0]
+    row.get_by_role("button", name="One-time link to secret.txt").press("Enter")
+    once = row.get_by_role("link", name="Open once to secret.txt")
+    old.append(once.evaluate("link => link.href"))
+
+    revoke = row.get_by_role("button", name="Revoke links to secret.txt")
+    revoke.press("Enter")
+    hear(page, "The links to secret.txt that were given out lead nowhere. It has a new one.")
+    expect(revoke).to_be_focused()
+    expect(once).to_have_count(0)
+    assert [page.request.get(url).status for url in old] == [404, 404, 404]
+    for link in links:
+        expect(link).not_to_have_js_property("href", old[0])
+        new = link.evaluate("link => link.href")
+        assert page.request.get(new).text() == "for some of you"
+    other.close()
+    assert errors == []
+
+
+def test_a_file_whose_row_is_deleted_stays_on_the_page_until_it_goes_by_itself(
+    page: Page, chromium: Browser, errors: list[str]
+) -> None:
+    name = upload_by_keyboard(page, "draft.txt", b"of no use", life="5 min")
+    other = chromium.new_page()
+    other.goto(page.url)
+    rows = [it.locator(f"[data-name='{name}']") for it in (page, other)]
+    expect(rows[1].get_by_role("button", name="Delete row of draft.txt")).to_be_visible()
+
+    rows[0].get_by_role("button", name="Delete row of draft.txt").press("Enter")
+    hear(page, "The row of draft.txt is deleted. Its file goes by itself.")
+    link = rows[0].get_by_role("link", name="draft.txt", exact=True)
+    expect(link).to_be_focused()
+    assert page.request.get(link.evaluate("link => link.href")).text() == "of no use"
+    for row in rows:
+        expect(row).to_contain_text("Its row is deleted: the file goes by itself.")
+        expect(row.get_by_role("button")).to_have_text(["Copy link to draft.txt"])
+        expect(row.get_by_role("timer")).to_have_text(re.compile(r"^(10 s|\d\.\d s|sweep due)$"))
+    for row in rows:
+        expect(row).to_have_count(0, timeout=GONE_WITHIN)
+    hear(page, "draft.txt was deleted")
+    other.close()
+    assert errors == []
+
+
 def test_what_a_browser_would_run_is_downloaded(page: Page, address: str) -> None:
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     names = [upload_by_keyboard(page, name, script) for name in ("page.html", "drawing.svg")]

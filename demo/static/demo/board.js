@@ -12,10 +12,11 @@ export class Board {
   known = false; // whether the server has told lately what there is
   #shown = new Map(); // name -> what the server told, its element, and since when it is shown
 
-  // `fill` writes what is the list's own into a new element.
-  constructor(id, fill) {
+  // `fill` writes what is the list's own into a new element, `refill` what may have changed since.
+  constructor(id, fill, refill = () => {}) {
     this.id = id;
     this.fill = fill;
+    this.refill = refill;
   }
 
   // Take in all files there are, as the server has listed them at its time `now`.
@@ -37,6 +38,13 @@ export class Board {
     });
   }
 
+  // Take in what a visitor has changed of a file: a list from before is no news of it.
+  change(file, now) {
+    this.#take(file, now);
+    if (this.#shown.has(file.name)) this.#shown.get(file.name).since = now;
+    this.tick();
+  }
+
   tick() {
     this.#shown.forEach(showLife);
     const isEmpty = !$(this.id).childElementCount;
@@ -52,8 +60,10 @@ export class Board {
   #take(file, now) {
     const shown = this.#shown.get(file.name);
     if (!shown && file.url) this.#add(file, now);
+    if (!shown || now < shown.since) return;
     // Of one that is being deleted the server tells the present time.
-    if (shown && file.deadline > now) shown.deadline = file.deadline;
+    if (file.deadline > now) shown.deadline = file.deadline;
+    this.refill(shown.element, file);
   }
 
   #add(file, since) {

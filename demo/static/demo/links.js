@@ -1,27 +1,69 @@
 // Links to an upload, to be passed on: the one that ends with it, and as many as one wants that work once.
+// All of them can be revoked. And its row can be deleted: then the file goes by itself.
 import { $, tell } from "./board.js";
 import { post } from "./server.js";
 
 const COPIED = 2000; // ms for which a button says so
 
-export function fillUpload(element, { title, url, one_time_link: maker }) {
+// `changed` gets what the site tells of the upload after it was changed.
+export function fillUpload(element, { title, url, one_time_link: maker, revoke_links: revoker, delete_row: deleter }, changed) {
   const file = element.querySelector("a");
   file.textContent = title;
   file.href = url;
-  for (const unseen of element.querySelectorAll(".unseen")) unseen.textContent = ` to ${title}`;
+  for (const unseen of element.querySelectorAll(".unseen")) unseen.textContent = ` ${unseen.dataset.word ?? "to"} ${title}`;
   element.querySelector(".copy").addEventListener("click", ({ currentTarget }) => copy(currentTarget, file.href));
   element.querySelector(".once").addEventListener("click", () => makeLink(maker, element, title));
+  element.querySelector(".revoke").addEventListener("click", () => revokeLinks(revoker, element, title, changed));
+  element.querySelector(".delete").addEventListener("click", () => deleteRow(deleter, title, changed));
+}
+
+// Somebody may have revoked the links, or deleted the row: of a file without one there is no link.
+export function refillUpload(element, { url }) {
+  const file = element.querySelector("a");
+  if (url) file.href = url;
+  else letGo(element, file);
+}
+
+function letGo(element, file) {
+  for (const button of element.querySelectorAll(".once, .revoke, .delete")) {
+    if (button === document.activeElement) file.focus();
+    button.remove();
+  }
+  element.querySelector(".no-row").hidden = false;
+}
+
+async function send(url) {
+  const csrfmiddlewaretoken = $("upload").elements.csrfmiddlewaretoken.value;
+  const { ok, answer } = await post(url, new URLSearchParams({ csrfmiddlewaretoken }));
+  if (!ok) throw new Error(url);
+  return answer;
 }
 
 async function makeLink(maker, element, title) {
-  const csrfmiddlewaretoken = $("upload").elements.csrfmiddlewaretoken.value;
   try {
-    const { ok, answer } = await post(maker, new URLSearchParams({ csrfmiddlewaretoken }));
-    if (!ok) throw new Error(maker);
-    showLink(element, answer.url, title);
+    showLink(element, (await send(maker)).url, title);
     tell(`A link to ${title} that works once is ready.`);
   } catch {
     tell(`There is no link to ${title}: its time may be up.`);
+  }
+}
+
+async function revokeLinks(revoker, element, title, changed) {
+  try {
+    changed(await send(revoker));
+    element.querySelector(".once-links").replaceChildren();
+    tell(`The links to ${title} that were given out lead nowhere. It has a new one.`);
+  } catch {
+    tell(`The links to ${title} were not revoked: its time may be up.`);
+  }
+}
+
+async function deleteRow(deleter, title, changed) {
+  try {
+    changed(await send(deleter));
+    tell(`The row of ${title} is deleted. Its file goes by itself.`);
+  } catch {
+    tell(`The row of ${title} was not deleted: its time may be up.`);
   }
 }
 

@@ -1,7 +1,7 @@
 // Draws by POST, and keeps the page in step with the server by asking for its state.
 import { $, Board, serverNow, setClock, tell } from "./board.js";
 import { clearErrors, clearFailures, mendsItself, showErrors, showFailure } from "./form.js";
-import { fillUpload } from "./links.js";
+import { fillUpload, refillUpload } from "./links.js";
 import { askState, isAway, post, showSince } from "./server.js";
 import { sendsUploads } from "./upload.js";
 
@@ -9,7 +9,7 @@ const { stateUrl } = document.body.dataset;
 const TICK = 200; // ms
 const FIRST_LIFE = 60; // s, of the picture that a visitor finds
 const pictures = new Board("plots", fillPicture);
-const uploads = new Board("uploads", fillUpload);
+const uploads = new Board("uploads", (element, upload) => fillUpload(element, upload, takeChange), refillUpload);
 const boards = [pictures, uploads];
 const order = $("order");
 let sweeps = [];
@@ -61,6 +61,11 @@ function showUpload(upload) {
   setClock(upload.now);
   uploads.welcome(upload, upload.now);
   tell(`${upload.title} uploaded. It lives for ${spoken(upload.life)}.`);
+}
+
+function takeChange(upload) {
+  setClock(upload.now);
+  uploads.change(upload, upload.now);
 }
 
 const spoken = (seconds) => (seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`);
