@@ -215,7 +215,21 @@ def _bound(port: int) -> socket.socket:
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        _reserve(port)
         bound.bind((HOST, port))
     except OSError:
         bound.bind((HOST, 0))
     return bound
+
+
+_reserved: list[socket.socket] = []  # until this process ends
+
+
+def _reserve(port: int) -> None:
+    """Keep a usual port from another demo that starts before anything listens there.
+
+    Raises `OSError` where that one was first. Only Linux has such names.
+    """
+    if port and sys.platform == "linux":
+        _reserved.append(socket.socket(socket.AF_UNIX))
+        _reserved[-1].bind(f"\0djpyfs-demo-{port}")
