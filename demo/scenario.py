@@ -149,12 +149,12 @@ class Scenario:
         print(f"  {name} once, 404 for the {AT_ONCE} others", flush=True)
 
     def _revoke_links(self, kept: Kept) -> Kept:
-        anew = _kept(self._browser.post(self._card(kept)["revoke_links"], {}))
-        statuses = [self._new_browser().get(link).status for link in (kept.url, anew.url)]
+        renewed = _kept(self._browser.post(self._card(kept)["revoke_links"], {}))
+        statuses = [self._new_browser().get(link).status for link in (kept.url, renewed.url)]
         _check(statuses == [404, 200], f"a revoked link and a new one get {statuses}")
         _title("Links revoked", "")
         print(f"  {kept.name:<46}the old one: 404, the new one: 200", flush=True)
-        return anew
+        return renewed
 
     def _delete_row(self, kept: Kept) -> Kept:
         """See a row go at once, and its file have little time left."""

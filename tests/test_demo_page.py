@@ -311,6 +311,7 @@ def test_a_one_time_link_is_made_by_keyboard_and_works_once(page: Page) -> None:
 
 def test_links_to_be_passed_on_are_copied(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.bring_to_front()  # no other page may write to the clipboard
     name = upload_by_keyboard(page, "shared.txt", b"for all of you")
     row = page.locator(f"[data-name='{name}']")
     row.get_by_role("button", name="One-time link to shared.txt").press("Enter")
