@@ -209,7 +209,8 @@ class _Breaking(io.BytesIO):
 
 ELSEWHERE = {
     "opener": {"type": "opener", "url": "mem://"},
-    "fsspec": {"type": "fsspec", "url": "memory://files"},
+    # Of its own: all of a process share what fsspec keeps in memory.
+    "fsspec": {"type": "fsspec", "url": f"memory://{uuid.uuid4().hex}"},
     "storage": {"type": "storage"},
 }
 
