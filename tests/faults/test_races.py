@@ -334,7 +334,7 @@ class StopsInMidBatch(DiskBackend):
 
 
 class StopsWhenAsked:
-    """A lease that stops its holder just before it is asked for the n-th time."""
+    """A lease that stops its holder, once, just before it is asked for the n-th time."""
 
     has_stopped = False
 
@@ -343,7 +343,8 @@ class StopsWhenAsked:
 
     def remaining(self) -> float:
         self._left -= 1
-        if not self._left:
+        # Where deletions are slow, two threads may be at them.
+        if not self._left and not StopsWhenAsked.has_stopped:
             StopsWhenAsked.has_stopped = True
             os.kill(os.getpid(), signal.SIGSTOP)
         return self._lease.remaining()
