@@ -257,7 +257,7 @@ def test_empty_directories_are_never_pulled_from_under_a_writer(
     writers = [race.start(write_in_directory, f"file {n}", encounters) for n in range(2)]
 
     for writer in writers:
-        writer.result()
+        writer.result(timeout=300)
     stop.set()
     assert sum(sweeper.result() for sweeper in sweepers) >= 2 * encounters
     expire_objects()
