@@ -137,6 +137,7 @@ def test_namespaces_do_not_touch_each_other(plots: ExpiringFS) -> None:
         (0, -1),
         (math.nan,),
         (math.inf,),
+        pytest.param((10**5_000,), id="huge"),
         ("5",),
         ("",),
         (None,),
