@@ -736,6 +736,16 @@ def test_a_copy_is_a_new_file_without_a_deadline(plots: ExpiringFS, through: str
     assert plots.expiration("f/a.png") is None
 
 
+def test_no_file_is_moved_onto_a_directory(plots: ExpiringFS) -> None:
+    plots.makedir("there")
+    plots.writebytes("there/kept", b"kept")
+    plots.writebytes("moved", b"moved")
+    for destination in "there", "there/":
+        with pytest.raises(errors.FileExpected):
+            plots.move("moved", destination, overwrite=True)
+    assert {*plots.walk.files()} == {"/moved", "/there/kept"}
+
+
 def test_a_copy_onto_itself_changes_nothing(plots: ExpiringFS) -> None:
     plots.writebytes("a.png", b"picture")
     plots.expire("a.png", 100)
