@@ -54,7 +54,16 @@ from .places import records_of
 from .signals import deadline_set
 from .threads import in_a_thread
 from .uploads import UploadTarget, check_max_bytes, types_for
-from .writes import NewWrite, Removal, Reservation, TemporaryFile, Write, WrittenFile, opened
+from .writes import (
+    NewWrite,
+    Removal,
+    Reservation,
+    TemporaryFile,
+    Write,
+    WrittenFile,
+    check_opened,
+    opened,
+)
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 AT_A_TIME = 1_000  # files of a tree that are removed together; what one DeleteObjects takes
@@ -213,7 +222,7 @@ class ExpiringFS(FS):
 
         It lives for ``seconds`` + ``days`` after the block, or where both are 0 as long as files
         do here by default; a block that takes less than a hundredth of that, and less than 0.1 s,
-        counts as part of it. Its deadline is recorded before its first byte. When the block ends
+        may count as part of it. Its deadline is recorded before its first byte. When the block ends
         the file appears as a whole; where it raises, neither file nor record stays. ``name`` is
         its path in this filesystem, and after the block ``url`` its address::
 
@@ -240,6 +249,7 @@ class ExpiringFS(FS):
         validate_open_mode(mode)
         if not Mode(mode).create:
             raise ValueError(f"mode is {mode!r}: use one that makes a file, such as 'wb'")
+        check_opened(mode, -1, encoding, None, "")
         entry = self._entry(path)
         given = total_of(seconds, days)
         life = self._lifetimes(entry).of(given) if given else self._life_at(entry.path)
@@ -654,6 +664,7 @@ class ExpiringFS(FS):
     ) -> IO[Any]:
         """Open a file. Where a ``with`` block that writes it raises, the file stays as it was."""
         validate_open_mode(mode)
+        check_opened(mode, buffering, encoding, errors, newline)
         file = self.openbin(path, mode.replace("t", ""), buffering, **options)
         return opened(file, path, mode, buffering, encoding, errors, newline)
 
@@ -735,6 +746,8 @@ class ExpiringFS(FS):
             raise errors.DestinationExists(dst_path)
         if source == destination:
             return
+        if not there and self.isdir(destination):  # some would put the file in its place
+            raise errors.FileExpected(dst_path)
         self._check_writable(destination)
         # Both are reserved in the order of their names, so that two who move the same files to
         # and fro do not wait for each other.

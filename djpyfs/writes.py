@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, TextIOWrapper
+from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, BytesIO, TextIOWrapper
 from typing import IO, Any, BinaryIO, cast
 
 from fs.iotools import RawWrapper, make_stream
@@ -54,6 +54,9 @@ class Write:
     def starts_new_life(self) -> bool:
         """Whether the deadline of the file had passed when the write began."""
         return self._begun.overdue
+
+    def tell_name(self) -> None:
+        """Note that others may act on the file by its name from now on."""
 
     def finish(self, is_there: Callable[[], bool]) -> int:
         """Tell that the file is there as a whole; return its life in µs if the write gave it one.
@@ -108,10 +111,11 @@ class Write:
 
 
 class NewWrite(Write):
-    """The write of a new file, under a name of which nobody else can know.
+    """The write of a new file, under a name that nobody can guess.
 
     The record store hears of it once: the deadline that it sets then keeps sweeps off as well as a
-    lease does. Where the write lasts, it becomes one as any other, and its end is told too.
+    lease does. Where the write lasts, or somebody has asked for the name and may act on the file,
+    it becomes one as any other, and its end is told too.
     """
 
     def _begin(self, lease: int) -> tuple[Begun, leases.HeldLease]:
@@ -120,6 +124,10 @@ class NewWrite(Write):
         negligible = min(self._life * NEGLIGIBLE / SECOND, LONGEST_NEGLIGIBLE)
         self._negligible = negligible if self._life >= lease else 0
         return begun, leases.of_write(records, member, begun.token, lease, self._asked_at, True)
+
+    def tell_name(self) -> None:
+        """Have the end of the write told: the record need not be the one of its beginning."""
+        self._negligible = 0
 
     def finish(self, is_there: Callable[[], bool]) -> int:
         """Tell that the file is there as a whole, unless that changes nothing; return its life."""
@@ -222,19 +230,29 @@ class WrittenFile(RawWrapper):
         finish: Callable[[Write], object],
         address: Callable[[Write], str] | None = None,
     ) -> None:
-        super().__init__(file, mode=mode, name=name)
         self._write = write
+        super().__init__(file, mode=mode, name=name)
         self._finish = finish
         self._address = address
         self._owner = os.getpid()
 
     @property
+    def name(self) -> str:
+        """The path of the file."""
+        self._write.tell_name()
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+
+    @property
     def url(self) -> str:
         """The address of a temporary file, once it is there."""
         if self._address is None:
-            raise AttributeError(f"{self.name!r} has no url: ask get_url for it")
+            raise AttributeError(f"{self._name!r} has no url: ask get_url for it")
         if not self._write.is_finished:
-            raise AttributeError(f"{self.name!r} has no url before it is closed")
+            raise AttributeError(f"{self._name!r} has no url before it is closed")
         return self._address(self._write)
 
     def discard(self) -> None:
@@ -303,16 +321,28 @@ def opened(
     newline: str,
 ) -> IO[Any]:
     """Return a binary file as ``open`` has it: with a buffer, or in text mode."""
-    if not isinstance(file, WrittenFile):
-        stream: IO[Any] = make_stream(path, file, mode, buffering, encoding, errors, newline)
-        return stream
-    found: Any = file
+    if isinstance(file, WrittenFile):
+        return _wrapped(file, mode, buffering, encoding, errors, newline)
+    stream: IO[Any] = make_stream(path, file, mode, buffering, encoding, errors, newline)
+    return stream
+
+
+def check_opened(
+    mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str
+) -> None:
+    """Raise what `opened` would, before there is a file: one that is closed is stored."""
+    _wrapped(BytesIO(), mode, buffering, encoding, errors, newline)
+
+
+def _wrapped(
+    file: Any, mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str
+) -> IO[Any]:
     if buffering >= 0:
         kind = WrittenAndReadBuffer if "+" in mode else WrittenBuffer
-        found = kind(found, buffering or DEFAULT_BUFFER_SIZE)
+        file = kind(file, buffering or DEFAULT_BUFFER_SIZE)
     if "b" not in mode:
-        found = WrittenText(found, encoding or "utf-8", errors, newline)
-    return cast(IO[Any], found)
+        file = WrittenText(file, encoding or "utf-8", errors, newline)
+    return cast(IO[Any], file)
 
 
 class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManager[Any, None]):

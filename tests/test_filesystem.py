@@ -137,6 +137,7 @@ def test_namespaces_do_not_touch_each_other(plots: ExpiringFS) -> None:
         (0, -1),
         (math.nan,),
         (math.inf,),
+        pytest.param((10**5_000,), id="huge"),
         ("5",),
         ("",),
         (None,),
@@ -733,6 +734,16 @@ def test_a_copy_is_a_new_file_without_a_deadline(plots: ExpiringFS, through: str
     expire_objects()
     assert plots.listdir("f") == ["a.png"]
     assert plots.expiration("f/a.png") is None
+
+
+def test_no_file_is_moved_onto_a_directory(plots: ExpiringFS) -> None:
+    plots.makedir("there")
+    plots.writebytes("there/kept", b"kept")
+    plots.writebytes("moved", b"moved")
+    for destination in "there", "there/":
+        with pytest.raises(errors.FileExpected):
+            plots.move("moved", destination, overwrite=True)
+    assert {*plots.walk.files()} == {"/moved", "/there/kept"}
 
 
 def test_a_copy_onto_itself_changes_nothing(plots: ExpiringFS) -> None:

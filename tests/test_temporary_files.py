@@ -53,6 +53,28 @@ def test_a_temporary_file_has_its_deadline_first_and_appears_when_its_block_ends
     assert left(plots, f.name) == pytest.approx(300, abs=30)
 
 
+def test_a_file_that_expired_in_its_block_lives_from_the_end_of_that(plots: ExpiringFS) -> None:
+    with plots.temporary_file(seconds=300) as f:
+        plots.expire(f.name, 0)
+        expire_objects()
+    assert plots.exists(f.name)
+    assert 0 < left(plots, f.name) <= 300
+
+
+@pytest.mark.parametrize("bad", [{"encoding": "nope"}, {"newline": "nope"}, {"buffering": "x"}])
+def test_what_cannot_be_opened_so_leaves_the_file_as_it_is(
+    plots: ExpiringFS, bad: dict[str, Any]
+) -> None:
+    plots.writebytes("kept", b"precious")
+    for name in "kept", "new":
+        with pytest.raises((LookupError, ValueError, TypeError)):
+            plots.open(name, "w", **bad)
+    with pytest.raises(LookupError), plots.temporary_file(seconds=9, mode="w", encoding="nope"):
+        pass
+    assert plots.listdir("/") == ["kept"]
+    assert plots.readbytes("kept") == b"precious"
+
+
 @pytest.mark.parametrize(("mode", "half"), [("wb", b"half"), ("w", "half")])
 def test_a_block_that_raises_leaves_neither_file_nor_record(
     plots: ExpiringFS, mode: str, half: str | bytes
