@@ -170,6 +170,11 @@ class MemoryStore(ExpirationStore):
         found = [(own, self._records[own.place]) for own in records]
         return [NextDue(own, 0, now, it.next_due(now), it.claimable(now)) for own, it in found], []
 
+    def readable(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[Expirations], Sequence[Exception]]:
+        return records, []
+
     def keep_time(
         self,
         timekeeper: str,
