@@ -618,7 +618,7 @@ class ExpirationStore(ABC):
         """Return the records of one place."""
 
     @abstractmethod
-    def introduce(self, place: str, told: str) -> None:
+    def introduce(self, place: str, called: str) -> None:
         """Note that there may be records of a place, and what a person calls it."""
 
     @abstractmethod
