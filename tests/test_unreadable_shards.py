@@ -118,7 +118,7 @@ def test_an_audit_judges_the_files_of_the_other_shards_and_tells_of_the_one(
     sharded.expire(foreign, expires=False)
     records_here().place_at(f"plots/{foreign}".encode(), 1)
     records_here().place_at(f"plots/{foreign}".encode(), 0)
-    key = replaced(redis_server, SHARD, "deadlines")
+    key = replaced(redis_server, SHARD, "due")
     shown, told = run("audit")
     first, second, totals = map(json.loads, shown.splitlines())
     assert first["kind"] == "not read"
