@@ -202,7 +202,8 @@ class _Search(NamedTuple):
     def tracked(self) -> Listing:
         """Return what has a deadline. Raises `InvalidName`."""
         found = inspection.tracked_files(self.namespace or None, FILES_SHOWN, LOOKS, self.text)
-        if not (self.namespace and self.text) or self.namespace.endswith("/*"):
+        one_file = self.namespace and self.text and not self.namespace.endswith("/*")
+        if not one_file or found.unreadable:
             return found
         # A whole name is found even where the search ends before it has seen all records.
         exact = inspection.tracked_file(self.namespace, self.text)
@@ -227,7 +228,14 @@ class _Page:
 
     def context(self) -> dict[str, Any]:
         status = inspection.status()
+        unreadable = dict.fromkeys(status.unreadable)
+        behind: list[Chart] | None
+        try:
+            behind = _charts_behind()
+        except RecordStoreError as error:  # one shard knows of the sweeps
+            behind, unreadable = None, unreadable | {str(error): None}
         return {
+            "unreadable": list(unreadable),
             "search": self.search,
             "query": self._query(),
             "here": self._query(p=self.number if self.number != "1" else ""),
@@ -238,7 +246,7 @@ class _Page:
             "elsewhere": [(name, _number(count)) for name, count in status.elsewhere.items()],
             "namespaces": _namespaces(),
             "ahead": _charts_ahead(),
-            "behind": _charts_behind(),
+            "behind": behind,
             "looks": _number(LOOKS),
             **self._files(status),
         }

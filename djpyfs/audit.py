@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
+from typing import NamedTuple
 
 from fs.base import FS
 from fs.errors import ResourceNotFound
@@ -17,6 +18,7 @@ from . import conf
 from .backends import Backend, backend_at, backend_for
 from .conf import LONGEST_LIFE, SECOND
 from .errors import BackendUnavailable, InvalidLifetime, InvalidName, printable
+from .expirations import store_for
 from .inspection import EPOCH, below, microseconds, names_of
 from .names import RESERVED, Entry, check_namespace, check_path
 from .owners import await_owners
@@ -32,13 +34,15 @@ class Kind(StrEnum):
     NO_FILE = "no file"
     REFUSED = "name refused"
     AWAY = "not there"
+    UNREADABLE = "not read"
 
 
 @dataclass(frozen=True)
 class Finding:
     """A file without a record, a record without a file, or a file that can have no record.
 
-    Or a place that is not there now; then ``path`` says why.
+    Or a place that is not there now, or a shard of the records that cannot be read; then ``path``
+    says why.
     """
 
     kind: Kind
@@ -59,6 +63,8 @@ class Totals:
     no_file: int = 0
     refused: int = 0
     away: int = 0
+    #: Shards that cannot be read: nothing is said of the files that have their records there.
+    unreadable: int = 0
     #: Files without a record that somebody has made permanent: nothing is amiss with them.
     permanent: int = 0
     adopted: int = 0
@@ -66,11 +72,11 @@ class Totals:
     @property
     def differences(self) -> int:
         """How many findings there were, but for files that have a deadline now."""
-        return self.no_record - self.adopted + self.no_file + self.refused + self.away
+        findings = self.no_record + self.no_file + self.refused + self.away + self.unreadable
+        return findings - self.adopted
 
 
-@dataclass(frozen=True)
-class _Area:
+class _Area(NamedTuple):
     """Of a place, what is below one directory: ``""`` stands for all."""
 
     place: Place
@@ -111,8 +117,8 @@ class Audit:
 
         Each of ``wheres`` is a namespace, with all below it, or ``prefix/*``, as
         `inspection.tracked_files` has it; without any, all namespaces are meant. Raises
-        `InvalidName`, and `BackendUnavailable` where no place of theirs is there, before
-        anything is looked at.
+        `InvalidName`, `BackendUnavailable` where no place of theirs is there, and
+        `RecordStoreError` where no record can be read, before anything is looked at.
         """
         roots = _topmost([below(where) for where in wheres] or [""])
         areas, problems = [], []
@@ -126,7 +132,17 @@ class Audit:
                     areas.append(_Area(Place(backend, records), root))
         if not areas:
             raise problems[0][1]
-        return self._findings(areas, problems)
+        known = list(dict.fromkeys(area.place.records for area in areas))
+        seen, unreadable = store_for(self._settings).readable(known)
+        records_seen = dict(zip(known, seen, strict=True))
+        areas = [
+            _Area(place._replace(records=records_seen[place.records]), root)
+            for place, root in areas
+        ]
+        away = [Finding(Kind.AWAY, root, printable(str(error))) for root, error in problems]
+        unread = [Finding(Kind.UNREADABLE, "", printable(str(error))) for error in unreadable]
+        self.totals.away, self.totals.unreadable = len(away), len(unread)
+        return chain(away, unread, self._findings(areas))
 
     def _backends(self, root: str) -> Iterable[Backend]:
         """Return the back-ends that files below a directory may be on."""
@@ -136,12 +152,7 @@ class Audit:
         policies += [own for name, own in settings.namespaces.items() if name.startswith(inside)]
         return dict.fromkeys(backend_at(settings, policy.placement) for policy in policies)
 
-    def _findings(
-        self, areas: Sequence[_Area], problems: Sequence[tuple[str, BackendUnavailable]]
-    ) -> Iterator[Finding]:
-        for root, error in problems:
-            self.totals.away += 1
-            yield Finding(Kind.AWAY, root, printable(str(error)))
+    def _findings(self, areas: Sequence[_Area]) -> Iterator[Finding]:
         for area in areas:
             yield from self._without_record(area)
         by_place: dict[str, list[_Area]] = {}
@@ -186,8 +197,9 @@ class Audit:
         self, area: _Area, files: FS, entries: Mapping[Entry, str]
     ) -> Mapping[Entry, str]:
         records = area.place.records
-        _, deadlines = records.deadlines([entry.member for entry in entries])
-        known = zip(entries, deadlines, strict=True)
+        seen = [it for it in entries if records.shard_of(it.member) in records.shards]
+        _, deadlines = records.deadlines([entry.member for entry in seen])
+        known = zip(seen, deadlines, strict=True)
         left = {entry: entries[entry] for entry, deadline in known if not deadline}
         kept = set(records.permanent([entry.member for entry in left]))
         self.totals.permanent += len(kept)

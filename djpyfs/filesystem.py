@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from secrets import token_urlsafe
 from threading import RLock
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 from warnings import warn
 
 from django.utils.asyncio import async_unsafe
@@ -25,6 +25,7 @@ from fs.mode import Mode, validate_open_mode
 from fs.path import abspath, combine, frombase, isparent, join
 from fs.permissions import Permissions
 from fs.subfs import SubFS
+from fs.walk import BoundWalker, Step, Walker
 
 from . import conf, late_uploads, links
 from .backends import Backend, backend_for, is_away
@@ -70,6 +71,9 @@ AT_A_TIME = 1_000  # files of a tree that are removed together; what one DeleteO
 MOST_DOWNLOADS = 1_000_000_000
 EPOCH = datetime.fromtimestamp(0, UTC)
 
+F = TypeVar("F", bound=FS)
+Namespaces = Collection[str] | None
+
 
 def get_filesystem(namespace: str) -> ExpiringFS:
     """Return the filesystem of ``namespace``, as ``DJFS`` says::
@@ -90,6 +94,28 @@ def get_filesystem(namespace: str) -> ExpiringFS:
     return ExpiringFS(namespace, backend_for(settings, namespace), settings)
 
 
+class _Walker(Walker):
+    """Walks below a directory whose name is refused here as it is elsewhere."""
+
+    @classmethod
+    def bind(cls, fs: F) -> BoundWalker[F]:
+        return BoundWalker(fs, cls)
+
+    def walk(self, fs: FS, path: str = "/", namespaces: Namespaces = None) -> Iterator[Step]:
+        return super().walk(fs, fs.validatepath(path), namespaces)
+
+    def files(self, fs: FS, path: str = "/") -> Iterator[str]:
+        return super().files(fs, fs.validatepath(path))
+
+    def dirs(self, fs: FS, path: str = "/") -> Iterator[str]:
+        return super().dirs(fs, fs.validatepath(path))
+
+    def info(
+        self, fs: FS, path: str = "/", namespaces: Namespaces = None
+    ) -> Iterator[tuple[str, Info]]:
+        return super().info(fs, fs.validatepath(path), namespaces)
+
+
 class ExpiringFS(FS):
     """A PyFilesystem with `expire`, `expire_many`, `expiration` and `get_url`.
 
@@ -99,6 +125,8 @@ class ExpiringFS(FS):
     is removed is forgotten. There are no system paths: PyFilesystem would use them to go round
     these rules.
     """
+
+    walker_class = _Walker
 
     def __init__(self, namespace: str, backend: Backend, settings: conf.Settings) -> None:
         super().__init__()
@@ -646,9 +674,20 @@ class ExpiringFS(FS):
 
     def geturl(self, path: str, purpose: str = "download") -> str:
         """Return `get_url` of the file, which is the PyFilesystem way to ask for it."""
+        name = self.validatepath(path)
         if purpose != "download":
             raise errors.NoURL(path, purpose)
-        return self.get_url(path)
+        return self.get_url(name)
+
+    def getsyspath(self, path: str) -> str:
+        """Raise `fs.errors.NoSysPath`: there are no system paths."""
+        self.validatepath(path)
+        raise errors.NoSysPath(path=path)
+
+    def tree(self, **options: Any) -> None:
+        """Draw the directories; a ``path`` says below which one."""
+        self.validatepath(options.get("path", "/"))
+        super().tree(**options)
 
     # -- writing
 
@@ -724,8 +763,8 @@ class ExpiringFS(FS):
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
         """Copy a file. The copy is a new file, without the deadline of the first."""
-        source = self._seen(src_path)
-        with self._writing(dst_path) as (destination, write):
+        destination, source = self._path(dst_path), self._seen(src_path)
+        with self._writing(destination) as (_, write):
             # A file whose time was up did not stand in the way.
             hidden = self._policy_of(destination).hide_expired and write.starts_new_life
             self._files.copy(source, destination, overwrite or hidden, preserve_time)
@@ -737,7 +776,7 @@ class ExpiringFS(FS):
 
         One of which nobody has said either is as a new file at its new place.
         """
-        source, destination = self._seen(src_path), self._path(dst_path)
+        destination, source = self._path(dst_path), self._seen(src_path)
         self._check_removable(source)
         if self.getinfo(source).is_dir:
             raise errors.FileExpected(src_path)
@@ -801,6 +840,13 @@ class ExpiringFS(FS):
             return self._files.isfile(path)
         except errors.FSError:
             return False
+
+    def copydir(
+        self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False
+    ) -> None:
+        """Copy the contents of a directory, each file as `copy` does."""
+        source, destination = self.validatepath(src_path), self.validatepath(dst_path)
+        super().copydir(source, destination, create, preserve_time)
 
     def movedir(
         self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False
@@ -1212,6 +1258,19 @@ class ExpiringSubFS(SubFS[FS]):
     aexpiration = in_a_thread(expiration)
     aget_url = in_a_thread(get_url)
     aget_upload_url = in_a_thread(get_upload_url)
+
+    def tree(self, **options: Any) -> None:
+        """See `ExpiringFS.tree`."""
+        self.validatepath(options.get("path", "/"))
+        super().tree(**options)
+
+    def removedir(self, path: str) -> None:
+        """See `ExpiringFS.removedir`."""
+        super().removedir(self.validatepath(path))
+
+    def removetree(self, dir_path: str) -> None:
+        """See `ExpiringFS.removetree`."""
+        super().removetree(self.validatepath(dir_path))
 
     def lock(self) -> Any:
         """See `ExpiringFS.lock`."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from . import conf
 from .conf import SECOND
-from .errors import InvalidName
+from .errors import InvalidName, RecordStoreError, printable
 from .expirations import (
     Counts,
     Expirations,
@@ -27,7 +27,7 @@ from .expirations import (
     total,
 )
 from .names import Entry, check_namespace, check_path
-from .places import Place, places_here, records_known
+from .places import Known, Place, places_here, records_known
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -68,10 +68,13 @@ class Status:
     #: The deadlines that come next, overdue ones first.
     next_deadlines: Sequence[TrackedFile]
     #: Whether a worker keeps the time of each place here: files go within about a second then.
-    punctual: bool
+    #: None where the shard that knows cannot be read.
+    punctual: bool | None
     #: Records of files in places that this process does not know, or that are not there now:
     #: how many there are, by what the place was called. Who knows the place deletes them.
     elsewhere: Mapping[str, int]
+    #: Why some shards cannot be read; their records are in none of the numbers.
+    unreadable: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Listing:
 
     files: Sequence[TrackedFile]
     complete: bool
+    #: Why some shards cannot be read, as in `Status`.
+    unreadable: Sequence[str] = ()
 
 
 @dataclass
@@ -135,6 +140,8 @@ class Preview:
     by_namespace: Mapping[str, int]
     #: How many namespaces were seen beside these.
     more: int
+    #: Why some shards cannot be read, as in `Status`.
+    unreadable: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -162,13 +169,16 @@ class SetAside:
 
     files: Sequence[SetAsideFile]
     complete: bool
+    #: Why some shards cannot be read, as in `Status`.
+    unreadable: Sequence[str] = ()
 
 
 def status(upcoming: int = 10) -> Status:
     """Return counts of all records, and the ``upcoming`` next deadlines."""
     settings = conf.current()
-    known = {records: records.counts() for records in records_known(settings)}
-    counts = total(known.values())
+    known = records_known(settings)
+    counted = {records: records.counts() for records in known.records}
+    counts = total(counted.values())
     return Status(
         tracked=counts.tracked,
         overdue=counts.overdue,
@@ -178,24 +188,34 @@ def status(upcoming: int = 10) -> Status:
         postponed=counts.postponed,
         claimed=counts.claimed,
         set_aside=counts.set_aside,
-        next_deadlines=[_tracked(record, counts.now) for record in _earliest(known, upcoming)],
+        next_deadlines=[_tracked(record, counts.now) for record in _earliest(counted, upcoming)],
         punctual=_is_punctual(settings),
-        elsewhere=_elsewhere(settings, known),
+        elsewhere=_elsewhere(settings, known, counted),
+        unreadable=_messages(known.problems),
     )
 
 
-def _is_punctual(settings: conf.Settings) -> bool:
+def _messages(problems: Iterable[Exception]) -> list[str]:
+    # A server that is away is the same problem for every place.
+    return list(dict.fromkeys(printable(str(problem)) for problem in problems))
+
+
+def _is_punctual(settings: conf.Settings) -> bool | None:
     here = [place.records for place in places_here(settings)]
-    return len(store_for(settings).timekeepers(here)) == len(here)
+    try:
+        return len(store_for(settings).timekeepers(here)) == len(here)
+    except RecordStoreError:
+        return None
 
 
-def _elsewhere(settings: conf.Settings, known: Mapping[Expirations, Counts]) -> Mapping[str, int]:
+def _elsewhere(
+    settings: conf.Settings, known: Known, counted: Mapping[Expirations, Counts]
+) -> Mapping[str, int]:
     here = {place.records.place for place in places_here(settings)}
-    called = store_for(settings).places()
     waiting: Counter[str] = Counter()
-    for records, counts in known.items():
+    for records, counts in counted.items():
         if records.place not in here and counts.tracked + counts.set_aside:
-            waiting[f"{called[records.place]} ({records.place})"] = (
+            waiting[f"{known.called[records.place]} ({records.place})"] = (
                 counts.tracked + counts.set_aside
             )
     return dict(waiting)
@@ -226,11 +246,12 @@ def tracked_files(
     Up to ``limit`` files whose paths contain ``text``, after a look at about ``looks`` records of
     all namespaces. Raises `InvalidName`.
     """
-    known, beginning = _records(), _beginning(where)
-    steps = chain(*(records.scan(beginning, text.encode()) for records in known))
+    known, beginning = records_known(conf.current()), _beginning(where)
+    steps = chain(*(records.scan(beginning, text.encode()) for records in known.records))
     found = find(steps, limit, looks)
-    now = total(records.counts() for records in known).now
-    return Listing([_tracked(record, now) for record in found.records], found.complete)
+    now = total(records.counts() for records in known.records).now
+    files = [_tracked(record, now) for record in found.records]
+    return Listing(files, found.complete, _messages(known.problems))
 
 
 def tracked_file(namespace: str, path: str) -> TrackedFile | None:
@@ -250,7 +271,9 @@ def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Pr
     No back-end is asked over a network.
     """
     settings = conf.current()
-    places = places_here(settings)
+    here = places_here(settings)
+    seen, problems = store_for(settings).readable([place.records for place in here])
+    places = [place._replace(records=own) for place, own in zip(here, seen, strict=True)]
     counts = total(place.records.counts() for place in places)
     files = counts.overdue if limit is None else min(limit, counts.overdue)
     overdue = [
@@ -272,6 +295,7 @@ def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Pr
         requests=_requests(settings, overdue, files, len(places)),
         by_namespace=dict(namespaces.most_common(most)),
         more=max(0, len(namespaces) - most),
+        unreadable=_messages(problems),
     )
 
 
@@ -355,7 +379,8 @@ def files_set_aside(
     The last come first, and of one second the names in their order; ``where`` and ``text`` as
     `tracked_files`.
     """
-    records = chain.from_iterable(_pages_set_aside(_beginning(where)))
+    known, beginning = records_known(conf.current()), _beginning(where)
+    records = chain.from_iterable(_pages_set_aside(known.records, beginning))
     looked_at = islice(records, looks)
     seen = [it for it in looked_at if text.encode() in file_name(it.member)]
     first = nsmallest(limit, seen, key=lambda record: (-record.at, record.member))
@@ -368,12 +393,15 @@ def files_set_aside(
         )
         for record in first
     ]
-    return SetAside(files, len(seen) == len(files) and next(records, None) is None)
+    complete = len(seen) == len(files) and next(records, None) is None
+    return SetAside(files, complete, _messages(known.problems))
 
 
 def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Have files that were set aside due now: ``paths`` of a namespace, or all of `tracked_files`'
     ``where``, or all there are. Returns namespace and path of those that were set aside.
+
+    Raises `RecordStoreError` where shards cannot be read, after it has done so for the others.
     """
     return _release(lambda known: known.retry, where, paths)
 
@@ -391,13 +419,16 @@ def _release(
     if where is not None and paths:
         members = _members(where, paths)
         return [names_of(member) for known in _records() for member in verb_of(known)(members)]
-    beginning = _beginning(where)
-    return [
+    known, beginning = records_known(conf.current()), _beginning(where)
+    released = [
         names_of(member)
-        for known in _records()
-        for page in _pages_of(known, beginning)
-        for member in verb_of(known)([record.member for record in page])
+        for records in known.records
+        for page in _pages_of(records, beginning)
+        for member in verb_of(records)([record.member for record in page])
     ]
+    if known.problems:
+        raise known.problems[0]
+    return released
 
 
 def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
@@ -407,15 +438,15 @@ def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
         return [Entry.of_member(entry.member).member for entry in entries]
     except InvalidName:
         shown = {(where, path) for path in paths}
-        pages = chain.from_iterable(_pages_set_aside(b""))
+        pages = chain.from_iterable(_pages_set_aside(_records(), b""))
         found = [record.member for record in pages if names_of(record.member) in shown]
         if not found:
             raise
         return found
 
 
-def _pages_set_aside(prefix: bytes) -> Iterator[Sequence[GivenUp]]:
-    return chain(*(_pages_of(known, prefix) for known in _records()))
+def _pages_set_aside(known: Sequence[Expirations], prefix: bytes) -> Iterator[Sequence[GivenUp]]:
+    return chain(*(_pages_of(records, prefix) for records in known))
 
 
 def _pages_of(known: Expirations, prefix: bytes) -> Iterator[Sequence[GivenUp]]:
@@ -432,7 +463,7 @@ def microseconds(moment: datetime) -> int:
 
 
 def _records() -> Sequence[Expirations]:
-    return records_known(conf.current())
+    return records_known(conf.current()).records
 
 
 def below(where: str) -> str:

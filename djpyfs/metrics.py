@@ -5,7 +5,7 @@ Works where ``prometheus_client`` is installed (the extra ``metrics``), and is h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -36,11 +36,17 @@ class RecordStoreCollector:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the numbers. Raises `RecordStoreUnavailable`."""
+        """Read the numbers, as far as there are shards that can be read.
+
+        Raises `RecordStoreError` where there are none.
+        """
         settings = conf.current()
-        counts = total(records.counts() for records in records_known(settings))
-        totals = store_for(settings).totals()
-        yield from _gauges(counts)
+        known = records_known(settings)
+        yield from _gauges(total(records.counts() for records in known.records), known.problems)
+        try:
+            totals = store_for(settings).totals()
+        except RecordStoreError:  # in part they would look as if they had been reset
+            return
         yield _deletions(totals)
         yield _histogram(
             "djpyfs_lateness_seconds",
@@ -61,7 +67,7 @@ class RecordStoreCollector:
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer a scrape of Prometheus, where ``DJFS["metrics"]`` is on; else 404.
 
-    While the record store is away the answer is 503, so that Prometheus takes the target for
+    While the record store cannot be read the answer is 503, so that Prometheus takes the target for
     down. Raises `ConfigurationError` where ``prometheus_client`` is not installed.
     """
     if not conf.current().metrics:
@@ -73,7 +79,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
     try:
         return HttpResponse(encode(registry), content_type)
     except RecordStoreError:
-        return HttpResponse("The record store is away\n", "text/plain; charset=utf-8", 503)
+        told = "The record store cannot be read: 'manage.py djpyfs status' says why\n"
+        return HttpResponse(told, "text/plain; charset=utf-8", 503)
 
 
 def _registry() -> CollectorRegistry:
@@ -89,7 +96,7 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def _gauges(counts: Counts) -> Iterator[Metric]:
+def _gauges(counts: Counts, problems: Sequence[Exception]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
     yield GaugeMetricFamily(
@@ -116,6 +123,11 @@ def _gauges(counts: Counts) -> Iterator[Metric]:
         "djpyfs_oldest_overdue_seconds",
         "Time since the oldest deadline that has passed",
         counts.oldest / SECOND,
+    )
+    yield GaugeMetricFamily(
+        "djpyfs_shards_unreadable",
+        "Shards of places that cannot be read: their files are in no other number",
+        len(problems),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from .backends import Backend, backend_at, foreign_keys
 from .conf import SECOND, Bounds, Placement, Settings
-from .errors import BackendUnavailable, ConfigurationError
+from .errors import BackendUnavailable, ConfigurationError, RecordStoreError
 from .expirations import LIVE, Expirations, ExpirationStore, store_for
 from .names import Entry
 
@@ -70,9 +70,31 @@ def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Pl
     return list(found.values())
 
 
-def records_known(settings: Settings) -> Sequence[Expirations]:
-    """Return the records to look at: of the places here, and of all that the store was told of."""
+class Known(NamedTuple):
+    """The records to look at."""
+
+    records: Sequence[Expirations]
+    #: What a person calls the places that the store was told of.
+    called: Mapping[str, str]
+    #: Why some of their shards cannot be read, which are left out.
+    problems: Sequence[Exception]
+
+
+def records_known(settings: Settings) -> Known:
+    """Return the records of the places here, and of all that the store was told of.
+
+    Raises what is wrong where none can be read.
+    """
     store = store_for(settings)
     found = {place.records.place: place.records for place in places_here(settings)}
+    try:
+        called, problems = store.places(), list[Exception]()
+    except RecordStoreError as error:
+        if not found:
+            raise
+        # Only one shard knows them; the files here may be in others.
+        called, problems = {}, [error]
     # A store that has lost what it had does not know the places either.
-    return [*found.values(), *(store.at(place) for place in store.places() if place not in found)]
+    others = [store.at(place) for place in called if place not in found]
+    records, unreadable = store.readable([*found.values(), *others])
+    return Known(records, called, [*problems, *unreadable])

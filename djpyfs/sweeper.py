@@ -97,7 +97,7 @@ def sweep(
     """
     own = Sweep(limit, seconds, on_batch, is_over)
     report = own.run()
-    own.tell()
+    own.send_signals()
     return report
 
 
@@ -113,7 +113,7 @@ def delete_if_due(namespace: str, paths: Sequence[str], bounded: bool = False) -
     checked = [check_path(path) for path in paths]
     own = Sweep()
     waits = own.run_some(namespace, checked, bounded)
-    own.tell()
+    own.send_signals()
     return waits
 
 
@@ -234,7 +234,7 @@ class Sweep:
         #: What all parts of it have done so far.
         self.whole: Mapping[str, float] = {}
         self._gates: dict[str, Gate] = {}
-        self._claimed = self._landed = self._told = 0
+        self._claimed = self._landed = self._reported = 0
         self._deleted = self._missing = self._retried = self._set_aside = 0
         self._held = self._owned = self._postponed = self._remaining = self._unreachable = 0
         self._patience = outages.Patience()
@@ -301,10 +301,10 @@ class Sweep:
             except RecordStoreError as error:  # the seat is free again when its lease is over
                 log.info("a seat was not given up: %s", error)
 
-    def tell(self) -> None:
+    def send_signals(self) -> None:
         """Tell who listens, which may take long: nothing is claimed, and no file waits for it."""
         for deleted in self._deleted_batches:
-            _tell_of(deleted)
+            _send_expired(deleted)
         if self._finished:
             sweep_finished.send_robust(sweep, report=self._finished)
 
@@ -361,7 +361,7 @@ class Sweep:
                         for entries in place.backend.parts(aloft[-1].entries) or [[]]:
                             pool.put(_Part(aloft[-1], place, entries))
                             aloft[-1].parts_left += 1
-                    self._tell_progress()  # which may take long as well
+                    self._report_progress()  # which may take long as well
                     landed, share = self._await(pool, aloft, place, overdue)
                     asked, claim = self._ask(place, share), NO_CLAIM
                     limit = share if share or not aloft else None
@@ -375,7 +375,7 @@ class Sweep:
                 for flight in aloft:  # after an error
                     flight.turn.lease.lost()
                     leases.drop(flight.turn.lease)
-        self._tell_progress()
+        self._report_progress()
         place.backend.tidy()
         return overdue
 
@@ -434,9 +434,9 @@ class Sweep:
             place.records.take_up(member)
         return settled.claim or NO_CLAIM
 
-    def _tell_progress(self) -> None:
-        if self._on_batch and self._landed > self._told:
-            self._told = self._landed
+    def _report_progress(self) -> None:
+        if self._on_batch and self._landed > self._reported:
+            self._reported = self._landed
             self._on_batch(self._report())
 
     def _wait_for_share(self, place: Place, overdue: int) -> int:
@@ -621,7 +621,7 @@ def _members(entries: Iterable[Entry]) -> list[bytes]:
     return [entry.member for entry in entries]
 
 
-def _tell_of(deleted: Sequence[Entry]) -> None:
+def _send_expired(deleted: Sequence[Entry]) -> None:
     namespaces: dict[str, list[str]] = {}
     for entry in deleted:
         namespaces.setdefault(entry.namespace, []).append(entry.path)

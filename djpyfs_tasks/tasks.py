@@ -57,7 +57,7 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
         sweep.goes_on = self.request.replaced_task_nesting > 0
         report = sweep.run()
     goes_on = lead and lead.goes_on(report.remaining > 0 and sweep.was_of_use)
-    sweep.tell()  # which may take long
+    sweep.send_signals()  # which may take long
     if goes_on:
         _go_on(self)
     return sweep.whole or report.as_dict()
@@ -91,7 +91,7 @@ def help_sweep(sweep: Any, called_at: Any) -> None:
         part = Sweep(None, _turn(), is_over=is_over, patient=False)
         part.name = sweep
         part.run()
-    part.tell()
+    part.send_signals()
 
 
 def _turn() -> float:

@@ -61,7 +61,7 @@ def records_here(namespace: str = "plots") -> Expirations:
 
 def counted() -> Counts:
     """Count the records of all places."""
-    return total(records.counts() for records in records_known(conf.current()))
+    return total(records.counts() for records in records_known(conf.current()).records)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
@@ -512,6 +513,26 @@ def test_the_page_says_that_the_record_store_is_away(changer: Client) -> None:
     assert "is away" in answer.content.decode()
     answer = changer.post(RELEASE, {**BAD, "action": "retry"}, follow=True)
     assert "is away" in said(answer.content.decode())
+
+
+@pytest.mark.parametrize("name", ["due", "sweeps"])
+def test_the_page_shows_the_other_shards_where_one_cannot_be_read(
+    changer: Client, djfs: Callable[..., None], redis_server: RedisServer, name: str
+) -> None:
+    prefix = f"unreadable-{uuid.uuid4().hex}"
+    djfs(type="memory", redis_url=redis_server.url, key_prefix=prefix, shards=4)
+    names = [f"{number}.png" for number in range(16)]
+    get_filesystem("plots").expire_many(names, 600)
+    lost = {n for n in names if records_here().shard_of(f"plots/{n}".encode()) == 2}
+    of_due = f"{prefix}:{{02}}:{records_here().place}:due"
+    key = of_due if name == "due" else f"{prefix}:{{00}}:{name}"
+    with redis_server.client() as client:
+        client.set(key, "of the wrong type")
+    page = shown(changer)
+    assert f"its key {key}" in page
+    left = set(names) - lost if name == "due" else set(names)
+    assert number(page, "Tracked") == str(len(left))
+    assert f"its key {key}" in shown(changer, namespace="plots", file=min(lost))
 
 
 def test_the_page_takes_few_round_trips_whatever_there_is(

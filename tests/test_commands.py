@@ -126,6 +126,7 @@ def test_a_dry_run_tells_what_would_go_and_deletes_nothing(plots: ExpiringFS) ->
         "requests": {"files": 3, "records": 4},
         "by_namespace": {"plots": 2, "memos": 1},
         "more": 0,
+        "unreadable": [],
     }
     assert read("sweep", "--dry-run", "--limit", "1")["files"] == 1
     text = djpyfs("sweep", "--dry-run")
@@ -377,7 +378,7 @@ def test_all_are_forgotten_only_where_that_is_said(plots: ExpiringFS) -> None:
     assert refused("failed", "--forget", "plots", "--all").returncode == 2
     assert len(read("failed", amiss=True)["files"]) == 1
     djpyfs("failed", "--forget", "plots")
-    assert read("failed") == {"files": [], "complete": True}
+    assert read("failed") == {"files": [], "complete": True, "unreadable": []}
 
 
 def test_failed_tells_of_files_that_were_not_set_aside(plots: ExpiringFS) -> None:

@@ -192,7 +192,7 @@ class DiskFileSystem(FS):
         return self._begun(path, mode)
 
     def _begun(self, path: str, mode: Mode) -> _Write:
-        with _told("openbin", path), self._descent.to_write() as root:
+        with _as_fs_errors("openbin", path), self._descent.to_write() as root:
             target = self.target(path, root)
             try:
                 _check_target(target.found, mode, target.name)
@@ -352,7 +352,7 @@ class DiskFileSystem(FS):
         """
         above, _, name = normpath(path).strip("/").rpartition("/")
         names = self._steps(above)
-        with _told(act, path, directory):
+        with _as_fs_errors(act, path, directory):
             if hold:
                 parent = self._descent.go_to_hold(names)
             elif name or there:
@@ -370,7 +370,7 @@ class DiskFileSystem(FS):
     def _listable(self, act: str, path: str) -> Iterator[int | None]:
         """Open a directory to list it; None for a root that is not there."""
         names = self._steps(normpath(path).strip("/"))
-        with _told(act, path, directory=True):
+        with _as_fs_errors(act, path, directory=True):
             try:
                 directory = self._descent.go(names, TO_LIST)
             except FileNotFoundError:
@@ -401,7 +401,7 @@ class DiskFileSystem(FS):
                 return write()
             except ResourceNotFound:
                 # Another writer may have made it again by now: whether it is there tells nothing.
-                with _told("makedirs", parent):
+                with _as_fs_errors("makedirs", parent):
                     self._descent.make(self._steps(parent.strip("/")))
         return write()
 
@@ -444,7 +444,7 @@ class _Write:
     def publish(self) -> None:
         """Put the new file in its place. Raises PyFilesystem's errors, and `FileBusy`."""
         try:
-            with _told("close", self.path):
+            with _as_fs_errors("close", self.path):
                 self._publish()
         except ResourceNotFound:  # a sweep has pruned the directory
             self._files.make_again(self.path, self._publish_again)
@@ -465,7 +465,7 @@ class _Write:
             self.new.publish(self._target.directory, name, self._replace)
 
     def _publish_again(self) -> None:
-        with _told("close", self.path):
+        with _as_fs_errors("close", self.path):
             target = self._files.target(self.path)
             os.close(self._target.directory)
             self._target = target
@@ -556,7 +556,7 @@ def _check_target(found: os.stat_result | None, mode: Mode, name: str) -> None:
         raise FileExistsError(errno.EEXIST, "there is one already", name)
 
 
-class _told(convert_os_errors):  # noqa: N801  named as what it derives from
+class _as_fs_errors(convert_os_errors):  # noqa: N801  named as what it derives from
     """Turn errors of the system into PyFilesystem's."""
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:

@@ -454,10 +454,10 @@ class StorageFileSystem(SpoolingFS):
         # Not the time of access, which some storages move when they are asked.
         times = {"created": storage.get_created_time, "modified": storage.get_modified_time}
         told = {"size": storage.size(name), "type": int(self._type(name))}
-        return told | {key: _told(of, name) for key, of in times.items()}
+        return told | {key: _timestamp(of, name) for key, of in times.items()}
 
 
-def _told(time_of: Callable[[str], datetime], name: str) -> float | None:
+def _timestamp(time_of: Callable[[str], datetime], name: str) -> float | None:
     # Without a time zone it is in that of the site, and not in that of a visitor, whom some
     # storages would have it for.
     with override(None):

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import nsmallest
@@ -232,8 +233,8 @@ class Expirations(ABC):
     be what ended the sweeper.
     """
 
-    #: Sweeps go through each of these on its own.
-    shards: range = range(1)
+    #: Sweeps go through each of these on its own; onlookers see these alone.
+    shards: Sequence[int] = range(1)
 
     def __init__(self, place: str, lease: int, fence: Callable[[bytes], object]) -> None:
         self.place = place
@@ -481,6 +482,12 @@ class Expirations(ABC):
 
     # -- the verbs of onlookers
 
+    def within(self, shards: Sequence[int]) -> Expirations:
+        """Return these records, of which an onlooker sees those in some ``shards`` alone."""
+        seen = copy(self)
+        seen.shards = shards
+        return seen
+
     @abstractmethod
     def counts(self) -> Counts:
         """Count the records of all shards."""
@@ -611,7 +618,7 @@ class ExpirationStore(ABC):
         """Return the records of one place."""
 
     @abstractmethod
-    def introduce(self, place: str, told: str) -> None:
+    def introduce(self, place: str, called: str) -> None:
         """Note that there may be records of a place, and what a person calls it."""
 
     @abstractmethod
@@ -635,6 +642,16 @@ class ExpirationStore(ABC):
         """Return when there is something to claim in each shard, in one round trip per server.
 
         Beside them come the errors of those that cannot be asked.
+        """
+
+    @abstractmethod
+    def readable(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[Expirations], Sequence[Exception]]:
+        """Return records for onlookers, without the shards that cannot be read.
+
+        Beside them come the errors of those. In one round trip per server. Raises the first error
+        where no shard can be read.
         """
 
     @abstractmethod

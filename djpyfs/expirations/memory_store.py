@@ -144,7 +144,7 @@ class MemoryStore(ExpirationStore):
         self, url: str = "", key_prefix: str = "", shards: int = 1, wait_replicas: int = 0
     ) -> None:
         self._lock = RLock()
-        self._told: dict[str, str] = {}
+        self._called: dict[str, str] = {}
         self._records: dict[str, _Records] = {}
         self._seats: defaultdict[str, dict[str, int]] = defaultdict(dict)  # name -> end of lease
         self._totals: defaultdict[str, float] = defaultdict(float)
@@ -157,11 +157,11 @@ class MemoryStore(ExpirationStore):
         records = self._records.setdefault(place, _Records())
         return _Expirations(self, records, place, lease, fence)
 
-    def introduce(self, place: str, told: str) -> None:
-        self._told[place] = told
+    def introduce(self, place: str, called: str) -> None:
+        self._called[place] = called
 
     def places(self) -> Mapping[str, str]:
-        return dict(self._told)
+        return dict(self._called)
 
     def next_due(
         self, records: Sequence[Expirations]
@@ -169,6 +169,11 @@ class MemoryStore(ExpirationStore):
         now = clock.now()
         found = [(own, self._records[own.place]) for own in records]
         return [NextDue(own, 0, now, it.next_due(now), it.claimable(now)) for own, it in found], []
+
+    def readable(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[Expirations], Sequence[Exception]]:
+        return records, []
 
     def keep_time(
         self,

@@ -95,6 +95,24 @@ class RedisStore(ExpirationStore):
         shards = _shards(records)
         return _next_due(shards, self._scripts.run_each(list(map(_look, shards))))
 
+    def readable(
+        self, records: Sequence[Expirations]
+    ) -> tuple[Sequence[Expirations], Sequence[Exception]]:
+        shards = _shards(records)
+        replies = self._scripts.run_each(
+            [Call("counts", shard, own.keys[shard], ()) for own, shard in shards]
+        )
+        problems = [reply for reply in replies if isinstance(reply, Exception)]
+        if not problems:
+            return records, []
+        if len(problems) == len(replies):
+            raise problems[0]
+        answers = list(zip(shards, replies, strict=True))
+        read = {where for where, reply in answers if not isinstance(reply, Exception)}
+        return [
+            own.within([shard for shard in own.shards if (own, shard) in read]) for own in records
+        ], problems
+
     def keep_time(
         self,
         timekeeper: str,
@@ -544,15 +562,17 @@ class _Expirations(Expirations):
             cursors = {place: cursor for place, (cursor, _) in steps if cursor}
 
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
-        shard, position = map(int, cursor.split(":")) if cursor else (0, 0)
+        first, position = map(int, cursor.split(":")) if cursor else (0, 0)
+        left = [shard for shard in self.shards if shard >= first]
         found: dict[bytes, bytes] = {}
-        while len(found) < limit and shard < len(self.shards):
-            look = self._key(shard, "failed"), position, _pattern(prefix), min(limit, SCANNED)
-            [(position, page)] = self._scripts.send([Command(shard, "hscan", look)])
+        while len(found) < limit and left:
+            look = self._key(left[0], "failed"), position, _pattern(prefix), min(limit, SCANNED)
+            [(position, page)] = self._scripts.send([Command(left[0], "hscan", look)])
             found.update(page)
-            shard += not position
+            if not position:
+                del left[0]
         records = [_given_up(member, json.loads(why)) for member, why in found.items()]
-        return Page(records, f"{shard}:{position}" if shard < len(self.shards) else "")
+        return Page(records, f"{left[0]}:{position}" if left else "")
 
     def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
         return list(chain(*self._run_all("take_back", members, 1)))

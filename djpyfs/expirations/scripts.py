@@ -12,7 +12,7 @@ from zlib import crc32
 
 import redis
 from redis.crc import key_slot
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.sentinel import MasterNotFoundError
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
@@ -29,6 +29,16 @@ VERBS = """schedule keep begin finish abandon reserve pledge release reserve_fre
     acknowledge fail postpone excuse tally next_due take_seat note_sweep counts take_back
     linked""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due"})
+# What the keys of a shard hold, by the last part of their names.
+_ZSETS = "due retries suspects claimed deadlines leases notes timekeeper sweepers".split()
+_HASHES = "failed writing awaiting revocations totals places".split()
+TYPES = {
+    **dict.fromkeys(_ZSETS, "zset"),
+    **dict.fromkeys(_HASHES, "hash"),
+    "permanent": "set",
+    "sweeps": "stream",
+    "format": "string",
+}
 
 
 class Unconfirmed(RecordStoreUnavailable):
@@ -51,6 +61,13 @@ class Command(NamedTuple):
     method: str
     arguments: Sequence[Any]
     options: Mapping[str, Any] = {}
+
+    @property
+    def keys(self) -> Sequence[bytes]:
+        """The keys that it is about."""
+        if self.method == "evalsha":
+            return self.arguments[2 : 2 + self.arguments[1]]
+        return self.arguments[:1]
 
 
 def _sources() -> dict[str, str]:
@@ -84,6 +101,7 @@ class Scripts:
         self._wait_replicas = wait_replicas
         self._servers = servers_at(url)
         self._translation = _Translation(self._servers)
+        self._translations = [_Translation(self._servers, [shard]) for shard in self.shards]
         self._slots = [key_slot(self.key(shard, "format")) for shard in self.shards]
         self._sources = _sources()
         self._digests = {
@@ -117,7 +135,7 @@ class Scripts:
         if self._wait_replicas:
             return self.run_all([call])[0]
         command = self._evalsha(call)
-        with self._translation:
+        with self._translations[call.shard]:
             return self._servers.patiently(lambda: self._evaluated(command))
 
     def run_all(self, calls: Sequence[Call], confirmed: bool = True) -> list[Any]:
@@ -163,7 +181,7 @@ class Scripts:
                     raise answer
             return answers
 
-        with self._translation:
+        with _Translation(self._servers, sorted({command.shard for command in commands})):
             answers = self._servers.patiently(attempt)
         return [
             _translated(answer, self._servers.address) if isinstance(answer, RedisError) else answer
@@ -172,13 +190,16 @@ class Scripts:
 
     def _evaluated(self, command: Command) -> Any:
         client = self._servers.of(self._slots[command.shard])
-        if command.shard in self._ready.get(client, ()):
-            try:
-                return client.evalsha(*command.arguments)
-            except NoScriptError:  # a server that was restarted, or has failed over
-                self._ready.pop(client, None)
-        _without_errors(list(self._prepare(client, [command.shard]).values()))
-        return client.evalsha(*command.arguments)
+        try:
+            if command.shard in self._ready.get(client, ()):
+                try:
+                    return client.evalsha(*command.arguments)
+                except NoScriptError:  # a server that was restarted, or has failed over
+                    self._ready.pop(client, None)
+            _without_errors(list(self._prepare(client, [command.shard]).values()))
+            return client.evalsha(*command.arguments)
+        except ResponseError as error:
+            raise self._explained(client, command, error) from None
 
     def _evalsha(self, call: Call) -> Command:
         arguments = self._digests[call.verb], len(call.keys), *call.keys, *call.arguments
@@ -194,7 +215,8 @@ class Scripts:
                 replies.update(zip(own, _without_errors(answers), strict=True))
             return [replies[i] for i in range(len(commands))]
 
-        with self._translation:
+        shards = {command.shard for command in commands}
+        with self._translations[min(shards)] if len(shards) == 1 else self._translation:
             return self._servers.patiently(attempt)
 
     def all_servers(self, ask: Callable[[redis.Redis], Any]) -> list[Any]:
@@ -204,7 +226,7 @@ class Scripts:
 
     def on_server(self, shard: int, ask: Callable[[redis.Redis], T]) -> T:
         """Return what ``ask`` returns for the server of a shard."""
-        with self._translation:
+        with self._translations[shard]:
             return self._servers.patiently(lambda: ask(self._servers.of(self._slots[shard])))
 
     def _by_server(
@@ -230,6 +252,9 @@ class Scripts:
             again = self._pipelined(client, [asked[i] for i in unknown], changing)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
+        for i, reply in enumerate(replies):
+            if isinstance(reply, ResponseError):
+                replies[i] = self._explained(client, asked[i], reply)
         answers = iter(replies)
         return [wrong[it.shard] if it.shard in wrong else next(answers) for it in commands]
 
@@ -280,20 +305,41 @@ class Scripts:
             _check_eviction(memory)
             known = self._ready.setdefault(client, set())
         found = zip(unknown, forms[::2], forms[1::2], strict=True)
-        problems = {shard: self._problem(form, *answers) for shard, *answers in found}
+        problems = {shard: self._problem(client, shard, form, *rest) for shard, *rest in found}
         if isinstance(first, bytes) and first.decode() != form:
             problems = dict.fromkeys(unknown, self._disagreement(first.decode()))
         known.update(shard for shard, problem in problems.items() if problem is None)
         return {shard: problem for shard, problem in problems.items() if problem}
 
-    def _problem(self, form: str, registered: Any, found: Any) -> Exception | None:
+    def _explained(self, client: redis.Redis, command: Command, error: RedisError) -> Exception:
+        """Return what tells of the key that a command found to be of the wrong type."""
+        if not str(error).startswith("WRONGTYPE"):
+            return error
+        with client.pipeline(transaction=False) as pipeline:
+            for key in command.keys:
+                pipeline.type(key)
+            kinds = [kind.decode() for kind in pipeline.execute()]
+        for key, kind in zip(command.keys, kinds, strict=True):
+            wanted = TYPES.get(key.decode().rpartition(":")[2], kind)
+            if kind not in ("none", wanted):
+                return RecordStoreError(
+                    f"shard {command.shard:02} cannot be used: its key {key.decode()} in Redis at "
+                    f"{self._servers.address} is a {kind}, and must be a {wanted}. Delete that "
+                    "key: 'manage.py djpyfs audit' then lists the files whose records are gone"
+                )
+        return error
+
+    def _problem(
+        self, client: redis.Redis, shard: int, form: str, registered: Any, found: Any
+    ) -> Exception | None:
         """Return what is wrong with the records of a shard, by what became of their form."""
         for answer in found, registered:
             # A full server takes no new key, and must still let sweeps through.
             if isinstance(answer, RedisError) and not isinstance(answer, OutOfMemoryError):
                 if passes(answer):
                     raise answer
-                return answer
+                look = Command(shard, "get", [self.key(shard, "format")])
+                return self._explained(client, look, answer)
         return self._disagreement(found.decode()) if found and found.decode() != form else None
 
     def _disagreement(self, found: str) -> ConfigurationError:
@@ -328,8 +374,9 @@ def _without_errors(replies: list[Any]) -> list[Any]:
 class _Translation:
     """A block in which errors of Redis become ours; written out, for each call enters one."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, shards: Sequence[int] = ()) -> None:
         self._servers = servers
+        self._shards = shards
 
     def __enter__(self) -> None:
         pass
@@ -342,16 +389,24 @@ class _Translation:
                 "lets us ask (sentinel_password in DJFS['redis_url'])"
             ) from None
         if isinstance(error, RedisError):
-            raise _translated(error, self._servers.address) from error
+            raise _translated(error, self._servers.address, self._shards) from error
 
 
-def _translated(error: RedisError, address: Address) -> RecordStoreError:
+def _translated(
+    error: RedisError, address: Address, shards: Sequence[int] = ()
+) -> RecordStoreError:
     if has_moved(error) and address.kind == "single":
         return RecordStoreError(
             f"Redis at {address} is one of a Cluster: have DJFS['redis_url'] begin with "
             "redis+cluster://"
         )
     if passes(error) or isinstance(error, redis.ConnectionError):
+        if shards and address.kind == "cluster":
+            named = ", ".join(f"{shard:02}" for shard in shards)
+            return RecordStoreUnavailable(
+                f"shard {named} cannot be used: its master in Redis at {address} is away or does "
+                f"not answer. Start it, or let a replica take over ({error})"
+            )
         return RecordStoreUnavailable(f"Redis at {address} is away or does not answer: {error}")
     if isinstance(error, OutOfMemoryError):
         return RecordStoreError(f"Redis at {address} is full: give it more memory ({error})")

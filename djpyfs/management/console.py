@@ -30,7 +30,7 @@ class Console:
         self._out = out
         self._err = err
         self._json = format_ == "json"
-        self._told = False
+        self._shows_progress = False
 
     def show(self, found: object, lines: Iterable[str], nothing: str = "") -> None:
         """Write what was ``found`` as JSON, or the ``lines`` that tell a person the same.
@@ -62,7 +62,7 @@ class Console:
         if self._err.isatty():
             self._err.write(f"{ERASE}{printable(line)}", style_func=str, ending="")
             self._err.flush()
-            self._told = True
+            self._shows_progress = True
 
     def flush(self) -> None:
         """Have everything written that was told so far."""
@@ -82,10 +82,10 @@ class Console:
             raise OutputClosed from error
 
     def _erase_progress(self) -> None:
-        if self._told:
+        if self._shows_progress:
             self._err.write(ERASE, style_func=str, ending="")
             self._err.flush()
-            self._told = False
+            self._shows_progress = False
 
 
 class _Encoder(DjangoJSONEncoder):

@@ -52,7 +52,7 @@ def service_with(
 
 
 def counts() -> Counts:
-    return total(records.counts() for records in records_known(conf.current()))
+    return total(records.counts() for records in records_known(conf.current()).records)
 
 
 def fill(fs: ExpiringFS, paths: list[str]) -> None:

@@ -151,17 +151,18 @@ class Deletion:
     def _settle(self, entries: Mapping[str, Entry], refused: Mapping[str, Any]) -> None:
         if not refused.keys() <= entries.keys():
             # Then nobody can say which ones are gone; deleting them again does no harm.
-            why = f"the store refused keys that it was not asked for: {told(*refused.values())}"
-            self.outcome.failed += _each(entries, why)
+            why = problem_text(*refused.values())
+            foreign = f"the store refused keys that it was not asked for: {why}"
+            self.outcome.failed += _each(entries, foreign)
             return
         for key, problem in refused.items():
             code = problem.get("Code")
             if code == "NoSuchKey":
                 self.outcome.missing.append(entries[key])
             elif code in BUSY:
-                self.outcome.away.append((entries[key], told(problem)))
+                self.outcome.away.append((entries[key], problem_text(problem)))
             else:
-                self.outcome.failed.append((entries[key], told(problem)))
+                self.outcome.failed.append((entries[key], problem_text(problem)))
         slowed = [key for key, problem in refused.items() if problem.get("Code") in THROTTLED]
         self.outcome.slow_down |= len(slowed) > 1
         self.outcome.deleted += [entry for key, entry in entries.items() if key not in refused]
@@ -185,7 +186,7 @@ def delete_batch(client: S3Client, bucket: str, keys: Collection[str]) -> dict[s
     return {problem.get("Key", ""): problem for problem in answer.get("Errors", ())}
 
 
-def told(problem: Mapping[str, Any], *others: Mapping[str, Any]) -> str:
+def problem_text(problem: Mapping[str, Any], *others: Mapping[str, Any]) -> str:
     """Return what the store says of a key, in one line."""
     said = f"{problem.get('Code', 'Error')}: {problem.get('Message', '')}"
     return " ".join(said.split())[:500]

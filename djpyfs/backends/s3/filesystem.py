@@ -27,7 +27,7 @@ from ...errors import escaped
 from .. import UploadForm
 from ..spool import SpooledFile, spool
 from .client import CreatingClient, SharedClient, message, status_of, translated
-from .deletion import KEYS_PER_REQUEST, batch_refused, delete_batch, told
+from .deletion import KEYS_PER_REQUEST, batch_refused, delete_batch, problem_text
 from .forms import fields_of
 from .reading import BUFFER, ObjectReader
 
@@ -503,7 +503,9 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
                 return
         if refused:
             key, problem = next(iter(refused.items()))
-            raise errors.OperationFailed(path, msg=escaped(f"{key!r} stays: {told(problem)}"))
+            raise errors.OperationFailed(
+                path, msg=escaped(f"{key!r} stays: {problem_text(problem)}")
+            )
 
 
 def _shown(segment: str) -> str:

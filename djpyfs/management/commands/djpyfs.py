@@ -141,6 +141,7 @@ def _report_lines(report: SweepReport) -> Iterator[str]:
 def _preview(console: Console, limit: int | None) -> None:
     found = inspection.preview(limit)
     console.show(found, _preview_lines(found), "Nothing is overdue.")
+    _end_amiss(*found.unreadable)
 
 
 def _preview_lines(found: Preview) -> Iterator[str]:
@@ -173,10 +174,14 @@ def _status(console: Console, options: dict[str, Any]) -> None:
     found, sample = inspection.status(options["next"]), inspection.sample()
     lines = chain(_status_lines(found), _sample_lines(sample))
     console.show({**asdict(found), "namespaces": sample}, lines)
-    if found.set_aside:
-        raise CommandError(
-            f"files set aside: {found.set_aside:,}; 'djpyfs failed' lists them", returncode=AMISS
-        )
+    set_aside = f"files set aside: {found.set_aside:,}; 'djpyfs failed' lists them"
+    _end_amiss(*found.unreadable, *[set_aside] * bool(found.set_aside))
+
+
+def _end_amiss(*problems: str) -> None:
+    """Say what is wrong, after what could be shown; where nothing is, do nothing."""
+    if problems:
+        raise CommandError("\n".join(problems), returncode=AMISS)
 
 
 def _status_lines(found: Status) -> Iterator[str]:
@@ -194,7 +199,7 @@ def _status_lines(found: Status) -> Iterator[str]:
         ("set aside", found.set_aside, ""),
     ]
     yield from table((name, f"{count:,}", remark) for name, count, remark in counts)
-    if conf.current().punctual and not found.punctual:
+    if conf.current().punctual and found.punctual is False:
         yield UNPUNCTUAL
     elsewhere = [(f"{count:,}", name) for name, count in found.elsewhere.items()]
     yield from indented(
@@ -254,6 +259,7 @@ def _ls(console: Console, options: dict[str, Any]) -> None:
     console.show(found, _file_lines(found.files), "No file with a deadline was found.")
     if not found.complete:
         console.note("There may be more: raise --limit or --looks.")
+    _end_amiss(*found.unreadable)
 
 
 # -- expire
@@ -323,11 +329,8 @@ def _failed(console: Console, options: dict[str, Any]) -> None:
         console.show(found, _set_aside_lines(found.files), "No file is set aside.")
         if not found.complete:
             console.note("There are more: raise --limit.")
-        if found.files:
-            raise CommandError(
-                f"files set aside: {len(found.files):,}{'' if found.complete else ' or more'}",
-                returncode=AMISS,
-            )
+        count = f"files set aside: {len(found.files):,}{'' if found.complete else ' or more'}"
+        _end_amiss(*found.unreadable, *[count] * bool(found.files))
 
 
 def _set_aside_lines(files: Sequence[SetAsideFile]) -> Iterator[str]:
@@ -402,7 +405,8 @@ def _totals_line(totals: Totals) -> str:
         f"{counted(totals.files, 'file')}, {totals.permanent:,} of them permanent, "
         f"{totals.no_record:,} without a record, {totals.adopted:,} adopted; "
         f"{counted(totals.records, 'record')}, {totals.no_file:,} of them without a file; "
-        f"{counted(totals.refused, 'name')} refused; {counted(totals.away, 'place')} not there"
+        f"{counted(totals.refused, 'name')} refused; {counted(totals.away, 'place')} not there, "
+        f"{counted(totals.unreadable, 'shard')} not read"
     )
 
 
@@ -508,7 +512,8 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _status,
         "Count the records: tracked, overdue (and of these retried, on hold, postponed), claimed "
         "by a sweep, set aside, and show what is due next, and in which namespaces they are, by "
-        "a sample where there are very many. Exit status 1 tells that files were set aside.",
+        "a sample where there are very many. Exit status 1 tells that files were set aside, or "
+        "that a shard cannot be read.",
     ),
     "ls": (
         _describe_ls,
