@@ -204,9 +204,16 @@ class ExpiringStorage(OwnedStorage):
                             shutil.copyfileobj(copy, file)
                         return path
                     except errors.FileExists:  # somebody has been faster
-                        name = self.get_available_name(name)
+                        name = self._another_name(path)
 
-    def _time(self, name: str, which: Literal["accessed", "created", "modified"]) -> datetime:
+    def _another_name(self, taken: str) -> str:
+        name = self.get_available_name(taken)
+        if name != taken:
+            return name
+        # What is there cannot be seen: it has expired, and could not be deleted yet.
+        return self.get_available_name(self.get_alternative_name(*os.path.splitext(taken)))
+
+    def _time(self, name: str, which: str, instead: str = "") -> datetime:
         with self._files(name) as (files, path):
             info = files.getinfo(path, ["details"])
         time: datetime | None = getattr(info, which)
