@@ -1,4 +1,4 @@
-"""Django's own tests of storages and file fields, with ours in the place of FileSystemStorage.
+"""Django's own tests of storages, file fields and caches, with ours in the place of its own.
 
 It runs in a process of its own: ``python -m tests.django_suite`` with Django's directory of tests,
 an empty directory, and the tests to run.
@@ -15,17 +15,18 @@ from unittest import TestSuite
 
 import django
 from django.conf import settings
+from django.core.cache.backends import filebased, locmem
 from django.core.files import storage
 from django.core.files.storage import filesystem
 from django.test.runner import DiscoverRunner
-from django.test.utils import iter_test_cases
 from django.utils.deconstruct import deconstructible
 
+from djpyfs.cache import ExpiringCache
 from djpyfs.storage import ExpiringStorage
 
 APPS = "contenttypes auth sites sessions messages"
 
-# What is left out, each with why it cannot hold for a storage that is no FileSystemStorage.
+# What is left out, each with why it cannot hold for what is no FileSystemStorage or FileBasedCache.
 OTHERWISE = {
     "base_url is an option of FileSystemStorage; DJFS says where namespaces are served": [
         "test_base_url",
@@ -53,6 +54,15 @@ OTHERWISE = {
     ],
     "it overwrites what a symbolic link leads to, and these are refused": [
         "OverwritingStorageTests.test_file_save_broken_symlink",
+    ],
+    "it looks into the files of FileBasedCache, and replaces its clock and its calls": [
+        *("FileBasedCacheTests.test_touch", "FileBasedCachePathLibTests.test_touch"),
+        "test_cache_dir_permissions",
+        "test_creates_cache_dir_if_nonexistent",
+        "test_empty_cache_file_considered_expired",
+        "test_get_does_not_ignore_non_filenotfound_exceptions",
+        "test_get_ignores_enoent",
+        "test_has_key_race_handling",
     ],
     "OS_OPEN_FLAGS is how FileSystemStorage overwrote, until Django 6": [
         "OverwritingStorageOSOpenFlagsTests",
@@ -82,32 +92,40 @@ class Located(ExpiringStorage):
         return os.path.join(self.location, name)
 
 
+class Cached(ExpiringCache):
+    """Keeps values beside the directory of a cache in files: an empty one would be removed."""
+
+    def __init__(self, location: Any, params: Any) -> None:
+        super().__init__(f"values/{os.path.basename(location) or 'default'}", params)
+
+
 class Runner(DiscoverRunner):
-    """Runs all but what holds for FileSystemStorage alone."""
+    """Runs all but what is left out."""
 
     def build_suite(self, *args: Any, **options: Any) -> TestSuite:
-        left_out = {name for names in OTHERWISE.values() for name in names}
-        suite = super().build_suite(*args, **options)
-        return self.test_suite(
-            test
-            for test in iter_test_cases(suite)
-            if not left_out.intersection(_names_of(test.id()))
-        )
+        found: Any = super().build_suite(*args, **options)
+        return self.test_suite(test for test in found if not _is_left_out(test.id()))
 
     def run_checks(self, databases: Any) -> None:
         """Do not check the models of these tests."""
 
 
-def _names_of(test: str) -> tuple[str, str, str]:
-    *_, case, method = test.split(".")
-    return case, method, f"{case}.{method}"
+def _is_left_out(test: str) -> bool:
+    *_, case, name = test.split(".")
+    return any({case, name, f"{case}.{name}"} & {*names} for names in OTHERWISE.values())
 
 
 def main(tests: str, files: str, *labels: str) -> bool:
     """Run tests; return whether any failed."""
     tempfile.tempdir = files
     database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-    own = ["django.contrib.admin.apps.SimpleAdminConfig", "djpyfs", "file_storage", "model_fields"]
+    own = [
+        "django.contrib.admin.apps.SimpleAdminConfig",
+        "djpyfs",
+        "cache",
+        "file_storage",
+        "model_fields",
+    ]
     settings.configure(
         SECRET_KEY="for tests only",
         INSTALLED_APPS=[*(f"django.contrib.{name}" for name in APPS.split()), *own],
@@ -120,9 +138,12 @@ def main(tests: str, files: str, *labels: str) -> bool:
     )
     os.environ["TZ"] = settings.TIME_ZONE  # as Django does with a module of settings
     time.tzset()
-    replaced: Any = (storage, filesystem)
-    for module in replaced:
+    storages: Any = (storage, filesystem)
+    for module in storages:
         module.FileSystemStorage = Located
+    caches: Any = (filebased, "FileBasedCache"), (locmem, "LocMemCache")
+    for module, name in caches:
+        setattr(module, name, Cached)
     sys.path.insert(0, tests)
     django.setup()
     return bool(Runner(interactive=False).run_tests(list(labels)))
