@@ -53,6 +53,7 @@ from .names import (
 )
 from .places import records_of
 from .signals import deadline_set
+from .sweeper import delete_if_due
 from .threads import in_a_thread
 from .uploads import UploadTarget, check_max_bytes, types_for
 from .writes import (
@@ -716,7 +717,9 @@ class ExpiringFS(FS):
         if self._hidden(relative):
             if not checked_mode.create:
                 raise errors.ResourceNotFound(path)
-            mode = mode.replace("a", "w").replace("x", "w")  # what is over is not added to
+            if checked_mode.exclusive:  # of all who find nothing there, one may make it
+                delete_if_due(self.namespace, [relative])
+            mode = mode.replace("a", "w")  # what is over is not added to
         if not (checked_mode.writing or checked_mode.appending):
             file = self._files.openbin(self._read(path), mode, buffering, **options)
             return cast(BinaryIO, _ReadFile(file, mode, relative, self))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from os import PathLike
 from pathlib import PurePath
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
@@ -161,8 +161,11 @@ class ExpiringStorage(OwnedStorage):
         return self._time(name, "accessed")
 
     def get_created_time(self, name: str) -> datetime:
-        """Return when a file was made; `NotImplementedError` where nobody knows."""
-        return self._time(name, "created")
+        """Return when a file was made; `NotImplementedError` where nobody knows.
+
+        On disk that is, as Django has it, when anything about the file has changed last.
+        """
+        return self._time(name, "created", "metadata_changed")
 
     def get_modified_time(self, name: str) -> datetime:
         """Return when a file was last written; `NotImplementedError` where nobody knows."""
@@ -204,12 +207,19 @@ class ExpiringStorage(OwnedStorage):
                             shutil.copyfileobj(copy, file)
                         return path
                     except errors.FileExists:  # somebody has been faster
-                        name = self.get_available_name(name)
+                        name = self._another_name(path)
 
-    def _time(self, name: str, which: Literal["accessed", "created", "modified"]) -> datetime:
+    def _another_name(self, taken: str) -> str:
+        name = self.get_available_name(taken)
+        if name != taken:
+            return name
+        # What is there cannot be seen: it has expired, and could not be deleted yet.
+        return self.get_available_name(self.get_alternative_name(*os.path.splitext(taken)))
+
+    def _time(self, name: str, which: str, instead: str = "") -> datetime:
         with self._files(name) as (files, path):
             info = files.getinfo(path, ["details"])
-        time: datetime | None = getattr(info, which)
+        time: datetime | None = getattr(info, which) or (instead and getattr(info, instead)) or None
         if time is None:
             raise NotImplementedError(f"this back-end does not tell when a file was {which}")
         return time if settings.USE_TZ else make_naive(time, get_default_timezone())

@@ -1,4 +1,4 @@
-"""The cache for large values; Django's own tests of caches were seen to pass over it."""
+"""The cache for large values; tests/test_django_suite.py has Django's own tests of caches."""
 
 from __future__ import annotations
 

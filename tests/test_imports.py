@@ -33,12 +33,13 @@ ROOMS = [
     # so it comes before. The view that answers it reads files, and comes after.
     "links",
     "uploads",
-    "filesystem",
+    # Who makes a file where one has expired has that one deleted first, as a sweep does.
     "owners",
-    "storage",
     "outages",
     "gates",
     "sweeper",
+    "filesystem",
+    "storage",
     "cache",
     "metrics",
     "metrics_urls",

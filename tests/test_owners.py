@@ -30,10 +30,11 @@ from pytest_django import DjangoDbBlocker
 from djpyfs import InvalidLifetime, expire_objects, get_filesystem
 from djpyfs.audit import Audit
 from djpyfs.conf import SECOND
+from djpyfs.signals import files_expired
 from djpyfs.storage import ExpiringStorage
 from djpyfs.sweeper import SweepReport
-from djpyfs.testing import advance, isolated
-from tests.conftest import records_here
+from djpyfs.testing import advance, expire_now, isolated
+from tests.conftest import counted, records_here
 from tests.rows.models import (
     DOCUMENTS,
     NONE,
@@ -268,6 +269,34 @@ def test_files_of_rows_whose_records_are_lost_outlive_an_audit_that_adopts_them(
         report = later()
         assert (report.owned, report.deleted) == (1, 1)
         assert list(Audit(adopt=100).run("documents")) == []
+
+
+def test_what_a_row_names_outlives_a_test_that_lets_everything_expire_now() -> None:
+    Document.objects.bulk_create([Document(file=content("a"))])
+    Picture.objects.bulk_create([Picture(image=png("b.png"))])
+    DOCUMENTS.save("c", content())
+    report = expire_now()
+    assert (report.owned, report.deleted) == (2, 1)
+    assert (left("a"), left("b.png", PICTURES)) == (None, some(1_000))
+    Picture.objects.get().delete()
+    assert expire_now().deleted == 1
+
+
+def test_a_row_that_goes_after_its_file_leaves_no_record() -> None:
+    document = saved()
+    DOCUMENTS.expire("a.pdf", 10)
+
+    def delete_row(**_: object) -> None:
+        document.delete()
+
+    files_expired.connect(delete_row)
+    try:
+        assert later(10).deleted == 1
+    finally:
+        files_expired.disconnect(delete_row)
+    assert not Document.objects.exists()
+    assert later(GRACE).missing == 1
+    assert counted().tracked == 0
 
 
 def test_a_row_that_is_saved_again_changes_nothing() -> None:

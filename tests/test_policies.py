@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import fs.move
 import pytest
+from django.core.files.base import ContentFile
 from django.dispatch import Signal
 from fs import errors
 from fs.base import FS
@@ -29,9 +33,11 @@ from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
 from djpyfs.signals import files_expired, sweep_finished
+from djpyfs.storage import ExpiringStorage
 from tests.test_filesystem import left, overdue
 
 Make = Callable[..., ExpiringFS]
+THREADS = 8
 
 
 @pytest.fixture
@@ -149,6 +155,34 @@ def test_a_write_finds_nothing_where_a_file_is_hidden(hidden: ExpiringFS, mode: 
     assert expire_objects().deleted == 0
 
 
+def test_of_many_who_make_a_file_where_one_is_hidden_one_does(hidden: ExpiringFS) -> None:
+    start = Barrier(THREADS)
+
+    def make_it(number: int) -> int:
+        with suppress(errors.FileExists):
+            start.wait(60)
+            with hidden.openbin("d/over", "x") as file:
+                file.write(b"%d" % number)
+            return 1
+        return 0
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert sum(threads.map(make_it, range(THREADS))) == 1
+    hidden.expire("d/over", expires=False)
+    assert expire_objects().deleted == 0
+    assert hidden.exists("d/over")
+
+
+def test_a_file_that_is_made_takes_nothing_from_one_who_writes_over_what_has_expired(
+    hidden: ExpiringFS,
+) -> None:
+    with hidden.openbin("d/over", "w") as file:
+        file.write(b"mine")
+        with pytest.raises(errors.FileExists), hidden.openbin("d/over", "x"):
+            pass
+    assert hidden.readbytes("d/over") == b"mine"
+
+
 def test_a_hidden_file_does_not_stand_in_the_way(hidden: ExpiringFS) -> None:
     hidden.copy("d/permanent", "d/over")
     assert hidden.readbytes("d/over") == b"alive"
@@ -173,6 +207,7 @@ def test_a_deletion_that_failed_stays_hidden(
         overdue(plots, "bad one")
         assert expire_objects().failed == 1
         assert not plots.exists("bad one")
+        assert ExpiringStorage("plots").save("bad one", ContentFile(b"new")) != "bad one"
 
 
 # -- sliding lives

@@ -155,6 +155,16 @@ def test_everything_with_a_deadline_expires_now_and_nothing_else() -> None:
     assert expire_objects().deleted == 0
 
 
+def test_what_expires_now_is_over_as_if_its_time_had_come() -> None:
+    with isolated(hide_expired=True):
+        plots = written("a", 60)
+        with plots.openbin("a", "w") as file:
+            assert expire_now().deleted == 0
+            assert not plots.exists("a")
+            file.write(b"another")
+        assert plots.readbytes("a") == b"another"
+
+
 @pytest.mark.parametrize("call", [expire_now, lambda: advance(1)])
 def test_no_time_moves_for_real_files(
     djfs: Callable[..., None], call: Callable[[], object]

@@ -1,4 +1,4 @@
-"""A site under ASGI: one view asks for an address, and others have nothing to do with files."""
+"""A site under ASGI: some views ask Redis or the store, and others neither."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
-from djpyfs import RecordStoreUnavailable, get_filesystem
+from djpyfs import DjpyfsError, get_filesystem
 
 
 async def address(request: HttpRequest) -> HttpResponse:
     try:
         return HttpResponse(await get_filesystem("plots").aget_url("a.png", 60))
-    except RecordStoreUnavailable as error:
+    except DjpyfsError as error:
         return HttpResponse(str(error), status=503)
+
+
+async def picture(request: HttpRequest) -> HttpResponse:
+    try:
+        async with get_filesystem("pictures").temporary_file(".png", seconds=60) as file:
+            file.write(b"picture")
+    except DjpyfsError as error:
+        return HttpResponse(str(error), status=503)
+    return HttpResponse(file.url)
 
 
 async def unrelated(request: HttpRequest) -> HttpResponse:
@@ -30,6 +39,7 @@ async def unrelated_with_a_thread(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("address", address),
+    path("picture", picture),
     path("unrelated", unrelated),
     path("thread", unrelated_with_a_thread),
     path("f/", include("djpyfs.urls")),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
-from tests.conftest import counted
+from tests.conftest import BUCKET, KEYS, counted
 from tests.faults.conftest import Measured
 from tests.faults.processes import Actor
 from tests.servers import RedisServer, wait_for
@@ -22,8 +23,9 @@ GRACE = 1  # s; for so long a write that has died counts as one
 PIECE = bytes(100_000)
 
 
-def publish(stop_after: float) -> None:
+def publish(storages: dict[str, Any], stop_after: float) -> None:
     """Publish one file after the other: somebody will put an end to it."""
+    django_settings.STORAGES = storages
     fs = get_filesystem("plots")
     end = time.monotonic() + stop_after
     while time.monotonic() < end:
@@ -32,10 +34,10 @@ def publish(stop_after: float) -> None:
                 file.write(PIECE)
 
 
-def kill_at_random(settings: dict[str, Any]) -> None:
+def kill_at_random(settings: Any) -> None:
     """Kill a publisher at a random moment after it has begun."""
     before = counted().tracked
-    publisher = Actor(settings, publish, 60.0)
+    publisher = Actor(settings.DJFS, publish, settings.STORAGES, 60.0)
     try:
         wait_for(lambda: counted().tracked > before)
         time.sleep(random.uniform(0, 0.1))
@@ -43,32 +45,44 @@ def kill_at_random(settings: dict[str, Any]) -> None:
         publisher.kill()
 
 
-def files_left(place: dict[str, Any], fs: ExpiringFS) -> list[str]:
+@pytest.fixture(params=["osfs", "s3fs", "storage"])
+def where(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> dict[str, Any]:
+    """The part of DJFS that says where files are kept: all those on disk are below one path."""
+    if request.param == "s3fs":
+        endpoint = request.getfixturevalue("s3_endpoint")
+        own = {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": endpoint}
+        return {"type": "s3fs", **own, **KEYS}
+    if request.param == "osfs":
+        return {"type": "osfs", "directory_root": str(tmp_path)}
+    backend = "django.core.files.storage.FileSystemStorage"
+    settings.STORAGES = {"default": {"BACKEND": backend, "OPTIONS": {"location": str(tmp_path)}}}
+    return {"type": "storage"}
+
+
+def files_left(fs: ExpiringFS, directory: Path) -> list[str]:
     """Name the files that are there, on disk also those that nobody sees."""
-    if place["type"] != "osfs":
-        return fs.listdir("/")
-    found = (path for path in Path(place["directory_root"]).rglob("*") if path.is_file())
-    return [str(path) for path in found if path.name != "place"]
+    found = (path for path in directory.rglob("*") if path.is_file() and path.name != "place")
+    return [*fs.listdir("/"), *map(str, found)]
 
 
 @pytest.mark.fault(
     "a process killed at a random moment while it publishes temporary files",
     "0 files and 0 records left after their life",
 )
-@pytest.mark.parametrize("place", ["osfs", "s3fs"], indirect=True)
 def test_publishers_that_are_killed_leave_nothing_after_the_life_of_their_files(
-    place: dict[str, Any],
+    where: dict[str, Any],
     redis_server: RedisServer,
     settings: Any,
+    tmp_path: Path,
     full: bool,
     measured: Measured,
 ) -> None:
     own = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
-    settings.DJFS = {**place, **own, "grace": GRACE}
+    settings.DJFS = {**where, **own, "grace": GRACE}
     fs = get_filesystem("plots")
     kills = 200 if full else 3
     for _ in range(kills):
-        kill_at_random(settings.DJFS)
+        kill_at_random(settings)
     records = counted().tracked
 
     def is_empty() -> bool:
@@ -76,7 +90,7 @@ def test_publishers_that_are_killed_leave_nothing_after_the_life_of_their_files(
         return not counted().tracked
 
     wait_for(is_empty)
-    assert (files_left(place, fs), counted().set_aside) == ([], 0)
+    assert (files_left(fs, tmp_path), counted().set_aside) == ([], 0)
     measured(
-        f"{place['type']}: {kills} kills, {records:,} records; then 0 files and 0 records left"
+        f"{where['type']}: {kills} kills, {records:,} records; then 0 files and 0 records left"
     )
