@@ -107,7 +107,7 @@ class Settings:
     one_shot_horizon: float  # s
     metrics: bool
 
-    @property
+    @cached_property
     def placements(self) -> Sequence[Placement]:
         """Where files are kept, each place once."""
         policies = [self.policy, *self.namespaces.values()]

@@ -243,10 +243,12 @@ def _asks_for_less(request: HttpRequest) -> bool:
 
 def _settled(request: HttpRequest, version: _Version) -> HttpResponseBase | None:
     """Return 304 or 412 where the conditions of a request say so."""
+    asked = {key: value for key, value in request.META.items() if key.startswith("HTTP_IF_")}
+    if not asked:
+        return None
     # Django logs each 412 with the address of the request: this one has none.
     conditions = HttpRequest()
-    conditions.method = request.method
-    conditions.META = {k: v for k, v in request.META.items() if k.startswith("HTTP_IF_")}
+    conditions.method, conditions.META = request.method, asked
     return get_conditional_response(conditions, version.etag, version.last_modified)
 
 

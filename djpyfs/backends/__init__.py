@@ -425,7 +425,8 @@ def _made(settings: Settings, placement: Placement) -> Backend:
         return _backends[placement]
 
 
-def foreign_keys(settings: Settings) -> list[str]:
+@lru_cache(maxsize=16)  # each sweep asks
+def foreign_keys(settings: Settings) -> Sequence[str]:
     """Return the keys in ``DJFS`` that mean nothing to djpyfs, nor to any back-end in use.
 
     Raises `ConfigurationError` for one that is so near to a known one that it must be a slip.

@@ -108,14 +108,14 @@ class Descent:
     def place(self, make: bool = False) -> str:
         """Return the random id of the root; the root and its id are made only to ``make`` them.
 
-        It is read each time, but by those who make it. Raises `BackendUnavailable` where there
-        is none, such as below a disk that is not mounted.
+        Raises `BackendUnavailable` where there is none, such as below a disk that is not mounted.
         """
         try:
+            # Every call of a view begins with this, and every sweep: one look is enough where
+            # nothing has changed.
+            if (seen := self._seen) and seen.file == _file_of_id(None, self._path_of_id):
+                return seen.id
             if make:
-                # Every call of a view begins with this: one look is enough where nothing changes.
-                if (seen := self._seen) and seen.file == _file_of_id(None, self._path_of_id):
-                    return seen.id
                 with self.to_write() as root:
                     return self._ensure_id(root)
             with self.opened() as root:
