@@ -52,7 +52,7 @@ def get(proxy: Proxy, tmp_path: Path) -> Iterator[Callable[[str], int]]:
         return False
 
     with running(command, environ, tmp_path / "uvicorn.log"):
-        wait_for(answers, 60, "the site")
+        wait_for(answers, what="the site")
         yield get
 
 
