@@ -268,8 +268,8 @@ def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
     plots = get_filesystem("plots")
     plots.writebytes("a", b"picture")
     start = monotonic()
-    plots.expire("a", seconds=3)
-    assert monotonic() - start < 2
+    plots.expire("a", seconds=60)
+    assert monotonic() - start < 50
     assert plots.exists("a")
 
 
