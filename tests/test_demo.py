@@ -200,7 +200,39 @@ def test_ctrl_c_while_the_demo_starts_leaves_nothing_behind(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_when_one_process_dies_everything_stops_and_says_so(tmp_path: Path) -> None:
+SUPERVISE = """
+import os, sys
+from pathlib import Path
+from demo.supervisor import Journal, Supervisor
+here = Path(sys.argv[1])
+commands = {
+    "lasting": ["sh", "-c", "echo $$ > pid; exec sleep 600"],
+    "dying": ["sh", "-c", "until test -s pid; do sleep 0.1; done; echo last words; exit 3"],
+}
+supervisor = Supervisor(lambda pause: pause(600), Journal(here / "log", shown=False))
+sys.exit(supervisor.run(commands, dict(os.environ), here))
+"""
+
+
+def test_when_one_process_dies_the_others_are_stopped_and_its_last_words_are_told(
+    tmp_path: Path,
+) -> None:
+    supervised = subprocess.run(
+        [sys.executable, "-c", SUPERVISE, str(tmp_path)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert supervised.returncode == 1
+    assert "last words" in supervised.stderr
+    assert "because dying ended unasked" in supervised.stderr
+    assert not runs(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.long
+def test_when_one_process_of_the_demo_dies_everything_stops_and_says_so(tmp_path: Path) -> None:
     with running_demo(tmp_path / "output") as demo:
         processes = demo.processes()
         beat = next(pid for pid, command in processes.items() if " beat " in command)
