@@ -3,14 +3,18 @@
 PYTHON ?= python3
 # Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
-# Twice as many processes as there are cores share the tests: many a test waits for a server.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
+# Three times as many processes as there are cores share the tests: many a test waits for a server.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * os.cpu_count())')
 # Another Django than the newest: make test DJANGO='Django~=5.2.0'
 DJANGO ?=
 
+# Whatever the shell says: several hundred processes of a run need not compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
-TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=worksteal
+# A file stays together, so that its demo, its browser or its workers are started once.
+TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=loadfile
 # The heart of everything, with files on disk and in memory, and records in memory and one Redis.
 HEART := $(patsubst %,tests/test_%.py,records records_read filesystem sweep storage links policies \
 	settings commands tasks imports)

@@ -14,7 +14,7 @@ from demo.scenario import Scenario
 from demo.stack import ADMIN_PAGE, ADMIN_USER, Stack, healthy
 from demo.supervisor import Interrupted, Journal, Pause, Supervisor
 
-START_TIMEOUT = 60  # seconds
+START_TIMEOUT = 180  # seconds: a busy machine takes two minutes
 POLL = 0.2  # seconds
 A_LONG_TIME = 86_400.0  # seconds
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.servers import installed
 
-expect.set_options(timeout=30_000)  # ms, as for what a page is told to do
+expect.set_options(timeout=60_000)  # ms
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [

@@ -11,11 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers import wait_for
+from tests.servers import PATIENCE, wait_for
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-START_TIMEOUT = 100  # seconds
-STOP_TIMEOUT = 60  # seconds
 
 
 class Demo:
@@ -24,7 +22,7 @@ class Demo:
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process
         self._output = output
-        wait_for(lambda: "Ctrl-C" in self.output or self._ended(), START_TIMEOUT, "the demo")
+        wait_for(lambda: "Ctrl-C" in self.output or self._ended(), 2 * PATIENCE, "the demo")
         self.page = self._said("The page")
         self.admin = self._said("The admin")
         self.password = self._said("password")
@@ -39,7 +37,7 @@ class Demo:
         os.killpg(self.process.pid, signal.SIGINT)
 
     def wait(self) -> int:
-        return self.process.wait(STOP_TIMEOUT)
+        return self.process.wait(PATIENCE)
 
     def processes(self) -> dict[int, str]:
         """The command of every process that the demo has started, by its id."""

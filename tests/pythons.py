@@ -57,7 +57,8 @@ class Environment:
         self.python = place / "bin" / "python"
 
     def install(self, *requirements: str | Path) -> None:
-        self.pip("install", "--upgrade", *requirements)
+        # Most of the modules are never imported.
+        self.pip("install", "--upgrade", "--no-compile", *requirements)
 
     def uninstall(self, distribution: str) -> None:
         self.pip("uninstall", "--yes", distribution)

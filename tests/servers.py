@@ -36,6 +36,7 @@ from demo.stack import redis_server
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
+PATIENCE = 150  # s, for a machine on which dozens wait for each core: it is for what hangs
 # Below those from which the kernel takes one for a connection, or for who asks for any: there a
 # server that is started again might find its port taken by a client that has looked for it.
 PORTS = range(20_000, 32_000)
@@ -70,7 +71,9 @@ def free_port() -> int:
         return port
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 45, what: str = "the condition") -> T:
+def wait_for(
+    condition: Callable[[], T], timeout: float = PATIENCE, what: str = "the condition"
+) -> T:
     """Poll until ``condition`` returns something true, and return that."""
     deadline = time.monotonic() + timeout
     while True:

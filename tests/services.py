@@ -18,7 +18,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from demo.services import commands
-from tests.servers import HOST, RedisServer, free_port, python, wait_for
+from tests.servers import HOST, PATIENCE, RedisServer, free_port, python, wait_for
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SWEEP = "djpyfs_tasks.expire_objects"
@@ -58,7 +58,7 @@ def running(
         yield process
         assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)
 
 
 class Service:
@@ -108,7 +108,7 @@ class Service:
             yield process
 
     def flower(self, path: str) -> Any:
-        with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=30) as answer:
+        with urlopen(f"http://{HOST}:{self.flower_port}/api/{path}", timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def flower_shows_a_worker(self) -> bool:
@@ -129,7 +129,7 @@ class Service:
             }
             return last in states and {*states.values()} <= {"SUCCESS", "FAILURE", "REVOKED"}
 
-        wait_for(is_idle, 60, "the end of all sweeps")
+        wait_for(is_idle, what="the end of all sweeps")
 
     def close(self) -> None:
         self.celery.close()
@@ -138,6 +138,6 @@ class Service:
 def run_client(code: str, environ: dict[str, str]) -> str:
     """Run code as a web process would, to its end; return what it prints."""
     process = python(f"import django; django.setup()\n{code}", **environ)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     return output.decode()

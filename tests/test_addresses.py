@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from djpyfs import ConfigurationError, expire_objects, get_filesystem
-from tests.servers import HOST, RedisServer, wait_for
+from tests.servers import HOST, PATIENCE, RedisServer, wait_for
 from tests.services import SWEEP, Service
 
 MANY_OPTIONS = "?db=4&socket_timeout=3&protocol=3&health_check_interval=10&decode_responses=True"
@@ -60,7 +60,7 @@ def test_records_broker_and_results_take_the_same_forms(
             client.select(FORMS[form])
             assert client.llen(prefix) == 1
             assert client.get(f"{prefix}-result") == b"a result"
-        assert queue.get(timeout=5).payload == "a message"
+        assert queue.get(timeout=PATIENCE).payload == "a message"
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form.endswith(MANY_OPTIONS)])
@@ -72,7 +72,7 @@ def test_worker_beat_and_flower_run_with_it(
     djfs(**service.djfs)
     files = get_filesystem("disk")
     with service.process("worker"), service.process("flower"):
-        wait_for(service.flower_shows_a_worker, 60, "the worker in Flower")
+        wait_for(service.flower_shows_a_worker, what="the worker in Flower")
         files.writebytes("swept", b"")
         files.expire("swept", 0)
         with service.process("beat"):

@@ -74,7 +74,7 @@ def test_a_value_whose_time_is_up_is_not_there_and_a_sweep_deletes_its_file(
 ) -> None:
     memos.set("a", "short", 0.3)
     memos.set("b", "long", 100)
-    wait_for(lambda: not memos.has_key("a"), 30, "the end of a value")
+    wait_for(lambda: not memos.has_key("a"), what="the end of a value")
     assert memos.get_many(["a", "b"]) == {"b": "long"}
     expire_objects()
     assert len(names_in(memos._namespace)) == 1
@@ -94,7 +94,7 @@ def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
 
 def test_of_many_who_add_a_value_whose_time_is_up_one_does(memos: ExpiringCache) -> None:
     memos.set("a", "old", 0.2)
-    wait_for(lambda: not memos.has_key("a"), 30, "the end of a value")
+    wait_for(lambda: not memos.has_key("a"), what="the end of a value")
     start = Barrier(THREADS)
 
     def add(number: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.demo_process import CHECKOUT, running_demo
-from tests.servers import RedisServer, python, wait_for
+from tests.servers import PATIENCE, RedisServer, python, wait_for
 
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -33,11 +33,13 @@ def on_the_site(code: str, database: Path, **environ: str) -> str:
     """What ``code`` prints in a process of the site."""
     settings = {"DJANGO_SETTINGS_MODULE": "demo.settings", "DJANGO_DATABASE": str(database)}
     with python(code, **settings, **environ) as process:
-        printed, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     return printed.decode().strip()
 
 
+# A browser sends a file to the demo on S3 in tests/test_demo_page.py, each time.
+@pytest.mark.long(but=["test_demo_played_once_sees_files_come_and_go[disk]"])
 @pytest.mark.parametrize("place", [[], ["--s3"]], ids=["disk", "s3"])
 def test_demo_played_once_sees_files_come_and_go(place: list[str]) -> None:
     played = subprocess.run(
@@ -45,7 +47,7 @@ def test_demo_played_once_sees_files_come_and_go(place: list[str]) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert played.returncode == 0, played.stdout + played.stderr
@@ -190,17 +192,47 @@ def test_ctrl_c_while_the_demo_starts_leaves_nothing_behind(tmp_path: Path) -> N
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_for(lambda: list(tmp_path.glob("*/log")), 60, "the start")
-    os.killpg(started.pid, signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        started.wait(30)
-    if started.poll() is None:  # Python drops the error of a signal that meets a destructor
+    wait_for(lambda: list(tmp_path.glob("*/log")), what="the start")
+    while started.poll() is None:  # Python drops the error of a signal that meets a destructor
         os.killpg(started.pid, signal.SIGINT)
-    started.wait(60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(15)
     assert not list(tmp_path.iterdir())
 
 
-def test_when_one_process_dies_everything_stops_and_says_so(tmp_path: Path) -> None:
+SUPERVISE = """
+import os, sys
+from pathlib import Path
+from demo.supervisor import Journal, Supervisor
+here = Path(sys.argv[1])
+commands = {
+    "lasting": ["sh", "-c", "echo $$ > pid; exec sleep 600"],
+    "dying": ["sh", "-c", "until test -s pid; do sleep 0.1; done; echo last words; exit 3"],
+}
+supervisor = Supervisor(lambda pause: pause(600), Journal(here / "log", shown=False))
+sys.exit(supervisor.run(commands, dict(os.environ), here))
+"""
+
+
+def test_when_one_process_dies_the_others_are_stopped_and_its_last_words_are_told(
+    tmp_path: Path,
+) -> None:
+    supervised = subprocess.run(
+        [sys.executable, "-c", SUPERVISE, str(tmp_path)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert supervised.returncode == 1
+    assert "last words" in supervised.stderr
+    assert "because dying ended unasked" in supervised.stderr
+    assert not runs(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.long
+def test_when_one_process_of_the_demo_dies_everything_stops_and_says_so(tmp_path: Path) -> None:
     with running_demo(tmp_path / "output") as demo:
         processes = demo.processes()
         beat = next(pid for pid, command in processes.items() if " beat " in command)

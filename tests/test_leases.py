@@ -52,7 +52,7 @@ def test_what_is_kept_outlasts_its_lease_and_ends_soon_after_it_is_dropped(
         pause(3 * SHORT / SECOND)
         assert store.claim(0, 9).members == []
         assert lease.remaining() > 0
-    wait_for(lambda: store.claim(0, 9).members == [A], timeout=10)
+    wait_for(lambda: store.claim(0, 9).members == [A])
 
 
 def test_leases_of_any_length_are_extended_in_time(store: Expirations) -> None:
@@ -79,7 +79,7 @@ def test_a_claim_is_not_kept_for_longer_than_it_may_last(store: Expirations) -> 
     with leases.kept(claimed(store, longest=2 * SHORT / SECOND)) as lease:
         pause(1.5 * SHORT / SECOND)
         assert store.counts().claimed
-        wait_for(lambda: not store.counts().claimed, timeout=10)
+        wait_for(lambda: not store.counts().claimed)
         assert lease.remaining() <= 0
 
 
@@ -90,7 +90,7 @@ def test_a_lease_that_the_store_does_not_know_any_more_is_over_here_too(
     with leases.kept(lease):
         store.abandon(A, lease.name.partition(b"\0")[0].decode())
         assert lease.remaining() > 5
-        wait_for(lambda: lease.remaining() <= 0, timeout=20)
+        wait_for(lambda: lease.remaining() <= 0)
 
 
 def test_a_store_that_is_away_for_a_moment_ends_no_lease(

@@ -43,6 +43,7 @@ from tests.conftest import BUCKET, KEYS
 from tests.pages import examples
 from tests.servers import (
     HOST,
+    PATIENCE,
     RedisServer,
     running_nginx,
     running_redis,
@@ -772,7 +773,7 @@ def test_what_is_no_regular_file_keeps_nobody_waiting(
 @pytest.fixture
 def server() -> Iterator[http.client.HTTPConnection]:
     with running_site() as port:
-        yield http.client.HTTPConnection(HOST, port, timeout=60)
+        yield http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
 
 
 def test_a_download_can_be_resumed_over_http(

@@ -30,6 +30,7 @@ from djpyfs.sweeper import delete_if_due, sweep
 from tests.conftest import record_settings, records_here
 from tests.servers import (
     HOST,
+    PATIENCE,
     RedisServer,
     Server,
     free_port,
@@ -356,7 +357,7 @@ def test_alerts_name_outcomes_that_exist() -> None:
 
 def _is_ready(port: int) -> bool:
     try:
-        urlopen(f"http://{HOST}:{port}/-/ready", timeout=10).close()
+        urlopen(f"http://{HOST}:{port}/-/ready", timeout=PATIENCE).close()
     except HTTPError as error:  # it listens before it has read what it keeps
         error.close()
         return False
@@ -399,7 +400,7 @@ def test_prometheus_itself_scrapes_takes_every_query_and_raises_an_alert(
 
     def ask(what: str, **query: str) -> Any:
         address = f"http://{HOST}:{prometheus}/api/v1/{what}?{urlencode(query)}"
-        with urlopen(address, timeout=30) as answer:
+        with urlopen(address, timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
     def alerts() -> set[tuple[str, str]]:

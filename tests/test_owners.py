@@ -46,7 +46,7 @@ from tests.rows.models import (
     Picture,
     Upload,
 )
-from tests.servers import python, running_redis, wait_for
+from tests.servers import PATIENCE, python, running_redis, wait_for
 from tests.test_admin import SITE
 from tests.test_uploads import send
 
@@ -670,7 +670,7 @@ def test_a_time_that_is_none_is_refused_at_once(wrong: Any) -> None:
 
 
 def test_without_the_app_nothing_is_stored() -> None:
-    assert python(WITHOUT_THE_APP).communicate(timeout=60)[0] == b"none\n"
+    assert python(WITHOUT_THE_APP).communicate(timeout=PATIENCE)[0] == b"none\n"
 
 
 def test_the_default_storage_of_a_site_follows_rows_as_well(settings: Any) -> None:

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 from djpyfs import get_filesystem
 from tests.pages import DOCS, Example, examples_on
-from tests.servers import HOST, RedisServer, free_port, wait_for
+from tests.servers import HOST, PATIENCE, RedisServer, free_port, wait_for
 from tests.services import CHECKOUT, started
 
 # There is an environment with the package already; `tests/test_packaging.py` makes such ones.
@@ -60,7 +60,7 @@ class Reader:
             if command[0] == "celery" or "runserver" in command:  # it stays
                 self._stack.push(stack.pop_all())
             else:
-                assert process.wait(60) == 0, log.read_text()
+                assert process.wait(PATIENCE) == 0, log.read_text()
         self.printed.append(log.read_text())
 
     def open_site(self) -> str:

@@ -130,8 +130,8 @@ def test_the_whole_service_runs_with_it(
     files = tmp_path / "files"
     with service.process("worker"), service.process("flower"), service.process("beat"):
         run_client(CLIENT, service.environ(one_shot=True))
-        wait_for(lambda: not list(files.glob("disk/*")) or denied(), 60, "both deletions")
-        wait_for(lambda: any(answering(service)) or denied(), 60, "the worker in Flower")
+        wait_for(lambda: not list(files.glob("disk/*")) or denied(), what="both deletions")
+        wait_for(lambda: any(answering(service)) or denied(), what="the worker in Flower")
         queues = service.flower("queues/length")["active_queues"]
         assert "djpyfs.sweep" in {queue["name"] for queue in queues}
         told = run_client(ASK_WORKER, service.environ())
@@ -455,7 +455,7 @@ def test_flower_lets_nobody_in_without_the_password(
 
     locked = {"FLOWER_BASIC_AUTH": "admin:secret", "FLOWER_UNAUTHENTICATED_API": "false"}
     with service.process("flower", **locked):
-        wait_for(lambda: status("/healthcheck") == 200, 60, "Flower")
+        wait_for(lambda: status("/healthcheck") == 200, what="Flower")
         paths = ["/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"]
         assert {path: status(path) for path in paths} == dict.fromkeys(paths, 401)
         key = b64encode(b"admin:secret").decode()

@@ -32,11 +32,11 @@ from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import is_away
 from djpyfs.backends.s3 import S3Backend
 from djpyfs.errors import BackendUnavailable, ConfigurationError, InvalidLifetime, NotAnswered
-from djpyfs.inspection import Requests, preview
+from djpyfs.inspection import preview
 from djpyfs.names import Entry
 from djpyfs_tasks.tasks import delete_expired
 from tests.endless import Endless
-from tests.servers import Moto, RedisServer
+from tests.servers import PATIENCE, Moto, RedisServer
 
 CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
 ODD_NAMES = [
@@ -135,8 +135,9 @@ class FixedLease(Endless):
 LONG = FixedLease(3600)
 
 
+@pytest.mark.long
 class TestStrictFileSystem(FSTestCases, unittest.TestCase):
-    """Every test of PyFilesystem's own suite."""
+    """Every test of PyFilesystem's own suite, without what `get_filesystem` adds."""
 
     assertRaisesRegexp = unittest.TestCase.assertRaisesRegex  # noqa: N815  # gone since 3.12
 
@@ -425,7 +426,9 @@ def test_a_dry_run_counts_the_requests_of_the_sweep(
     assert (moto.requests, found.unmeasured) == ([], 70)
     monkeypatch.setattr(Connection, "send_packed_command", send)
     assert expire_objects().deleted == 70
-    assert found.requests == Requests(files=len(moto.requests), records=len(sent))
+    # A machine that is busy asks for more to do before the last batch is done.
+    assert found.requests.files == len(moto.requests) == 4
+    assert found.requests.records <= len(sent) <= 2 * found.requests.records
 
 
 @pytest.mark.parametrize("seconds", [-1, 0])
@@ -948,7 +951,7 @@ def test_a_filesystem_that_was_opened_before_a_fork_serves_parent_and_child(
     store, _ = start_store(answer)
     place = {"type": "s3fs", "bucket": "bucket", "endpoint_url": store.url, **CREDENTIALS}
     command = [sys.executable, "-c", FORK, json.dumps({"redis_url": "memory://", **place})]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE)
 
 
 def test_all_threads_share_one_client(make_backend: Callable[..., S3Backend], bucket: str) -> None:

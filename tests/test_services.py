@@ -25,7 +25,7 @@ from djpyfs.inspection import status
 from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps
 from tests.conftest import BUCKET, KEYS
-from tests.servers import HOST, RedisServer, running_redis, wait_for
+from tests.servers import HOST, PATIENCE, RedisServer, running_redis, wait_for
 from tests.services import SWEEP, SWEEPS, Service, run_client, running
 
 
@@ -49,7 +49,7 @@ def service(
         namespaces={"s3": {**on_s3, **KEYS}},
     )
     with made.process("worker"), made.process("flower"):
-        wait_for(made.flower_shows_a_worker, 60, "the worker in Flower")
+        wait_for(made.flower_shows_a_worker, what="the worker in Flower")
         yield made
     made.close()
 
@@ -93,7 +93,7 @@ def test_a_file_appears_is_served_and_is_deleted_by_the_sweep_of_a_beat_or_two(
         for filesystem in files, on_s3:
             filesystem.writebytes("sine.png", b"a plot")
         assert files.get_url("sine.png") == "/files/disk/sine.png"
-        with urlopen(on_s3.get_url("sine.png", timeout=60), timeout=30) as answer:
+        with urlopen(on_s3.get_url("sine.png", timeout=60), timeout=PATIENCE) as answer:
             assert answer.read() == b"a plot"
         for filesystem in files, on_s3:
             filesystem.expire("sine.png", seconds=3)
@@ -118,7 +118,7 @@ def test_flower_shows_the_task_with_its_result_and_its_worker(
     make_overdue(files, 10)
 
     sent = service.sweep()
-    report = sent.get(timeout=60)
+    report = sent.get(timeout=PATIENCE)
 
     assert (report["deleted"], report["remaining"]) == (10, 0)
     shown = wait_for(
@@ -128,7 +128,7 @@ def test_flower_shows_the_task_with_its_result_and_its_worker(
     assert literal_eval(shown["result"]) == report
     assert not re.search(r"\.\d{4}", shown["result"]), "more digits than anybody reads"
     assert shown["worker"] in service.flower("workers?status=true")
-    with urlopen(f"http://{HOST}:{service.flower_port}/tasks", timeout=30) as answer:
+    with urlopen(f"http://{HOST}:{service.flower_port}/tasks", timeout=PATIENCE) as answer:
         headings = re.findall(r"<th[^>]*>\s*(.*?)\s*</th>", answer.read().decode())
     assert "Result" in headings
 
@@ -156,7 +156,7 @@ def test_a_backlog_is_one_sweep_in_flower_and_in_the_list_however_many_help_with
 
     told: list[dict[str, Any]] = []
     sent = service.sweep()
-    report = sent.get(timeout=120, on_message=told.append)
+    report = sent.get(timeout=PATIENCE, on_message=told.append)
 
     assert report["remaining"] == 0
     wait_for(lambda: sum(it["deleted"] for it in swept_since(start)) == 5_000)
@@ -192,7 +192,7 @@ def test_a_soft_time_limit_ends_a_sweep_with_the_truth_in_its_report(
     celery = Celery("client", broker=service.djfs["redis_url"], backend=service.djfs["redis_url"])
     with service.process("worker"), celery:
         sweep = celery.send_task(SWEEP, args=[100], queue=SWEEPS, soft_time_limit=1)
-        report = sweep.get(timeout=60)
+        report = sweep.get(timeout=PATIENCE)
     left = len(files.listdir("/"))
     assert 0 < left < 100
     assert (report["deleted"], report["failed"], report["remaining"]) == (100 - left, 0, left)
@@ -253,7 +253,7 @@ def test_the_worker_refuses_what_is_not_json(
     log = service.log("worker")
     wait_for(lambda: "content of type pickle" in log.read_text(), what="the refusal")
 
-    assert service.sweep().get(timeout=60)["failed"] == 0, "the worker goes on"
+    assert service.sweep().get(timeout=PATIENCE)["failed"] == 0, "the worker goes on"
     assert not harm.path.exists()
 
 
@@ -441,7 +441,7 @@ def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queu
 
     with running([*command, "worker", "--concurrency=1"], environ, tmp_path / "worker.log"):
         run_client(ONE_SHOT, {**environ, "ONE_SHOT": "1"})
-        wait_for(lambda: not files.exists("one-shot"), 60, "the one-shot")
+        wait_for(lambda: not files.exists("one-shot"), what="the one-shot")
 
         files.writebytes("swept", b"")
         files.expire("swept", 0)

@@ -25,7 +25,7 @@ from django.utils import timezone
 from djpyfs import InvalidLifetime, expire_objects, get_filesystem
 from djpyfs.storage import ExpiringStorage
 from tests.conftest import BUCKET, KEYS
-from tests.servers import python
+from tests.servers import PATIENCE, python
 from tests.test_storage_backend import IN_MEMORY, on_disk
 
 
@@ -479,7 +479,7 @@ print("done")
 
 
 def test_fields_of_a_model_keep_their_files_in_it() -> None:
-    assert python(MODEL).communicate(timeout=60)[0] == b"done\n"
+    assert python(MODEL).communicate(timeout=PATIENCE)[0] == b"done\n"
 
 
 def test_what_is_saved_in_place_of_a_file_keeps_its_deadline_however_long_it_takes(

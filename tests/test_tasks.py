@@ -22,7 +22,7 @@ from djpyfs.sweeper import recent_sweeps
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
 from djpyfs_tasks.tasks import delete_expired, expire_objects, help_sweep
-from tests.servers import HOST, RedisServer, python
+from tests.servers import HOST, PATIENCE, RedisServer, python
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_whatever_gives_a_deadline_sends_a_one_shot_for_it(
     plots.expire("near", 1)
     queue.clear()
     GIVE_A_DEADLINE[how](plots)
-    eta = datetime.fromisoformat(queue.get(timeout=1).headers["eta"])
+    eta = datetime.fromisoformat(queue.get(timeout=PATIENCE).headers["eta"])
     assert 40 < (eta - datetime.now(UTC)).total_seconds() <= 50
     assert not queue.qsize()
 
@@ -158,7 +158,7 @@ def backlog(djfs: Callable[..., None], queue: SimpleQueue) -> Backlog:
     """Have more due than a turn is enough for; return what tells ids and names of what is sent."""
 
     def sent() -> list[tuple[str, str]]:
-        headers = [queue.get(timeout=1).headers for _ in range(queue.qsize())]
+        headers = [queue.get(timeout=PATIENCE).headers for _ in range(queue.qsize())]
         return [(it["id"], it["task"]) for it in headers]
 
     def make(**options: Any) -> Callable[[], list[tuple[str, str]]]:
@@ -234,7 +234,7 @@ def test_a_follow_up_expires_when_no_clock_can_be_to_blame(
     get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
     with pytest.raises(Ignore):
         in_worker(expire_objects)
-    headers = queue.get(timeout=1).headers
+    headers = queue.get(timeout=PATIENCE).headers
     assert headers["id"] == "of a worker"
     expires = datetime.fromisoformat(headers["expires"])
     assert expires > datetime.now(UTC) + timedelta(hours=23)
@@ -257,7 +257,7 @@ def test_a_schedule_made_above_djfs_has_its_interval(tmp_path: Path) -> None:
         str(tmp_path),
         DJANGO_SETTINGS_MODULE="settings_of_a_site",
     )
-    assert process.communicate(timeout=60)[0] == b"7.0\n"
+    assert process.communicate(timeout=PATIENCE)[0] == b"7.0\n"
 
 
 def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
@@ -268,8 +268,8 @@ def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
     plots = get_filesystem("plots")
     plots.writebytes("a", b"picture")
     start = monotonic()
-    plots.expire("a", seconds=3)
-    assert monotonic() - start < 2
+    plots.expire("a", seconds=60)
+    assert monotonic() - start < 50
     assert plots.exists("a")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
@@ -70,7 +71,8 @@ class Command(NamedTuple):
         return self.arguments[:1]
 
 
-def _sources() -> dict[str, str]:
+@cache
+def _sources() -> Mapping[str, str]:
     lua = files(__package__) / "lua"
     prelude = (lua / "prelude.lua").read_text(encoding="utf-8").split("\n\n")
     return {

@@ -63,7 +63,7 @@ def get(proxies: dict[str, Proxy], tmp_path: Path) -> Iterator[Callable[[str], i
         return False
 
     with running(command, environ, tmp_path / "uvicorn.log"):
-        wait_for(answers, 60, "the site")
+        wait_for(answers, what="the site")
         yield get
 
 

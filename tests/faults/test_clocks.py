@@ -14,7 +14,7 @@ import pytest
 from djpyfs import expire_objects, get_filesystem
 from djpyfs_tasks.timekeeper import Timekeeper
 from tests.faults.conftest import Measured
-from tests.servers import RedisServer, installed, python, running_redis, wait_for
+from tests.servers import PATIENCE, RedisServer, installed, python, running_redis, wait_for
 from tests.services import Service
 
 INTERVAL = 2  # s
@@ -99,7 +99,7 @@ def test_clocks_that_are_wrong_make_nothing_early_or_late(
     assert answers == [200, 404]
     late = [gone[name] - deadline for name, deadline in deadlines.items()]
     assert min(late) > 0
-    assert max(late) < INTERVAL + 10  # for a busy machine
+    assert max(late) < INTERVAL + 30  # for a busy machine
     assert plots.listdir("/") == ["later"]
     measured(
         f"web and beat {web:+} h, worker {worker:+} h: {len(late)} files, 0 early, the latest by "
@@ -121,7 +121,7 @@ def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
             plots.writebytes("overdue", b"")
             plots.expire("overdue", 0)
             with service.process("beat", BEAT_SCHEDULE=schedule, **ahead):
-                wait_for(lambda: not plots.exists("overdue"), 30, "the first tick")
+                wait_for(lambda: not plots.exists("overdue"), what="the first tick")
     service.close()
 
 
@@ -157,13 +157,13 @@ def test_a_redis_whose_clock_is_set_back_by_an_hour_delays_no_sweep(
         redis.start()
         plots.expire("second", seconds=0)
         assert expiration("second") < datetime.now(UTC), "the clock is right now"
-        wait_for(lambda: look(2), 10, "the second sweep")
+        wait_for(lambda: look(2), what="the second sweep")
 
 
 def times_of_going(view: subprocess.Popen[bytes]) -> dict[str, float]:
     """Watch until a view has ended and its files are gone; return when each was found gone."""
     fs, seen, gone = get_filesystem("plots"), set[str](), dict[str, float]()
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + PATIENCE
     while view.poll() is None or seen - gone.keys() != {"later"}:
         assert time.monotonic() < give_up, f"still there: {seen - gone.keys()}"
         found = set(fs.listdir("/"))

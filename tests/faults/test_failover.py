@@ -154,7 +154,7 @@ def wait_for_progress(race: Race, shards: list[int]) -> None:
         new = Counter(name.partition("-")[0] for name in race.files() - seen)
         return all(new[str(shard)] > 100 for shard in shards)
 
-    wait_for(all_go_on, 60, "work going on")
+    wait_for(all_go_on, what="work going on")
 
 
 def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], full: bool) -> str:
@@ -164,7 +164,7 @@ def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], 
     sweeper = race.start(keep_sweeping, stop)
     writers = [race.start(keep_extending, shard, stop) for shard in shards]
     totals = store_for(conf.current()).totals
-    wait_for(lambda: totals().get("deleted"), 60, "files that went before they were extended")
+    wait_for(lambda: totals().get("deleted"), what="files that went before they were extended")
     for how in faults:
         new = fail_over(servers, how, full)
         wait_for_progress(race, shards)

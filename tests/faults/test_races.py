@@ -33,7 +33,7 @@ from tests.servers import running_redis, wait_for
 
 PAUSE = 0.005  # s between two sweeps of a process: an idle one is a single round trip
 SECONDS = 3.0  # of sweeping while others write, at the least
-ENCOUNTERS = 100  # of each kind, at the least
+ENCOUNTERS = 30  # of each kind, at the least
 
 
 def sweep_through(gate: Barrier) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def has_passed(deadline: datetime | None) -> bool:
 def test_four_sweeps_delete_each_of_many_files_once(
     race_with: Callable[..., Race], full: bool
 ) -> None:
-    race, count = race_with(batch_size=100), 20_000 if full else 4_000
+    race, count = race_with(batch_size=100), 20_000 if full else 2_000
     due = [f"{n % 20:02}/{n:05}" for n in range(count)]
     race.fill(due)
     race.fs.expire_many(due, 0)
@@ -185,7 +185,7 @@ def test_no_file_is_lost_whose_extension_or_write_has_returned(
 ) -> None:
     race = race_with(grace=10, batch_size=50)
     stop = processes.Event()
-    of_each, files, rounds = (4, 1_250, 5_000) if full else (1, 1_000, 0)
+    of_each, files, rounds = (4, 1_250, 5_000) if full else (1, 300, 0)
     sweepers = [race.start(sweep_until, stop) for _ in range(4)]
     extenders = [race.start(keep_extending, names(f"e{n}", files)) for n in range(of_each)]
     rewriters = [race.start(keep_rewriting, names(f"w{n}", 1_000), rounds) for n in range(of_each)]
@@ -251,7 +251,7 @@ def write_in_directory(name: str, encounters: int) -> None:
 def test_empty_directories_are_never_pulled_from_under_a_writer(
     race_with: Callable[..., Race], full: bool
 ) -> None:
-    race, encounters = race_with(), 50 if full else 15
+    race, encounters = race_with(), 50 if full else 5
     stop = processes.Event()
     sweepers = [race.start(sweep_until, stop) for _ in range(2)]
     writers = [race.start(write_in_directory, f"file {n}", encounters) for n in range(2)]

@@ -158,7 +158,7 @@ def test_a_backlog_leaves_the_store_to_the_site(
     site = Site(store)
     site.p99(lambda passed: passed < 0.5)  # opens connections
     with service.process("worker"):
-        wait_for(lambda: service.celery.control.ping(timeout=1), 60, "the worker")
+        wait_for(lambda: service.celery.control.ping(timeout=1), what="the worker")
         alone, _ = site.p99(lambda passed: passed < (30 if full else 3))
         before = store.refused_site
         for first in range(0, count, 10_000):

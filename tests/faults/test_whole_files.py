@@ -90,7 +90,7 @@ def overwrite(root: str, times: int) -> None:
 def test_readers_find_whole_files_while_others_overwrite_them(
     files: Any, backend: DiskBackend, full: bool, measured: Measured
 ) -> None:
-    times = 5_000 if full else 200
+    times = 5_000 if full else 100
     writers = [Actor({}, overwrite, backend.root, times) for _ in range(2)]
     done, seen = Event(), 0
 
@@ -150,7 +150,7 @@ def test_a_sweep_leaves_nothing_of_writers_that_died(
     files: Any, backend: DiskBackend, full: bool, measured: Measured
 ) -> None:
     with files.openbin("mine", "w") as mine:
-        count, left = (200 if full else 6), 0
+        count, left = (200 if full else 3), 0
         for _ in range(count):
             writer = Actor({}, write_for_ever, backend.root)
             wait_for(lambda left=left: len(unfinished(backend)) > left + 1)  # type: ignore[misc]

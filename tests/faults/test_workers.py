@@ -96,7 +96,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
         left = alive + due - (due * (kill + 1) // (kills + 1) if full else 50)
         with service.victim("worker"):
             service.sweep()
-            wait_for(lambda: counts().tracked <= left, 120, "a part of the sweep")  # noqa: B023
+            wait_for(lambda: counts().tracked <= left, what="a part of the sweep")  # noqa: B023
         assert counts().claimed + counts().overdue > 0, "the worker was faster than the kill"
     with service.process("worker"):
         wait_for(lambda: counts().claimed == 0 and not leaders(), what="the end of the last leases")
@@ -144,7 +144,7 @@ def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothin
         with service.process("beat"), service.process("beat"):
             for number, name in enumerate(swept):
                 fs.expire(name, seconds=number % 10 / 3)
-            wait_for(lambda: counts().tracked == 1, 60, "the sweeps")
+            wait_for(lambda: counts().tracked == 1, what="the sweeps")
     assert by_one_shots == {"deleted": 1}
     assert totals() == {"deleted": 1 + len(swept)}
     assert fs.listdir("/") == ["extended"]
@@ -165,7 +165,7 @@ def send_one_shots(
 def wait_for_one_shots(service: Service) -> None:
     """Wait until all that were sent have been carried out."""
     with service.redis.client() as client:
-        wait_for(lambda: not client.exists(ONE_SHOTS, "unacked"), 60, "the one-shots")
+        wait_for(lambda: not client.exists(ONE_SHOTS, "unacked"), what="the one-shots")
 
 
 def totals() -> dict[str, float]:
@@ -193,7 +193,7 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
 
     newcomers: list[tuple[float, float]] = []
     with service.process("worker") as worker:
-        wait_for(lambda: service.celery.control.ping(timeout=1), 60, "the worker")
+        wait_for(lambda: service.celery.control.ping(timeout=1), what="the worker")
         before = memory_of(worker.pid, "VmRSS")
         start = time.monotonic()
         service.sweep()
@@ -242,7 +242,7 @@ def lateness_of_newcomers(service: Service) -> tuple[float, float]:
     start = time.monotonic()
     send_one_shots(service, "new", 1, namespace="fresh", countdown=0.5)
     sweep = service.sweep()
-    wait_for(lambda: not fs.exists("new"), 120, "the one-shot")
+    wait_for(lambda: not fs.exists("new"), what="the one-shot")
     one_shot = time.monotonic()
     sweep.get(timeout=120)
     return one_shot - start - 0.5, time.monotonic() - start
