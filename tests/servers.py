@@ -177,6 +177,19 @@ def running_redis(**options: str) -> Iterator[RedisServer]:
 
 
 @contextlib.contextmanager
+def running_late_store(answers_after: float) -> Iterator[int]:
+    """A store that speaks as much of S3 as a sweep does, in so many seconds; yields its port."""
+    port = free_port()
+    program = [sys.executable, "-m", "tests.bench.late_store"]
+    store = Server([*program, str(port), str(answers_after)], port)
+    store.start()
+    try:
+        yield port
+    finally:
+        store.stop()
+
+
+@contextlib.contextmanager
 def running_postgres() -> Iterator[dict[str, Any]]:
     """A PostgreSQL on a socket of its own, for nobody but this test; yields Django's settings."""
     debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), reverse=True)

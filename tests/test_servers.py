@@ -18,8 +18,17 @@ from djpyfs import ConfigurationError, RecordStoreUnavailable, conf
 from djpyfs.conf import SECOND
 from djpyfs.errors import RecordStoreError
 from djpyfs.expirations import Backoff, Expirations, Verdict, store_for
+from djpyfs.expirations.redis_store import RedisStore
 from djpyfs.expirations.servers import address_of
-from tests.servers import HOST, RedisCluster, RedisServer, SentinelSet, free_port, running_redis
+from tests.servers import (
+    HOST,
+    RedisCluster,
+    RedisServer,
+    SentinelSet,
+    free_port,
+    running_redis,
+    wait_for,
+)
 
 SECRET = "hush"
 LEASE = 30 * SECOND
@@ -183,6 +192,29 @@ def test_a_replica_that_takes_over_is_followed(
     redis_cluster.take_back(old)  # who is to confirm what follows
     assert store.schedule([b"n/a"], 200 * SECOND) > deadline
     assert store.deadline(b"n/a")[1] > deadline
+
+
+@pytest.mark.parametrize("kind", ["sentinels", "redis_cluster"])
+def test_the_rate_of_deletions_is_kept_by_the_master_that_takes_over(
+    djfs: Callable[..., None], request: pytest.FixtureRequest, kind: str
+) -> None:
+    servers: RedisCluster | SentinelSet = request.getfixturevalue(kind)
+    djfs(type="memory", redis_url=servers.url, key_prefix="paced")
+    here, there = store_for(conf.current()), RedisStore(servers.url, "paced", 1)
+    paces = [store.pace("here", 200) for store in (here, there)]
+    paces[0].slow_down()
+    assert [pace.rate() for pace in paces] == [100, 100]
+    assert [pace.share(1_000) for pace in paces] == [10, 10]
+    key = b"paced:{00}:pace"
+    old = servers.master(key)
+    with old.client() as client:
+        client.set(key, "written after the counts")
+        assert client.wait(1, 5_000) == 1
+    servers.hand_over(key)
+    servers.take_back(old)
+    assert [store.pace("here", 200).rate() for store in (here, there)] == [100, 100]
+    assert wait_for(lambda: paces[0].share(1_000)) == 10
+    assert wait_for(lambda: paces[1].share(1_000)) == 10
 
 
 def test_no_time_is_lost_on_more_than_one_connection_to_a_master_that_froze(

@@ -360,6 +360,46 @@ def test_a_sweep_makes_no_directory(settings: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "plots").exists()
 
 
+def test_directories_on_disk_that_a_sweep_empties_go(settings: Any, tmp_path: Path) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    settings.DJFS = {"type": "storage", "redis_url": "memory://"}
+    users, plots = get_filesystem("users/7/plots"), get_filesystem("plots")
+    for files in users, plots:
+        files.makedirs("a/b")
+        files.writebytes("a/b/x", b"")
+        files.expire("a/b/x", 0)
+    plots.writebytes("kept", b"")
+    assert expire_objects().deleted == 2
+    assert sorted(it.name for it in tmp_path.iterdir()) == [RESERVED, "plots"]
+    assert sorted(plots.listdir("/")) == ["a", "kept"]  # which this process has made
+    assert users.listdir("/") == ["a"]
+    for files in users, plots:
+        files.writebytes("a/b/y", b"")
+        assert files.listdir("a/b") == ["y"]
+
+
+class PrunedWhileSaving(FileSystemStorage):
+    """A sweep prunes the directory in the midst of the first tries to save a file."""
+
+    errors: list[OSError] = []
+
+    def _save(self, name: str, content: Any) -> str:
+        if self.errors:
+            raise self.errors.pop()
+        return super()._save(name, content)  # type: ignore[misc,no-any-return]
+
+
+def test_a_directory_on_disk_that_goes_while_a_file_is_saved_is_made_again(
+    settings: Any, tmp_path: Path
+) -> None:
+    backend = f"{__name__}.{PrunedWhileSaving.__name__}"
+    settings.STORAGES = {"default": {"BACKEND": backend, "OPTIONS": {"location": tmp_path}}}
+    settings.DJFS = {"type": "storage", "redis_url": "memory://"}
+    PrunedWhileSaving.errors = [FileNotFoundError("to open"), FileExistsError("not a directory")]
+    get_filesystem("plots").writebytes("a", b"picture")
+    assert get_filesystem("plots").readbytes("a") == b"picture"
+
+
 def test_a_directory_whose_disk_is_not_mounted_is_no_place(settings: Any, tmp_path: Path) -> None:
     media = tmp_path / "media"
     settings.STORAGES = on_disk(media)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 
 from djpyfs import RecordStoreUnavailable, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
-from djpyfs_tasks.timekeeper import Timekeeper
+from djpyfs_tasks.timekeeper import LOOK, Timekeeper
 from tests.servers import running_redis, wait_for
+
+NIGHT = 8 * 3_600  # s
 
 
 @pytest.fixture
@@ -60,6 +63,30 @@ def test_a_sweep_is_sent_when_the_deadline_has_come_and_then_no_more(plots: Expi
     assert site.sent[0] > deadline - 0.1
     assert not plots.exists("soon")
     assert site.run(0.3) == 0
+
+
+def test_a_file_alone_goes_within_a_second_of_its_deadline_also_after_a_night_of_nothing(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="memory")
+    files, site = get_filesystem("plots"), Site(sweeps=True)
+    files.touch("here")  # so that there is a place
+    with time_machine.travel(time.time(), tick=False) as clock:
+        for night, life in (0, 1), (0, 600), (NIGHT, 1), (NIGHT, 600):
+            for _ in range(0, night, 60):
+                clock.shift(60)
+                assert site.timekeeper.look() <= LOOK
+            pause = site.timekeeper.look()
+            assert site.sent == []
+            files.touch("alone")
+            deadline = time.time() + life
+            files.expire("alone", life)
+            while not site.sent:
+                clock.shift(pause)
+                pause = site.timekeeper.look()
+            assert deadline <= time.time() < deadline + 1
+            assert not files.exists("alone")
+            site.sent.clear()
 
 
 def test_many_deadlines_share_a_sweep(plots: ExpiringFS) -> None:

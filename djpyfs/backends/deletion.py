@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from ..errors import FileBusy
 from ..names import Entry
 from . import Lease, Outcome, locks, reason
-from .tree import Descent
+from .tree import Descent, prune
 
 # Writers wait meanwhile: long enough not to matter, and short against how long they wait.
 LONGEST_HOLD = 0.05  # s
@@ -53,7 +53,7 @@ class Deletion:
             self._stay(group, error)
         else:
             self._delete_held(ways[-1], group)
-        _prune(ways, names)
+        prune(ways, names)
         for way in ways[1:]:
             os.close(way)
 
@@ -126,12 +126,3 @@ def _is_away(root: int) -> bool:
     except OSError:
         return True
     return False
-
-
-def _prune(ways: list[int], names: list[str]) -> None:
-    """Remove the deepest directories below a root, as long as they are empty."""
-    for above, name in reversed(list(zip(ways, names[: len(ways) - 1], strict=False))):
-        try:
-            os.rmdir(name, dir_fd=above)
-        except OSError:  # not empty: somebody needs it
-            return

@@ -31,7 +31,7 @@ from ..names import RESERVED, Entry
 from . import Backend, described, place_id, reason, size_told
 from .opened import LATE
 from .spool import SpoolingFS, Turns
-from .tree import Descent
+from .tree import PRUNINGS_WITHSTOOD, Descent, prune
 
 # How storages say that something is no directory: the third is Django's in memory, and the last
 # cannot list at all.
@@ -144,25 +144,33 @@ class StorageBackend(Backend):
         return place_id(*(self.roots() or (self._settings["BACKEND"], options)))
 
     def delete_one(self, entry: Entry) -> None:
-        """Delete a file; on disk a link itself, and nothing that is behind one."""
-        descent, storage = self._on_disk(), self.storage()
+        """Delete a file; on disk a link itself, and nothing that is behind one.
+
+        There the directories that become empty go as well: they would be there for ever.
+        """
+        descent = self._on_disk()
         if descent is None:
             return super().delete_one(entry)
-        *above, name = "/".join(entry).split("/")
         try:
-            directory = descent.go(above)
+            with descent.opened() as root:
+                self._delete_below(descent, root, "/".join(entry))
         except FileNotFoundError:
             raise errors.ResourceNotFound(entry.path) from None
+
+    def _delete_below(self, descent: Descent, root: int, path: str) -> None:
+        *above, name = path.split("/")
+        storage, ways = self.storage(), [root]
         try:
-            os.lstat(name, dir_fd=directory)
+            descent.walk(ways, above)
+            os.lstat(name, dir_fd=ways[-1])
             if type(storage).delete is FileSystemStorage.delete:  # which follows links
-                os.unlink(name, dir_fd=directory)
+                os.unlink(name, dir_fd=ways[-1])
             else:
-                storage.delete("/".join(entry))
-        except FileNotFoundError:
-            raise errors.ResourceNotFound(entry.path) from None
+                storage.delete(path)
         finally:
-            os.close(directory)
+            prune(ways, above)
+            for way in ways[1:]:
+                os.close(way)
 
     def roots(self) -> Sequence[str]:
         """Return the directory of a storage on disk, or bucket and location of one on S3."""
@@ -332,10 +340,19 @@ class StorageFileSystem(SpoolingFS):
                     raise errors.FileExists(path)
                 if storage.get_available_name(name) != name:
                     storage.delete(name)
-            stored = storage.save(name, File(file))
+            stored = self._saved(name, file)
             if stored != name:  # somebody was faster, and the storage does not replace
                 storage.delete(stored)
                 raise errors.FileExists(path) if exclusive else errors.ResourceLocked(path)
+
+    def _saved(self, name: str, file: BinaryIO) -> str:
+        """Save a file under that name, or another one; return which."""
+        storage = self._storage()
+        for _ in range(PRUNINGS_WITHSTOOD if isinstance(storage, FileSystemStorage) else 0):
+            # A sweep has pruned the directory that Django has just made, or found.
+            with suppress(FileNotFoundError, FileExistsError):
+                return storage.save(name, File(file))
+        return storage.save(name, File(file))
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -310,3 +310,12 @@ class Descent:
         if os.path.isabs(path):  # behind a link
             return os.open(path, _A_STEP if self.follow else _A_STEP | os.O_NOFOLLOW)
         return self.go(path.split("/"), root=root)
+
+
+def prune(ways: list[int], names: list[str]) -> None:
+    """Remove the deepest directories below a root, as long as they are empty."""
+    for above, name in reversed(list(zip(ways, names[: len(ways) - 1], strict=False))):
+        try:
+            os.rmdir(name, dir_fd=above)
+        except OSError:  # not empty: somebody needs it
+            return

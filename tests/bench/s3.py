@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from http.client import HTTPConnection
 from statistics import median
 from typing import Any
@@ -19,8 +15,7 @@ from djpyfs import expire_objects, get_filesystem
 from tests.bench import ancestor
 from tests.bench.goals import Goal, compared, tell
 from tests.bench.turns import Turn, seconds, take_turns
-from tests.pythons import ROOT
-from tests.servers import free_port, running_moto, running_redis, wait_for
+from tests.servers import running_late_store, running_moto, running_redis
 
 OBJECTS, NAMESPACES = 20_000, 2_000
 BATCH = 1_000
@@ -56,16 +51,12 @@ def goals() -> Iterator[Goal]:
 
 
 def _on_a_late_store() -> Iterator[Goal]:
-    port = free_port()
-    command = [sys.executable, "-m", "tests.bench.late_store", str(port), str(ANSWERS_AFTER)]
-    with subprocess.Popen(command, cwd=ROOT) as store, running_redis() as server:
-        wait_for(lambda: _is_open(port))
+    with running_late_store(ANSWERS_AFTER) as port, running_redis() as server:
         endpoint = f"http://127.0.0.1:{port}"
         place = {"type": "s3fs", "bucket": BUCKET, "region": REGION, **KEYS}
         with override_settings(DJFS={**place, "endpoint_url": endpoint, "redis_url": server.url}):
             turns = list(_sweeps(client_of(endpoint), lambda keys: _tell(port, "PUT", keys)))
         left, requests = map(int, _tell(port, "GET").split())
-        store.kill()
     least = ROUNDS * 2 * -(-OBJECTS // BATCH)
     yield compared(
         f"sweep of {OBJECTS:,} S3 objects in {NAMESPACES:,} namespaces, "
@@ -76,13 +67,6 @@ def _on_a_late_store() -> Iterator[Goal]:
         besides="keys / 1,000 requests",
         besides_holds=requests == least and not left,
     )
-
-
-def _is_open(port: int) -> bool:
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port)).close()
-        return True
-    return False
 
 
 def _tell(port: int, method: str, keys: Sequence[str] = ()) -> bytes:
