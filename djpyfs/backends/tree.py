@@ -160,7 +160,7 @@ class Descent:
         except FileNotFoundError:
             raise BackendUnavailable(
                 f"directory_root holds no {RESERVED}/{PLACE}: "
-                "its disk is not mounted, or nothing was ever written there"
+                "the first write makes it; if files were there before, mount the disk"
             ) from None
         try:
             found, id_ = os.fstat(file), os.read(file, 100).decode(errors="replace").strip()
