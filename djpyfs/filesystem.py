@@ -650,12 +650,13 @@ class ExpiringFS(FS):
         encoding: str | None = None,
         errors: str | None = None,
         newline: str = "",
+        line_buffering: bool = False,
         **options: Any,
     ) -> IO[Any]:
         """Open a file. Where a ``with`` block that writes it raises, the file stays as it was."""
         validate_open_mode(mode)
         file = self.openbin(path, mode.replace("t", ""), buffering, **options)
-        return opened(file, path, mode, buffering, encoding, errors, newline)
+        return opened(file, path, mode, buffering, encoding, errors, newline, line_buffering)
 
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         """Open a file in binary mode; what is written appears when it is closed."""

@@ -301,17 +301,19 @@ def opened(
     encoding: str | None,
     errors: str | None,
     newline: str,
+    line_buffering: bool = False,
 ) -> IO[Any]:
     """Return a binary file as ``open`` has it: with a buffer, or in text mode."""
     if not isinstance(file, WrittenFile):
-        stream: IO[Any] = make_stream(path, file, mode, buffering, encoding, errors, newline)
+        text = encoding, errors, newline, line_buffering
+        stream: IO[Any] = make_stream(path, file, mode, buffering, *text)
         return stream
     found: Any = file
     if buffering >= 0:
         kind = WrittenAndReadBuffer if "+" in mode else WrittenBuffer
         found = kind(found, buffering or DEFAULT_BUFFER_SIZE)
     if "b" not in mode:
-        found = WrittenText(found, encoding or "utf-8", errors, newline)
+        found = WrittenText(found, encoding or "utf-8", errors, newline, line_buffering)
     return cast(IO[Any], found)
 
 
