@@ -58,13 +58,12 @@ from .threads import in_a_thread
 from .uploads import UploadTarget, check_max_bytes, types_for
 from .writes import (
     NewWrite,
+    Opening,
     Removal,
     Reservation,
     TemporaryFile,
     Write,
     WrittenFile,
-    check_opened,
-    opened,
 )
 
 DEFAULT_URL = 3_600  # s, for a file without a deadline
@@ -278,7 +277,8 @@ class ExpiringFS(FS):
         validate_open_mode(mode)
         if not Mode(mode).create:
             raise ValueError(f"mode is {mode!r}: use one that makes a file, such as 'wb'")
-        check_opened(mode, -1, encoding, None, "")
+        how = Opening(mode, encoding=encoding)
+        how.check()
         entry = self._entry(path)
         given = total_of(seconds, days)
         life = self._lifetimes(entry).of(given) if given else self._life_at(entry.path)
@@ -288,7 +288,7 @@ class ExpiringFS(FS):
         def open_() -> IO[Any]:
             self.check()
             file = self._opened_to_write(entry.path, mode.replace("t", ""), life=life, new=name)
-            return opened(file, entry.path, mode, -1, encoding, None, "")
+            return how.wrap(file, entry.path)
 
         return TemporaryFile(open_)
 
@@ -700,13 +700,15 @@ class ExpiringFS(FS):
         encoding: str | None = None,
         errors: str | None = None,
         newline: str = "",
+        line_buffering: bool = False,
         **options: Any,
     ) -> IO[Any]:
         """Open a file. Where a ``with`` block that writes it raises, the file stays as it was."""
         validate_open_mode(mode)
-        check_opened(mode, buffering, encoding, errors, newline)
+        how = Opening(mode, buffering, encoding, errors, newline, line_buffering)
+        how.check()
         file = self.openbin(path, mode.replace("t", ""), buffering, **options)
-        return opened(file, path, mode, buffering, encoding, errors, newline)
+        return how.wrap(file, path)
 
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         """Open a file in binary mode; what is written appears when it is closed."""

@@ -64,9 +64,7 @@ def _number_of(name: str, value: Any) -> float:
         raise InvalidLifetime(f"{name} is {value!r}: give it a number")
     number: Any = value
     if not 0 <= number <= LONGEST_LIFE:  # so is neither NaN nor infinite
-        is_huge = (
-            isinstance(value, int) and value.bit_length() > 99
-        )  # Python may not print it
+        is_huge = isinstance(value, int) and value.bit_length() > 99  # Python may not print it
         shown = "huge" if is_huge else repr(value)
         raise InvalidLifetime(f"{name} is {shown}: use 0 to {LONGEST_LIFE}")
     return float(number)

@@ -64,7 +64,7 @@ def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Pl
         try:
             place = _place(settings, placement)
         except (BackendUnavailable, ConfigurationError) as error:
-            log.log(level, "back-end %r is left alone, its files wait: %s", placement.type, error)
+            log.log(level, "back-end %r is skipped, so its files wait: %s", placement.type, error)
         else:
             found[place.records.place] = place
     return list(found.values())

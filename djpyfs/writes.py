@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, BytesIO, TextIOWrapper
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 from fs.iotools import RawWrapper, make_stream
 
@@ -311,38 +311,35 @@ class WrittenAndReadBuffer(_Written, BufferedRandom):
     """A `WrittenFile` with a buffer, that is read as well."""
 
 
-def opened(
-    file: Any,
-    path: str,
-    mode: str,
-    buffering: int,
-    encoding: str | None,
-    errors: str | None,
-    newline: str,
-) -> IO[Any]:
-    """Return a binary file as ``open`` has it: with a buffer, or in text mode."""
-    if isinstance(file, WrittenFile):
-        return _wrapped(file, mode, buffering, encoding, errors, newline)
-    stream: IO[Any] = make_stream(path, file, mode, buffering, encoding, errors, newline)
-    return stream
+class Opening(NamedTuple):
+    """How a file is opened: what ``open`` is given."""
 
+    mode: str
+    buffering: int = -1
+    encoding: str | None = None
+    errors: str | None = None
+    newline: str = ""
+    line_buffering: bool = False
 
-def check_opened(
-    mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str
-) -> None:
-    """Raise what `opened` would, before there is a file: one that is closed is stored."""
-    _wrapped(BytesIO(), mode, buffering, encoding, errors, newline)
+    def check(self) -> None:
+        """Raise what `wrap` would, before there is a file: one that is closed is stored."""
+        self._wrapped(BytesIO())
 
+    def wrap(self, file: Any, path: str) -> IO[Any]:
+        """Return a binary file as ``open`` has it: with a buffer, or in text mode."""
+        if isinstance(file, WrittenFile):
+            return self._wrapped(file)
+        stream: IO[Any] = make_stream(path, file, *self)
+        return stream
 
-def _wrapped(
-    file: Any, mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str
-) -> IO[Any]:
-    if buffering >= 0:
-        kind = WrittenAndReadBuffer if "+" in mode else WrittenBuffer
-        file = kind(file, buffering or DEFAULT_BUFFER_SIZE)
-    if "b" not in mode:
-        file = WrittenText(file, encoding or "utf-8", errors, newline)
-    return cast(IO[Any], file)
+    def _wrapped(self, file: Any) -> IO[Any]:
+        if self.buffering >= 0:
+            kind = WrittenAndReadBuffer if "+" in self.mode else WrittenBuffer
+            file = kind(file, self.buffering or DEFAULT_BUFFER_SIZE)
+        if "b" not in self.mode:
+            encoding = self.encoding or "utf-8"
+            file = WrittenText(file, encoding, self.errors, self.newline, self.line_buffering)
+        return cast(IO[Any], file)
 
 
 class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManager[Any, None]):

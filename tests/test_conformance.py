@@ -9,7 +9,7 @@ from unittest import TestCase
 import pytest
 from fs.base import FS
 from fs.errors import NoURL
-from fs.memoryfs import MemoryFS
+from fs.tempfs import TempFS
 
 from djpyfs.backends import Backend
 from djpyfs.conformance import BackendTests, FilesystemTests, WholeFileTests
@@ -20,7 +20,7 @@ from tests.servers import RedisServer
 class PlainBackend(Backend):
     """As a guide shows it: two methods are enough."""
 
-    kept = MemoryFS()
+    kept = TempFS()
 
     def make_filesystem(self, namespace: str) -> FS:
         return self.kept.makedirs(namespace, recreate=True)

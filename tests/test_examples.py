@@ -218,8 +218,8 @@ def _manage(_: str, arguments: list[str]) -> None:
 
 def _celery(_: str, arguments: list[str]) -> None:
     option, app, name, *others = arguments
-    assert (option, app) == ("-A", "djpyfs_tasks")
-    about = CLIContext(import_string(f"{app}.app"), no_color=True, workdir=None)
+    assert (option, app) in {("-A", "djpyfs_tasks"), ("-A", "mysite")}  # ours, the reader's
+    about = CLIContext(import_string("djpyfs_tasks.app"), no_color=True, workdir=None)
     above = Context(celery, obj=about)
     if (command := celery.commands.get(name)) is not None:
         command.make_context(name, others, parent=above).close()

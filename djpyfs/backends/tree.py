@@ -28,6 +28,7 @@ from .unfinished import Unfinished, remove_abandoned, write_all
 # How often a sweep may take a directory away from under one and the same write.
 PRUNINGS_WITHSTOOD = 100
 PLACE, WRITES = "place", "writes"  # in the directory of our own
+MADE_LATER = "the first write makes it; if files were there before, mount the disk"
 LONGEST_MAKING = 5.0  # s, until what another process makes is there
 # Where there is O_PATH, a directory on the way need not be readable.
 _A_STEP = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
@@ -121,6 +122,8 @@ class Descent:
             with self.opened() as root:
                 self._seen = self._read_id(root)
                 return self._seen.id
+        except FileNotFoundError as error:
+            raise BackendUnavailable(f"directory_root does not exist: {MADE_LATER}") from error
         except OSError as error:
             raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
 
@@ -159,8 +162,7 @@ class Descent:
                 os.close(own)
         except FileNotFoundError:
             raise BackendUnavailable(
-                f"directory_root holds no {RESERVED}/{PLACE}: "
-                "its disk is not mounted, or nothing was ever written there"
+                f"directory_root holds no {RESERVED}/{PLACE}: {MADE_LATER}"
             ) from None
         try:
             found, id_ = os.fstat(file), os.read(file, 100).decode(errors="replace").strip()
