@@ -22,6 +22,7 @@ from djpyfs.backends.memory import MemoryBackend
 from djpyfs.backends.spool import WholeOrNot
 from djpyfs.errors import WriteLost
 from djpyfs.filesystem import ExpiringFS
+from tests.conftest import files_beneath
 from tests.filesystem.steps import WRITES, Unreadable, left, overdue
 from tests.servers import wait_for
 
@@ -141,7 +142,7 @@ def test_a_write_that_was_overtaken_by_a_sweep_is_an_error(
 ) -> None:
     file = frozen.open("a.png", "wb")
     wait_for(lambda: expire_objects().deleted == 1)
-    monkeypatch.setattr(frozen._files, "isfile", lambda path: False)
+    monkeypatch.setattr(files_beneath(), "isfile", lambda path: False)
     with pytest.raises(WriteLost, match=r"a\.png"):
         file.close()
 
