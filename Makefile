@@ -16,8 +16,8 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 # A file stays together, so that its demo, its browser or its workers are started once.
 TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=loadfile
 # The heart of everything, with files on disk and in memory, and records in memory and one Redis.
-HEART := $(patsubst %,tests/test_%.py,records records_read filesystem sweep storage links policies \
-	settings commands tasks imports)
+HEART := tests/records tests/filesystem $(patsubst %,tests/test_%.py,records_read sweep storage links \
+	policies settings commands tasks imports)
 asked = $(filter-out 0 no false,$(1))
 
 .PHONY: help demo docs quick test test-faults openedx guards lint coverage bench pythons \

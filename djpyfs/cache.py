@@ -53,7 +53,7 @@ class ExpiringCache(BaseCache):
 
     def __init__(self, namespace: str, params: Mapping[str, Any]) -> None:
         super().__init__(dict(params))
-        self._namespace = check_namespace(namespace)
+        self.namespace = check_namespace(namespace)
         self._uncounted = 0  # how many files may still be written before they are counted
 
     def add(
@@ -145,7 +145,7 @@ class ExpiringCache(BaseCache):
         life = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         if life is not None and life <= 0:
             return 0
-        policy = conf.current().policy_for(self._namespace)
+        policy = conf.current().policy_for(self.namespace)
         ttl = Lifetimes(policy).of(life, expires=life is not None)
         return None if ttl is None else ttl / SECOND
 
@@ -194,10 +194,10 @@ class ExpiringCache(BaseCache):
         return sha256(validated.encode()).hexdigest() + SUFFIX
 
     def _member(self, name: str) -> bytes:
-        return Entry(self._namespace, name).member
+        return Entry(self.namespace, name).member
 
     def _files(self, life: Life = None) -> ExpiringFS:
-        files = get_filesystem(self._namespace)
+        files = get_filesystem(self.namespace)
         files.check()  # which blocks no event loop
         if life is not None:
             files.set_default_life(life)
@@ -206,7 +206,7 @@ class ExpiringCache(BaseCache):
     @property
     def _records(self) -> Expirations:
         settings = conf.current()
-        return records_of(settings, backend_for(settings, self._namespace), make=True)
+        return records_of(settings, backend_for(settings, self.namespace), make=True)
 
     def _stored(self) -> list[str]:
         return [name for name in self._files().listdir("/") if name.endswith(SUFFIX)]
@@ -215,14 +215,14 @@ class ExpiringCache(BaseCache):
         """Delete files as one batch."""
         if names:
             self._records.schedule([self._member(name) for name in names], 0)
-            delete_if_due(self._namespace, names)
+            delete_if_due(self.namespace, names)
 
     def _drop_dead(self, name: str) -> None:
         """Delete a file whose time is up; what somebody has written there meanwhile stays."""
         _, deadline = self._records.deadline(self._member(name))
         if deadline or self._files().isfile(name):
             self._records.place_at(self._member(name), AT_ONCE, expected=0)
-            delete_if_due(self._namespace, [name])
+            delete_if_due(self.namespace, [name])
 
     def _make_room(self) -> None:
         """Delete what expires soonest, and before that what has, where there is too much."""

@@ -67,6 +67,11 @@ def records_here(namespace: str = "plots") -> Expirations:
     return records_of(settings, backend_for(settings, namespace), make=True)
 
 
+def files_beneath(namespace: str = "plots") -> Any:
+    """Return the files of a namespace as its back-end has them, without the rules of djpyfs."""
+    return backend_for(conf.current(), namespace).open(namespace)
+
+
 def counted() -> Counts:
     """Count the records of all places."""
     return total(records.counts() for records in records_known(conf.current()).records)

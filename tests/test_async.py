@@ -17,8 +17,8 @@ from django.core.exceptions import SynchronousOnlyOperation
 from djpyfs import RecordStoreUnavailable, aexpire_objects, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import counted
+from tests.filesystem.steps import left
 from tests.servers import HOST
-from tests.test_filesystem import left
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def names_in(namespace: str) -> list[str]:
 def test_a_value_is_there_for_every_machine_until_it_is_deleted(memos: ExpiringCache) -> None:
     value = {"a picture": b"\0" * 100_000, "none": None}
     memos.set("a", value, 100)
-    another = cache_of(memos._namespace)
+    another = cache_of(memos.namespace)
     assert another.get("a") == value
     assert another.get_many(["a", "b"]) == {"a": value}
     assert another.delete("a")
@@ -66,7 +66,7 @@ def test_an_empty_cache_finds_nothing_and_may_be_cleared(memos: ExpiringCache) -
     memos.set_many({"a": 1, "b": 2})
     memos.clear()
     assert memos.get_many("ab") == {}
-    assert names_in(memos._namespace) == []
+    assert names_in(memos.namespace) == []
 
 
 def test_a_value_whose_time_is_up_is_not_there_and_a_sweep_deletes_its_file(
@@ -77,7 +77,7 @@ def test_a_value_whose_time_is_up_is_not_there_and_a_sweep_deletes_its_file(
     wait_for(lambda: not memos.has_key("a"), what="the end of a value")
     assert memos.get_many(["a", "b"]) == {"b": "long"}
     expire_objects()
-    assert len(names_in(memos._namespace)) == 1
+    assert len(names_in(memos.namespace)) == 1
 
 
 def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
@@ -85,7 +85,7 @@ def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
 
     def add(number: int) -> bool:
         start.wait(60)
-        return cache_of(memos._namespace).add("a", number)
+        return cache_of(memos.namespace).add("a", number)
 
     with ThreadPoolExecutor(THREADS) as threads:
         assert sum(threads.map(add, range(THREADS))) == 1
@@ -99,7 +99,7 @@ def test_of_many_who_add_a_value_whose_time_is_up_one_does(memos: ExpiringCache)
 
     def add(number: int) -> bool:
         start.wait(60)
-        return cache_of(memos._namespace).add("a", number)
+        return cache_of(memos.namespace).add("a", number)
 
     with ThreadPoolExecutor(THREADS) as threads:
         assert sum(threads.map(add, range(THREADS))) == 1
@@ -107,7 +107,7 @@ def test_of_many_who_add_a_value_whose_time_is_up_one_does(memos: ExpiringCache)
 
 
 def test_what_ends_soonest_makes_room(memos: ExpiringCache) -> None:
-    small = cache_of(memos._namespace, OPTIONS={"MAX_ENTRIES": 6, "CULL_FREQUENCY": 2})
+    small = cache_of(memos.namespace, OPTIONS={"MAX_ENTRIES": 6, "CULL_FREQUENCY": 2})
     small.set("endless", 0, None)
     for seconds in 500, 100, 400, 200, 300:
         small.set(str(seconds), seconds, seconds)
@@ -115,7 +115,7 @@ def test_what_ends_soonest_makes_room(memos: ExpiringCache) -> None:
     assert {*small.get_many(["endless", "500", "400", "300", "200", "100", "new"])} == (
         {"endless", "500", "400", "new"}
     )
-    assert len(names_in(memos._namespace)) == 4
+    assert len(names_in(memos.namespace)) == 4
 
 
 # -- how long values live

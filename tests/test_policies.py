@@ -34,7 +34,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
 from djpyfs.signals import files_expired, sweep_finished
 from djpyfs.storage import ExpiringStorage
-from tests.test_filesystem import left, overdue
+from tests.filesystem.steps import left, overdue
 
 Make = Callable[..., ExpiringFS]
 THREADS = 8

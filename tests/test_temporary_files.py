@@ -18,8 +18,8 @@ from djpyfs import InvalidLifetime, InvalidName, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.writes import LONGEST_NEGLIGIBLE
 from tests.conftest import counted
+from tests.filesystem.steps import left
 from tests.servers import running_redis, scripts_run, wait_for
-from tests.test_filesystem import left
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 

@@ -21,10 +21,10 @@ from djpyfs import get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.chromium import running_chromium
 from tests.conftest import KEYS
+from tests.filesystem.steps import left
 from tests.pages import examples
 from tests.servers import HOST, Moto, running_site
 from tests.test_commands import djpyfs
-from tests.test_filesystem import left
 from tests.test_lifecycle import Bucket
 from tests.test_temporary_files import fetch
 

@@ -35,8 +35,8 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs.links import UploadLink, upload_address
 from djpyfs.uploads import UploadTarget
 from tests.conftest import BUCKET, KEYS, counted, create_bucket
+from tests.filesystem.steps import left
 from tests.servers import Moto, running_redis, wait_for
-from tests.test_filesystem import left
 from tests.test_storage_backend import on_disk
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]

@@ -18,6 +18,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs.places import records_known
 from djpyfs.sweeper import recent_sweeps
 from djpyfs_tasks.tasks import SEAT
+from tests.conftest import files_beneath
 from tests.faults.conftest import Measured
 from tests.servers import RedisServer, running_redis, wait_for
 from tests.services import Service
@@ -58,7 +59,7 @@ def counts() -> Counts:
 def fill(fs: ExpiringFS, paths: list[str]) -> None:
     """Put files there on a disk or on S3, without telling anybody."""
     for path in paths:
-        fs._files.writebytes(path, b"")
+        files_beneath(fs.namespace).writebytes(path, b"")
 
 
 # -- workers that are killed
@@ -104,7 +105,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
         # Each has handed over to others what was left when its turn was over.
         wait_for(lambda: counts().overdue == counts().claimed == 0, what="the follow-ups")
 
-    left_over = set(fs._files.listdir("/"))
+    left_over = set(files_beneath(fs.namespace).listdir("/"))
     assert left_over == set(living)
     assert counts()[1:6] == (alive, 0, 0, 0, 0)
     measured(

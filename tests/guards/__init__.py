@@ -1,4 +1,13 @@
-"""Proves the tests: takes out one guard after the other and looks which test notices.
+"""What stands between the promises and their breach, and which test notices when it is gone.
 
-The guards, and the test that goes red without each, are listed in ``guards.toml``.
+Each room has a list: a directory, such as ``lua.toml``, or a module of djpyfs, such as
+``sweeper.toml``. An entry has
+
+- ``guard``: what it is
+- ``file``: where it is
+- ``out``: the text that is taken out there; it must be found exactly once
+- ``in``: what is put in its place
+- ``killer``: the test that goes red then
+
+``make guards`` takes out one after the other, and prints which test went red.
 """

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NoReturn
 
 import pytest
@@ -25,7 +25,7 @@ import pytest
 from tests.tables import laid_out
 
 CHECKOUT = Path(__file__).parent.parent.parent
-LIST = Path(__file__).with_name("guards.toml")
+LISTS = Path(__file__).parent
 AT_A_TIME = 2
 TEST_TIMEOUT = 60  # s, for what hangs without its guard
 LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
@@ -46,20 +46,29 @@ class Guard:
     put: str
     killer: str
 
+    @property
+    def list(self) -> str:
+        """Which list has it: that of the directory of its file, or of a module of djpyfs."""
+        path = PurePath(self.file)
+        room = path.stem if path.parent.name in ("", "djpyfs") else path.parent.name
+        return f"{room}.toml"
+
     def without(self, source: str) -> str:
         """Return the source of its file without it."""
         if (found := source.count(self.out)) != 1:
-            sys.exit(f"{self.name!r} is {found} times in {self.file}: correct {LIST.name}")
+            sys.exit(f"{self.name!r} is {found} times in {self.file}: correct {self.list}")
         return source.replace(self.out, self.put)
 
 
 def listed(words: Sequence[str]) -> list[Guard]:
-    found = [
-        Guard(it["guard"], it["file"], it["out"], it["in"], it["killer"])
-        for it in tomllib.loads(LIST.read_text(encoding="utf-8"))["guards"]
-    ]
-    for guard in found:
-        guard.without((CHECKOUT / guard.file).read_text(encoding="utf-8"))
+    found = []
+    for file in sorted(LISTS.glob("*.toml")):
+        for it in tomllib.loads(file.read_text(encoding="utf-8"))["guards"]:
+            guard = Guard(it["guard"], it["file"], it["out"], it["in"], it["killer"])
+            if guard.list != file.name:
+                sys.exit(f"{guard.name!r} stands in {file.name}: put it into {guard.list}")
+            guard.without((CHECKOUT / guard.file).read_text(encoding="utf-8"))
+            found.append(guard)
     return [g for g in found if not words or any(w in f"{g.name} {g.file}" for w in words)]
 
 

@@ -1,0 +1,117 @@
+"""New files have the lifetime that the settings give them."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fs import errors
+
+from djpyfs import InvalidLifetime, get_filesystem
+from djpyfs.filesystem import ExpiringFS
+from tests.filesystem.steps import WRITES, Unreadable, left, overdue
+
+
+@pytest.fixture
+def memos(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> ExpiringFS:
+    """A filesystem with a default life of 100 s."""
+    djfs(**place, **records, namespaces={"memos/*": {"default_ttl": 100, "max_ttl": 1_000}})
+    return get_filesystem("memos/of/today")
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_every_write_registers_the_default_life(memos: ExpiringFS, write: str) -> None:
+    memos.writebytes("other", b"other")
+    overdue(memos, "a.png")
+    WRITES[write](memos, "a.png")
+    assert left(memos, "a.png") == pytest.approx(100, abs=40)
+
+
+def test_a_rewrite_keeps_a_deadline_that_was_set_by_hand(memos: ExpiringFS) -> None:
+    memos.writebytes("a.png", b"old")
+    memos.expire("a.png", 500)
+    memos.writebytes("a.png", b"new")
+    assert left(memos, "a.png") > 400
+
+
+def test_a_record_is_there_before_the_first_byte(memos: ExpiringFS) -> None:
+    with memos.open("a.png", "wb"):
+        assert memos.expiration("a.png") is not None
+
+
+def test_the_default_life_begins_when_the_write_has_ended(memos: ExpiringFS) -> None:
+    with memos.open("a.png", "wb"):
+        begun = memos.expiration("a.png")
+    ended = memos.expiration("a.png")
+    assert begun
+    assert ended
+    assert ended > begun
+
+
+def test_a_write_that_comes_to_nothing_leaves_no_record(memos: ExpiringFS) -> None:
+    with pytest.raises((errors.FSError, OSError)):
+        memos.upload("a.png", Unreadable())
+    assert memos.expiration("a.png") is None
+
+
+SET_BY_HAND: dict[str, Callable[[ExpiringFS], object]] = {
+    "extended": lambda fs: fs.expire("a.png", 500),
+    "permanent": lambda fs: fs.expire("a.png", expires=False),
+}
+
+
+@pytest.mark.parametrize("by_hand", SET_BY_HAND)
+def test_what_is_set_by_hand_during_a_long_write_holds_from_then_on(
+    djfs: Callable[..., None], records: dict[str, Any], by_hand: str
+) -> None:
+    djfs(type="memory", **records, grace=1, default_ttl=100)
+    memos = get_filesystem("memos")
+    with memos.open("a.png", "wb") as file:
+        SET_BY_HAND[by_hand](memos)
+        expected = memos.expiration("a.png")
+        file.write(b"more")
+    assert memos.expiration("a.png") == expected
+
+
+def test_a_long_write_that_fails_leaves_an_extension_as_it_is(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records, grace=1)
+    plots = get_filesystem("plots")
+
+    class Extending(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            if left(plots, "a.png") > 400:
+                raise OSError(errno.EIO, "the client hung up")
+            plots.expire("a.png", 500)
+            return b"more"
+
+    plots.expire("a.png", 100)
+    with pytest.raises(OSError, match="hung up"):
+        plots.upload("a.png", Extending())
+    assert left(plots, "a.png") > 400
+
+
+def test_a_life_longer_than_the_longest_is_refused(memos: ExpiringFS) -> None:
+    with pytest.raises(InvalidLifetime, match="max_ttl"):
+        memos.expire("a.png", 1_001)
+    assert memos.expiration("a.png") is None
+
+
+def test_other_namespaces_have_no_default_life(memos: ExpiringFS) -> None:
+    others = get_filesystem("others")
+    others.writebytes("a.png", b"picture")
+    assert others.expiration("a.png") is None
+
+
+def test_an_entry_for_a_prefix_is_none_for_the_directory_itself(memos: ExpiringFS) -> None:
+    above = get_filesystem("memos")
+    above.makedirs("of/today", recreate=True)
+    for name in "a.png", "of/today/b.png":
+        above.writebytes(name, b"picture")
+    assert above.expiration("a.png") is None
+    assert above.expiration("of/today/b.png") == memos.expiration("b.png")
+    assert memos.expiration("b.png")

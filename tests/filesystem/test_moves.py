@@ -1,0 +1,395 @@
+"""Moves carry deadlines along, copies do not."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fs.copy
+import fs.move
+import pytest
+import redis
+from fs import errors
+from fs.base import FS
+from fs.memoryfs import MemoryFS
+
+from djpyfs import FileBusy, conf, expire_objects, get_filesystem
+from djpyfs.backends.memory import MemoryBackend
+from djpyfs.filesystem import ExpiringFS
+from tests.filesystem.steps import left, overdue
+from tests.servers import RedisServer
+
+
+def test_move_carries_the_deadline_along(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"old")
+    plots.expire("a.png", 100)
+    deadline = plots.expiration("a.png")
+    plots.move("a.png", "b.png")
+    assert plots.expiration("b.png") == deadline
+    assert plots.expiration("a.png") is None
+
+
+class SweptWhileMoving(MemoryFS):
+    """Reads a file, is swept, and writes the file under its new name."""
+
+    def move(self, src_path: str, dst_path: str, *_: Any) -> None:
+        contents = self.readbytes(src_path)
+        expire_objects()
+        self.writebytes(dst_path, contents)
+        if self.exists(src_path):
+            self.remove(src_path)
+
+
+class SweptBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return SweptWhileMoving()
+
+
+def test_what_was_made_permanent_stays_so_where_it_is_moved(
+    djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
+) -> None:
+    djfs(**place, **records, default_ttl=300)
+    plots, others = get_filesystem("plots"), get_filesystem("others")
+    plots.writebytes("a", b"old")
+    plots.expire("a", expires=False)
+    plots.move("a", "b")
+    plots.writebytes("b", b"new")
+    assert plots.expiration("b") is None
+    others.makedir("/", recreate=True)
+    fs.move.move_file(plots, "b", others, "c")
+    others.writebytes("c", b"newer")
+    assert others.expiration("c") is None
+    plots.writebytes("b", b"another")
+    assert plots.expiration("b"), "it is another file, which nobody made permanent"
+
+
+def test_a_sweep_during_a_move_makes_no_file_stay_for_ever(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.filesystem.test_moves.SweptBackend", **records)
+    plots = get_filesystem("plots")
+    overdue(plots, "a.png")
+    plots.move("a.png", "b.png")
+    assert plots.listdir("/") == ["b.png"]
+    assert expire_objects().deleted == 1
+    assert plots.listdir("/") == []
+
+
+def test_a_permanent_file_stays_so_where_it_replaces_one_that_expires(plots: ExpiringFS) -> None:
+    overdue(plots, "a.png")
+    plots.writebytes("b.png", b"permanent")
+    plots.move("b.png", "a.png", overwrite=True)
+    assert expire_objects().deleted == 0
+    assert plots.readbytes("a.png") == b"permanent"
+
+
+def test_a_move_that_fails_changes_no_deadline(disk: ExpiringFS) -> None:
+    disk.writebytes("a.png", b"old")
+    disk.expire("a.png", 30)  # which is less than the grace
+    disk.expire("missing/a.png", 200)
+    before = disk.expiration("a.png"), disk.expiration("missing/a.png")
+    with pytest.raises(errors.ResourceNotFound):
+        disk.move("a.png", "missing/a.png")
+    assert (disk.expiration("a.png"), disk.expiration("missing/a.png")) == before
+
+
+class CopiedOnly(MemoryFS):
+    """Goes away after the first half of a move."""
+
+    def move(self, src_path: str, dst_path: str, *_: Any) -> None:
+        self.copy(src_path, dst_path, overwrite=True)
+        raise errors.RemoteConnectionError(src_path)
+
+
+class CopyingBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return CopiedOnly()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_copy_that_a_failed_move_left_does_not_stay_for_ever(
+    djfs: Callable[..., None], records: dict[str, Any], overwrite: bool
+) -> None:
+    djfs(type="tests.filesystem.test_moves.CopyingBackend", **records)
+    plots = get_filesystem("plots")
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 30)
+    deadline = plots.expiration("a.png")
+    with pytest.raises(errors.RemoteConnectionError):
+        plots.move("a.png", "b.png", overwrite)
+    assert (plots.expiration("a.png"), plots.expiration("b.png")) == (deadline, deadline)
+
+
+def test_a_failed_move_onto_a_permanent_file_gives_it_no_deadline(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.filesystem.test_moves.CopyingBackend", **records)
+    plots = get_filesystem("plots")
+    plots.writebytes("a.png", b"picture")
+    plots.writebytes("b.png", b"permanent")
+    plots.expire("a.png", 30)
+    with pytest.raises(errors.RemoteConnectionError):
+        plots.move("a.png", "b.png", overwrite=True)
+    assert plots.expiration("b.png") is None
+
+
+def test_movedir_carries_every_deadline_along(plots: ExpiringFS) -> None:
+    plots.makedirs("d/e")
+    for number, path in enumerate(["d/a.png", "d/e/b.png"]):
+        plots.writebytes(path, b"old")
+        plots.expire(path, 100 * (number + 1))
+    plots.writebytes("d/c.png", b"permanent")
+    plots.movedir("d", "f", create=True)
+    assert not plots.exists("d")
+    assert left(plots, "f/a.png") == pytest.approx(100, abs=40)
+    assert left(plots, "f/e/b.png") == pytest.approx(200, abs=40)
+    assert plots.expiration("f/c.png") is None
+
+
+class WrittenMeanwhile(MemoryFS):
+    """Has another writer, who is as fast as a move."""
+
+    def move(self, src_path: str, dst_path: str, *_: Any) -> None:
+        self.writebytes(dst_path, self.readbytes(src_path))
+        self.remove(src_path)
+        self.writebytes("d/other.png", b"permanent")
+
+
+class WrittenBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return WrittenMeanwhile()
+
+
+def test_what_is_written_into_a_directory_while_it_moves_is_not_lost(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="tests.filesystem.test_moves.WrittenBackend")
+    plots = get_filesystem("plots")
+    plots.makedirs("d/e")
+    plots.writebytes("d/e/a.png", b"picture")
+    plots.movedir("d", "f", create=True)
+    assert plots.listdir("d") == ["other.png"]
+    assert plots.readbytes("f/e/a.png") == b"picture"
+
+
+def test_a_directory_cannot_move_into_itself(disk: ExpiringFS) -> None:
+    disk.makedirs("d/e")
+    disk.writebytes("d/a.png", b"old")
+    with pytest.raises(errors.OperationFailed):
+        disk.movedir("d", "d/e")
+    assert disk.exists("d/a.png")
+
+
+@pytest.mark.parametrize("through", ["method", "fs.copy", "copydir"])
+def test_a_copy_is_a_new_file_without_a_deadline(plots: ExpiringFS, through: str) -> None:
+    plots.makedir("d")
+    overdue(plots, "d/a.png")
+    plots.makedir("f")
+    if through == "method":
+        plots.copy("d/a.png", "f/a.png")
+    elif through == "fs.copy":
+        fs.copy.copy_dir(plots, "d", plots, "f")
+    else:
+        plots.copydir("d", "f")
+    expire_objects()
+    assert plots.listdir("f") == ["a.png"]
+    assert plots.expiration("f/a.png") is None
+
+
+def test_no_file_is_moved_onto_a_directory(plots: ExpiringFS) -> None:
+    plots.makedir("there")
+    plots.writebytes("there/kept", b"kept")
+    plots.writebytes("moved", b"moved")
+    for destination in "there", "there/":
+        with pytest.raises(errors.FileExpected):
+            plots.move("moved", destination, overwrite=True)
+    assert {*plots.walk.files()} == {"/moved", "/there/kept"}
+
+
+def test_a_copy_onto_itself_changes_nothing(plots: ExpiringFS) -> None:
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 100)
+    deadline = plots.expiration("a.png")
+    plots.copy("a.png", "/a.png", overwrite=True)
+    assert plots.readbytes("a.png") == b"picture"
+    assert plots.expiration("a.png") == deadline
+    with pytest.raises(errors.DestinationExists):
+        plots.copy("a.png", "/a.png")
+
+
+def test_the_short_cuts_of_fs_move_forget_what_they_took_away(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
+    overdue(disk, "a.png")
+    with fs.open_fs(f"osfs://{tmp_path}") as elsewhere:
+        fs.move.move_file(disk, "a.png", elsewhere, "moved.png")
+    disk.writebytes("a.png", b"new")
+    assert expire_objects().deleted == 0
+
+
+def test_the_short_cuts_of_fs_move_start_a_new_life_where_they_write(
+    disk: ExpiringFS, tmp_path: Path
+) -> None:
+    overdue(disk, "a.png")
+    (tmp_path / "new.png").write_bytes(b"new")
+    with fs.open_fs(f"osfs://{tmp_path}") as elsewhere:
+        fs.move.move_file(elsewhere, "new.png", disk, "a.png")
+    assert expire_objects().deleted == 0
+    assert disk.readbytes("a.png") == b"new"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        lambda: get_filesystem("plots"),
+        lambda: get_filesystem("others"),
+        lambda: get_filesystem("plots").makedir("d", recreate=True),
+    ],
+    ids="twice another sub".split(),
+)
+def test_a_move_between_two_filesystems_carries_the_deadline(
+    plots: ExpiringFS, elsewhere: Callable[[], Any]
+) -> None:
+    target = elsewhere()
+    for name in "a.png", "b.png", "kept.png":
+        plots.writebytes(name, b"picture")
+    plots.expire_many(["a.png", "b.png"], 30)
+    deadline = plots.expiration("a.png")
+    fs.move.move_file(plots, "a.png", target, "moved.png")
+    assert (plots.expiration("a.png"), target.expiration("moved.png")) == (None, deadline)
+    fs.move.move_file(plots, "kept.png", target, "kept too.png")
+    assert target.expiration("kept too.png") is None
+    fs.copy.copy_file(plots, "b.png", target, "copy.png")
+    assert target.expiration("copy.png") is None
+
+
+def test_the_move_of_a_directory_to_another_filesystem_carries_the_deadlines(
+    plots: ExpiringFS,
+) -> None:
+    plots.makedir("d")
+    plots.writebytes("d/a.png", b"picture")
+    plots.expire("d/a.png", 30)
+    deadline = plots.expiration("d/a.png")
+    other = get_filesystem("others")
+    fs.move.move_dir(plots, "d", other, "e")
+    assert other.expiration("e/a.png") == deadline
+    assert not plots.exists("d/a.png")
+
+
+def test_two_that_move_a_file_to_and_fro_keep_its_deadline(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records)
+    plots = get_filesystem("plots")
+    plots.writebytes("x", b"picture")
+    plots.expire("x", 300)
+    deadline = plots.expiration("x")
+
+    def move(names: tuple[str, str]) -> None:
+        for _ in range(50):
+            with suppress(errors.ResourceNotFound, errors.DestinationExists):
+                plots.move(*names)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(move, [("x", "y"), ("y", "x")]))
+    [name] = plots.listdir("/")
+    assert plots.expiration(name) == deadline
+
+
+class NotingMoves(MemoryFS):
+    """Notes whether there is a file where another one moves to."""
+
+    replaced: ClassVar[list[bool]] = []
+
+    def move(self, src_path: str, dst_path: str, *options: Any) -> None:
+        self.replaced.append(self.exists(dst_path))
+        super().move(src_path, dst_path, *options)  # type: ignore[no-untyped-call]
+
+
+class NotingBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return NotingMoves()
+
+
+def test_what_a_permanent_file_replaces_is_gone_before_it_moves(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="tests.filesystem.test_moves.NotingBackend", **records)
+    NotingMoves.replaced.clear()
+    plots = get_filesystem("plots")
+    overdue(plots, "a.png")
+    plots.writebytes("b.png", b"permanent")
+    plots.move("b.png", "a.png", overwrite=True)
+    assert NotingMoves.replaced == [False]
+
+
+@pytest.mark.parametrize("seconds", [None, 300])
+def test_a_move_onto_the_same_file_under_its_other_name_changes_nothing(
+    djfs: Callable[..., None],
+    place: dict[str, Any],
+    records: dict[str, Any],
+    seconds: float | None,
+) -> None:
+    djfs(**place, **records)
+    inner, outer = get_filesystem("x/y"), get_filesystem("x")
+    inner.writebytes("f", b"picture")
+    if seconds:
+        inner.expire("f", seconds)
+    deadline = inner.expiration("f")
+    for source, path, target, name in (
+        (inner, "f", outer, "y/f"),
+        (outer, "y/f", outer.opendir("y"), "f"),
+        (inner, "f", get_filesystem("x/y"), "f"),
+    ):
+        fs.move.move_file(source, path, target, name)
+        assert inner.readbytes("f") == b"picture"
+        assert inner.expiration("f") == deadline
+
+
+def test_two_that_move_a_file_to_and_fro_between_filesystems_do_not_lose_it(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records)
+    there, back, other = (get_filesystem("plots") for _ in range(3))
+    there.writebytes("x", b"picture")
+    there.expire("x", 300)
+    with there.lock(), back.lock():  # as fs.move does it
+        fs.copy.copy_file(there, "x", other, "y")
+        fs.copy.copy_file(back, "y", other, "x")
+        back.remove("y")
+        with pytest.raises(errors.OperationFailed, match="its copy is gone"):
+            there.remove("x")
+    assert other.listdir("/") == ["x"]
+    assert other.expiration("x")
+
+
+class Forgetful(MemoryFS):
+    """Empties Redis when it is asked for a file."""
+
+    def isfile(self, path: str) -> bool:
+        settings = conf.current()
+        with closing(redis.Redis.from_url(settings.redis_url)) as client:
+            client.delete(*client.scan_iter(f"{settings.key_prefix}:*"), "none")
+        return super().isfile(path)
+
+
+class ForgetfulBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return Forgetful()
+
+
+def test_a_move_whose_claim_is_over_moves_nothing(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    backend = "tests.filesystem.test_moves.ForgetfulBackend"
+    djfs(type=backend, redis_url=redis_server.local_url, key_prefix=uuid.uuid4().hex)
+    source, target = get_filesystem("a"), get_filesystem("b")
+    source.writebytes("f", b"picture")
+    source.expire("f", 300)
+    with pytest.raises(FileBusy, match="lost its claim"):
+        fs.move.move_file(source, "f", target, "f")
+    assert source.readbytes("f") == b"picture"

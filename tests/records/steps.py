@@ -1,0 +1,94 @@
+"""What the tests of the verbs do again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from djpyfs.conf import SECOND
+from djpyfs.expirations import BACKOFF, Backoff, Claim, Expirations, State, Verdict
+from tests.servers import wait_for
+
+LEASE = 60 * SECOND
+
+
+SHORT = SECOND // 10
+
+
+MINUTE = 60 * SECOND
+
+
+AT_ONCE = Backoff(10, 1, 1)
+
+
+A, B = b"n/a", b"n/b"
+
+
+At = Callable[..., Expirations]
+
+
+def claim(store: Expirations, limit: int = 100, backoff: Backoff = BACKOFF) -> Claim:
+    """Claim from all shards, for tests that do not care where a member is."""
+    claims = [store.claim(shard, limit, backoff) for shard in store.shards]
+    members = [member for one in claims for member in one.members]
+    token = next((one.token for one in claims if one.members), 0)
+    return Claim(token, members, [late for one in claims for late in one.late], 0)
+
+
+def claim_later(store: Expirations, backoff: Backoff = BACKOFF) -> Claim:
+    """Wait until something can be claimed."""
+    claims: list[Claim] = []
+
+    def claimed() -> bool:
+        claims.append(claim(store, backoff=backoff))
+        return bool(claims[-1].members)
+
+    wait_for(claimed)
+    return claims[-1]
+
+
+def settle(
+    store: Expirations, member: bytes, token: int, failure: str = "", attempts: int = 2
+) -> tuple[int, int]:
+    verdict = Verdict(failures=[(member, failure)]) if failure else Verdict(done=[member])
+    settled = store.settle(store.shard_of(member), token, verdict, Backoff(attempts, SHORT))
+    return settled.retried, settled.set_aside
+
+
+def put_off(
+    store: Expirations, member: bytes, token: int, delay: int, state: State = State.HELD
+) -> None:
+    store.settle(store.shard_of(member), token, Verdict(put_off={(delay, state): [member]}))
+
+
+def fail(store: Expirations, member: bytes, attempts: int) -> None:
+    """Let one deletion of a member that is due fail."""
+    verdict = Verdict(failures=[(member, "no")])
+    backoff = Backoff(attempts, 100 * SECOND)
+    store.settle(store.shard_of(member), store.claim_one(member).token, verdict, backoff)
+
+
+def due(store: Expirations, count: int = 1) -> list[bytes]:
+    """Let some members of one shard be due."""
+    numbered = [b"n/%d" % number for number in range(count * 30)]
+    shard = store.shard_of(numbered[0])
+    members = [member for member in numbered if store.shard_of(member) == shard][:count]
+    store.schedule(members, 0)
+    return members
+
+
+def deadline(store: Expirations, member: bytes = A) -> int:
+    return store.deadline(member)[1]
+
+
+def state(store: Expirations, member: bytes = A) -> str:
+    record = store.record(member)
+    return record.state if record else "none"
+
+
+def lapses(store: Expirations, member: bytes = A) -> None:
+    """Wait until a claim has lapsed, and no sweep has noticed yet."""
+    wait_for(lambda: not store.counts().claimed)
+
+
+def now(store: Expirations) -> int:
+    return store.deadline(A)[0]

@@ -1,0 +1,188 @@
+"""Records of files that go only if no row owns them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from djpyfs.conf import SECOND
+from djpyfs.expirations import Expirations
+from tests.records.steps import MINUTE, A, B, deadline, fail, now, put_off, settle
+
+
+def awaiting(store: Expirations, members: Sequence[bytes] = (A, B)) -> list[bytes]:
+    """Which of the members, all of them due, a sweep is to ask for."""
+    claims = [store.claim(shard, 100) for shard in store.shards]
+    assert sorted(member for one in claims for member in one.members) == sorted(members)
+    return sorted(member for one in claims for member in one.awaiting)
+
+
+def has_left(store: Expirations, member: bytes = A) -> Any:
+    """How many seconds a member has left; 0: no deadline."""
+    at, deadline = store.deadline(member)
+    return pytest.approx((deadline - at) / SECOND if deadline else 0, abs=30)
+
+
+def is_permanent(store: Expirations, member: bytes = A) -> bool:
+    return list(store.permanent([member])) == [member]
+
+
+def test_what_waits_for_an_owner_is_told_from_the_others_when_it_is_claimed(
+    store: Expirations,
+) -> None:
+    store.schedule([A, B], 0)
+    store.await_owner(A, 0, 0)
+    assert awaiting(store) == [A]
+
+
+def test_what_is_claimed_by_itself_is_told_to_wait_for_an_owner(store: Expirations) -> None:
+    store.schedule([A, B], 0)
+    store.await_owner(A, 0, 0)
+    assert [store.claim_one(member).awaiting for member in (A, B)] == [True, False]
+
+
+def test_what_has_no_deadline_waits_for_no_owner(store: Expirations) -> None:
+    store.keep(B)
+    for member in A, B:
+        store.await_owner(member, SECOND, 0)
+        store.take_up(member)
+        assert deadline(store, member) == 0
+    assert is_permanent(store, B)
+    assert not is_permanent(store, A)
+
+
+@pytest.mark.parametrize(("ttl", "expected"), [(50, 100), (200, 200)])
+def test_what_waits_for_an_owner_is_never_due_sooner(
+    store: Expirations, ttl: int, expected: int
+) -> None:
+    store.schedule([A], 100 * SECOND)
+    store.await_owner(A, ttl * SECOND, 0)
+    assert has_left(store) == expected
+
+
+def test_what_is_owned_is_permanent_or_has_its_life(store: Expirations) -> None:
+    store.schedule([A, B], 100 * SECOND)
+    store.await_owner(A, 0, 0)
+    store.await_owner(B, 0, 500 * SECOND)
+    for _ in range(2):
+        store.take_up(A)
+        store.take_up(B)
+        assert (has_left(store, A), has_left(store, B)) == (0, 500)
+    assert is_permanent(store, A)
+    store.schedule([A, B], 0)
+    assert awaiting(store) == []
+
+
+def test_an_owner_changes_nothing_about_what_did_not_wait_for_one(store: Expirations) -> None:
+    before = store.schedule([A], 100 * SECOND)
+    store.take_up(A)
+    assert deadline(store) == before
+
+
+@pytest.mark.parametrize("last_word", ["schedule", "keep", "place_at", "remove", "sweep"])
+def test_who_has_the_last_word_on_a_file_leaves_nothing_to_an_owner(
+    store: Expirations, last_word: str
+) -> None:
+    store.schedule([A], 0)
+    store.await_owner(A, 0, 500 * SECOND)
+    if last_word == "schedule":
+        store.schedule([A], 100 * SECOND)
+    elif last_word == "keep":
+        store.keep(A)
+    elif last_word == "place_at":
+        store.place_at(A, now(store) + 100 * SECOND)
+    elif last_word == "remove":
+        store.release(A, store.reserve(A).token, 0)
+    else:
+        settle(store, A, store.claim_one(A).token)
+    before = deadline(store), is_permanent(store)
+    store.take_up(A)
+    assert (deadline(store), is_permanent(store)) == before
+    store.schedule([A], 0)
+    assert awaiting(store, [A]) == []
+
+
+def test_what_is_put_off_fails_is_written_or_is_not_removed_waits_for_its_owner_still(
+    store: Expirations,
+) -> None:
+    store.schedule([A], 0)
+    store.await_owner(A, 0, 0)
+    put_off(store, A, store.claim_one(A).token, 0)
+    store.release(A, store.reserve(A).token)
+    store.finish(A, store.begin(A, MINUTE), 0, 1)
+    fail(store, A, attempts=1)
+    store.retry([A])
+    assert awaiting(store, [A]) == [A]
+
+
+def test_what_is_set_aside_and_forgotten_waits_for_no_owner(store: Expirations) -> None:
+    store.schedule([A], 0)
+    store.await_owner(A, 0, 0)
+    fail(store, A, attempts=1)
+    store.forget([A])
+    store.schedule([A], 0)
+    assert awaiting(store, [A]) == []
+
+
+@pytest.mark.parametrize(("before", "expected"), [(None, 50), (100, 50), (20, 20)])
+def test_what_an_owner_lets_go_of_is_due_soon_and_asked_for(
+    store: Expirations, before: int | None, expected: int
+) -> None:
+    store.keep(A) if before is None else store.schedule([A], before * SECOND)
+    store.let_go(A, 50 * SECOND)
+    assert has_left(store) == expected
+    store.take_up(A)
+    assert has_left(store) == (before or 0)
+    assert is_permanent(store) == (before is None)
+
+
+def test_what_is_let_go_of_twice_has_its_first_deadline_again(store: Expirations) -> None:
+    store.schedule([A], 1_000 * SECOND)
+    for ttl in 500, 50, 500:
+        store.let_go(A, ttl * SECOND)
+    assert has_left(store) == 50
+    store.take_up(A)
+    assert has_left(store) == 1_000
+
+
+def test_what_awaits_its_first_owner_is_nobodys_to_let_go_of(store: Expirations) -> None:
+    store.schedule([A], 100 * SECOND)
+    store.await_owner(A, 0, 0)
+    store.let_go(A, 10 * SECOND)
+    assert has_left(store) == 100
+
+
+def test_what_was_let_go_of_awaits_a_new_owner_with_the_deadline_that_it_had(
+    store: Expirations,
+) -> None:
+    store.schedule([A], 1_000 * SECOND)
+    store.await_owner(A, 5_000 * SECOND)
+    assert has_left(store) == 1_000
+    store.let_go(A, 10 * SECOND)
+    store.await_owner(A, 100 * SECOND)
+    store.let_go(A, 10 * SECOND)
+    assert has_left(store) == 100
+    store.take_up(A)
+    assert has_left(store) == 1_000
+
+
+@pytest.mark.parametrize("verb", ["await_owner", "let_go", "take_up"])
+def test_owners_wait_for_a_sweep_that_is_at_their_file(store: Expirations, verb: str) -> None:
+    store.schedule([A], 0)
+    store.await_owner(A, 0, 500 * SECOND)
+    token = store.claim_one(A).token
+    acts: dict[str, Callable[[], None]] = {
+        "await_owner": lambda: store.await_owner(A, 0, 0),
+        "let_go": lambda: store.let_go(A, 0),
+        "take_up": lambda: store.take_up(A),
+    }
+    with ThreadPoolExecutor(1) as thread:
+        waits = thread.submit(acts[verb])
+        time.sleep(0.05)
+        assert not waits.done()
+        settle(store, A, token)
+        waits.result()
