@@ -112,7 +112,7 @@ class WriteLost(DjpyfsError, OperationFailed):
 
 
 class FileReplaced(DjpyfsError, OperationFailed):
-    """A file on S3 was replaced while it was read: what is left of it is gone."""
+    """A file was replaced while it was read, or before: what was asked for is gone."""
 
     default_message = "'{path}' was replaced while it was being read: open it again"
 

@@ -25,6 +25,7 @@ from django.test import AsyncClient, Client
 from django.urls import include, path
 from django.utils.http import http_date
 from fs import errors
+from fs.base import FS
 from fs.mode import Mode
 
 from djpyfs import (
@@ -35,7 +36,9 @@ from djpyfs import (
     expire_objects,
     get_filesystem,
 )
+from djpyfs.backends import Backend
 from djpyfs.backends.disk_files import DiskFileSystem
+from djpyfs.backends.memory import MemoryBackend, MemoryFiles
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
 from tests.chromium import running_chromium
@@ -607,7 +610,7 @@ def test_a_file_that_cannot_be_opened_uses_no_link_up(
     assert [get(url).status for _ in range(4)] == [503, 503, 200, 404]
 
 
-class RewrittenDiskFiles(DiskFileSystem):
+class Rewritten(FS):
     """Replaces a file each time between the look at it and its opening, until nothing is left."""
 
     replacements: ClassVar[list[bytes]] = []
@@ -615,26 +618,38 @@ class RewrittenDiskFiles(DiskFileSystem):
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         if not Mode(mode).writing and self.replacements:
             self.writebytes(path, self.replacements.pop(0))
-        return super().openbin(path, mode, buffering, **options)
+        return super().openbin(path, mode, buffering, **options)  # type: ignore[safe-super]
 
 
 class RewrittenDisk(DiskBackend):
-    def make_filesystem(self, namespace: str) -> RewrittenDiskFiles:
-        return RewrittenDiskFiles(self._descent, namespace)
+    def make_filesystem(self, namespace: str) -> FS:
+        class Files(Rewritten, DiskFileSystem):
+            pass
+
+        return Files(self._descent, namespace)
 
 
+class RewrittenMemory(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        class Files(Rewritten, MemoryFiles):
+            pass
+
+        return Files()
+
+
+@pytest.mark.parametrize("kind", [RewrittenDisk, RewrittenMemory])
 @pytest.mark.parametrize(
     "contents",
     [[CONTENT[::-1]], [b"short"], [b"x" * length for length in range(1, 10)]],
     ids=["same size", "shorter", "again and again"],
 )
 def test_what_is_replaced_before_it_is_opened_goes_out_whole_and_under_its_own_validator(
-    djfs: Callable[..., None], tmp_path: Path, contents: list[bytes]
+    djfs: Callable[..., None], tmp_path: Path, contents: list[bytes], kind: type[Backend]
 ) -> None:
-    djfs(type="tests.test_links.RewrittenDisk", directory_root=tmp_path)
+    djfs(type=f"{__name__}.{kind.__name__}", directory_root=tmp_path)
     url = _with_picture().get_url("a.png", 60)
     etag = get(url).headers["ETag"]
-    RewrittenDiskFiles.replacements[:] = contents
+    Rewritten.replacements[:] = contents
     answer = get(url, Range="bytes=100-", If_Range=etag)
     assert (answer.status, answer.body) == (200, contents[-1])
     assert answer.headers["ETag"] != etag

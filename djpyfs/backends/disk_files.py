@@ -29,7 +29,7 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.tools import copy_file_data
 
-from ..errors import LinkNotFollowed
+from ..errors import FileReplaced, LinkNotFollowed
 from . import locks
 from .spool import WholeOrNot
 from .tree import PRUNINGS_WITHSTOOD, TO_LIST, Descent, open_file
@@ -142,6 +142,8 @@ class DiskFileSystem(FS):
         for key, result in ("stat", found), ("lstat", link):
             if key in namespaces:
                 raw[key] = {k: getattr(result, k) for k in dir(result) if k.startswith("st_")}
+        if "version" in namespaces:
+            raw["version"] = {"etag": _etag(found)}
         if "link" in namespaces:
             is_link = stat.S_ISLNK(link.st_mode)
             raw["link"] = {"target": os.readlink(name, dir_fd=parent) if is_link else None}
@@ -153,6 +155,8 @@ class DiskFileSystem(FS):
         """Open a file; what is written appears when it is closed, whole.
 
         ``discard`` of the file that is returned makes its closing leave what was there before.
+        With an ``etag``, as `getinfo` tells it, opening another version to read it raises
+        `FileReplaced`.
         """
         checked = Mode(mode)
         checked.validate_bin()
@@ -161,6 +165,10 @@ class DiskFileSystem(FS):
         self._check_file(path)
         with self._parent("openbin", path) as (parent, name):
             file = open_file(name, parent, self._descent.no_follow)
+            expected = options.get("etag")
+            if expected and expected != _etag(os.fstat(file)):
+                os.close(file)
+                raise FileReplaced(path)
             return open(file, "rb", buffering)
 
     def upload(
@@ -404,6 +412,11 @@ class DiskFileSystem(FS):
                 with _as_fs_errors("makedirs", parent):
                     self._descent.make(self._steps(parent.strip("/")))
         return write()
+
+
+def _etag(found: os.stat_result) -> str:
+    """Return what tells one version of a file from the next, for who asks for it by HTTP."""
+    return f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
 
 
 class _Target(NamedTuple):
