@@ -305,16 +305,25 @@ def ask(entries: Iterable[Entry]) -> Answer:
     asked: set[Entry] = set()
     for own in _fields():
         named = {name: entry for file, entry in files.items() if (name := own.name_of(file))}
-        for alias in connections if named else ():
-            if router.allow_migrate_model(alias, own.field.model):
-                for entry in named.values():
-                    if entry not in asked:
-                        asked.add(entry)
-                        del answer.unknown[entry]
-                _ask(alias, own, named, answer)
+        for alias in _databases_of(own.field.model) if named else ():
+            for entry in named.values():
+                if entry not in asked:
+                    asked.add(entry)
+                    del answer.unknown[entry]
+            _ask(alias, own, named, answer)
     for entry in answer.owned:
         answer.unknown.pop(entry, None)
     return answer
+
+
+def _databases_of(model: type[Row]) -> list[str]:
+    """Return where rows of a model may be: also where somebody else makes the tables."""
+    written = router.db_for_write(model)
+    return [
+        alias
+        for alias in connections
+        if alias == written or router.allow_migrate_model(alias, model)
+    ]
 
 
 def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> None:

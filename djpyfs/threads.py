@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from asyncio import CancelledError, wrap_future
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from contextvars import copy_context
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -31,6 +34,25 @@ def in_a_thread(blocks: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         return await call(*args, **kwargs)
 
     return run
+
+
+async def entered_in_a_thread(context: AbstractContextManager[T]) -> T:
+    """Enter a context in a thread; where the task is cancelled meanwhile, leave it in one as well.
+
+    Else nobody would: the thread goes on, and what it enters is lost with the task.
+    """
+    entering = _threads.submit(copy_context().run, context.__enter__)
+    try:
+        return await wrap_future(entering)
+    except CancelledError as error:
+        if not entering.cancel():
+            _threads.submit(_leave, context, entering, error)
+        raise
+
+
+def _leave(context: AbstractContextManager[T], entering: Future[T], error: BaseException) -> None:
+    if entering.exception() is None:  # which waits
+        context.__exit__(type(error), error, None)
 
 
 def _begin_again() -> None:

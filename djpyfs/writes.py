@@ -15,7 +15,7 @@ from .conf import SECOND
 from .errors import FileBusy, WriteLost
 from .expirations import Begun, Expirations, Finished
 from .names import Entry
-from .threads import in_a_thread
+from .threads import entered_in_a_thread, in_a_thread
 
 # Where the write of a new file took less than this part of its life, and less than so many seconds,
 # its life may count from when that began.
@@ -356,7 +356,7 @@ class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManag
         self._file.__exit__(*error)
 
     async def __aenter__(self) -> Any:
-        return await in_a_thread(self.__enter__)()
+        return await entered_in_a_thread(self)
 
     async def __aexit__(self, *error: Any) -> None:
         await in_a_thread(self.__exit__)(*error)

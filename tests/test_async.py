@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ from django.core.exceptions import SynchronousOnlyOperation
 from djpyfs import RecordStoreUnavailable, aexpire_objects, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import counted
+from tests.faults.proxy import Proxy
 from tests.filesystem.steps import left
-from tests.servers import HOST
+from tests.servers import HOST, RedisServer, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +66,36 @@ def test_an_async_block_that_raises_leaves_neither_file_nor_record(plots: Expiri
         asyncio.run(raising())
     assert plots.listdir("/") == []
     assert counted().tracked == 0
+
+
+def test_a_task_that_is_cancelled_while_its_file_is_opened_leaves_neither_file_nor_record(
+    djfs: Callable[..., None], place: dict[str, Any], redis_server: RedisServer
+) -> None:
+    proxy, prefix = Proxy(redis_server.port), f"test-{uuid.uuid4().hex}"
+    djfs(**place, redis_url=proxy.url, key_prefix=prefix)
+    fs = get_filesystem("plots")
+    fs.expire("a.png", 0)
+    expire_objects()
+
+    def is_recorded() -> bool:
+        with redis_server.client() as client:
+            return any(key.endswith(b":due") for key in client.scan_iter(f"{prefix}*"))
+
+    async def view() -> None:
+        publishing = asyncio.create_task(publish(fs))
+        proxy.silent = True
+        await asyncio.to_thread(wait_for, is_recorded)
+        publishing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await publishing
+        proxy.silent = False
+
+    try:
+        asyncio.run(view())
+        wait_for(lambda: not is_recorded())
+        assert fs.listdir("/") == []
+    finally:
+        proxy.stop()
 
 
 def test_an_async_sweep_deletes(plots: ExpiringFS) -> None:

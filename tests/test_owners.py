@@ -11,6 +11,7 @@ from typing import Any
 from unittest import result, suite
 
 import pytest
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core import serializers
@@ -19,6 +20,7 @@ from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
 from django.db import IntegrityError, connections, models, transaction
+from django.db.migrations.state import ProjectState
 from django.db.models.query import QuerySet
 from django.db.utils import ConnectionHandler
 from django.forms import modelform_factory
@@ -282,6 +284,40 @@ def test_what_a_row_names_outlives_a_test_that_lets_everything_expire_now() -> N
     assert expire_now().deleted == 1
 
 
+def test_the_models_of_a_migration_keep_what_they_name() -> None:
+    old: Any = ProjectState.from_apps(apps).apps.get_model("rows", "Document")
+    old.objects.create(file=content("a"))
+    assert later().owned == 1
+    assert left("a") is None
+
+
+def test_a_row_that_is_there_already_leaves_the_file_of_the_one_who_lost() -> None:
+    saved("a", title="taken")
+    for defaults in {"file": content("b")}, {"file": content("c")}:
+        Document.objects.get_or_create(title="taken", defaults=defaults)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        saved("d", title="taken")
+    Document.objects.update_or_create(title="taken", defaults={"file": content("e")})
+    assert later().deleted == 2
+    assert get_filesystem("documents").listdir("/") == ["e"]
+
+
+def test_transactions_that_are_ended_by_hand_count_as_others() -> None:
+    connections["default"].ensure_connection()
+    transaction.set_autocommit(False)
+    try:
+        document = saved("a")
+        transaction.commit()
+        document.delete()
+        saved("b")
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    report = later()
+    assert (report.owned, report.deleted) == (1, 1)
+    assert left("a") is None
+
+
 def test_a_row_that_goes_after_its_file_leaves_no_record() -> None:
     document = saved()
     DOCUMENTS.expire("a.pdf", 10)
@@ -333,6 +369,25 @@ def test_every_database_is_asked() -> None:
     saved("c")
     assert later().owned == 1
     assert left("b") is None
+
+
+class WrittenElsewhere:
+    """Rows are in a database whose tables are not made by Django's migrations."""
+
+    def db_for_write(self, model: type[models.Model], **hints: object) -> str:
+        return "other"
+
+    def allow_migrate(self, db: str, app_label: str, **hints: object) -> bool:
+        return db != "other"
+
+
+def test_a_database_in_which_nothing_is_migrated_is_asked_where_rows_are_written_there(
+    settings: Any,
+) -> None:
+    settings.DATABASE_ROUTERS = [WrittenElsewhere()]
+    Document.objects.bulk_create([Document(file=content("a"))])
+    report = later()
+    assert (report.owned, report.deleted) == (1, 0)
 
 
 def test_a_database_without_the_table_has_no_such_rows() -> None:
