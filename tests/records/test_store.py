@@ -114,6 +114,8 @@ def test_scripts_that_redis_has_forgotten_are_loaded_again(
         token = redis_store.claim(0, 1).token
         redis_server.client().script_flush()
         assert redis_store.settle(0, token, Verdict(done=[A]), limit=1).claim
+        redis_server.client().script_flush()
+        assert not redis_store.retry([A])
 
 
 def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_and_what_has_begun_through(
