@@ -6,6 +6,7 @@ others wait for no longer than that. It starts with the first lease.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from threading import Condition, Thread
 from .conf import SECOND
 from .errors import ConfigurationError, RecordStoreError
 from .expirations import Expirations, claim_lease, write_lease
+
+log = logging.getLogger("djpyfs")
 
 # A machine that sleeps stops CLOCK_MONOTONIC, but not the lease.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -117,7 +120,9 @@ class _Keeper:
         try:
             lengths = {lease.name: lease.length for lease in leases}
             gone = records.extend(shard, lengths, {it.name for it in leases if it.is_new})
-        except (RecordStoreError, ConfigurationError):
+        except Exception as error:  # else one lease's trouble would end the thread that keeps all
+            if not isinstance(error, RecordStoreError | ConfigurationError):
+                log.exception("leases were not extended, and are tried again")
             for lease in leases:  # as long as they last the store may come back
                 lease.next = now() + lease.length / SECOND / EXTENSIONS / EXTENSIONS
             return

@@ -55,6 +55,24 @@ def test_what_is_kept_outlasts_its_lease_and_ends_soon_after_it_is_dropped(
     wait_for(lambda: store.claim(0, 9).members == [A])
 
 
+class Breaking:
+    """Records of which every call fails as nobody foresaw: of a store closed under it, say."""
+
+    def extend(self, *_: Any) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'readline'")
+
+
+def test_what_breaks_at_one_lease_keeps_no_other_from_being_extended(
+    store: Expirations, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken: Any = Breaking()
+    with leases.kept(HeldLease(broken, 0, b"broken", SHORT, leases.now())):
+        with leases.kept(write(store)):
+            pause(3 * SHORT / SECOND)
+            assert store.claim(0, 9).members == []
+        assert "leases were not extended" in caplog.text
+
+
 def test_leases_of_any_length_are_extended_in_time(store: Expirations) -> None:
     with leases.kept(write(store, B, 3_600 * SECOND)):
         wait_for(lambda: leases._keeper._wakes_at < float("inf"))  # it sleeps for long
