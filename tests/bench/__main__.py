@@ -1,4 +1,5 @@
-"""Runs the comparisons and prints one table; the exit status is 1 where a goal is missed.
+"""Runs the comparisons and prints one table; the exit status is 1 where a goal is missed, and
+docs/explanation/speed.md does not say which limit stops it.
 
 With arguments, only those of the modules that they name; ``--full`` takes ten times as many
 records. The table is kept in ``.bench``, too, as JSON and as a drawing.
@@ -20,7 +21,7 @@ MODULES = ("disk", "s3", "network", "workers", "crowd", "trees", "views", "recor
 def main(modules: list[str]) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     django.setup()
-    from tests.bench.goals import as_json, as_svg, table
+    from tests.bench.goals import as_json, as_svg, passes, table
 
     asked = [import_module(f"tests.bench.{name}") for name in modules or MODULES]
     reached = [goal for module in asked for goal in module.goals()]
@@ -30,7 +31,7 @@ def main(modules: list[str]) -> int:
     (kept / ".gitignore").write_text("*\n")
     (kept / "results.json").write_text(as_json(reached))
     (kept / "results.svg").write_text(as_svg(reached))
-    return 0 if all(goal.met for goal in reached) else 1
+    return 0 if passes(reached) else 1
 
 
 if __name__ == "__main__":
