@@ -15,7 +15,7 @@ from djpyfs import conf, expire_objects, get_filesystem
 from djpyfs.backends import backend_for
 from djpyfs.names import Entry
 from djpyfs.places import records_of
-from tests.bench.goals import Goal, compared, tell
+from tests.bench.goals import Explained, Goal, compared, explained, tell
 from tests.bench.records import RECORDS as MANY
 from tests.bench.trips import in_round_trips, round_trips
 from tests.bench.turns import Turn, seconds, take_turns
@@ -49,7 +49,8 @@ def goals() -> Iterator[Goal]:
                 with override_settings(DJFS=_djfs(directory, server.url)):
                     took[server.url] = _sweep(Path(directory))
             turns.append(Turn(took[many.url], took[few.url]))
-        yield compared(f"sweep rate beside {MANY:,} records", f"beside {FEW:,}", turns, least=0.9)
+        what, why = f"sweep rate beside {MANY:,} records", explained(Explained.SWEEPS, 0.7)
+        yield compared(what, f"beside {FEW:,}", turns, least=0.9, **why)
         with override_settings(DJFS=_djfs(directory, many.url)):
             yield _idle(many)
 
@@ -101,4 +102,5 @@ def _idle(server: RedisServer) -> Goal:
         take_turns(sweep, ping, 20)
         turns = take_turns(sweep, ping, TURNS)
     what = f"idle sweep beside {MANY:,} records"
-    return compared(what, "one PING", turns, most=2, **in_round_trips(trips, 1))
+    why = explained(Explained.SWEEPS, 4)
+    return compared(what, "one PING", turns, most=2, **why, **in_round_trips(trips, 1))

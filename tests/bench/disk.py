@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from djpyfs import get_filesystem
 from tests.bench import ancestor
-from tests.bench.goals import Goal, compared, tell
+from tests.bench.goals import Explained, Goal, compared, explained, tell
 from tests.bench.sweeping import Process, processes
 from tests.bench.turns import Turn
 from tests.servers import running_redis
@@ -52,8 +52,11 @@ def _sweeps(name: str, above: str | None) -> Iterator[Goal]:
             other = {"type": "osfs", "directory_root": str(root / "other"), "url_root": "/"}
             ancestors = [ancestor.seconds_per_file(other, ANCESTORS_FILES) for _ in range(3)]
     what = f"sweep of {FILES:,} files in {DIRECTORIES:,} directories on {name}"
-    yield compared(what, "a bare os.unlink loop", alone, least=1)
-    yield compared(f"{what}, two processes", "one", together, least=1.7)
+    yield compared(
+        what, "a bare os.unlink loop", alone, least=1, **explained(Explained.SWEEPS, 0.4)
+    )
+    why = explained(Explained.SWEEPS, 0.9)
+    yield compared(f"{what}, two processes", "one", together, least=1.7, **why)
     if ancestors:
         rate = FILES / median(turn.ours for turn in alone)
         yield Goal(what, f"{ancestor.NAME} on SQLite", rate * median(ancestors), least=50)

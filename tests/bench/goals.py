@@ -24,6 +24,7 @@ EXPLANATIONS = "docs/explanation/speed.md"
 class Explained(StrEnum):
     """Where that page says which limit stops a row: the anchors of its headings."""
 
+    SWEEPS = "what-a-sweep-spends"
     VIEWS = "what-a-view-spends"
 
 
@@ -77,6 +78,11 @@ class Goal:
             f"{sign} {bound:g} {self.unit}{besides}",
             self.outcome,
         )
+
+
+def explained(why: Explained, tolerated: float) -> dict[str, Any]:
+    """Return what a goal tells of its explanation, and how far that goes."""
+    return {"explained": why, "tolerated": tolerated}
 
 
 def compared(what: str, against: str, turns: Sequence[Turn], **bound: Any) -> Goal:

@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from djpyfs import expire_objects, get_filesystem
 from tests.bench import ancestor
-from tests.bench.goals import Goal, compared, tell
+from tests.bench.goals import Explained, Goal, compared, explained, tell
 from tests.bench.turns import Turn, seconds, take_turns
 from tests.servers import running_late_store, running_moto, running_redis
 
@@ -44,7 +44,8 @@ def goals() -> Iterator[Goal]:
             read = _read(client)
         after = _ancestor(place, endpoint)
     what = f"sweep of {OBJECTS:,} S3 objects in {NAMESPACES:,} namespaces on moto"
-    yield compared(what, "bare delete_objects in thousands", turns, least=1)
+    why = explained(Explained.SWEEPS, 0.5)
+    yield compared(what, "bare delete_objects in thousands", turns, least=1, **why)
     rate = OBJECTS / median(turn.ours for turn in turns)
     yield Goal(what, ancestor.NAME, rate * median([before, after]), least=200)
     yield compared(f"reading {LARGE >> 20} MiB from S3", "bare get_object", read, most=1.1)
@@ -64,6 +65,7 @@ def _on_a_late_store() -> Iterator[Goal]:
         "bare delete_objects in thousands",
         turns,
         least=3,
+        **explained(Explained.SWEEPS, 1),
         besides="keys / 1,000 requests",
         besides_holds=requests == least and not left,
     )

@@ -16,7 +16,7 @@ import redis
 from django.test import override_settings
 
 from djpyfs import get_filesystem
-from tests.bench.goals import Explained, Goal, compared, tell
+from tests.bench.goals import Explained, Goal, compared, explained, tell
 from tests.bench.s3 import BUCKET, KEYS, REGION, client_of
 from tests.bench.trips import in_round_trips, round_trips
 from tests.bench.turns import Side, Turn, take_turns
@@ -77,7 +77,7 @@ def _expire(server: RedisServer, client: redis.Redis) -> Goal:
     trips = round_trips(server, expire)
     turns = _turns(expire, zadd, 500)
     besides = in_round_trips(trips, 1)
-    why = {"explained": WHY, "tolerated": 2.5}
+    why = explained(WHY, 2.5)
     return compared("expire()", "one bare redis-py ZADD", turns, most=1.25, **why, **besides)
 
 
@@ -130,8 +130,7 @@ def _round(
         f"a bare {'PUT' if where == 'S3' else 'write'} and a ZADD",
         _turns(publish, bare, turns),
         most=most,
-        explained=None if where == "S3" else WHY,
-        tolerated=3.5,
+        **({} if where == "S3" else explained(WHY, 3.5)),
         **in_round_trips(trips, 2),
     )
 
@@ -161,7 +160,7 @@ def _link(djfs: dict[str, str], server: RedisServer) -> Goal:
         trips = round_trips(server, download)
         turns = _turns(download, _download(port, "/static/plots/a.png"), 100)
     what = f"signed link to {len(DOWNLOAD) // 1000} kB, by gunicorn"
-    why = {"explained": WHY, "tolerated": 0.3}
+    why = explained(WHY, 0.3)
     besides = in_round_trips(trips, 1)
     return compared(what, "Django's view of static files", turns, least=0.8, **why, **besides)
 
