@@ -238,7 +238,7 @@ def test_a_write_that_is_given_up_takes_its_record_also_from_a_reservation(
 
 def test_a_write_whose_lease_has_lapsed_keeps_no_sweep_away(store: Expirations) -> None:
     store.schedule([A], 0)
-    store.begin(A, SHORT)
+    store.begin(A, AHEAD)
     assert claim(store).members == []
     assert claim_later(store).members == [A]
 
