@@ -48,6 +48,7 @@ _events._alias_event_name = staticmethod(functools.cache(_events(None)._alias_ev
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 BUCKET = "djpyfs"
+BY_DEFAULT = Path(conf.DEFAULTS["directory_root"])
 NEVER = 3_600.0  # s: until then no server takes over for another one that is slow
 # fixture of the server, shards, replicas that confirm each change
 RECORDS = {
@@ -106,6 +107,15 @@ def in_the_language_of_the_site() -> Iterator[None]:
     """Forget the language of the last visitor, which stays active in his thread."""
     yield
     translation.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def nothing_where_the_defaults_say(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail a test whose site has no settings, and so keeps files in the checkout."""
+    left = pytestconfig.rootpath / BY_DEFAULT.parts[0]
+    was_there = left.exists()
+    yield
+    assert was_there or not left.exists(), "a test that ran just now needs a DJFS of its own"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import NamedTuple
@@ -99,6 +100,7 @@ def imports_in(file: Path) -> Iterator[Import]:
             yield from (Import(importer, f"{module}.{alias.name}") for alias in node.names)
 
 
+@cache
 def imports_of(package: str) -> list[Import]:
     return [found for file in sorted(ROOT.glob(f"{package}/**/*.py")) for found in imports_in(file)]
 
@@ -109,8 +111,12 @@ def room_of(module: str) -> str:
     return name if name in ROOMS else "__init__"
 
 
-LIBRARY = imports_of("djpyfs")
-TASKS = imports_of("djpyfs_tasks")
+def library() -> list[Import]:
+    return imports_of("djpyfs")
+
+
+def tasks() -> list[Import]:
+    return imports_of("djpyfs_tasks")
 
 
 def test_every_room_of_the_library_has_its_place_in_the_order() -> None:
@@ -121,7 +127,7 @@ def test_every_room_of_the_library_has_its_place_in_the_order() -> None:
 
 def test_a_room_imports_only_from_the_rooms_before_it() -> None:
     backwards = []
-    for importer, imported in LIBRARY:
+    for importer, imported in library():
         room = Path(importer).relative_to("djpyfs").parts[0].removesuffix(".py")
         inside = imported.split(".")[0] == "djpyfs" and room_of(imported) != room
         if inside and ROOMS.index(room_of(imported)) > ROOMS.index(room):
@@ -131,18 +137,18 @@ def test_a_room_imports_only_from_the_rooms_before_it() -> None:
 
 def test_the_library_never_imports_what_is_built_on_it() -> None:
     above = ("djpyfs_tasks", "demo", "tests")
-    assert [found for found in LIBRARY if found.imported.split(".")[0] in above] == []
-    assert [found for found in TASKS if found.imported.split(".")[0] in above[1:]] == []
+    assert [found for found in library() if found.imported.split(".")[0] in above] == []
+    assert [found for found in tasks() if found.imported.split(".")[0] in above[1:]] == []
 
 
 @pytest.mark.parametrize(("driver", "room"), DRIVERS.items())
 def test_a_driver_is_imported_in_its_own_room_alone(driver: str, room: str) -> None:
     importers = {
-        found.importer for found in LIBRARY + TASKS if found.imported.split(".")[0] == driver
+        found.importer for found in library() + tasks() if found.imported.split(".")[0] == driver
     }
     assert {importer for importer in importers if not importer.startswith(room)} == set()
 
 
 def test_there_are_no_drawers() -> None:
-    modules = [Path(importer).stem for importer, _ in LIBRARY + TASKS]
+    modules = [Path(importer).stem for importer, _ in library() + tasks()]
     assert {"utils", "helpers", "base", "common", "misc"}.isdisjoint(modules)

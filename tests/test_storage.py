@@ -488,11 +488,11 @@ def test_what_is_saved_in_place_of_a_file_keeps_its_deadline_however_long_it_tak
     djfs(type="memory", **records)
     storage = ExpiringStorage("uploads", allow_overwrite=True)
     storage.save("a", ContentFile(b"old"))
-    get_filesystem("uploads").expire("a", 0.2)
+    get_filesystem("uploads").expire("a", 1)
 
     class Slow(ContentFile):  # type: ignore[type-arg]
         def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
-            time.sleep(0.5)
+            time.sleep(1.2)
             assert expire_objects().deleted == 0
             yield b"new"
 

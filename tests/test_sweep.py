@@ -680,11 +680,11 @@ def test_receivers_that_take_long_take_no_time_from_a_sweep(
     fill(get_filesystem("plots"), *"abcde")
 
     def receive(**_: Any) -> None:
-        sleep(0.2)
+        sleep(0.4)
 
     files_expired.connect(receive)
     try:
-        report = expire_objects(seconds=0.2)
+        report = expire_objects(seconds=1)
     finally:
         files_expired.disconnect(receive)
     assert (report.deleted, report.remaining) == (5, 0)

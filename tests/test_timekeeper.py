@@ -113,7 +113,7 @@ def test_an_overdue_file_that_is_being_written_is_not_swept_for(plots: ExpiringF
     with plots.open("written", "wb"):
         assert site.run(0.3) == 0
         plots.expire("other", seconds=0.1)  # which waits behind it
-        assert site.run(0.3) == 1
+        assert wait_for(lambda: site.run(0.3)) == 1
 
 
 def test_a_file_on_hold_is_not_swept_for_again(

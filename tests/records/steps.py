@@ -12,6 +12,7 @@ LEASE = 60 * SECOND
 
 
 SHORT = SECOND // 10
+AHEAD = SECOND  # of a deadline before which something begins, also on a machine that is busy
 
 
 MINUTE = 60 * SECOND

@@ -10,6 +10,7 @@ import pytest
 from djpyfs.conf import SECOND
 from djpyfs.expirations import Begun, Expirations, Verdict, write_lease
 from tests.records.steps import (
+    AHEAD,
     AT_ONCE,
     LEASE,
     MINUTE,
@@ -65,7 +66,7 @@ def test_a_write_makes_no_record_where_there_is_none(store: Expirations) -> None
 
 
 def test_a_deadline_that_passes_during_a_write_waits_for_the_grace(store: Expirations) -> None:
-    store.schedule([A], SHORT)
+    store.schedule([A], AHEAD)
     write = store.begin(A, LEASE)
     wait_for(lambda: now(store) > write.before)
     assert claim(store).members == []
@@ -237,7 +238,7 @@ def test_a_write_that_is_given_up_takes_its_record_also_from_a_reservation(
 
 def test_a_write_whose_lease_has_lapsed_keeps_no_sweep_away(store: Expirations) -> None:
     store.schedule([A], 0)
-    store.begin(A, SHORT)
+    store.begin(A, AHEAD)
     assert claim(store).members == []
     assert claim_later(store).members == [A]
 
@@ -274,7 +275,7 @@ def test_nothing_is_put_back_that_was_made_permanent_under_a_lapsed_write(
 
 
 def write_that_a_sweep_ended(store: Expirations) -> Begun:
-    store.schedule([A], SHORT)
+    store.schedule([A], AHEAD)
     write = store.begin(A, 1)
     assert not write.overdue
     settle(store, A, claim_later(store).token)
