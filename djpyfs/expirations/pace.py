@@ -64,10 +64,14 @@ class Pace:
         return share if self._counting(spend) else 0
 
     def slow_down(self) -> None:
-        """Note that the store asks for less; of what comes within a second the first one counts."""
+        """Note that the store asks for less; of what comes within a second the first one counts.
+
+        What was sent before others have noted it counts as theirs: it says nothing of the new rate.
+        """
 
         def note(storage: Storage) -> int:
-            if storage.incr(self._key("asked"), 1) > 1:
+            is_known = storage.get(self._key("slower")) > self._times
+            if is_known or storage.incr(self._key("asked"), 1) > 1:
                 return 0
             return storage.incr(self._key("slower"), MEMORY)
 

@@ -24,17 +24,18 @@ def elsewhere(all_records: ExpirationStore, records: dict[str, Any]) -> Expirati
 def test_all_who_delete_from_a_place_keep_its_rate_together(
     all_records: ExpirationStore, elsewhere: ExpirationStore
 ) -> None:
-    paces = [all_records.pace("here", 200), elsewhere.pace("here", 200)]
+    paces = [all_records.pace("here", 50), elsewhere.pace("here", 50)]
     start, given = time.monotonic(), 0
 
-    def all_given() -> bool:
+    def is_used_up() -> bool:
         nonlocal given
-        given += sum(pace.share(1_000) for pace in paces)
-        return given >= 500
+        shares = [pace.share(1_000) for pace in paces]
+        given += sum(shares)
+        return not any(shares)
 
-    wait_for(all_given)
+    wait_for(is_used_up)
     # A second's worth was there at first, for it had not been used.
-    assert time.monotonic() - start > 1
+    assert 50 <= given <= 50 * (1 + time.monotonic() - start)
     assert all_records.pace("there", 200).share(1_000) == 20, "a tenth of a second's at once"
 
 
@@ -65,3 +66,17 @@ def test_a_store_that_asks_for_less_halves_the_rate_of_all_once_a_second(
         return here.rate() == rates[1]
 
     wait_for(is_slower)
+
+
+@pytest.mark.parametrize("records", ["memory", "redis"], indirect=True)
+def test_what_was_on_its_way_when_the_rate_was_halved_does_not_halve_it_again(
+    all_records: ExpirationStore, elsewhere: ExpirationStore
+) -> None:
+    first, late = all_records.pace("here"), elsewhere.pace("here")
+    assert first.rate() is late.rate() is None
+    first.slow_down()
+    time.sleep(1.1)  # from then on it counts again that the store asks
+    late.slow_down()
+    assert late.rate() == 1_000
+    late.slow_down()
+    assert late.rate() == 500
