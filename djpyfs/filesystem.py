@@ -800,8 +800,7 @@ class ExpiringFS(FS):
             origin, target = (one, other) if first == source else (other, one)
             self._move(source, destination, origin, target, there, preserve_time)
             origin.forget()
-        if origin.is_permanent and not target.deadline:
-            self._records.keep(self._member(destination))
+        origin.hand_on(target)
         self._announce_at(destination, target.deadline)
 
     def _move(
@@ -940,8 +939,7 @@ class ExpiringFS(FS):
                 target.pledge(to._deadline_of_moved(as_, origin))
             self._files.remove(path)
             origin.forget()
-        if origin.is_permanent and not target.deadline:
-            to._records.keep(to._member(as_))
+        origin.hand_on(target)
         to._announce_at(as_, target.deadline)
 
     def _place_of(self, path: str) -> tuple[str, bytes]:

@@ -104,6 +104,16 @@ def await_owner(storage: OwnedStorage, name: str) -> None:
         records.await_owner(entry.member, ttl, _life(storage, settings, entry))
 
 
+def let_rows_decide(storage: OwnedStorage, name: str) -> None:
+    """Let what becomes of a file that has been saved depend on rows, as its storage says."""
+    if storage.until_committed is not None:
+        await_owner(storage, name)
+    elif storage.clean_up and (record := _Record.of(storage, name)):
+        records, entry, settings = record
+        if _life(storage, settings, entry):  # else rows may let go of what has no deadline anyway
+            records.take_up(entry.member, unawaited=True)
+
+
 def await_owners(settings: conf.Settings, records: Expirations, entries: Iterable[Entry]) -> None:
     """Let files that have a deadline, but may belong to rows, go only where no row owns them."""
     followed = [own for own in _fields() if own.storage.follows_rows]

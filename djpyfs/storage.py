@@ -27,7 +27,7 @@ from .errors import InvalidName
 from .filesystem import ExpiringFS, get_filesystem
 from .lifetimes import Seconds
 from .names import SEGMENT_BYTES, without_refused_characters
-from .owners import OwnedStorage, await_owner
+from .owners import OwnedStorage, await_owner, let_rows_decide
 
 # As which errors those of PyFilesystem come out.
 OS_ERRORS = {
@@ -142,12 +142,16 @@ class ExpiringStorage(OwnedStorage):
             return files.get_url(path)
 
     def expire(self, name: str, seconds: Seconds | None = None, days: float | None = None) -> None:
-        """Set the deadline of a file, as `ExpiringFS.expire` does; rows do not change it then."""
+        """Set the deadline of a file, as `ExpiringFS.expire` does.
+
+        Rows that name it do not change that then, nor does that they let go of it. One that comes
+        to name it later does.
+        """
         with self._files(name) as (files, path):
             files.expire(path, seconds, days)
 
     def keep(self, name: str) -> None:
-        """Make a file permanent, whether or not a row names it."""
+        """Make a file permanent, whatever rows name it or let go of it, now or later."""
         with self._files(name) as (files, path):
             files.expire(path, expires=False)
 
@@ -181,8 +185,7 @@ class ExpiringStorage(OwnedStorage):
     def _save(self, name: str, content: File[Any]) -> str:
         self.check_followed()
         path = (self._replaced if self.allow_overwrite else self._created)(name, content)
-        if self.until_committed is not None:
-            await_owner(self, path)
+        let_rows_decide(self, path)
         if hasattr(content, "temporary_file_path"):  # it has been moved, as Django puts it
             with suppress(FileNotFoundError):
                 os.remove(content.temporary_file_path())

@@ -153,7 +153,8 @@ class Reservation:
         self._records = records
         self._member = member
         asked_at = leases.now()
-        self._token, self.deadline, self.is_permanent = records.reserve(member)
+        reserved = records.reserve(member)
+        self._token, self.deadline, self.is_permanent, self._is_owned = reserved
         shard = records.shard_of(member)
         self._lease = leases.of_claim(records, shard, self._token, asked_at, late)
         leases.keep(self._lease)
@@ -166,6 +167,16 @@ class Reservation:
         if not self._records.pledge(self._member, self._token, deadline):
             raise FileBusy("this process lost its claim on the file meanwhile: try again")
         self.deadline = deadline
+
+    def hand_on(self, target: Reservation) -> None:
+        """Have another file, which this one has become, stay or go as this one would have.
+
+        Both reservations are over, and the deadline is there already.
+        """
+        if self._is_owned:
+            target._records.take_up(target._member, unawaited=True)
+        elif self.is_permanent and not target.deadline:
+            target._records.keep(target._member)
 
     def release(self) -> None:
         """End it, where it has not ended yet: the file has its deadline."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import result, suite
 
+import fs.move
 import pytest
 from django.apps import apps
 from django.contrib import admin
@@ -41,6 +42,7 @@ from tests.rows.models import (
     DOCUMENTS,
     NONE,
     PICTURES,
+    SCANS,
     Document,
     Draft,
     Letter,
@@ -570,16 +572,84 @@ def test_a_file_that_another_row_names_stays_whatever_field_and_namespace_it_is_
 
 
 def test_what_stays_for_another_row_has_the_deadline_that_it_had() -> None:
+    with isolated(namespaces={"documents": {"default_ttl": 1_000, "max_ttl": 2_000}}):
+        document = saved("a")
+        Document.objects.create(file="a")
+        document.delete()
+        assert left("a") == some(GRACE)
+        assert later(100).owned == 1
+        assert left("a") == some(900)
+        Document.objects.get().delete()
+        assert left("a") == some(GRACE)
+        assert later().deleted == 1
+
+
+def test_a_file_that_a_storage_without_until_committed_gave_a_life_goes_with_its_row() -> None:
+    with isolated(namespaces={"documents/scans": {"default_ttl": 1_000}}):
+        page = Page.objects.create(document=saved("other"), scan=content("a"))
+        assert left("a", SCANS) == some(1_000)
+        page.delete()
+        assert left("a", SCANS) == some(GRACE)
+        assert later().deleted == 1
+
+
+LAST_WORDS: dict[str, tuple[Callable[[str], object], float | None]] = {
+    "keep": (DOCUMENTS.keep, None),
+    "expire": (lambda name: DOCUMENTS.expire(name, 1_000), 1_000),
+    "never": (lambda name: get_filesystem("documents").expire(name, expires=False), None),
+    "in the filesystem": (lambda name: get_filesystem("documents").expire(name, 1_000), 1_000),
+}
+LET_GO: dict[str, Callable[[Document], object]] = {
+    "deleted": lambda document: document.delete(),
+    "replaced": lambda document: replace(document, "b"),
+    "emptied": lambda document: empty(document),
+}
+
+
+@pytest.mark.parametrize("let_go", LET_GO.values(), ids=LET_GO)
+@pytest.mark.parametrize(("say", "expected"), LAST_WORDS.values(), ids=LAST_WORDS)
+def test_what_was_said_by_hand_stays_when_its_row_lets_go_of_the_file(
+    say: Callable[[str], object], expected: float | None, let_go: Callable[[Document], object]
+) -> None:
     document = saved("a")
-    Document.objects.create(file="a")
-    DOCUMENTS.expire("a", 1_000)
-    document.delete()
-    assert left("a") == some(GRACE)
-    assert later(100).owned == 1
-    assert left("a") == some(900)
-    DOCUMENTS.expire("a", 10)
-    Document.objects.get().delete()
-    assert left("a") == some(10)
+    say("a")
+    let_go(document)
+    assert left("a") == (expected and some(expected))
+    assert later(500).deleted == 0
+    assert DOCUMENTS.exists("a")
+
+
+def test_what_is_kept_before_a_row_names_it_or_while_it_is_saved_or_let_go_of_stays() -> None:
+    DOCUMENTS.save("a", content())
+    DOCUMENTS.keep("a")
+    Document.objects.create(file="a").delete()
+    with transaction.atomic():
+        document = saved("b")
+        DOCUMENTS.keep("b")
+    with transaction.atomic():
+        document.delete()
+    with transaction.atomic():
+        saved("c").delete()
+        DOCUMENTS.keep("c")
+    assert later().deleted == 0
+    assert [left(name) for name in "abc"] == [None] * 3
+
+
+def test_a_file_that_is_moved_is_its_rows_or_kept_as_before() -> None:
+    files, others = get_filesystem("documents"), get_filesystem("documents/others")
+    for name in "abc":
+        saved(name)
+    DOCUMENTS.keep("b")
+    for name in "ab":
+        files.move(name, f"others/{name}")
+    fs.move.move_file(files, "c", others, "c")
+    for name in "abc":
+        document = Document.objects.get(file=name)
+        document.file.name = f"others/{name}"
+        document.save()
+        assert left(f"others/{name}") is None
+        document.delete()
+    assert [left(f"others/{name}") for name in "abc"] == [some(GRACE), None, some(GRACE)]
 
 
 def test_a_file_that_a_row_takes_up_again_stays() -> None:
@@ -755,6 +825,11 @@ def upload(name: str) -> SimpleUploadedFile:
 
 def replace(document: Document, name: str) -> None:
     document.file = content(name)
+    document.save()
+
+
+def empty(document: Document) -> None:
+    document.file = ""
     document.save()
 
 

@@ -75,7 +75,8 @@ class Reserved(NamedTuple):
 
     token: int
     deadline: int  # µs since the epoch; 0: it has none
-    permanent: bool  # somebody has said so
+    permanent: bool  # somebody has said so, or its row has been committed
+    owned: bool = False  # its deadline, or that it is permanent, is up to rows
 
 
 class ClaimOne(NamedTuple):
@@ -279,13 +280,18 @@ class Expirations(ABC):
         """Let ``member`` be due in ``ttl`` at the latest, and deleted only where no row owns it.
 
         Where one does, it has the deadline that it had before, or none. What awaits its first
-        owner is left alone.
+        owner is left alone, and so is what `schedule` or `keep` has been called for since a row
+        owned it: who did that has the last word.
         """
         self._when_free(lambda over: (*self._let_go(over, member, ttl), None))
 
-    def take_up(self, member: bytes) -> None:
-        """Tell that a row owns ``member``: what waits for an owner waits no more."""
-        self._when_free(lambda over: (*self._take_up(over, member), None))
+    def take_up(self, member: bytes, unawaited: bool = False) -> None:
+        """Tell that a row owns ``member``: what waits for an owner waits no more.
+
+        With ``unawaited``, rows may let go of a member that has not waited, too, whatever
+        deadline it has; but not of one that `keep` was called for.
+        """
+        self._when_free(lambda over: (*self._take_up(over, member, unawaited), None))
 
     def begin(self, member: bytes, lease: int, default_ttl: int = 0) -> Begun:
         """Tell that ``member`` is being written, which its deadline waits for.
@@ -405,7 +411,10 @@ class Expirations(ABC):
 
     @abstractmethod
     def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        """Return those of ``members`` that somebody has made permanent, in one round trip."""
+        """Return those of ``members`` that somebody, or a row, has made permanent.
+
+        That is one round trip.
+        """
 
     def deadline(self, member: bytes) -> tuple[int, int]:
         """Return the time now, and the member's deadline or 0."""
@@ -548,7 +557,9 @@ class Expirations(ABC):
     def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]: ...
 
     @abstractmethod
-    def _take_up(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]: ...
+    def _take_up(
+        self, over: int, member: bytes, unawaited: bool
+    ) -> tuple[Busy, Sequence[bytes]]: ...
 
     @abstractmethod
     def _begin(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from threading import RLock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .. import clock
 from ..conf import SECOND
@@ -67,11 +67,19 @@ class Ticket(NamedTuple):
     end: int  # µs since the epoch
 
 
-class Awaiting(NamedTuple):
-    """What a member is that is deleted only if no row owns it."""
+class Owners(NamedTuple):
+    """What rows have to do with a member."""
 
-    deadline: int  # that it has once a row owns it, in µs since the epoch; 0: none
-    is_new: bool  # the first owner is awaited, and none has let it go
+    deadline: int  # that it has where a row owns it, in µs since the epoch; 0: none
+    state: Literal["awaited", "gone", "there"]
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the member is deleted only if no row owns it."""
+        return self.state != "there"
+
+
+PERMANENT = Owners(0, "there")
 
 
 @dataclass
@@ -266,7 +274,7 @@ class _Records:
         self.failed: dict[bytes, GivenUp] = {}
         self.writing: dict[bytes, Writes] = {}
         self.permanent: set[bytes] = set()
-        self.awaiting: dict[bytes, Awaiting] = {}
+        self.owners: dict[bytes, Owners] = {}
         self.revocations: dict[bytes, str] = {}
         self.tickets: dict[tuple[bytes, str], Ticket] = {}
 
@@ -297,8 +305,16 @@ class _Records:
             return self.failed[member].deadline
         return self.due.get(member) or self.deadlines.get(member, 0)
 
+    def is_permanent(self, member: bytes) -> bool:
+        return member in self.permanent or self.owners.get(member) == PERMANENT
+
+    def awaits_owner(self, member: bytes) -> bool:
+        return member in self.owners and self.owners[member].awaited
+
     def set_deadline(self, member: bytes, deadline: int) -> None:
         self.permanent.discard(member)
+        if self.owners.get(member) == PERMANENT:
+            del self.owners[member]
         self.due[member] = deadline
 
     def forget(self, member: bytes) -> None:
@@ -410,21 +426,18 @@ class _Expirations(Expirations):
     def _set(self, member: bytes, deadline: int) -> None:
         self._of.forget(member)
         self._of.confirm(member)
-        self._of.awaiting.pop(member, None)
+        self._of.owners.pop(member, None)
         self._of.set_deadline(member, deadline)
 
     def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             if not busy.left:
-                self._make_permanent(member)
+                self._of.forget(member)
+                self._of.confirm(member)
+                self._of.owners.pop(member, None)
+                self._of.permanent.add(member)
             return busy, lapsed
-
-    def _make_permanent(self, member: bytes) -> None:
-        self._of.forget(member)
-        self._of.confirm(member)
-        self._of.awaiting.pop(member, None)
-        self._of.permanent.add(member)
 
     def _await_owner(
         self, over: int, member: bytes, ttl: int, life: int
@@ -432,11 +445,11 @@ class _Expirations(Expirations):
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             now, of = clock.now(), self._of
-            deadline, known = of.deadline_of(member), of.awaiting.get(member)
-            if not busy.left and deadline and (known or life >= 0):
-                owned = known.deadline if known and life < 0 else life and now + life
+            deadline = of.deadline_of(member)
+            if not busy.left and deadline and (life >= 0 or of.awaits_owner(member)):
+                owned = of.owners[member].deadline if life < 0 else life and now + life
                 self._set(member, max(deadline, now + ttl))
-                of.awaiting[member] = Awaiting(owned, is_new=True)
+                of.owners[member] = Owners(owned, "awaited")
             return busy, lapsed
 
     def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]:
@@ -444,22 +457,33 @@ class _Expirations(Expirations):
             busy, lapsed = self._claim_on(over, member)
             due_at, of = clock.now() + ttl, self._of
             deadline = of.deadline_of(member)
-            known = of.awaiting.get(member, Awaiting(deadline, is_new=False))
+            known = of.owners.get(member)
+            by_hand = not known and (deadline or of.is_permanent(member))
+            is_new = known and known.state == "awaited"
             later = not deadline or deadline > due_at
-            if not busy.left and later and not known.is_new:
+            if later and not (busy.left or by_hand or is_new):
                 self._set(member, due_at)
-                of.awaiting[member] = known
+                had = known if known and known.awaited else Owners(deadline, "gone")
+                of.owners[member] = had
             return busy, lapsed
 
-    def _take_up(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
+    def _take_up(self, over: int, member: bytes, unawaited: bool) -> tuple[Busy, Sequence[bytes]]:
         with self._lock:
-            if member not in self._of.awaiting:
+            of = self._of
+            awaits = of.awaits_owner(member)
+            if not awaits and (not unawaited or of.is_permanent(member)):
                 return Busy(), ()
             busy, lapsed = self._claim_on(over, member)
-            if not busy.left and (deadline := self._of.awaiting[member].deadline):
-                self._set(member, deadline)
-            elif not busy.left:
-                self._make_permanent(member)
+            if busy.left:
+                return busy, lapsed
+            deadline = of.deadline_of(member)
+            if awaits:
+                deadline = of.owners[member].deadline
+                of.forget(member)
+                of.confirm(member)
+                if deadline:
+                    of.set_deadline(member, deadline)
+            of.owners[member] = Owners(deadline, "there")
             return busy, lapsed
 
     def _begin(
@@ -473,7 +497,7 @@ class _Expirations(Expirations):
             writes = self._of.writing.setdefault(member, Writes())
             before = 0 if writes.provisional else self._of.deadline_of(member)
             writes.tokens.append(token)
-            unknown = not (writes.provisional or before or member in self._of.permanent)
+            unknown = not (writes.provisional or before or self._of.is_permanent(member))
             if unknown and default_ttl:
                 self._of.set_deadline(member, now + default_ttl)
                 writes.provisional = True
@@ -490,7 +514,7 @@ class _Expirations(Expirations):
             now = clock.now()
             unbroken, provisional, _ = self._of.end_write(member, write.token)
             self._of.confirm(member)
-            deadline, kept = self._of.deadline_of(member), member in self._of.permanent
+            deadline, kept = self._of.deadline_of(member), self._of.is_permanent(member)
             # Nobody deletes what is not due.
             unbroken = unbroken or deadline == write.before > now
             if write.overdue and deadline == write.before:
@@ -528,7 +552,9 @@ class _Expirations(Expirations):
                 self._of.deadlines[member] = deadline
             self._of.notes[member] = Note(attempts, "reserved")
             self._hold([member], token)
-            return busy, lapsed, Reserved(token, deadline, member in self._of.permanent)
+            kept, owners = self._of.is_permanent(member), self._of.owners.get(member)
+            owned = bool(owners and not owners.awaited)
+            return busy, lapsed, Reserved(token, deadline, kept, owned)
 
     def _hold(self, members: Iterable[bytes], token: int) -> None:
         self._of.claimed.update((member, token) for member in members)
@@ -555,7 +581,7 @@ class _Expirations(Expirations):
                 self._of.forget(member)
                 self._of.permanent.discard(member)
                 self._of.confirm(member)
-                self._of.awaiting.pop(member, None)
+                self._of.owners.pop(member, None)
                 if deadline:
                     self._of.set_deadline(member, deadline)
             self._of.end_lease(token)
@@ -602,7 +628,7 @@ class _Expirations(Expirations):
             if not busy.left and expected in (-1, self._of.deadline_of(member)):
                 self._of.forget(member)
                 self._of.confirm(member)
-                self._of.awaiting.pop(member, None)
+                self._of.owners.pop(member, None)
                 if deadline:
                     self._of.set_deadline(member, deadline)
             return busy, lapsed
@@ -613,7 +639,7 @@ class _Expirations(Expirations):
             new = [
                 member
                 for member in deadlines
-                if not (of.deadline_of(member) or member in of.claimed or member in of.permanent)
+                if not (of.deadline_of(member) or member in of.claimed or of.is_permanent(member))
             ]
             for member in new:
                 self._of.set_deadline(member, deadlines[member])
@@ -621,7 +647,7 @@ class _Expirations(Expirations):
 
     def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
         with self._lock:
-            return [member for member in members if member in self._of.permanent]
+            return [member for member in members if self._of.is_permanent(member)]
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
         with self._lock:
@@ -678,7 +704,7 @@ class _Expirations(Expirations):
             late = [now - due for _, due in taken]
             overdue = self._of.claimable(now) if full else 0
             members = [member for member, _ in taken]
-            awaiting = [member for member in members if member in self._of.awaiting]
+            awaiting = [member for member in members if self._of.awaits_owner(member)]
             return Claim(token, members, late, overdue, awaiting)
 
     def _end_lapsed(self, now: int, backoff: Backoff) -> None:
@@ -729,7 +755,7 @@ class _Expirations(Expirations):
         for scores in self._of.waiting:
             scores.pop(member, None)
         self._hold([member], token)
-        return ClaimOne(token, now - waits_for, 0, member in self._of.awaiting)
+        return ClaimOne(token, now - waits_for, 0, self._of.awaits_owner(member))
 
     def settle(
         self,
@@ -749,7 +775,7 @@ class _Expirations(Expirations):
         with self._lock:
             now = clock.now()
             for member in own(verdict.done):
-                for kind in of.claimed, of.deadlines, of.notes, of.awaiting:
+                for kind in of.claimed, of.deadlines, of.notes, of.owners:
                     kind.pop(member, None)
             for (delay, state), members in verdict.put_off.items():
                 for member in own(members):
@@ -869,7 +895,7 @@ class _Expirations(Expirations):
         with self._lock:
             released = self._released(members)
             for member in released:
-                self._of.awaiting.pop(member, None)
+                self._of.owners.pop(member, None)
             return released
 
     def _released(self, members: Sequence[bytes]) -> Sequence[bytes]:

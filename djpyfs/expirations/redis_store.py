@@ -58,9 +58,7 @@ SLICE = 5_000  # members that one script takes, so that Redis serves others in b
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
 # What a note says of a record, by its number in prelude.lua; 0 is none.
 NOTED = State.DUE, State.RETRIED, State.HELD, State.POSTPONED
-KEYS = (
-    "due retries claimed deadlines leases notes failed writing permanent suspects awaiting".split()
-)
+KEYS = "due retries claimed deadlines leases notes failed writing permanent suspects owners".split()
 
 
 class RedisStore(ExpirationStore):
@@ -267,8 +265,8 @@ class _Expirations(Expirations):
         left, ends, lapsed = self._run("let_go", member, over, member, ttl)
         return Busy(left, ends), [member] * lapsed
 
-    def _take_up(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
-        left, ends, lapsed = self._run("take_up", member, over, member)
+    def _take_up(self, over: int, member: bytes, unawaited: bool) -> tuple[Busy, Sequence[bytes]]:
+        left, ends, lapsed = self._run("take_up", member, over, member, int(unawaited))
         return Busy(left, ends), [member] * lapsed
 
     def _begin(
@@ -295,10 +293,11 @@ class _Expirations(Expirations):
     def _reserve(
         self, over: int, member: bytes, token: int
     ) -> tuple[Busy, Sequence[bytes], Reserved]:
-        left, ends, lapsed, deadline, kept = self._run(
+        left, ends, lapsed, deadline, kept, owned = self._run(
             "reserve", member, over, member, token, self.lease
         )
-        return Busy(left, ends), [member] * lapsed, Reserved(token, deadline, bool(kept))
+        reserved = Reserved(token, deadline, bool(kept), bool(owned))
+        return Busy(left, ends), [member] * lapsed, reserved
 
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
         return bool(self._run("pledge", member, member, token, deadline))
@@ -343,15 +342,16 @@ class _Expirations(Expirations):
         groups = self._sliced(members)
         replies = self._scripts.send(
             [
-                Command(shard, "smismember", (self._key(shard, "permanent"), own))
+                Command(shard, method, (self._key(shard, name), own))
                 for shard, own in groups
+                for method, name in (("smismember", "permanent"), ("hmget", "owners"))
             ]
         )
         return [
             member
-            for (_, own), kept in zip(groups, replies, strict=True)
-            for member, is_kept in zip(own, kept, strict=True)
-            if is_kept
+            for (_, own), kept, owned in zip(groups, replies[::2], replies[1::2], strict=True)
+            for member, is_kept, fate in zip(own, kept, owned, strict=True)
+            if is_kept or fate == b"=0"
         ]
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:

@@ -21,7 +21,7 @@ from .servers import Address, Servers, has_moved, passes, servers_at
 
 T = TypeVar("T")
 
-FORMAT = 4  # of the records; what does not know it must leave them alone
+FORMAT = 5  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
@@ -32,7 +32,7 @@ VERBS = """schedule keep begin finish abandon reserve pledge release reserve_fre
 READING = frozenset({"deadline", "counts", "linked", "next_due"})
 # What the keys of a shard hold, by the last part of their names.
 _ZSETS = "due retries suspects claimed deadlines leases notes timekeeper sweepers".split()
-_HASHES = "failed writing awaiting revocations totals places".split()
+_HASHES = "failed writing owners revocations totals places".split()
 TYPES = {
     **dict.fromkeys(_ZSETS, "zset"),
     **dict.fromkeys(_HASHES, "hash"),

@@ -29,7 +29,7 @@ def test_a_reservation_whose_reply_was_lost_is_made_once(losing: tuple[Any, Prox
     store, proxy = losing
     scheduled = store.schedule([A], MINUTE)
     proxy.cuts = 1
-    token, known, _ = store.reserve(A)
+    token, known, *_ = store.reserve(A)
     store.release(A, token)
     assert known == deadline(store) == scheduled
 

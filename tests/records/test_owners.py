@@ -132,7 +132,9 @@ def test_what_is_set_aside_and_forgotten_waits_for_no_owner(store: Expirations) 
 def test_what_an_owner_lets_go_of_is_due_soon_and_asked_for(
     store: Expirations, before: int | None, expected: int
 ) -> None:
-    store.keep(A) if before is None else store.schedule([A], before * SECOND)
+    if before:
+        store.schedule([A], before * SECOND)
+    store.take_up(A, unawaited=True)
     store.let_go(A, 50 * SECOND)
     assert has_left(store) == expected
     store.take_up(A)
@@ -142,6 +144,7 @@ def test_what_an_owner_lets_go_of_is_due_soon_and_asked_for(
 
 def test_what_is_let_go_of_twice_has_its_first_deadline_again(store: Expirations) -> None:
     store.schedule([A], 1_000 * SECOND)
+    store.take_up(A, unawaited=True)
     for ttl in 500, 50, 500:
         store.let_go(A, ttl * SECOND)
     assert has_left(store) == 50
@@ -160,6 +163,7 @@ def test_what_was_let_go_of_awaits_a_new_owner_with_the_deadline_that_it_had(
     store: Expirations,
 ) -> None:
     store.schedule([A], 1_000 * SECOND)
+    store.take_up(A, unawaited=True)
     store.await_owner(A, 5_000 * SECOND)
     assert has_left(store) == 1_000
     store.let_go(A, 10 * SECOND)
@@ -168,6 +172,59 @@ def test_what_was_let_go_of_awaits_a_new_owner_with_the_deadline_that_it_had(
     assert has_left(store) == 100
     store.take_up(A)
     assert has_left(store) == 1_000
+
+
+@pytest.mark.parametrize("owned", ["from the first", "after it waited", "not yet"])
+@pytest.mark.parametrize("said", ["keep", "schedule"])
+def test_what_somebody_has_said_of_a_file_is_not_for_rows_to_change(
+    store: Expirations, owned: str, said: str
+) -> None:
+    store.schedule([A], 500 * SECOND)
+    if owned == "from the first":
+        store.take_up(A, unawaited=True)
+    else:
+        store.await_owner(A, 0, 0)
+    if owned == "after it waited":
+        store.take_up(A)
+    store.keep(A) if said == "keep" else store.schedule([A], 100 * SECOND)
+    store.take_up(A)
+    store.let_go(A, 10 * SECOND)
+    assert has_left(store) == (0 if said == "keep" else 100)
+    assert is_permanent(store) == (said == "keep")
+    store.schedule([A], 0)
+    assert awaiting(store, [A]) == []
+
+
+def test_what_is_kept_is_not_given_to_rows_by_who_saves_it_again(store: Expirations) -> None:
+    store.keep(A)
+    store.take_up(A, unawaited=True)
+    store.let_go(A, 10 * SECOND)
+    assert is_permanent(store)
+
+
+def test_a_file_that_its_row_has_made_permanent_is_so_for_everybody(store: Expirations) -> None:
+    store.schedule([A], 500 * SECOND)
+    store.await_owner(A, 0, 0)
+    store.take_up(A)
+    assert store.begin(A, MINUTE, MINUTE).before == 0
+    assert deadline(store) == 0
+    assert store.adopt({A: now(store) + SECOND}) == []
+    held = store.reserve(A)
+    assert (held.permanent, held.owned) == (True, True)
+    store.release(A, held.token, 0)
+    assert not is_permanent(store)
+    assert store.adopt({A: now(store) + SECOND}) == [A]
+
+
+def test_a_deadline_that_takes_the_place_of_permanence_is_not_permanent(
+    store: Expirations,
+) -> None:
+    store.take_up(A, unawaited=True)
+    held = store.reserve(A)
+    assert store.pledge(A, held.token, now(store) + 100 * SECOND)
+    store.release(A, held.token)
+    assert has_left(store) == 100
+    assert not is_permanent(store)
 
 
 @pytest.mark.parametrize("verb", ["await_owner", "let_go", "take_up"])

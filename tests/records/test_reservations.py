@@ -30,7 +30,7 @@ def test_a_reserved_member_is_nobody_elses_and_has_its_deadline_afterwards(
     store: Expirations,
 ) -> None:
     scheduled = store.schedule([A], 0)
-    token, known, _ = store.reserve(A)
+    token, known, *_ = store.reserve(A)
     assert known == scheduled
     assert claim(store).members == []
     assert state(store) == State.CLAIMED
@@ -51,7 +51,7 @@ def test_a_reservation_tells_whether_somebody_made_its_member_permanent(store: E
 
 
 def test_a_reservation_of_what_has_no_record_leaves_none(store: Expirations) -> None:
-    token, known, _ = store.reserve(A)
+    token, known, *_ = store.reserve(A)
     assert (known, store.record(A)) == (0, None)
     store.release(A, token)
     assert store.record(A) is None

@@ -3,7 +3,7 @@
 -- members, all that are.
 -- ARGV     token, member...
 -- Returns  how many that were
--- Touches  claimed, deadlines, leases, notes, awaiting
+-- Touches  claimed, deadlines, leases, notes, owners
 local token, done = tonumber(ARGV[1]), {}
 if #ARGV == 1 then
   done = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
@@ -22,8 +22,8 @@ in_slices(done, 'ZREM', deadlines)
 if redis.call('EXISTS', notes) == 1 then
   in_slices(done, 'ZREM', notes)
 end
-if redis.call('EXISTS', awaiting) == 1 then
-  in_slices(done, 'HDEL', awaiting)
+if redis.call('EXISTS', owners) == 1 then
+  in_slices(done, 'HDEL', owners)
 end
 end_lease(ARGV[1])
 return #done

@@ -3,12 +3,12 @@
 -- nobody removes or replaces.
 -- ARGV     (member, deadline)...
 -- Returns  those of the members that took one
--- Touches  due, permanent
+-- Touches  due, permanent, owners
 local adopted = {}
 for i = 1, #ARGV, 2 do
   local member = ARGV[i]
   local known = deadline_of(member) or score(claimed, member)
-  if not known and redis.call('SISMEMBER', permanent, member) == 0 then
+  if not known and not is_permanent(member) then
     set_deadline(member, ARGV[i + 1])
     adopted[#adopted + 1] = member
   end

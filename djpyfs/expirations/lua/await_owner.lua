@@ -14,12 +14,12 @@ end
 if lapsed then
   unclaim(member)
 end
-local deadline, known = deadline_of(member), redis.call('HGET', awaiting, member)
-if deadline and (known or life >= 0) then
+local deadline, known = deadline_of(member), redis.call('HGET', owners, member)
+if deadline and (life >= 0 or awaits_owner(member)) then
   forget(member)
   confirm(member)
   set_deadline(member, math.max(deadline, now + ttl))
   local owned = life < 0 and known:sub(2) or life > 0 and exact(now + life) or '0'
-  redis.call('HSET', awaiting, member, '+' .. owned)
+  redis.call('HSET', owners, member, '+' .. owned)
 end
 return {0, 0, lapsed and 1 or 0}

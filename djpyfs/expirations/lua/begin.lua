@@ -16,7 +16,7 @@ end
 local writes = redis.call('HGET', writing, member) or ''
 local provisional = writes:sub(1, 1) == 'p'
 local before = not provisional and deadline_of(member)
-local unknown = not (provisional or before) and redis.call('SISMEMBER', permanent, member) == 0
+local unknown = not (provisional or before) and not is_permanent(member)
 if unknown and default_ttl > 0 then
   set_deadline(member, now + default_ttl)
   writes = 'p ' .. writes

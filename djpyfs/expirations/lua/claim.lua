@@ -105,9 +105,9 @@ for i, member in ipairs(taken) do
   lengths[i] = #member
 end
 local waiting = {}
-if redis.call('EXISTS', awaiting) == 1 then
+if redis.call('EXISTS', owners) == 1 then
   for _, member in ipairs(taken) do
-    if redis.call('HEXISTS', awaiting, member) == 1 then
+    if awaits_owner(member) then
       waiting[#waiting + 1] = member
     end
   end

@@ -6,7 +6,7 @@
 -- Touches  due, retries, suspects, claimed, deadlines, leases
 local member, token = ARGV[1], ARGV[2]
 if score(claimed, member) == tonumber(token) then -- the reply to the first call was lost
-  return {1, now - deadline_of(member), 0, redis.call('HEXISTS', awaiting, member)}
+  return {1, now - deadline_of(member), 0, awaits_owner(member) and 1 or 0}
 end
 if score(claimed, member) or redis.call('HEXISTS', writing, member) == 1 then
   return {0, 0, 0, 0}
@@ -21,4 +21,4 @@ for _, zset in ipairs({due, retries, suspects}) do
 end
 redis.call('ZADD', claimed, token, member)
 redis.call('ZADD', leases, exact(now + ARGV[3]), token)
-return {1, now - waits_for, 0, redis.call('HEXISTS', awaiting, member)}
+return {1, now - waits_for, 0, awaits_owner(member) and 1 or 0}

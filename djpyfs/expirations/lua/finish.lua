@@ -22,7 +22,7 @@ local unbroken, provisional = end_write(member, token)
 confirm(member)
 local deadline, by_default = deadline_of(member), false
 unbroken = unbroken or deadline == before and before > now -- nobody deletes what is not due
-local kept = redis.call('SISMEMBER', permanent, member) == 1
+local kept = is_permanent(member)
 if new_life and deadline == before then
   forget(member)
   deadline = nil

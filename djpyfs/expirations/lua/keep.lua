@@ -9,7 +9,7 @@ local left, ends, lapsed = claim_on(member, over)
 if left == 0 then
   forget(member)
   confirm(member)
-  redis.call('HDEL', awaiting, member)
+  redis.call('HDEL', owners, member)
   redis.call('SADD', permanent, member)
 end
 return {left, ends, lapsed and 1 or 0}

@@ -1,6 +1,7 @@
 #!lua
 -- let_go: lets a member be due in ttl at the latest, and be deleted only if no row owns it: else it
--- has the deadline again that it had. What awaits its first owner is left alone.
+-- has the deadline again that it had. What awaits its first owner is left alone, and so is what has a
+-- deadline, or is permanent, because somebody has said so.
 -- ARGV     end of a lease that is over or 0, member, ttl
 -- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
 --           1 where a claim had lapsed}
@@ -13,12 +14,14 @@ end
 if lapsed then
   unclaim(member)
 end
-local deadline, known = deadline_of(member), redis.call('HGET', awaiting, member)
-local later = not deadline or deadline > due_at
-if later and not (known and known:sub(1, 1) == '+') then
+local deadline, known = deadline_of(member), redis.call('HGET', owners, member)
+local by_hand = not known and (deadline or is_permanent(member))
+local is_new = known and known:sub(1, 1) == '+'
+if not (by_hand or is_new) and (not deadline or deadline > due_at) then
+  local had = awaits_owner(member) and known or '-' .. (deadline and exact(deadline) or '0')
   forget(member)
   confirm(member)
   set_deadline(member, due_at)
-  redis.call('HSETNX', awaiting, member, '-' .. (deadline and exact(deadline) or '0'))
+  redis.call('HSET', owners, member, had)
 end
 return {0, 0, lapsed and 1 or 0}

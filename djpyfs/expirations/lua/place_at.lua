@@ -13,7 +13,7 @@ end
 if left == 0 and (expected < 0 or expected == (deadline_of(member) or 0)) then
   forget(member)
   confirm(member)
-  redis.call('HDEL', awaiting, member)
+  redis.call('HDEL', owners, member)
   if deadline > 0 then
     set_deadline(member, deadline)
   end

@@ -11,14 +11,15 @@
 --                    for that: how many of each state there are is counted without a look at each
 --   failed     HASH  member -> why it was set aside, as JSON
 --   writing    HASH  member -> tokens of the writes to it, after a "p" where the record is theirs
---   permanent  SET   members that somebody has made permanent
---   awaiting   HASH  member -> the deadline that it has once a row owns it, or 0 for none, of what
---                    is deleted only if no row does; after a "+" where the first owner is awaited,
---                    and after a "-" where one has let it go
+--   permanent  SET   members that somebody has made permanent by hand
+--   owners     HASH  member -> the deadline that it has where a row owns it, or 0 for none. After a "+"
+--                    where the first owner is awaited, and after a "-" where one has let it go, it
+--                    is deleted only if no row owns it; after a "=" one does, as far as is known.
+--                    Whatever is said of a member by hand takes it out of here
 -- Every time is in microseconds since the epoch by this server's clock.
 local due, retries, claimed, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, notes, failed, writing, permanent = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local suspects, awaiting = KEYS[10], KEYS[11]
+local suspects, owners = KEYS[10], KEYS[11]
 local RETRIED, HELD, POSTPONED, SUSPECT, RESERVED, EXCUSED = 1, 2, 3, 4, 5, 6
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -68,8 +69,21 @@ local function claim_on(member, over)
   return 0, 0, true
 end
 
+-- Whether a member is permanent: somebody, or its row, has made it so.
+local function is_permanent(member)
+  return redis.call('SISMEMBER', permanent, member) == 1 or redis.call('HGET', owners, member) == '=0'
+end
+
+-- Whether a member is deleted only if no row owns it.
+local function awaits_owner(member)
+  return (redis.call('HGET', owners, member) or '='):sub(1, 1) ~= '='
+end
+
 local function set_deadline(member, deadline)
   redis.call('SREM', permanent, member)
+  if redis.call('HGET', owners, member) == '=0' then
+    redis.call('HDEL', owners, member)
+  end
   redis.call('ZADD', due, exact(deadline), member)
 end
 

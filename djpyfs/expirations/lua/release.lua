@@ -12,7 +12,7 @@ elseif deadline < 0 then
 else
   forget(member)
   redis.call('SREM', permanent, member)
-  redis.call('HDEL', awaiting, member)
+  redis.call('HDEL', owners, member)
   confirm(member)
   if deadline > 0 then
     set_deadline(member, deadline)

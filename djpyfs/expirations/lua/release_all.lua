@@ -3,14 +3,14 @@
 -- are as before.
 -- ARGV     token, 1 where the files are gone or 0
 -- Returns  nothing
--- Touches  due, claimed, deadlines, leases, notes, writing, permanent, awaiting
+-- Touches  due, claimed, deadlines, leases, notes, writing, permanent, owners
 local members = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
 if ARGV[2] == '1' then
   for _, zset in ipairs({claimed, deadlines, notes}) do
     in_slices(members, 'ZREM', zset)
   end
   in_slices(members, 'SREM', permanent)
-  in_slices(members, 'HDEL', awaiting)
+  in_slices(members, 'HDEL', owners)
 end
 local writes = redis.call('EXISTS', writing) == 1
 for _, member in ipairs(members) do

@@ -2,16 +2,18 @@
 -- reserve: claims a member, whatever its deadline, for a writer who removes or replaces its file.
 -- ARGV     end of a lease that is over or 0, member, token, lease
 -- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed, deadline or 0, 1 where somebody made it permanent}
+--           1 where a claim had lapsed, deadline or 0, 1 where it is permanent or 0,
+--           1 where a row owns it or 0}
 -- Touches  all but writing
 local over, member, token = ARGV[1], ARGV[2], ARGV[3]
-local kept = redis.call('SISMEMBER', permanent, member)
+local kept = is_permanent(member) and 1 or 0
+local is_owned = (redis.call('HGET', owners, member) or ''):sub(1, 1) == '=' and 1 or 0
 if score(claimed, member) == tonumber(token) then -- the reply to the first call was lost
-  return {0, 0, 0, deadline_of(member) or 0, kept}
+  return {0, 0, 0, deadline_of(member) or 0, kept, is_owned}
 end
 local left, ends, lapsed = claim_on(member, over)
 if left > 0 then
-  return {left, ends, 0, 0, 0}
+  return {left, ends, 0, 0, 0, 0}
 end
 if lapsed then
   unclaim(member)
@@ -24,4 +26,4 @@ end
 mark(member, attempts, RESERVED)
 redis.call('ZADD', claimed, token, member)
 redis.call('ZADD', leases, exact(now + ARGV[4]), token)
-return {0, 0, lapsed and 1 or 0, deadline or 0, kept}
+return {0, 0, lapsed and 1 or 0, deadline or 0, kept, is_owned}

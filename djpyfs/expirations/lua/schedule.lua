@@ -7,7 +7,7 @@
 -- Touches  all
 --
 -- As long as nothing but deadlines is there, there is nothing to look up and forget.
-local quiet = redis.call('EXISTS', claimed, deadlines, failed, writing, permanent, awaiting) == 0
+local quiet = redis.call('EXISTS', claimed, deadlines, failed, writing, permanent, owners) == 0
 local over, deadline = ARGV[1], now + ARGV[2]
 local at = exact(deadline)
 if quiet and #ARGV == 3 then -- what a view does: all else below costs a quarter as much again
@@ -28,7 +28,7 @@ for i = 3, #ARGV do
     if not quiet then
       forget(member)
       confirm(member)
-      redis.call('HDEL', awaiting, member)
+      redis.call('HDEL', owners, member)
       redis.call('SREM', permanent, member)
     end
     if has_lapsed then

@@ -2,7 +2,7 @@
 -- take_back: takes members that were set aside back, to be deleted now, or forgets them.
 -- ARGV     1 to have them due now or 0 to forget them, member...
 -- Returns  those of the members that were set aside
--- Touches  due, failed, awaiting
+-- Touches  due, failed, owners
 local taken = {}
 for i = 2, #ARGV do
   local deadline = redis.call('HEXISTS', failed, ARGV[i]) == 1 and deadline_of(ARGV[i])
@@ -12,7 +12,7 @@ for i = 2, #ARGV do
     if ARGV[1] == '1' then
       set_deadline(ARGV[i], deadline)
     else
-      redis.call('HDEL', awaiting, ARGV[i])
+      redis.call('HDEL', owners, ARGV[i])
     end
   end
 end
