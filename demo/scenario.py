@@ -220,7 +220,7 @@ class Scenario:
             f"Flower does not account for {expected} deletions",
             lambda: sum(_result(task)["deleted"] for task in self._sweeps()) == expected,
         )
-        _title("Sweeps, as Flower tells", f"{'task':<38}{'state':<9}{'deleted':>8}  worker")
+        _title("Sweeps, as Flower shows them", f"{'task':<38}{'state':<9}{'deleted':>8}  worker")
         for task in self._sweeps():
             deleted = f"{_result(task)['deleted']:>8}"
             print(f"  {task['uuid']:<38}{task['state']:<9}{deleted}  {task['worker']}", flush=True)

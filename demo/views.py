@@ -174,7 +174,7 @@ def one_time_link(request: HttpRequest, pk: int) -> JsonResponse:
 @require_POST
 @unavailable_is_503
 def revoke_links(request: HttpRequest, pk: int) -> JsonResponse:
-    """Let every link to an upload that was given out lead nowhere; answers with a new one."""
+    """Revoke every link to an upload that was given out; answers with a new one."""
     kept = get_object_or_404(Upload, pk=pk)
     get_filesystem(UPLOADS).revoke_urls(kept.name)
     return _answer(_upload_cards([kept]))

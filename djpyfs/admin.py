@@ -47,8 +47,8 @@ HORIZONS = [
 ]
 UNITS = {"min": 60, "h": 3_600, "d": 86_400}
 ACTIONS = {
-    "retry": (inspection.retry, gettext_lazy("Due again, the next sweep tries")),
-    "forget": (inspection.forget, gettext_lazy("Forgotten, what is there stays")),
+    "retry": (inspection.retry, gettext_lazy("Due again for the next sweep")),
+    "forget": (inspection.forget, gettext_lazy("Forgotten; the files stay")),
 }
 # What is said of a file's state beside its remaining life.
 STATES = {
@@ -67,7 +67,7 @@ else:
 
 @admin.register(ExpiringFile)
 class ExpiringFileAdmin(_ModelAdmin):
-    """The page. "View" shows it, "change" also allows to retry and to forget."""
+    """The page. "View" shows it; "change" also allows retrying and forgetting."""
 
     def get_urls(self) -> list[URLPattern]:
         """Return the page, under the name that the index links to, and what its buttons call."""
@@ -92,7 +92,7 @@ class ExpiringFileAdmin(_ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: Mapping[str, Any] | None = None
     ) -> HttpResponse:
-        """Show the page; where the record store is away, say so with status 503."""
+        """Show the page; if the record store is away, say so with status 503."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         status, page = 200, _Page(_Search.of(request.GET), request.GET.get("p", "1"))
@@ -111,8 +111,8 @@ class ExpiringFileAdmin(_ModelAdmin):
     def release_view(self, request: HttpRequest) -> HttpResponse:
         """Retry or forget the files set aside that were chosen, or all that a search finds.
 
-        Before files are forgotten a page asks whether that is meant. Leads back to the page, as
-        it was searched.
+        Before files are forgotten a page asks for confirmation. Redirects to the page with the same
+        search.
         """
         if not self.has_change_permission(request):
             raise PermissionDenied
@@ -220,7 +220,7 @@ class _Page:
         self.number = number
 
     def _query(self, **more: str) -> str:
-        """Return the search as the query of an address, or nothing."""
+        """Return the search as the query of a URL, or nothing."""
         query = QueryDict(mutable=True)
         given = {"namespace": self.search.namespace, "file": self.search.text, **more}
         query.update({key: value for key, value in given.items() if value})
@@ -283,7 +283,7 @@ class _Page:
 
 
 class Number(NamedTuple):
-    """One of the numbers at the top; what is wrong is red, and leads to where it is listed."""
+    """One of the numbers at the top; a problem is red, and links to the list of its files."""
 
     name: str
     number: str
@@ -306,7 +306,7 @@ def _numbers(status: Status) -> list[Number]:
         Number(_("Tracked"), _number(status.tracked), _("files with a deadline")),
         Number(_("Overdue"), _number(status.overdue), oldest, late, files),
         *(Number(name, _number(n), remark, bad, files) for name, n, remark, bad in waiting if n),
-        Number(_("Claimed"), _number(status.claimed), _("a sweep is at them")),
+        Number(_("Claimed"), _number(status.claimed), _("by a sweep")),
         Number(
             _("Set aside"),
             _number(status.set_aside),

@@ -1,4 +1,4 @@
-"""Files held against their records: which have none, and which records are no file's."""
+"""Compares files with their records: which files have none, and which records have no file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Kind(StrEnum):
 class Finding:
     """A file without a record, a record without a file, or a file that can have no record.
 
-    Or a place that is not there now, or a shard of the records that cannot be read; then ``path``
+    Or a place that is missing now, or a shard of the records that cannot be read; then ``path``
     says why.
     """
 
@@ -49,7 +49,7 @@ class Finding:
     #: The directory of the file, as `inspection.TrackedFile` has it.
     namespace: str
     path: str
-    #: The deadline that the file has got, where it was adopted, or would get.
+    #: The deadline that the file was given, or would be given, on adoption.
     deadline: datetime | None = None
 
 
@@ -65,13 +65,13 @@ class Totals:
     away: int = 0
     #: Shards that cannot be read: nothing is said of the files that have their records there.
     unreadable: int = 0
-    #: Files without a record that somebody has made permanent: nothing is amiss with them.
+    #: Files without a record that somebody has made permanent: nothing is wrong with them.
     permanent: int = 0
     adopted: int = 0
 
     @property
     def differences(self) -> int:
-        """How many findings there were, but for files that have a deadline now."""
+        """How many findings there were, except for files that have a deadline now."""
         findings = self.no_record + self.no_file + self.refused + self.away + self.unreadable
         return findings - self.adopted
 
@@ -92,10 +92,10 @@ class Audit:
     """One walk through namespaces; it only reads, unless it is to ``adopt``.
 
     With ``adopt``, a file without a record gets a deadline that many seconds after it was last
-    modified, but `grace` from now at the earliest; with ``dry_run`` it is only told. It stays where
-    its storage has it belong to a row, and one names it. What
-    somebody has made permanent is left alone. Calls ``on_batch`` with the totals so far. Raises
-    `InvalidLifetime`.
+    modified, but `grace` from now at the earliest; with ``dry_run`` it is only reported. It stays
+    if its storage has it belong to a row, and one names it. Permanent files are left alone.
+
+    Calls ``on_batch`` with the totals so far. Raises `InvalidLifetime`.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class Audit:
         return adopted
 
     def _deadline(self, files: FS, path: str, ttl: int, now: int, latest: int) -> int:
-        """Return the deadline of a file that is adopted, or 0 where it is gone."""
+        """Return the deadline of a file that is adopted, or 0 if it is gone."""
         try:
             modified = files.getinfo(path, ["details"]).modified
         except ResourceNotFound:
@@ -272,7 +272,7 @@ class _WithinWalker(Walker):
 
 
 def _walk(files: FS) -> Iterator[str]:
-    # A sweep prunes what has become empty.
+    # A sweep removes directories that have become empty.
     walker = _WithinWalker(on_error=lambda _, error: isinstance(error, ResourceNotFound))
     entries: Iterable[tuple[str, Info]] = walker.info(files, namespaces=["basic", "link"])
     found = (path for path, info in entries if not info.is_dir and not _is_link(info))

@@ -34,8 +34,8 @@ Life = float | None
 class ExpiringCache(BaseCache):
     """Keeps values in a namespace, whose files are pickles.
 
-    What has expired is deleted as every file is. Where there would be more than ``MAX_ENTRIES``,
-    those that expire soonest go, one of ``CULL_FREQUENCY``; all processes and machines with the
+    Expired values are deleted like any file. If there would be more than ``MAX_ENTRIES``, one in
+    ``CULL_FREQUENCY`` is deleted, those that expire soonest. All processes and machines with the
     same ``DJFS`` share the values. A ``timeout`` is bound by the policy of the namespace::
 
         CACHES = {
@@ -47,8 +47,8 @@ class ExpiringCache(BaseCache):
             },
         }
 
-    Raises `InvalidName` for a ``LOCATION`` that is no namespace. Who can write there can have code
-    run by those who read: it is no place for uploads.
+    Raises `InvalidName` for a ``LOCATION`` that is not a namespace. Anyone who can write there can
+    make readers run code: keep uploads elsewhere.
     """
 
     def __init__(self, namespace: str, params: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ class ExpiringCache(BaseCache):
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
-        """Set a value, which lives for ``timeout`` seconds, or for ever with None."""
+        """Set a value, which lives for ``timeout`` seconds, or forever with None."""
         name, life = self._name(key, version), self._life(timeout)
         contents = _pickled(value, life)
         if life == 0:
@@ -123,7 +123,7 @@ class ExpiringCache(BaseCache):
         return True
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        """Tell whether there is a value whose time is not up."""
+        """Return whether there is a value whose time is not up."""
         return self._lives(self._name(key, version))
 
     def delete(self, key: Any, version: int | None = None) -> bool:
@@ -141,7 +141,7 @@ class ExpiringCache(BaseCache):
     # -- how long values live
 
     def _life(self, timeout: Any) -> Life:
-        """Return the seconds that a value lives, or None for ever. Raises `InvalidLifetime`."""
+        """Return the seconds that a value lives, or None forever. Raises `InvalidLifetime`."""
         life = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
         if life is not None and life <= 0:
             return 0

@@ -1,4 +1,4 @@
-"""Django's system checks: a configuration that cannot work is told at start.
+"""Django's system checks: they report a configuration that cannot work at the start.
 
 Each message has a stable id, so that a project can silence it with SILENCED_SYSTEM_CHECKS.
 """
@@ -22,7 +22,7 @@ from .expirations import store_for
 
 @register("djpyfs")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Tell where ``DJFS`` cannot be used. Nothing is connected to."""
+    """Report where ``DJFS`` cannot be used, without connecting to anything."""
     try:
         settings = conf.current()
         store_for(settings)
@@ -104,7 +104,7 @@ def _cors() -> Iterator[CheckMessage]:
             why = found.problem or f"from pages of {', '.join(found.missing)}"
             yield Warning(
                 f"{found.bucket} does not let browsers send files to it: {why}",
-                hint="Call 'manage.py djpyfs cors --apply', "
+                hint="Run 'manage.py djpyfs cors --apply', "
                 "or give the credentials the right s3:GetBucketCORS.",
                 obj="settings.DJFS",
                 id="djpyfs.W010",
@@ -136,7 +136,7 @@ def _metrics(settings: Settings) -> Iterator[CheckMessage]:
 def _durability(durable: bool) -> Iterator[CheckMessage]:
     if not durable:
         yield Warning(
-            "the record store keeps nothing on disk: after a restart files stay for ever",
+            "the record store keeps nothing on disk: after a restart files stay forever",
             hint="Switch on Redis' append-only file: appendonly yes.",
             obj="settings.DJFS",
             id="djpyfs.W004",
@@ -150,7 +150,7 @@ def _alone(settings: Settings, backends: list[Backend]) -> Iterator[CheckMessage
     if in_process:
         yield Warning(
             f"{', '.join(in_process)} keeps things in this process, where no worker finds them",
-            hint="Use osfs or s3fs and a Redis.",
+            hint="Use osfs or s3fs, and Redis.",
             obj="settings.DJFS",
             id="djpyfs.W005",
         )

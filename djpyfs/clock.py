@@ -8,7 +8,7 @@ _ahead = 0  # µs
 
 
 def now() -> int:
-    """Return the time in µs since the epoch: that of the system, and what a test has added.
+    """Return the time in µs since the epoch: the system's, plus what a test has added.
 
     What replaces `time.time`, as freezegun and time-machine do, decides here too.
     """
@@ -16,9 +16,9 @@ def now() -> int:
 
 
 def uptime() -> int:
-    """Return the µs on a clock that runs on whatever is done to the time, for leases.
+    """Return the µs on a clock for leases, which runs on whatever a test does to the time.
 
-    Whether their holder is alive has nothing to do with the date that a test plays in.
+    Whether a lease's holder is alive has nothing to do with the date in which a test plays.
     """
     return clock_gettime_ns(CLOCK_MONOTONIC) // 1_000
 
@@ -29,6 +29,6 @@ def ahead() -> int:
 
 
 def put_ahead(microseconds: int) -> None:
-    """Let the time be so far ahead of that of the system."""
+    """Set how far the time is ahead of the system's."""
     global _ahead
     _ahead = microseconds

@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What sweeps of one place keep together, by however many workers; None: no bound."""
+    """Bounds for all sweeps of one place, over all workers; None: no bound."""
 
     deletions_per_second: int | None = None
     sweepers: int | None = None  # that are at work at once
@@ -45,7 +45,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Policy:
-    """What holds in one namespace: where its files are, how long they live, who hands them out."""
+    """The policy of one namespace: where its files are, how long they live, who serves them."""
 
     placement: Placement
     default_ttl: int | None = None  # µs
@@ -60,7 +60,7 @@ class Policy:
 
     @property
     def life(self) -> int:
-        """How long a file lives that nobody has set a deadline for, in µs; 0: for ever."""
+        """How long a file lives if nobody sets a deadline for it, in µs; 0: forever."""
         return self.default_ttl or self.max_ttl or 0
 
     def within(self, others: Sequence[Policy]) -> Policy:
@@ -128,10 +128,10 @@ class Settings:
     def policy_for(self, directory: str) -> Policy:
         """Return the policy for the files of a directory, such as a namespace.
 
-        An entry of ``namespaces`` holds for everything below its name; ``prefix/*`` is one for
-        each directory in ``prefix`` that has none of its own. Where several hold, the nearest
-        says where the files are and how long they live by default, and of the bounds that they
-        set the strictest holds, for one file may be called by names in each of them.
+        An entry of ``namespaces`` applies to everything below its name; ``prefix/*`` is one for
+        each directory in ``prefix`` that has none of its own. If several apply, the nearest says
+        where the files are and how long they live by default. Of their bounds the strictest
+        counts, because one file may be reached by names in each of them.
         """
         return self._policies(directory) if self.namespaces else self.policy
 
@@ -281,7 +281,7 @@ def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
             raise ConfigurationError(f"DJFS['namespaces'][{name!r}] must be a dict")
         for key in overrides.keys() & {*SERVICE_KEYS, "namespaces"}:
             raise ConfigurationError(
-                f"DJFS['namespaces'][{name!r}] sets {key!r}, which holds for all: move it up"
+                f"DJFS['namespaces'][{name!r}] sets {key!r}, which counts for all: move it up"
             )
         policies[name] = _policy({**raw, **overrides})
     return policies

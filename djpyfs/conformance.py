@@ -1,4 +1,4 @@
-"""The tests that every back-end passes, for authors of others: `unittest` alone runs them.
+"""The tests that every back-end passes, for authors of others; `unittest` is enough to run them.
 
 Example::
 
@@ -57,7 +57,7 @@ class _For:
 class BackendCase(_Case):
     """A test case with a namespace of its own, which is empty again at its end.
 
-    Records are in memory where ``djfs`` does not say otherwise.
+    Records are in memory unless ``djfs`` says otherwise.
     """
 
     #: The ``DJFS`` to test: the type of the back-end, and its options.
@@ -213,12 +213,12 @@ class PlaceTests(BackendCase):
         try:
             found = self.backend.url(self.namespace, "a", self.backend.longest_url)
         except errors.NoURL:
-            self.skipTest("it has no addresses, so that signed links take their place")
+            self.skipTest("it has no URLs of its own, so signed links take their place")
         self.assertIsInstance(found, str)
 
 
 class BackendTests(FilesystemTests, DeletionTests, PlaceTests):
-    """What every back-end has to pass."""
+    """The tests that every back-end has to pass."""
 
 
 class _BrokenSource(io.BytesIO):
@@ -245,7 +245,7 @@ class _SlowSource(io.BytesIO):
 
 
 class WholeFileTests(BackendCase):
-    """A file appears when it is closed, as a whole: for back-ends that promise that."""
+    """A file appears as a whole when it is closed: for back-ends that promise that."""
 
     def begun(self, name: str, mode: str) -> Any:
         """Return a file in which something was written, still open."""

@@ -1,7 +1,7 @@
-"""CORS rules, by which S3 lets browsers send files that `get_upload_url` has given them a form for.
+"""CORS rules, by which S3 lets browsers send files with the form of `get_upload_url`.
 
-A browser asks the bucket before it sends a file there from a page, and again whether the page may
-know how that went. ``DJFS["upload_origins"]`` says from which pages that is to be.
+A browser asks the bucket whether a page may send a file there, and whether the page may see the
+answer. ``DJFS["upload_origins"]`` says which pages may.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BucketOrigins:
     origins: Sequence[str]
 
     def compare(self) -> CorsComparison:
-        """Hold them against those that the bucket lets in."""
+        """Compare them with those that the bucket lets in."""
         return self._settle(apply=False)
 
     def apply(self) -> CorsComparison:
@@ -75,7 +75,7 @@ class BucketOrigins:
                 gone = result.action is Action.REMOVE
                 self.bucket.set_cors([*others, *([] if gone else [self._rule()])])
                 result = replace(result, missing=())
-        except FSError as error:  # the other buckets' rules are none the worse for it
+        except FSError as error:  # the rules of the other buckets can still be set
             return replace(result, problem=str(error))
         return result
 

@@ -21,11 +21,11 @@ def escaped(message: str) -> str:
     return message.replace("{", "{{").replace("}", "}}")
 
 
-BLOCKS = "This blocks: use what has an 'a' in front of its name, a thread, or sync_to_async."
+BLOCKS = "This blocks: call its twin with an 'a' in front of the name, or use sync_to_async."
 
 
 class DjpyfsError(Exception):
-    """Every error that djpyfs raises of its own accord is one of these."""
+    """Every error that djpyfs itself raises is one of these."""
 
 
 class _Failed(DjpyfsError, OperationFailed):
@@ -75,7 +75,7 @@ class NameNotText(InvalidName, TypeError):
 
 
 class InvalidLifetime(DjpyfsError, ValueError):
-    """A life time that is negative, too long, too short, or not a number."""
+    """A lifetime that is negative, too long, too short, or not a number."""
 
 
 class NamespaceHeld(DjpyfsError, PermissionDenied):
@@ -91,7 +91,7 @@ class LinkNotFollowed(DjpyfsError, PermissionDenied):
 
 
 class InvalidLimit(DjpyfsError, ValueError):
-    """A limit of an address that is refused: its downloads, or the bytes or types of an upload."""
+    """A limit of a URL that is refused: its downloads, or the bytes or types of an upload."""
 
 
 class FileBusy(_Failed):

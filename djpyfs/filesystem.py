@@ -1,6 +1,6 @@
 """The filesystem that `get_filesystem` returns: a PyFilesystem whose files can expire.
 
-`ExpiringFS` derives from `fs.base.FS` and not from `WrapFS`: there every short cut of
+`ExpiringFS` derives from `fs.base.FS` and not from `WrapFS`: there every shortcut of
 PyFilesystem ends in the few methods that are written out here, and so in the same rules.
 """
 
@@ -82,11 +82,11 @@ def get_filesystem(namespace: str) -> ExpiringFS:
         fs.writetext("may.csv", "month,sales")
         fs.expire("may.csv", days=7)
 
-    What lies below is opened once and shared; calling this again is cheap, and closing what it
-    returned closes nothing that others use.
+    The backend is opened once and shared: calling this again is cheap, and closing the returned
+    filesystem closes nothing that others use.
 
-    Raises `InvalidName` for a namespace that is refused, `ConfigurationError` where ``DJFS``
-    does not fit, `fs.errors.CreateFailed` where the namespace's directory cannot be made.
+    Raises `InvalidName` for a namespace that is refused, `ConfigurationError` if ``DJFS`` does
+    not fit, and `fs.errors.CreateFailed` if the namespace's directory cannot be made.
     """
     check_namespace(namespace)
     settings = conf.current()
@@ -119,11 +119,11 @@ class _Walker(Walker):
 class ExpiringFS(FS):
     """A PyFilesystem with `expire`, `expire_many`, `expiration` and `get_url`.
 
-    A file that is written appears when it is closed, as a whole, and is not deleted meanwhile. A
-    rewrite keeps its deadline, or leaves it ``grace`` at the least; writing to a path that has
-    expired starts a new life. `move` carries the deadline along, a copy is a new file, and what
-    is removed is forgotten. There are no system paths: PyFilesystem would use them to go round
-    these rules.
+    A file appears as a whole when it is closed, and is not deleted while it is written. A
+    rewritten file keeps its deadline, but lives for at least ``grace``; writing to a path that
+    has expired starts a new life. `move` takes the deadline along, a copy is a new file, and
+    removing a file forgets its deadline. There are no system paths: PyFilesystem would use them
+    to bypass these rules.
     """
 
     walker_class = _Walker
@@ -149,13 +149,13 @@ class ExpiringFS(FS):
     def root_path(self) -> str:
         """The namespace's directory on disk, as `fs.osfs.OSFS` has it; made by the first write.
 
-        Raises `AttributeError` on other back-ends. What is written or removed through it goes
-        round the rules above.
+        Raises `AttributeError` on other back-ends. Writing or removing through it bypasses the
+        rules above.
         """
         files: Any = self._files
         return cast(str, files.root_path)
 
-    # -- life times and addresses
+    # -- lifetimes and addresses
 
     def expire(
         self,
@@ -201,11 +201,11 @@ class ExpiringFS(FS):
             self._schedule(entries, cast(int, ttl))
 
     def expire_at(self, filename: str, when: datetime) -> None:
-        """Set the deadline of a file to an aware datetime; one that has passed is as good as now::
+        """Set the deadline of a file to an aware datetime; a time in the past means now::
 
             fs.expire_at("a.png", timezone.now() + timedelta(hours=1))
 
-        The clock of the record store counts. Raises as `expire` does, also for a naive datetime.
+        The clock of the record store counts. Raises as `expire` does, and for a naive datetime.
         """
         entry, given = self._entry(filename), cast(object, when)
         if not isinstance(given, datetime) or given.utcoffset() is None:
@@ -220,9 +220,9 @@ class ExpiringFS(FS):
         self._announce([entry], ttl)
 
     def expiration(self, filename: str) -> datetime | None:
-        """Return a file's deadline as an aware datetime (UTC), or None where it has none.
+        """Return a file's deadline as an aware datetime (UTC), or None if it has none.
 
-        It has passed where the file's deletion is under way, is tried again, or was given up.
+        It may be in the past: its deletion is under way, is retried, or was given up.
         Raises `InvalidName` and `RecordStoreUnavailable`.
         """
         self.check()
@@ -230,7 +230,7 @@ class ExpiringFS(FS):
         return EPOCH + timedelta(microseconds=deadline) if deadline else None
 
     def set_default_life(self, seconds: Seconds) -> None:
-        """Let new files written through this object live so long, as ``default_ttl`` would.
+        """Give new files written through this object that lifetime, as ``default_ttl`` would.
 
         Raises `InvalidLifetime`.
         """
@@ -248,19 +248,19 @@ class ExpiringFS(FS):
     ) -> TemporaryFile:
         """Return a new file as a context manager, under a name that nobody can guess.
 
-        It lives for ``seconds`` + ``days`` after the block, or where both are 0 as long as files
-        do here by default; a block that takes less than a hundredth of that, and less than 0.1 s,
-        may count as part of it. Its deadline is recorded before its first byte. When the block ends
-        the file appears as a whole; where it raises, neither file nor record stays. ``name`` is
-        its path in this filesystem, and after the block ``url`` its address::
+        It lives for ``seconds`` + ``days`` after the block, or for the default lifetime if both
+        are 0; a block that takes less than a hundredth of that, and less than 0.1 s, may count
+        as part of it. The deadline is recorded before the first byte. When the block ends the file
+        appears as a whole; if it raises, neither file nor record stays. ``name`` is the path in
+        this filesystem, and after the block ``url`` is the URL::
 
             with fs.temporary_file(".png", seconds=300) as f:
                 figure.savefig(f)
             response = redirect(f.url)
 
-        An ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
-        `open`. Raises `InvalidName`, `InvalidLifetime`, also where there is no life by default,
-        and `ValueError` for a mode that makes no file.
+        ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
+        `open`. Raises `InvalidName`, `InvalidLifetime`, also if there is no default lifetime,
+        and `ValueError` for a mode that creates no file.
         """
         name = temporary_name(prefix, suffix)
         return self._temporary_file(name, name, seconds, days, mode, encoding)
@@ -283,7 +283,7 @@ class ExpiringFS(FS):
         given = total_of(seconds, days)
         life = self._lifetimes(entry).of(given) if given else self._life_at(entry.path)
         if not life:
-            raise InvalidLifetime("no life is given, and there is no default: write seconds=300")
+            raise InvalidLifetime("no lifetime is given, nor a default: write seconds=300")
 
         def open_() -> IO[Any]:
             self.check()
@@ -304,22 +304,22 @@ class ExpiringFS(FS):
         """Return where a browser may send one file of up to ``max_bytes``.
 
         Its name is new, and nobody can guess it. It lives for ``seconds`` (or a `timedelta`) from
-        now: that deadline is recorded at once, so an upload that is given up leaves nothing. The
-        address works for as long, on S3 for 604800 s at most. With ``content_types``, such as
-        ``["image/png"]``, the browser must say one of these; where the suffix stands for one of
+        now: that deadline is recorded at once, so an abandoned upload leaves nothing. The URL
+        works for as long, on S3 for at most 604800 s. With ``content_types``, such as
+        ``["image/png"]``, the browser must send one of these; if the suffix stands for one of
         them, that one::
 
             target = fs.get_upload_url(".png", seconds=600, max_bytes=5_000_000)
             return JsonResponse(target._asdict())
 
-        On S3 the file goes to the store itself, by a form that is signed (POST); elsewhere to the
-        view in `djpyfs.urls`, which takes its bytes as they are (PUT), once. A form on S3 can be
-        sent again until ``target.until``, and then replaces what is there. What is to stay gets
-        its life when it has come: ``fs.expire(target.path, …)``.
+        On S3 the file goes to the store itself, by a signed form (POST); elsewhere to the view in
+        `djpyfs.urls`, which takes the bytes as they are (PUT), once. A form on S3 can be sent
+        again until ``target.until``, and then replaces the file. Once the file has arrived, give
+        it its lifetime: ``fs.expire(target.path, …)``.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit` for ``max_bytes`` and
-        ``content_types``, also those that S3 cannot bind, `fs.errors.NoURL` where `djpyfs.urls`
-        would be needed and is not included, and `RecordStoreUnavailable`.
+        ``content_types``, also those that S3 cannot bind, `fs.errors.NoURL` if `djpyfs.urls`
+        is needed and not included, and `RecordStoreUnavailable`.
         """
         name = temporary_name(prefix, suffix)
         return self._upload_target(name, name, seconds, max_bytes, content_types)
@@ -368,25 +368,25 @@ class ExpiringFS(FS):
         max_downloads: int | None = None,
         confirm: bool = False,
     ) -> str:
-        """Return an address of a file that a browser can use; the file need not exist::
+        """Return a URL of a file for the browser; the file need not exist::
 
             fs.get_url("a.pdf")                                 # as long as the file lives
             fs.get_url("a.pdf", 60, download_as="Report.pdf")   # a minute, saved by that name
             fs.get_url("a.pdf", max_downloads=1)                # once
 
-        Where the back-end has no address of its own to give, or ``signed_urls`` is on, it is a
-        signed one of the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
-        `datetime.timedelta`. It counts where addresses stop working, and is cut at the file's own
-        deadline, on S3 also at 604800, which is a warning; 0 or None means as long as the file
-        lives, or an hour where it has no deadline. The address of a file that is overdue has ended
-        as well, or on S3 lives one second more. With ``download_as``, a file name, the browser
-        saves the file under that name. With ``max_downloads`` it is a signed address on every
-        back-end, and works for so many downloads. With ``confirm`` as well a page with a button
-        comes first, so that no scanner of mails uses it up.
+        If the back-end has no URLs of its own, or ``signed_urls`` is on, it is a signed link to
+        the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
+        `datetime.timedelta`. It applies to URLs that stop working, and is cut at the file's own
+        deadline, and on S3, with a warning, at 604800; 0 or None means as long as the file lives,
+        or an hour if it has no deadline. The URL of an overdue file no longer works, or on S3
+        works for one second more. With ``download_as``, a file name, the browser saves the file
+        under that name. With ``max_downloads`` it is a signed link on every back-end, and works
+        for that many downloads. With ``confirm`` as well, a page with a button comes first, so
+        that no mail scanner uses it up.
 
-        Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` where
-        `djpyfs.urls` would be needed and is not included, and `RecordStoreUnavailable` where an
-        address must end with its file.
+        Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` if
+        `djpyfs.urls` is needed and not included, and `RecordStoreUnavailable` if the URL must end
+        with its file.
         """
         self.check()
         seconds = _timeout_of(timeout)
@@ -400,7 +400,7 @@ class ExpiringFS(FS):
         return self._urls([entry], seconds, download_as)[entry]
 
     def get_urls(self, filenames: Iterable[str], timeout: Seconds | None = 0) -> dict[str, str]:
-        """Return the addresses of many files by their names, in one round trip per shard::
+        """Return the URLs of many files by their names, in one round trip per shard::
 
             pictures = fs.get_urls(fs.listdir("/"))
 
@@ -413,18 +413,17 @@ class ExpiringFS(FS):
         return {name: urls[entry] for name, entry in entries.items()}
 
     def revoke_urls(self, filename: str) -> None:
-        """Let every signed address of a file that was given out so far lead to a 404, for good.
+        """Make every signed link to a file that was given out so far answer 404, for good.
 
-        That goes for those with ``max_downloads`` as well; what is given out from now on works.
-        The file stays, and need not be there. Raises `InvalidName`, `RecordStoreUnavailable`, and
-        `ConfigurationError` where its back-end gives out addresses of its own: nobody can revoke
-        these.
+        That includes those with ``max_downloads``; links that are given out from now on work. The
+        file stays, and need not exist. Raises `InvalidName`, `RecordStoreUnavailable`, and
+        `ConfigurationError` if the back-end gives out URLs of its own, which nobody can revoke.
         """
         self.check()
         entry = self._entry(filename)
         if self._is_presigned(entry) or self._lasting_url(entry) is not None:
             raise ConfigurationError(
-                "an address that the back-end itself gives out cannot be revoked: "
+                "a URL that the back-end itself gives out cannot be revoked: "
                 "set DJFS['signed_urls'] to True, and give out signed ones"
             )
         self._records.revoke(entry.member)
@@ -447,7 +446,7 @@ class ExpiringFS(FS):
         return self._policy_of(entry.path).signed_urls
 
     def _lasting_url(self, entry: Entry, download_as: str | None = None) -> str | None:
-        """Return an address that works for good, where the back-end has such."""
+        """Return a URL that works for good, if the back-end has such."""
         if self._backend.longest_url is None and not self._is_signed(entry):
             with suppress(errors.NoURL):
                 return self._backend.url(*entry, None, download_as)
@@ -500,7 +499,7 @@ class ExpiringFS(FS):
 
     @async_unsafe(BLOCKS)
     def check(self) -> None:
-        """Raise `fs.errors.FilesystemClosed` where it is closed; every method begins with this.
+        """Raise `fs.errors.FilesystemClosed` if it is closed; every method begins with this.
 
         In an event loop it raises `SynchronousOnlyOperation`, as Django's ORM does: a record store
         that hangs would stop every other request of the process.
@@ -610,18 +609,18 @@ class ExpiringFS(FS):
         return self._files.getinfo(self._seen(path), namespaces)
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is a file or a directory."""
+        """Return whether there is a file or a directory."""
         self.check()
         checked = self._path(path)
         return not self._hidden(checked) and self._files.exists(checked)
 
     def isdir(self, path: str) -> bool:
-        """Tell whether there is a directory."""
+        """Return whether there is a directory."""
         self.check()
         return self._files.isdir(self._path(path))
 
     def isfile(self, path: str) -> bool:
-        """Tell whether there is a file."""
+        """Return whether there is a file."""
         self.check()
         checked = self._path(path)
         return not self._hidden(checked) and self._files.isfile(checked)
@@ -651,7 +650,7 @@ class ExpiringFS(FS):
         return islice(seen, *page) if page else seen
 
     def islink(self, path: str) -> bool:
-        """Tell whether ``path`` is a symbolic link."""
+        """Return whether ``path`` is a symbolic link."""
         return self._files.islink(self._seen(path))
 
     def readbytes(self, path: str) -> bytes:
@@ -674,7 +673,7 @@ class ExpiringFS(FS):
         return meta
 
     def geturl(self, path: str, purpose: str = "download") -> str:
-        """Return `get_url` of the file, which is the PyFilesystem way to ask for it."""
+        """Return what `get_url` does: this is PyFilesystem's name for it."""
         name = self.validatepath(path)
         if purpose != "download":
             raise errors.NoURL(path, purpose)
@@ -703,7 +702,7 @@ class ExpiringFS(FS):
         line_buffering: bool = False,
         **options: Any,
     ) -> IO[Any]:
-        """Open a file. Where a ``with`` block that writes it raises, the file stays as it was."""
+        """Open a file. If a ``with`` block that writes it raises, the file stays as it was."""
         validate_open_mode(mode)
         how = Opening(mode, buffering, encoding, errors, newline, line_buffering)
         how.check()
@@ -777,9 +776,9 @@ class ExpiringFS(FS):
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
-        """Move a file, and its deadline with it, or that somebody has made it permanent.
+        """Move a file with its deadline, or with the fact that it was made permanent.
 
-        One of which nobody has said either is as a new file at its new place.
+        A file with neither counts as a new one at its new place.
         """
         destination, source = self._path(dst_path), self._seen(src_path)
         self._check_removable(source)
@@ -821,7 +820,7 @@ class ExpiringFS(FS):
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
-            # Many a back-end copies and then removes: what was copied must not stay for ever.
+            # Many a back-end copies and then removes: what was copied must not stay forever.
             if before or replaces or not self._is_surely_file(destination):
                 target.pledge(before)
             raise
@@ -857,8 +856,8 @@ class ExpiringFS(FS):
     ) -> None:
         """Move the contents of a directory, each file with its deadline.
 
-        Raises `InvalidName`, before anything is moved, where others have put something there
-        under a name that is refused.
+        Raises `InvalidName`, before anything is moved, if others have put something there under a
+        name that is refused.
         """
         source, destination = self.validatepath(src_path), self.validatepath(dst_path)
         if isparent(source, destination):
@@ -951,9 +950,9 @@ class ExpiringFS(FS):
             self._files.removedir(relative)
 
     def removetree(self, dir_path: str) -> None:
-        """Remove a directory with all that is in it; of the root, only the contents.
+        """Remove a directory with everything in it; of the root, only the contents.
 
-        That includes what others have put there under names that every other call refuses.
+        That includes files that others have put there under names that other calls refuse.
         """
         root = self.validatepath(dir_path)
         if self._policy_at(self._path(dir_path)).hold:
@@ -1032,7 +1031,7 @@ class ExpiringFS(FS):
         return kind(self._records, entry, self._settings.grace, life)
 
     def _life_at(self, path: str) -> int:
-        """Return how long a file lives that nobody has set a deadline for, in µs; 0: for ever."""
+        """Return how long a file lives that nobody has set a deadline for, in µs; 0: forever."""
         policy = self._policy_of(path)
         if self._default_life is None:
             return policy.life
@@ -1093,9 +1092,9 @@ def _timeout_of(timeout: Seconds | None) -> float:
 
 
 def _end_of_url(timeout: float, longest: int, now: int, deadline: int) -> int:
-    """Return when an address of a file stops working, in µs since the epoch."""
+    """Return when a URL of a file stops working, in µs since the epoch."""
     if timeout > longest:  # not named, so that Python tells it once for each caller
-        warn(f"no address here works for longer than {longest} s: timeout is cut", stacklevel=5)
+        warn(f"no URL here works for longer than {longest} s: timeout is cut", stacklevel=5)
         timeout = longest
     end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
     return min(end, deadline or end)
@@ -1110,7 +1109,7 @@ class _ReadFile(RawWrapper):
         self.fs = fs
 
     def is_at(self, fs: ExpiringFS, path: str) -> bool:
-        """Tell whether it is the file that another filesystem has at a path."""
+        """Return whether it is the file that another filesystem has at a path."""
         return _is_same(self.fs, self.path, fs, path)
 
 

@@ -1,6 +1,6 @@
-"""What lets a sweep at the files of a place: a seat among its sweepers, and a share of its rate.
+"""What a sweep needs to delete in a place: a seat among its sweepers, and a share of its rate.
 
-Where the settings bound neither, and no store has asked to slow down, nobody is asked.
+If the settings bound neither, and no store has asked to slow down, it needs neither.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Gate:
             self._pace.slow_down()
 
     def leave(self) -> None:
-        """Let another one have the seat."""
+        """Give up the seat."""
         if self._seated_at is not None:
             self._store.take_seat(self._seats, self._name, 0)
 

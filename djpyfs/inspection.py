@@ -48,7 +48,7 @@ class TrackedFile:
 
 @dataclass(frozen=True)
 class Status:
-    """How the record store is doing, at one moment."""
+    """The state of the record store at one moment."""
 
     #: Records that wait for their deadline or for a sweep.
     tracked: int
@@ -56,12 +56,12 @@ class Status:
     overdue: int
     #: Age of the oldest deadline that has passed, in seconds.
     oldest_overdue: float
-    #: Of those overdue, each also while a sweep is at it again: a deletion has failed, and is
-    #: tried again; the namespace is on hold; the back-end is away.
+    #: Of those overdue, also while a sweep has claimed them again: a deletion has failed, and is
+    #: retried; the namespace is on hold; the back-end is away.
     retried: int
     held: int
     postponed: int
-    #: Of those tracked: a sweep is at them.
+    #: Of those tracked: a sweep has claimed them.
     claimed: int
     #: Beside those tracked: deletions that were given up.
     set_aside: int
@@ -71,7 +71,7 @@ class Status:
     #: None where the shard that knows cannot be read.
     punctual: bool | None
     #: Records of files in places that this process does not know, or that are not there now:
-    #: how many there are, by what the place was called. Who knows the place deletes them.
+    #: how many there are, by the name of the place. A process that knows the place deletes them.
     elsewhere: Mapping[str, int]
     #: Why some shards cannot be read; their records are in none of the numbers.
     unreadable: Sequence[str]
@@ -79,7 +79,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Listing:
-    """Tracked files, soonest first; ``complete`` tells whether these are all there are."""
+    """Tracked files, soonest first; ``complete`` says whether these are all there are."""
 
     files: Sequence[TrackedFile]
     complete: bool
@@ -165,7 +165,7 @@ class SetAsideFile:
 
 @dataclass(frozen=True)
 class SetAside:
-    """Files set aside, the last first; ``complete`` tells whether these are all there are."""
+    """Files set aside, newest first; ``complete`` says whether these are all there are."""
 
     files: Sequence[SetAsideFile]
     complete: bool
@@ -303,7 +303,7 @@ NO_FILE = -1  # the size of what a record that can be no file's names
 
 
 class _Overdue(NamedTuple):
-    """A record that a sweep would take up."""
+    """A record that a sweep would claim."""
 
     place: Place
     member: bytes
@@ -376,7 +376,7 @@ def files_set_aside(
 ) -> SetAside:
     """Return the files whose deletion was given up, after a look at ``looks`` of these records.
 
-    The last come first, and of one second the names in their order; ``where`` and ``text`` as
+    The newest come first, and those of the same second by name; ``where`` and ``text`` as
     `tracked_files`.
     """
     known, beginning = records_known(conf.current()), _beginning(where)

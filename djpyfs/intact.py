@@ -1,7 +1,7 @@
-"""Tells whether openedx-django-pyfs, which owns the same directory, has replaced files of djpyfs.
+"""Finds out whether openedx-django-pyfs, which owns the same directory, has replaced files.
 
 Neither pip nor uv keeps two distributions from owning one file: the one installed last overwrites
-it, and uninstalling either takes it away. What asks here must be a file that openedx-django-pyfs
+it, and uninstalling either removes it. Whatever calls this must be a file that openedx-django-pyfs
 does not have, and that runs when a site or a worker starts.
 """
 
@@ -13,7 +13,7 @@ import djpyfs
 
 
 def check_intact() -> None:
-    """Raise `ImproperlyConfigured` where files of djpyfs have been replaced or taken away."""
+    """Raise `ImproperlyConfigured` if files of djpyfs have been replaced or removed."""
     if not hasattr(djpyfs, "get_filesystem"):
         raise ImproperlyConfigured(
             "openedx-django-pyfs, which owns the same directory, has replaced files of djpyfs or "

@@ -1,9 +1,9 @@
-"""Uploads to a store that come after their address has ended.
+"""Uploads that reach a store after their address has ended.
 
-A store takes what has begun in time, however slowly the rest of it comes: by then a sweep may have
-found nothing and dropped the record, or somebody may have removed the file of an earlier upload to
-the same address. So each address that a store itself answers leaves a second record, apart from
-those of files: when it is due, a file that is there and has no life gets a deadline, which is now.
+A store accepts an upload that began in time, however slow it is: by then a sweep may have found
+nothing and dropped the record, or somebody may have removed the file of an earlier upload to the
+same address. So each address that a store itself answers leaves a second record, apart from those
+of files: when it is due, a file that is there without a lifetime gets a deadline, which is now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOWEST, STALL = 64 * 1024, 3_600  # bytes/s, s
 
 
 def watch(settings: Settings, records: Expirations, member: bytes, end: int, size: int) -> None:
-    """See to an upload of up to ``size`` bytes that may begin until ``end``."""
+    """Have a sweep look for an upload of up to ``size`` bytes that may begin until ``end``."""
     latest = end + (STALL + size // SLOWEST) * SECOND
     _watched(settings, records).place_at(member, latest)
 

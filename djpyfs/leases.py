@@ -1,7 +1,7 @@
-"""Keeps leases alive while those who hold them are at work.
+"""Keeps leases alive while their holders work.
 
-One thread per process extends them in time, so that a lease can be short: where the process dies,
-others wait for no longer than that. It starts with the first lease.
+One thread per process extends them in time, so that a lease can be short: if the process dies,
+others wait no longer than that. It starts with the first lease.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def keep(lease: HeldLease) -> None:
 
 
 def drop(lease: HeldLease) -> None:
-    """Let a lease be."""
+    """Stop extending a lease."""
     _keeper.drop(lease)
 
 

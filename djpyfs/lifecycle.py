@@ -1,4 +1,4 @@
-"""Lifecycle rules, by which S3 itself deletes what we have left: the net under the net.
+"""Lifecycle rules, by which S3 itself deletes what djpyfs has missed: a second safety net.
 
 S3 knows no exceptions: a rule takes every object whose key begins like its prefix, and where
 two apply, the sooner one wins. It counts in days from the last write.
@@ -20,7 +20,7 @@ from .conf import SECOND, Policy, Settings
 
 DAY = 86_400 * SECOND
 OURS = "djpyfs-"  # what the id of each of our rules begins with
-WHOLE_BUCKET = "it would take all that is in the bucket: set 'prefix', or say --whole-bucket"
+WHOLE_BUCKET = "it would take everything in the bucket: set 'prefix', or say --whole-bucket"
 UPLOAD_DAYS = 1  # what is sent in parts is sent at once, from a copy: by then its sender is dead
 
 
@@ -50,12 +50,12 @@ class Rule:
 
     @property
     def id(self) -> str:
-        """Its name in the bucket, where 255 characters are the most."""
+        """Its name in the bucket, of at most 255 characters."""
         what = ("noncurrent\0" if self.noncurrent else "") + self.prefix
         return _mark(self.root) + sha256(what.encode()).hexdigest()[:16]
 
     def as_s3(self) -> dict[str, Any]:
-        """Return it in the words of S3."""
+        """Return it in the form that S3 uses."""
         common = {"ID": self.id, "Status": "Enabled", "Filter": {"Prefix": self.prefix}}
         if self.noncurrent:
             return {
@@ -81,7 +81,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of a rule of djpyfs in the bucket."""
+    """What happens to a rule of djpyfs in the bucket."""
 
     action: Action
     prefix: str
@@ -125,7 +125,7 @@ class BucketRules:
     left_out: Sequence[LeftOut]
 
     def compare(self) -> Comparison:
-        """Hold them against those that the bucket has."""
+        """Compare them with those that the bucket has."""
         return self._settle(apply=False)
 
     def apply(self) -> Comparison:
@@ -143,7 +143,7 @@ class BucketRules:
             result = replace(result, changes=list(self._changes(ours)), others=len(others))
             if apply and result.differs:
                 self.bucket.set_lifecycle({**configuration, "Rules": [*others, *wanted]})
-        except FSError as error:  # the other buckets' rules are none the worse for it
+        except FSError as error:  # the rules of the other buckets can still be set
             return replace(result, problem=str(error))
         return result
 

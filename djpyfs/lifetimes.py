@@ -13,7 +13,7 @@ Seconds = float | timedelta
 
 
 class Lifetimes:
-    """The life times that a policy allows."""
+    """The lifetimes that a policy allows."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -23,7 +23,9 @@ class Lifetimes:
     ) -> int | None:
         """Return the life of a file in µs, or None for an endless one. Raises `InvalidLifetime`."""
         if seconds is None and days is None and expires:
-            raise InvalidLifetime("no life is given: write seconds=300, say, or seconds=0 for now")
+            raise InvalidLifetime(
+                "no lifetime is given: write seconds=300, for instance, or seconds=0 for now"
+            )
         total = total_of(0 if seconds is None else seconds, 0 if days is None else days)
         ttl, policy = round(total * SECOND) if expires else None, self._policy
         if policy.max_ttl is not None and (ttl is None or ttl > policy.max_ttl):

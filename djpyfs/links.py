@@ -1,4 +1,4 @@
-"""Signed links: the addresses of files that have none of their own, and of uploads."""
+"""Signed links: URLs for files that have none of their own, and for uploads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .names import Entry, check_namespace, check_path
 
 
 class Link(NamedTuple):
-    """What a signed link says; nobody else can say it in our name, or read more into it."""
+    """What a signed link says; only the site can sign it."""
 
     namespace: str
     path: str
@@ -37,7 +37,7 @@ class Link(NamedTuple):
 
 
 class UploadLink(NamedTuple):
-    """What a signed address says to which one file may be sent."""
+    """What a signed address for one upload says."""
 
     namespace: str
     path: str
@@ -63,15 +63,15 @@ def _signer(salt: str) -> Signer:
 
 
 def sign(link: Link) -> str:
-    """Return the token for a link, which needs no quoting in an address."""
+    """Return the token for a link, which needs no quoting in a URL."""
     return _signer(_FILES).sign_object(list(link), compress=True)
 
 
 def read(token: str) -> Link:
-    """Return the link that a token stands for, whatever has become of its file.
+    """Return the link that a token stands for, whether or not its file is still there.
 
-    Raises `django.core.signing.BadSignature` for everything that neither ``SECRET_KEY`` nor one
-    of ``SECRET_KEY_FALLBACKS`` has signed, and `InvalidName` for a file that cannot be.
+    Raises `django.core.signing.BadSignature` for a token that neither ``SECRET_KEY`` nor one of
+    ``SECRET_KEY_FALLBACKS`` has signed, and `InvalidName` for an impossible file name.
     """
     return Link(*_opened(_FILES, token))
 
@@ -87,7 +87,7 @@ def _opened(salt: str, token: str) -> list[Any]:
 
 
 def address(link: Link) -> str:
-    """Return the path of a link's address. Raises `NoURL` where `djpyfs.urls` is not included."""
+    """Return the path of a link. Raises `NoURL` if `djpyfs.urls` is not included."""
     return _address(link.path, "download", "file", sign(link))
 
 
@@ -103,13 +103,13 @@ def _address(path: str, purpose: str, view: str, token: str) -> str:
     raise NoURL(
         path,
         purpose,
-        "its back-end has no address for it: include djpyfs.urls in the project's URLs, "
-        "for a signed one",
+        "its back-end has no URL for it: include djpyfs.urls in the project's URLs, "
+        "which gives it a signed link",
     )
 
 
 def is_included() -> bool:
-    """Tell whether the project's URLs include `djpyfs.urls`."""
+    """Return whether the project's URLs include `djpyfs.urls`."""
     return bool(_reversed("file", "token"))
 
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class RecordStoreCollector:
-    """Tells how the record store is doing, to a registry of ``prometheus_client``.
+    """Reports the state of the record store to a registry of ``prometheus_client``.
 
-    Every process that registers one tells the same numbers, for they come from the store: have
-    one of them scraped.
+    Every process that registers one reports the same numbers, because they come from the store:
+    scrape one of them.
     """
 
     def describe(self) -> list[Metric]:
@@ -50,13 +50,13 @@ class RecordStoreCollector:
         yield _deletions(totals)
         yield _histogram(
             "djpyfs_lateness_seconds",
-            "How long after its deadline a file was taken up for deletion",
+            "How long after its deadline a file was claimed for deletion",
             LATENESS,
             totals,
         )
         yield _histogram(
             "djpyfs_sweep_duration_seconds",
-            "How long the sweeps took that had something to do",
+            "How long sweeps took that had anything to do",
             SWEEP_DURATION,
             totals,
         )
@@ -106,7 +106,7 @@ def _gauges(counts: Counts, problems: Sequence[Exception]) -> Iterator[Metric]:
         "djpyfs_files_overdue", "Of those tracked: their deadline has passed", counts.overdue
     )
     yield GaugeMetricFamily(
-        "djpyfs_files_claimed", "Of those tracked: a sweep is at them", counts.claimed
+        "djpyfs_files_claimed", "Of those tracked: a sweep has claimed them", counts.claimed
     )
     waiting = GaugeMetricFamily(
         "djpyfs_files_waiting",
@@ -117,7 +117,7 @@ def _gauges(counts: Counts, problems: Sequence[Exception]) -> Iterator[Metric]:
         waiting.add_metric([state], getattr(counts, state))
     yield waiting
     yield GaugeMetricFamily(
-        "djpyfs_files_set_aside", "Files whose deletion was given up", counts.set_aside
+        "djpyfs_files_set_aside", "Files whose deletion djpyfs has given up", counts.set_aside
     )
     yield GaugeMetricFamily(
         "djpyfs_oldest_overdue_seconds",
@@ -135,7 +135,7 @@ def _deletions(totals: dict[str, float]) -> Metric:
     from prometheus_client.core import CounterMetricFamily
 
     deletions = CounterMetricFamily(
-        "djpyfs_deletions", "Files that were taken up for deletion", labels=["outcome"]
+        "djpyfs_deletions", "Files that were claimed for deletion", labels=["outcome"]
     )
     for outcome in OUTCOMES:
         deletions.add_metric([outcome], totals.get(outcome, 0))

@@ -37,9 +37,9 @@ _are_plain = re.compile(f"(?:{_plain_segment}(?:/{_plain_segment})+\n)*").fullma
 
 
 class Entry(NamedTuple):
-    """One file, as it is called in one namespace; both names are checked and normalised.
+    """One file, under its name in one namespace; both names are checked and normalised.
 
-    The same file may be called otherwise in a namespace above or below: it has one record.
+    The same file may have another name in a namespace above or below: it has one record.
     """
 
     namespace: str
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     def member(self) -> bytes:
         """The name of this file's record: ``namespace/path`` in UTF-8.
 
-        What a directory lists may be no text; then this is the name of no record.
+        A directory may list names that are not text; these have no record.
         """
         return f"{self.namespace}/{self.path}".encode(errors="surrogatepass")
 
@@ -62,19 +62,19 @@ class Entry(NamedTuple):
     def of_member(cls, member: bytes) -> Entry:
         """Read a record's name: the namespace is the whole directory of the file.
 
-        Raises `InvalidName` where no file could have it.
+        Raises `InvalidName` if no file could have it.
         """
         try:
             namespace, slash, path = member.decode().rpartition("/")
         except UnicodeDecodeError:
-            raise InvalidName(member, "is no record of a file") from None
+            raise InvalidName(member, "is not the record of a file") from None
         if not slash or check_path(path) != path or not path:
-            raise InvalidName(member, "is no record of a file")
+            raise InvalidName(member, "is not the record of a file")
         return cls(check_namespace(namespace), path)
 
 
 def plain_entries(members: Sequence[bytes]) -> list[Entry]:
-    """Read the names of many records at once, where all are plain; else return none of them.
+    """Read the names of many records at once if all are plain; otherwise return none of them.
 
     One look at all costs a tenth of a look at each.
     """
@@ -92,7 +92,7 @@ def check_namespace(namespace: str) -> str:
 
     A namespace is a relative POSIX path: segments joined by ``/``, none of them empty, ``.`` or
     ``..``, each at most 255 bytes in UTF-8, without backslashes, control characters and those
-    that turn the direction of writing.
+    that reverse the direction of text.
     """
     if not isinstance(namespace, str):
         raise NameNotText(namespace, "is not a str: a namespace must be one")
@@ -104,7 +104,7 @@ def check_namespace(namespace: str) -> str:
 def check_path(path: str) -> str:
     """Return ``path`` normalised: relative, without ``.`` and ``..``; ``""`` is the root.
 
-    The rules of a namespace hold for its segments. Raises `InvalidName`.
+    The rules for a namespace apply to its segments. Raises `InvalidName`.
     """
     if not isinstance(path, str):
         raise NameNotText(path, "is not a str: a file name must be one")
@@ -116,7 +116,7 @@ def check_path(path: str) -> str:
 def check_file_name(name: str) -> str:
     """Return ``name`` unchanged; raise `InvalidName` unless it is one segment of a path."""
     if not check_path(name) or check_path(name) != name or "/" in name:
-        raise InvalidName(name, "is no name of a file, without directories")
+        raise InvalidName(name, "is not a file name without directories")
     return name
 
 
@@ -137,12 +137,12 @@ def temporary_name(prefix: str, suffix: str) -> str:
 
 
 def without_refused_characters(name: str) -> str:
-    """Return ``name`` without the characters that no name may hold."""
+    """Return ``name`` without the characters that no name may contain."""
     return _refused_character.sub("", name.encode(errors="ignore").decode())
 
 
 def check_length(path: str, *parts: str) -> None:
-    """Raise `InvalidName` where ``parts`` joined by slashes exceed 1,024 bytes in UTF-8."""
+    """Raise `InvalidName` if ``parts`` joined by slashes exceed 1,024 bytes in UTF-8."""
     length = len("/".join(filter(None, parts)).encode())
     if length > KEY_BYTES:
         raise InvalidName(path, f"makes a key of {length} bytes: shorten it to {KEY_BYTES}")
@@ -171,7 +171,7 @@ def _checked_path(path: str) -> str:
 
 def _check_segments(name: str, segments: list[str]) -> None:
     if found := _refused_character.search(name):
-        raise InvalidName(name, f"holds {found.group()!a}, which no name may hold")
+        raise InvalidName(name, f"holds {found.group()!a}, which no name may contain")
     try:
         lengths = [len(segment.encode()) for segment in segments]
     except UnicodeEncodeError:

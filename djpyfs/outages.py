@@ -1,7 +1,7 @@
 """Which back-ends are away as a whole, as far as this process has seen.
 
-What is due on such a back-end is put off: at first for seconds, then for half as long as it has
-been away already, up to ten minutes. No attempt is counted: nothing is ever set aside for that.
+Files that are due on such a back-end are postponed: at first for seconds, then for half as long as
+it has been away, up to ten minutes. No attempt is counted: an outage never sets a file aside.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _since: dict[str, float] = {}
 
 
 def is_known(place: str) -> bool:
-    """Tell whether a back-end was away when it was last asked."""
+    """Return whether a back-end was away when it was last asked."""
     return place in _since
 
 
 def pause(place: str) -> int:
-    """Return for how many µs to leave a back-end alone that is away now."""
+    """Return for how many µs to leave alone a back-end that is away now."""
     now = monotonic()
     lasted = round((now - _since.setdefault(place, now)) * SECOND)
     return min(max(lasted // 2, SHORTEST_PAUSE), LONGEST_PAUSE)
@@ -47,13 +47,13 @@ class Patience:
         self._why: dict[str, str] = {}
 
     def lost(self, place: str) -> str:
-        """Return why a back-end is not to be asked again, or nothing."""
+        """Return why not to ask a back-end again, or nothing."""
         return self._why[place] if self._left.get(place, PATIENCE) <= 0 else ""
 
     def lose(self, place: str, why: str, seconds: float) -> None:
         """Note that a back-end was away, ``why``, and how long it took to find that."""
         if place not in self._why:
-            log.warning("a back-end is away, its files are put off: %s", why)
+            log.warning("a back-end is away, so its files are postponed: %s", why)
         self._why[place] = why
         self._left[place] = self._left.get(place, PATIENCE) - max(1.0, seconds)
 

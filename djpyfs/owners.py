@@ -1,8 +1,8 @@
 """The rows that own files: what changes with a row, and what a sweep asks before it deletes.
 
-A file whose fate depends on rows has a record that waits for an owner. It is made so before the
-row is written, and the record is told when the row has been committed. Where nobody could tell,
-for the process has died or Django sends no signal, the sweep asks the database.
+A file whose fate depends on rows has a record that waits for an owner. It gets that record before
+the row is written, and the record is updated when the row has been committed. If that did not
+happen, because the process died or Django sent no signal, the sweep asks the database.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class OwnedStorage(DjpyfsStorage):
         self.until_committed = until_committed
         self.clean_up = clean_up
         if until_committed is not None and not seconds_of("until_committed", until_committed):
-            raise InvalidLifetime("until_committed is 0: give it more than a transaction may take")
+            raise InvalidLifetime("until_committed is 0: make it longer than a transaction takes")
 
     @property
     def follows_rows(self) -> bool:
-        """Whether what becomes of its files depends on rows."""
+        """Whether the fate of its files depends on rows."""
         return self.until_committed is not None or self.clean_up
 
     def check_followed(self) -> None:
-        """Raise `ImproperlyConfigured` where nobody tells what becomes of rows."""
+        """Raise `ImproperlyConfigured` if nothing follows the rows."""
         if self.follows_rows and not _is_following:
             raise ImproperlyConfigured(
                 "until_committed and clean_up need 'djpyfs' in INSTALLED_APPS: add it"
@@ -90,7 +90,7 @@ class _Record(NamedTuple):
 
 
 def await_owner(storage: OwnedStorage, name: str) -> None:
-    """Let a file go that no row owns when the time for that is up."""
+    """Have a file deleted when its time is up, unless a row owns it."""
     record = _Record.of(storage, name)
     if record is None:
         return
@@ -115,7 +115,7 @@ def let_rows_decide(storage: OwnedStorage, name: str) -> None:
 
 
 def await_owners(settings: conf.Settings, records: Expirations, entries: Iterable[Entry]) -> None:
-    """Let files that have a deadline, but may belong to rows, go only where no row owns them."""
+    """Have files with a deadline that may belong to rows deleted only if no row owns them."""
     followed = [own for own in _fields() if own.storage.follows_rows]
     for entry in entries:
         for own in followed:
@@ -124,7 +124,7 @@ def await_owners(settings: conf.Settings, records: Expirations, entries: Iterabl
 
 
 def _life(storage: OwnedStorage, settings: conf.Settings, entry: Entry) -> int:
-    """Return how long a file lives that a row owns, in µs; 0: for ever."""
+    """Return how long a file lives if a row owns it, in µs; 0: forever."""
     policy = settings.policy_for(entry.directory)
     if storage.default_ttl is None:
         return policy.life
@@ -141,7 +141,7 @@ def _let_go(storage: OwnedStorage, name: str) -> None:
 
 
 def _let_go_soon(storage: OwnedStorage, name: str) -> None:
-    """Have a file asked for that a row is about to let go of, should nobody tell how that ended."""
+    """Have a sweep ask about a file that a row is about to let go of, if no outcome is reported."""
     unsettled = seconds_of("until_committed", storage.until_committed or UNSETTLED)
     _doubt(storage, name, round(unsettled * SECOND))
 
@@ -174,7 +174,7 @@ class _Field(NamedTuple):
         return file.name or "" if is_stored else None
 
     def is_default(self, name: str) -> bool:
-        """Tell whether a file is that of all rows which have none of their own."""
+        """Return whether a file is the default of all rows without one of their own."""
         return self.field.has_default() and self.field.get_default() == name
 
 
@@ -182,7 +182,7 @@ def _fields_of(fields: Iterable[Any]) -> Iterator[_Field]:
     for one in fields:
         if isinstance(one, models.FileField):
             storage, is_ours = one.storage, False
-            with suppress(Exception):  # who uses a default storage that cannot be made is told why
+            with suppress(Exception):  # using a storage that cannot be made raises the reason
                 is_ours = isinstance(storage, OwnedStorage)
             if is_ours:
                 yield _Field(one, cast(OwnedStorage, storage))
@@ -199,7 +199,7 @@ def _fields() -> Iterator[_Field]:
 
 
 class _Change(NamedTuple):
-    """What a row that is written is about to name."""
+    """What a row that is being written is about to name."""
 
     own: _Field
     before: str
@@ -301,10 +301,10 @@ def follow() -> None:
 
 @dataclass
 class Answer:
-    """Which files rows own. What is in neither, no row owns."""
+    """Which files rows own. A file in neither has no owner."""
 
     owned: set[Entry] = field(default_factory=set)
-    #: What cannot be told now, each with the reason.
+    #: Files of which that is unknown now, each with the reason.
     unknown: dict[Entry, str] = field(default_factory=dict)
 
 
@@ -343,7 +343,7 @@ def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) ->
         answer.unknown |= dict.fromkeys(named.values(), reason(error))
         return
     if connections[alias].in_atomic_block:
-        answer.unknown |= dict.fromkeys(found, "a transaction that goes on here names it")
+        answer.unknown |= dict.fromkeys(found, "a transaction that is still open here names it")
     else:
         answer.owned |= found
 

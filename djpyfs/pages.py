@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 def is_wanted(request: HttpRequest) -> bool:
-    """Tell whether somebody asks for a page; programs and pictures of pages take anything."""
+    """Return whether somebody asks for a page; programs and images accept anything."""
     return request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
 
 

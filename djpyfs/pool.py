@@ -1,4 +1,4 @@
-"""Threads that work through the parts of something, more of them while parts have to wait."""
+"""Threads that work through the parts of something; more of them while parts are slow."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LONG = 0.01  # s
 
 
 class Pool(Generic[P, R]):
-    """Performs parts, at most ``most`` of them at a time; with one at a time no thread is needed.
+    """Performs parts, at most ``most`` of them at a time; one at a time needs no thread.
 
-    ``perform`` is called with each part, and one thread alone calls the methods.
+    ``perform`` is called with each part. Only one thread may call the methods.
     """
 
     def __init__(self, perform: Callable[[P], R], most: int) -> None:
@@ -33,15 +33,15 @@ class Pool(Generic[P, R]):
         self._threads: list[Thread] = []
 
     def put(self, part: P) -> None:
-        """Let a part be performed, behind those that wait."""
+        """Queue a part."""
         self._parts.put(part)
         if len(self._threads) < min(FIRST, self._most) and self._most > 1:
             self._grow()
 
     def news(self) -> P | R:
-        """Wait until a part has begun, and return it, or has ended, and return what came of it.
+        """Wait until a part has begun or ended; return the part, or its result.
 
-        Raises what performing it has raised.
+        Raises what performing it raised.
         """
         if self._most == 1:
             return self._perform(cast(P, self._parts.get_nowait()))

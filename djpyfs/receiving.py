@@ -1,4 +1,4 @@
-"""The view that takes uploads, where the store cannot take them from the browser itself."""
+"""The view that takes uploads if the store cannot take them from the browser itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHUNK = 64 * 1024  # bytes
 
 
 class _Refused(Exception):
-    """The upload is not taken; what it brought so far is stored nowhere."""
+    """The upload is refused; nothing of it is stored."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -39,15 +39,15 @@ class _Body(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@csrf_exempt  # nobody makes a browser send here who does not know the address
+@csrf_exempt  # whoever can make a browser send here knows the secret address already
 @not_logged
 def receive(request: HttpRequest, token: str) -> HttpResponseBase:
     """Store the body of a PUT to an address that `get_upload_url` has signed: 201.
 
-    It goes to the back-end piece by piece. Nothing is stored of what is too long (413), has
-    another type (415), does not tell its length (411), breaks off (400), or comes to an address
-    that has been used (409). Whatever is wrong with the address is a 404, and it is 503 while the
-    record store or the back-end is away.
+    It goes to the back-end piece by piece. Nothing is stored of a body that is too long (413), has
+    another type (415) or no length (411), breaks off (400), or comes to an address that has been
+    used (409). Any other address answers 404. While the record store or the back-end is away the
+    answer is 503.
     """
     try:
         return _received(request, read_upload(token))
@@ -92,13 +92,13 @@ def _use_ticket(records: Expirations, link: UploadLink, uses: int) -> None:
 
 
 def _length(request: HttpRequest) -> int | None:
-    """Return how many bytes the body has; None where they end when they end."""
+    """Return how many bytes the body has; None if the server marks its end."""
     told = request.headers.get("Content-Length", "")
     if told.isascii() and told.isdigit():
         return int(told)
     if "Transfer-Encoding" in request.headers:
         return None
-    raise _Refused(411, "Tell the length")
+    raise _Refused(411, "Send a Content-Length")
 
 
 def _pieces(request: HttpRequest, max_bytes: int, length: int | None) -> Iterator[bytes]:
@@ -118,7 +118,7 @@ def _body(request: HttpRequest, length: int | None) -> _Body:
         return request
     if request.META.get("wsgi.input_terminated"):
         return wsgi  # of which Django would read nothing: no length was told
-    raise _Refused(411, "Tell the length")
+    raise _Refused(411, "Send a Content-Length")
 
 
 def _read(body: _Body) -> bytes:

@@ -1,4 +1,4 @@
-"""What djpyfs tells to whoever listens."""
+"""The signals that djpyfs sends."""
 
 from django.dispatch import Signal
 

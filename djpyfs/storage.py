@@ -50,24 +50,24 @@ class ExpiringStorage(OwnedStorage):
             },
         }
 
-    With ``default_ttl`` (seconds, or a `timedelta`) a file lives so long from when it was saved,
-    whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a file that is saved
+    With ``default_ttl`` (seconds, or a `timedelta`) a file lives that long from when it was
+    saved, whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a saved file
     replaces one of the same name, instead of getting another name, and starts a new life.
 
-    With ``until_committed`` (as ``default_ttl``) a file goes so long after it was saved, unless a
-    row that names it has been committed by then: that makes it permanent, or gives it the
-    ``default_ttl``, which may be the namespace's. No transaction may take longer. With
-    ``clean_up`` a file that committed rows have let go of, because they were deleted or name
-    another one, goes after ``DJFS["grace"]``, unless another row names it. Both are for the names
-    in fields of models, and need ``djpyfs`` in ``INSTALLED_APPS``::
+    With ``until_committed`` (as ``default_ttl``) a file is deleted that long after it was saved,
+    unless a row that names it has been committed by then: that makes it permanent, or gives it
+    the ``default_ttl`` of the storage or the namespace. No transaction may take longer. With
+    ``clean_up``, a file whose row was deleted or names another file is deleted after
+    ``DJFS["grace"]``, unless another row names it. Both are for the names in fields of models,
+    and need ``djpyfs`` in ``INSTALLED_APPS``::
 
         file = models.FileField(storage=ExpiringStorage("uploads", until_committed=3600))
 
-    A new file's name loses the characters that no name may hold, and what is too long of it.
-    Errors are those of Django's own storages: names that are refused, absolute ones among them,
-    raise `SuspiciousFileOperation`, files that are not there `FileNotFoundError`, and a file
-    without an address `ValueError`. Raises `InvalidLifetime` at the first use for a life that the
-    namespace does not allow.
+    A new file's name loses the characters that no name may contain, and is cut if it is too
+    long. Errors are those of Django's own storages: names that are refused, absolute ones among
+    them, raise `SuspiciousFileOperation`, missing files `FileNotFoundError`, and a file without a
+    URL `ValueError`. Raises `InvalidLifetime` at the first use for a lifetime that the namespace
+    does not allow.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class ExpiringStorage(OwnedStorage):
                 files.removedir(path)
 
     def exists(self, name: str) -> bool:
-        """Tell whether there is a file or a directory."""
+        """Return whether there is a file or a directory."""
         with self._files(name) as (files, path):
             return files.exists(path)
 
     def is_name_available(self, name: str, max_length: int | None = None) -> bool:
-        """Tell whether a file can be saved under ``name``."""
+        """Return whether a file can be saved under ``name``."""
         if self.allow_overwrite:
             return max_length is None or len(name) <= max_length
         return super().is_name_available(name, max_length)
@@ -137,7 +137,7 @@ class ExpiringStorage(OwnedStorage):
             return files.getsize(path)
 
     def url(self, name: str | None) -> str:
-        """Return an address as `ExpiringFS.get_url` gives it."""
+        """Return a URL, as `ExpiringFS.get_url` does."""
         with self._files(name or "") as (files, path):
             return files.get_url(path)
 
@@ -224,7 +224,7 @@ class ExpiringStorage(OwnedStorage):
             info = files.getinfo(path, ["details"])
         time: datetime | None = getattr(info, which) or (instead and getattr(info, instead)) or None
         if time is None:
-            raise NotImplementedError(f"this back-end does not tell when a file was {which}")
+            raise NotImplementedError(f"this back-end does not say when a file was {which}")
         return time if settings.USE_TZ else make_naive(time, get_default_timezone())
 
     def _cleaned(self, name: str | PathLike[str]) -> str:
@@ -241,7 +241,7 @@ class ExpiringStorage(OwnedStorage):
         path = _posix(name)
         try:
             if path.startswith("/"):
-                raise InvalidName(name, "is absolute, and a storage's names are not")
+                raise InvalidName(name, "is absolute: the names of a storage are relative")
             files = get_filesystem(self.namespace)
             if (life := self.until_committed or self.default_ttl) is not None:
                 files.set_default_life(life)
@@ -262,7 +262,7 @@ def _posix(name: str | PathLike[str]) -> str:
 
 
 def _fitting(root: str, ending: str) -> str:
-    """Return a file name that ends so, and has as much of ``root`` as there is room for."""
+    """Return a file name with that end, and as much of ``root`` as there is room for."""
     room = max(0, SEGMENT_BYTES - len(ending.encode()))
     return root.encode()[:room].decode(errors="ignore") + ending
 

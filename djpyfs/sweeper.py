@@ -69,14 +69,14 @@ class SweepReport:
 
 @async_unsafe(BLOCKS)
 def expire_objects(limit: int | None = None, seconds: float | None = None) -> SweepReport:
-    """Delete what is overdue, now and in this process, until nothing is::
+    """Delete what is overdue, now and in this process, until nothing is left::
 
         report = expire_objects(seconds=50)
         print(report.deleted, report.failed, report.remaining)
 
     Stops earlier after ``limit`` records, or when ``seconds`` have passed. Any number of sweeps
-    may run at once. Raises `RecordStoreUnavailable` where the record store is away; a file that
-    cannot be deleted raises nothing: it is counted, and tried again by a later sweep.
+    may run at once. Raises `RecordStoreUnavailable` if the record store is away; a file that
+    cannot be deleted raises nothing: it is counted, and a later sweep tries again.
     """
     return sweep(limit, seconds)
 
@@ -93,7 +93,7 @@ def sweep(
 ) -> SweepReport:
     """Do what `expire_objects` does, and call ``on_batch`` with the report after each batch.
 
-    From the moment on that ``is_over`` says so no further file is deleted.
+    As soon as ``is_over`` says so, no further file is deleted.
     """
     own = Sweep(limit, seconds, on_batch, is_over)
     report = own.run()
@@ -105,9 +105,9 @@ def delete_if_due(namespace: str, paths: Sequence[str], bounded: bool = False) -
     """Delete those files of a namespace that the record store says are due, with one request.
 
     Returns the seconds until the others are due; those without a deadline, and those that a sweep
-    is at, are left out. Where it is ``bounded`` as sweeps are, by ``sweepers`` and
-    ``deletions_per_second``, what these forbid is left to a sweep. Raises `InvalidName` before the
-    first is deleted.
+    has claimed, are left out. If it is ``bounded`` as sweeps are, by ``sweepers`` and
+    ``deletions_per_second``, files beyond these are left to a sweep. Raises `InvalidName` before
+    the first is deleted.
     """
     check_namespace(namespace)
     checked = [check_path(path) for path in paths]
@@ -127,7 +127,7 @@ def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
 
 @dataclass
 class _Batch:
-    """What became of the members of one claim."""
+    """What happened to the members of one claim."""
 
     deleted: list[Entry] = field(default_factory=list)
     missing: int = 0
@@ -163,7 +163,7 @@ class _Asked(NamedTuple):
 
 
 class _Turn(NamedTuple):
-    """The lease of a claim, which ends with the sweep where that is told to end."""
+    """The lease of a claim, which ends with the sweep if that is told to end."""
 
     lease: leases.HeldLease
     is_over: Callable[[], bool]
@@ -174,7 +174,7 @@ class _Turn(NamedTuple):
 
 
 class _Flight:
-    """A claim on its way: its parts wait for their deletion, are at it, or through."""
+    """A claim on its way: its parts wait for deletion, are being deleted, or done."""
 
     def __init__(self, claim: Claim, turn: _Turn) -> None:
         self.claim = claim
@@ -196,7 +196,7 @@ class _Part(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    """What became of a part, and how long that took."""
+    """What happened to a part, and how long that took."""
 
     flight: _Flight
     outcome: Outcome
@@ -227,7 +227,7 @@ class Sweep:
         self._is_over = is_over
         self._on_backlog = on_backlog
         self._patient = patient
-        #: Of which sweep this is a part: all that have one name are told of as one.
+        #: Of which sweep this is a part: all with the same name are reported as one.
         self.name = uuid4().hex
         #: Whether it goes on with one of that name.
         self.goes_on = False
@@ -302,7 +302,7 @@ class Sweep:
                 log.info("a seat was not given up: %s", error)
 
     def send_signals(self) -> None:
-        """Tell who listens, which may take long: nothing is claimed, and no file waits for it."""
+        """Send the signals, which may take long: nothing is claimed, and no file waits for it."""
         for deleted in self._deleted_batches:
             _send_expired(deleted)
         if self._finished:
@@ -416,7 +416,7 @@ class Sweep:
     def _settle(
         self, place: Place, shard: int, landed: _Flight, limit: int | None, alone: bool
     ) -> Claim:
-        """Tell the record store what became of a claim, and claim the next one with a ``limit``."""
+        """Report the outcome of a claim to the record store, and claim again with a ``limit``."""
         claim, batch = landed.claim, landed.batch
         if landed.awaiting:
             self._delete_unowned(place, landed)
@@ -481,7 +481,7 @@ class Sweep:
                 batch.verdict.broken.append((member, reason(error)))
 
     def _delete_unowned(self, place: Place, flight: _Flight) -> None:
-        """Delete what waits for an owner and has none: last, for a database may take its time.
+        """Delete what waits for an owner and has none: last, because a database may be slow.
 
         It happens in the thread that sweeps: a test may have a transaction open there.
         """
@@ -509,11 +509,11 @@ class Sweep:
             self._patience.lose(name, why, seconds)
         # Asked once, it may have been a moment's trouble.
         if outcome.slow_down and not gate.closed and (outcome.deleted or self._patience.lost(name)):
-            log.warning("a back-end is deleted from more slowly: it asks for fewer requests")
+            log.warning("a back-end asks for fewer requests: deletions slow down")
             gate.slow_down()
 
     def _judge(self, place: Place, flight: _Flight) -> None:
-        """Sort what became of a claim into its verdict, and count it."""
+        """Sort the results of a claim into its verdict, and count them."""
         batch, outcome, verdict = flight.batch, flight.outcome, flight.batch.verdict
         batch.deleted, batch.missing = outcome.deleted, len(outcome.missing)
         gone = {*outcome.deleted, *outcome.missing}
@@ -572,9 +572,9 @@ class Sweep:
         return self._split(backend, entries, lease, why)
 
     def _split(self, backend: Backend, entries: list[Entry], lease: Lease, why: str) -> Outcome:
-        """Find the file that the others of a batch suffer from.
+        """Find the file that makes its whole batch fail.
 
-        Where the lease does not last for that, they are tried one by one once it has lapsed.
+        If the lease is too short for that, they are tried one by one once it has lapsed.
         """
         middle, outcome = len(entries) // 2, Outcome()
         for half in entries[:middle], entries[middle:]:

@@ -39,7 +39,7 @@ class RefusedName:
 
 @dataclass
 class TakeOver:
-    """What became of the rows of the table."""
+    """What happened to the rows of the table."""
 
     rows: int = 0
     #: Files that have got a deadline.
@@ -54,7 +54,7 @@ class TakeOver:
 def take_over(
     connection: BaseDatabaseWrapper, on_batch: Callable[[TakeOver], object] | None = None
 ) -> TakeOver:
-    """Give the files in openedx-django-pyfs' table the deadlines that it says.
+    """Give the files in the table of openedx-django-pyfs their deadlines.
 
     A file that has a record already keeps it, so that this can be repeated at any time; the
     table is only read. Calls ``on_batch`` with the report so far. Raises `TableUnreadable`.
@@ -117,7 +117,7 @@ def _take(
 def _member(namespace: str, path: str) -> bytes:
     entry = Entry(check_namespace(namespace), check_path(path))
     if not entry.path:
-        raise InvalidName(path, "is no file")
+        raise InvalidName(path, "is not a file")
     check_length(path, *entry)
     return entry.member
 

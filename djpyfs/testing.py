@@ -1,4 +1,4 @@
-"""For the tests of a project: files and records of their own, and a time that they move.
+"""For the tests of a project: files and records of their own, and a clock that they move.
 
 In memory the clock of records and files is `time.time`, also where freezegun or time-machine have
 replaced it, and in an `isolated` block what `advance` has added. Leases, which tell whether a
@@ -34,12 +34,12 @@ _blocks = 0
 
 @contextmanager
 def isolated(**djfs: Any) -> Iterator[None]:
-    """Let a block have no files and no records but its own, in memory.
+    """Give a block files and records of its own, in memory; it begins without any.
 
-    ``DJFS`` stays as it is but for where files and records are: life times, policies of
-    namespaces and all the rest hold. Keywords replace single keys of it. Blocks may be nested.
+    Apart from where files and records are, ``DJFS`` stays as it is: lifetimes, policies of
+    namespaces and the rest apply. Keywords replace single keys. Blocks may be nested.
 
-    A filesystem that was made before the block stays where it is: call `get_filesystem` in it.
+    A filesystem that was made before the block stays as it is: call `get_filesystem` inside.
 
     Example::
 
@@ -74,21 +74,21 @@ def _in_memory(djfs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def advance(seconds: Seconds) -> None:
-    """Move the time of the records, and of what depends on them, such as signed links, forward.
+    """Move the clock of the records, and of what depends on them, such as signed links, forward.
 
     It is back where it was when the `isolated` block ends. ``seconds`` may be a
-    `datetime.timedelta`. Nothing is deleted by this: call `expire_objects` where that is wanted.
-    Raises `InvalidLifetime`, and `ConfigurationError` outside of such a block.
+    `datetime.timedelta`. This deletes nothing: call `expire_objects` for that.
+    Raises `InvalidLifetime`, and `ConfigurationError` outside such a block.
     """
     _check_isolated("advance")
     clock.put_ahead(clock.ahead() + round(seconds_of("seconds", seconds) * SECOND))
 
 
 def expire_now() -> SweepReport:
-    """Let the time of every file be up that has a deadline, and sweep; return what that did.
+    """Make every file that has a deadline due, sweep, and return the report.
 
     A file that waits for its row, and has one, gets the life that it has then. The clock stays
-    where it is. Raises `ConfigurationError` outside of an `isolated` block.
+    where it is. Raises `ConfigurationError` outside an `isolated` block.
     """
     _check_isolated("expire_now")
     for place in places_here(conf.current()):
@@ -103,16 +103,16 @@ def expire_now() -> SweepReport:
 def _check_isolated(name: str) -> None:
     if not _blocks:
         raise ConfigurationError(
-            f"{name}() is called outside of `with djpyfs.testing.isolated()`, where it would be "
-            "about real files: call it inside"
+            f"{name}() is called outside of `with djpyfs.testing.isolated()`, where it would "
+            "affect real files: call it inside"
         )
 
 
 class IsolatedFiles(_Case):
     """Put this before `TestCase`: each test has files and records of its own, in memory.
 
-    So has the class, for what `setUpTestData` writes; tests do not see that, nor do they see
-    each other's.
+    So has the class, for what `setUpTestData` writes; tests do not see that, nor each other's
+    files.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The threads in which what blocks runs for an event loop."""
+"""The threads in which blocking calls run for an event loop."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _threads = ThreadPoolExecutor(AT_A_TIME, "djpyfs")
 def in_a_thread(blocks: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Return a coroutine function that runs ``blocks`` in a thread.
 
-    The threads are those of djpyfs alone: while its Redis or its store hangs, what others do in
-    the event loop's own threads goes on.
+    The threads belong to djpyfs alone: while its Redis or its store hangs, the event loop's own
+    threads go on.
     """
 
     @wraps(blocks)

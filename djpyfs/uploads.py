@@ -14,7 +14,7 @@ _is_type = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*").
 
 
 class UploadTarget(NamedTuple):
-    """Where a browser sends one file; ``JsonResponse(target._asdict())`` tells it.
+    """Where a browser sends one file; ``JsonResponse(target._asdict())`` says so.
 
     With the ``method`` POST it sends a form: the ``fields``, and last the file as ``file``. With
     PUT it sends the bytes of the file, with the ``headers``.
@@ -33,7 +33,7 @@ def check_max_bytes(max_bytes: int) -> None:
     """Raise `InvalidLimit` unless ``max_bytes`` is a number of bytes."""
     given = cast(object, max_bytes)
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise InvalidLimit(f"max_bytes is {max_bytes!r}: give it a whole number from 1 on")
+        raise InvalidLimit(f"max_bytes is {max_bytes!r}: give it a whole number of at least 1")
 
 
 def types_for(path: str, content_types: Iterable[str] | None) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def types_for(path: str, content_types: Iterable[str] | None) -> tuple[str, ...]
     given = content_types if isinstance(content_types, str) else tuple(content_types)
     if isinstance(given, str) or not given or not all(map(_is_a_type, given)):
         raise InvalidLimit(
-            f"content_types is {given!r}: give it a list of types in small letters, "
+            f"content_types is {given!r}: give it a list of types in lower case, "
             "such as ['image/png', 'image/jpeg'], or None for any"
         )
     # The slash keeps a name that looks like the address of a scheme from being read as one.

@@ -1,4 +1,4 @@
-"""The addresses of signed links: ``path("links/", include("djpyfs.urls"))``."""
+"""The URLs of signed links: ``path("links/", include("djpyfs.urls"))``."""
 
 from django.urls import path
 

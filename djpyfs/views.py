@@ -82,7 +82,7 @@ _SAFEGUARDS = {
 def not_logged(
     view: Callable[[HttpRequest, str], HttpResponseBase],
 ) -> Callable[[HttpRequest, str], HttpResponseBase]:
-    """Keep refusals out of Django's log, which would show the address: it may work again."""
+    """Keep refusals out of Django's log, which would show the URL: it may work again."""
 
     @wraps(view)
     def answer(request: HttpRequest, token: str) -> HttpResponseBase:
@@ -98,14 +98,14 @@ def not_logged(
 def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     """Answer GET and HEAD for a link that `get_url` has signed.
 
-    Whatever is wrong with the link or has become of the file, the answer is the same 404, which
-    is a page for a person. It is 503 while the record store is away, for then nobody knows whether
-    the file's time is up, and while the back-end fails. No answer is logged with the address.
+    Whatever is wrong with the link or the file, the answer is the same 404, which is a page for a
+    person. It is 503 while the record store is away, because nobody then knows whether the file
+    has expired, and while the back-end fails. No answer is logged with its URL.
 
-    Where the number of downloads is limited, each GET that is answered with the file counts as
-    one, also if it breaks off. HEAD counts nothing, and a range is answered with the whole file. A
-    page with a button answers a GET that no person may have sent, and each where the link says so;
-    the button sends the POST that is answered with the file.
+    If the number of downloads is limited, each GET that is answered with the file counts, even if
+    it breaks off. HEAD does not count, and a range is answered with the whole file. A GET that
+    perhaps no person has sent is answered by a page with a button, as is every GET if the link
+    says so; the button sends the POST that is answered with the file.
     """
     try:
         return _served(request, read(token))
@@ -145,7 +145,7 @@ def _answer_despite_writers(request: HttpRequest, link: Link, left: int) -> Http
 
 
 def _is_ahead(request: HttpRequest) -> bool:
-    """Tell whether a program asks before a person may do so, or to show what that would bring."""
+    """Return whether a program asks ahead of a person, or to show a preview."""
     purposes = " ".join(request.headers.get(name, "") for name in _PURPOSES)
     return bool(_not_yet(purposes) or _previews(request.headers.get("User-Agent", "")))
 
@@ -181,7 +181,7 @@ def _records(link: Link) -> Expirations:
 
 
 class _Version(NamedTuple):
-    """What is known of a file before it is opened, and tells one state of it from the next."""
+    """What is known of a file before it is opened; it tells its versions apart."""
 
     size: int
     modified: float | None = None  # s since the epoch
@@ -206,7 +206,7 @@ class _Version(NamedTuple):
         return None if self.modified is None else int(self.modified)
 
     def is_in(self, if_range: str) -> bool:
-        """Tell whether an ``If-Range`` names this version by a validator that is strong."""
+        """Return whether an ``If-Range`` names this version by a validator that is strong."""
         if if_range.startswith('"'):
             return if_range == self.etag
         if self.stored or self.modified is None:
@@ -237,12 +237,12 @@ def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
 
 
 def _asks_for_less(request: HttpRequest) -> bool:
-    """Tell whether another server might answer with a part of the file, or with nothing of it."""
+    """Return whether another server might answer with a part of the file, or none of it."""
     return any(key == "HTTP_RANGE" or key.startswith("HTTP_IF_") for key in request.META)
 
 
 def _settled(request: HttpRequest, version: _Version) -> HttpResponseBase | None:
-    """Return 304 or 412 where the conditions of a request say so."""
+    """Return 304 or 412 if the conditions of a request say so."""
     asked = {key: value for key, value in request.META.items() if key.startswith("HTTP_IF_")}
     if not asked:
         return None
@@ -259,7 +259,7 @@ def _handed_over(
     headers: dict[str, str],
     status: int = HTTPStatus.OK,
 ) -> HttpResponse:
-    """Leave the bytes, and with them ranges and conditions, to another server."""
+    """Leave the bytes, ranges and conditions to another server."""
     if request.method != "HEAD":
         # For it is being read, which may renew its life.
         files.openbin(link.path, part=range(1)).close()
@@ -357,9 +357,9 @@ class _Part:
 
 
 class _Stream(FileResponse):
-    """A response that reads as it goes under ASGI as well: Django would read all of it first.
+    """A response that streams under ASGI too, where Django would read all of it first.
 
-    Of a whole file that is on disk, a WSGI server may have the system send it.
+    A WSGI server may have the system send a whole file that is on disk.
     """
 
     block_size = CHUNK

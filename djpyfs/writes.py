@@ -1,4 +1,4 @@
-"""The life of one write to one file, given its record and its policy and not the filesystem."""
+"""The course of one write to one file, given its record and policy, without the filesystem."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ LONGEST_LEASE = 10 * SECOND
 class Write:
     """One write, from before its first byte until after its last.
 
-    As long as it goes on its file is not deleted, however long that takes and whatever deadline
-    passes. What dies with its process is over `LONGEST_LEASE` later, or ``grace`` µs where that is
-    less. A file that nobody has set a
-    deadline for lives for ``life`` µs after the write, or for ever where that is 0.
+    While it goes on its file is not deleted, however long that takes and whatever deadline passes.
+    If its process dies, it ends `LONGEST_LEASE` later, or after ``grace`` µs if that is less. A
+    file without a deadline lives for ``life`` µs after the write, or forever if that is 0.
     """
 
     def __init__(self, records: Expirations, entry: Entry, grace: int, life: int) -> None:
@@ -59,10 +58,10 @@ class Write:
         """Note that others may act on the file by its name from now on."""
 
     def finish(self, is_there: Callable[[], bool]) -> int:
-        """Tell that the file is there as a whole; return its life in µs if the write gave it one.
+        """Report that the file is there as a whole; return its life in µs if the write gave it one.
 
-        Raises `WriteLost` where a sweep has taken the file, which can only be where this process
-        stood still, or the record store lost what it had: ``is_there`` tells then.
+        Raises `WriteLost` if a sweep has deleted the file, which only happens if this process
+        stood still, or the record store lost its data: then ``is_there`` decides.
         """
         self._end()
         asked_at = leases.now()
@@ -80,9 +79,9 @@ class Write:
         return self._done is not None
 
     def times(self) -> tuple[int, int] | None:
-        """Return the time now and the deadline, as the record store would tell them.
+        """Return the time now and the deadline, as the record store would report them.
 
-        None where only the store knows: the write has not given the file its life.
+        None if only the store knows: the write has not given the file its life.
         """
         if self._done is None or not self._done[1].by_default:
             return None
@@ -91,14 +90,14 @@ class Write:
         return deadline - self._life + round((leases.now() - asked_at) * SECOND), deadline
 
     def abandon(self) -> None:
-        """Tell that the file is what it was before."""
+        """Report that the file is what it was before."""
         if not self._is_over:
             self._end()
             self._records.abandon(self.entry.member, self._begun.token)
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Abandon the write where the block raises."""
+        """Abandon the write if the block raises."""
         try:
             yield
         except BaseException:
@@ -113,9 +112,9 @@ class Write:
 class NewWrite(Write):
     """The write of a new file, under a name that nobody can guess.
 
-    The record store hears of it once: the deadline that it sets then keeps sweeps off as well as a
-    lease does. Where the write lasts, or somebody has asked for the name and may act on the file,
-    it becomes one as any other, and its end is told too.
+    The record store is told once: the deadline that it then sets keeps sweeps off as well as a
+    lease does. If the write takes long, or somebody has asked for the name and may act on the
+    file, it becomes like any other, and its end is reported too.
     """
 
     def _begin(self, lease: int) -> tuple[Begun, leases.HeldLease]:
@@ -130,7 +129,7 @@ class NewWrite(Write):
         self._negligible = 0
 
     def finish(self, is_there: Callable[[], bool]) -> int:
-        """Tell that the file is there as a whole, unless that changes nothing; return its life."""
+        """Report the whole file as there, unless that changes nothing; return its life."""
         if leases.now() - self._asked_at >= self._negligible:
             return super().finish(is_there)
         self._end()
@@ -138,7 +137,7 @@ class NewWrite(Write):
         return self._life
 
     def abandon(self) -> None:
-        """Tell that nothing has come of the file."""
+        """Report that the file was not written."""
         if not self._is_over:
             super().abandon()
             self._records.place_at(self.entry.member, 0, expected=self._begun.before)
@@ -146,7 +145,7 @@ class NewWrite(Write):
 
 class Reservation:
     """The claim of a writer on one file that is removed or replaced: no sweep and no other writer
-    touches it meanwhile. Should the process die, the file has its deadline again.
+    touches it meanwhile. If the process dies, the file has its deadline again.
     """
 
     def __init__(self, records: Expirations, member: bytes, late: float) -> None:
@@ -160,9 +159,9 @@ class Reservation:
         leases.keep(self._lease)
 
     def pledge(self, deadline: int) -> None:
-        """Let the file have this deadline, or with 0 none, however the reservation ends.
+        """Give the file this deadline, or none for 0, however the reservation ends.
 
-        Raises `FileBusy` where it has ended already, for this process stood still.
+        Raises `FileBusy` if it has ended already, because this process stood still.
         """
         if not self._records.pledge(self._member, self._token, deadline):
             raise FileBusy("this process lost its claim on the file meanwhile: try again")
@@ -200,7 +199,7 @@ class Reservation:
 class Removal:
     """The claim of a writer on many files that are removed together, as a `Reservation` of each.
 
-    Those that somebody else has a claim on are ``left_alone``.
+    Files that somebody else has a claim on are ``left_alone``.
     """
 
     def __init__(self, records: Expirations, members: Sequence[bytes], late: float) -> None:
@@ -228,7 +227,7 @@ class Removal:
 class WrittenFile(RawWrapper):
     """An open file that is being written, and appears when it is closed.
 
-    Where a ``with`` block raises it does not appear, and what was there before stays.
+    If a ``with`` block raises it does not appear, and what was there before stays.
     ``finish`` is called when it is there as a whole, and ``address`` for the `url` of a new one.
     """
 
@@ -259,7 +258,7 @@ class WrittenFile(RawWrapper):
 
     @property
     def url(self) -> str:
-        """The address of a temporary file, once it is there."""
+        """The URL of a temporary file, once it is there."""
         if self._address is None:
             raise AttributeError(f"{self._name!r} has no url: ask get_url for it")
         if not self._write.is_finished:
@@ -267,7 +266,7 @@ class WrittenFile(RawWrapper):
         return self._address(self._write)
 
     def discard(self) -> None:
-        """Give the write up: closing the file stores nothing, where its back-end can do that."""
+        """Give the write up: closing the file stores nothing, if its back-end can do that."""
         if discard := getattr(self._f, "discard", None):
             discard()
 
@@ -296,7 +295,7 @@ class WrittenFile(RawWrapper):
 
 
 class _Written:
-    """What PyFilesystem puts round an open file, and that passes on how a ``with`` block ended."""
+    """A wrapper around an open file that passes on how a ``with`` block ended."""
 
     @property
     def url(self) -> str:
@@ -319,7 +318,7 @@ class WrittenBuffer(_Written, BufferedWriter):
 
 
 class WrittenAndReadBuffer(_Written, BufferedRandom):
-    """A `WrittenFile` with a buffer, that is read as well."""
+    """A `WrittenFile` with a buffer, for reading as well."""
 
 
 class Opening(NamedTuple):
@@ -354,7 +353,7 @@ class Opening(NamedTuple):
 
 
 class TemporaryFile(AbstractContextManager[Any, None], AbstractAsyncContextManager[Any, None]):
-    """A file that is opened when its ``with`` block begins, and there when that has ended."""
+    """A file that is opened when its ``with`` block begins, and appears when it ends."""
 
     def __init__(self, open_: Callable[[], IO[Any]]) -> None:
         self._open = open_

@@ -1,6 +1,6 @@
 """Celery for djpyfs: the periodic sweep, the one-shot deletion, and an app that is ready to run.
 
-``celery -A djpyfs_tasks worker|beat|flower`` runs our own app. A project that has one puts
+``celery -A djpyfs_tasks worker|beat|flower`` runs the bundled app. A project that has its own puts
 ``djpyfs`` and ``djpyfs_tasks`` into ``INSTALLED_APPS`` and adds `beat_schedule` to its schedule.
 """
 

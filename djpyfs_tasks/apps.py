@@ -4,7 +4,7 @@ from django.apps import AppConfig
 
 
 class DjpyfsTasksConfig(AppConfig):
-    """Sends one-shots for the deadlines that are set in this process; workers keep time."""
+    """Sends one-shots for deadlines that this process sets, and has workers keep time."""
 
     name = "djpyfs_tasks"
     verbose_name = "Files that expire: tasks"

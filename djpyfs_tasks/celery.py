@@ -1,4 +1,4 @@
-"""Our own Celery app, for services that have none; Django's ``CELERY_*`` settings override it."""
+"""The bundled Celery app, for sites that have none; Django's ``CELERY_*`` settings override it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_BROKER = (
 def make_app() -> Celery:
     """Return an app whose broker and result store are ``DJFS["redis_url"]``.
 
-    Raises `ConfigurationError` where that is a Redis Cluster, and the settings name no broker.
+    Raises `ConfigurationError` if that is a Redis Cluster, and the settings name no broker.
     """
     made = Celery("djpyfs", include=["djpyfs_tasks.tasks"])
     made.config_from_object("django.conf:settings", namespace="CELERY")
@@ -99,10 +99,9 @@ def _broker(redis_url: str) -> dict[str, Any]:
 
 
 def _url(address: Address) -> str:
-    """Return the address of one server as Celery writes it.
+    """Return the URL of one server as Celery writes it.
 
-    The options behind it, of which Celery and Flower take others than redis-py, stay with the
-    records.
+    Its options apply to the records only: Celery and Flower take others than redis-py.
     """
     db, credentials = address.options.get("db", 0), _credentials(address.options)
     if path := address.options.get("path"):
@@ -117,7 +116,7 @@ def _place(host: tuple[str, int]) -> str:
 
 
 def _tls(address: Address) -> dict[str, Any]:
-    """Have Celery check certificates where the address does not say: redis-py does by itself."""
+    """Have Celery check certificates unless the URL says otherwise, as redis-py does by itself."""
     if not address.tls:
         return {}
     options = {key: value for key, value in address.options.items() if key.startswith("ssl_")}

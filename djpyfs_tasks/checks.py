@@ -14,7 +14,7 @@ from djpyfs.errors import ConfigurationError
 
 @register("djpyfs")
 def check_broker(**_: Any) -> list[CheckMessage]:
-    """Tell where our own app would look for its queues in a Redis Cluster."""
+    """Report that the bundled app would look for its queues in a Redis Cluster."""
     try:
         scheme = conf.current().redis_url.partition("://")[0]
     except ConfigurationError:
@@ -25,7 +25,7 @@ def check_broker(**_: Any) -> list[CheckMessage]:
     return [
         Error(
             "DJFS['redis_url'] is a Redis Cluster, which cannot hold Celery's queues",
-            hint="Set CELERY_BROKER_URL to another broker, or bring a Celery app of your own.",
+            hint="Set CELERY_BROKER_URL to another broker, or use a Celery app of your own.",
             obj="settings.DJFS",
             id="djpyfs.E005",
         )

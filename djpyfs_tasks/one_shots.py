@@ -1,6 +1,6 @@
 """One-shots: a task for each deadline that is near, so that the file goes within a second.
 
-They are a convenience: the record is in the record store already, and where a one-shot cannot be
+They are a convenience: the deadline is in the record store already, and if a one-shot cannot be
 sent, or is lost, the next sweep deletes the file.
 """
 
@@ -40,7 +40,7 @@ def listen() -> None:
 def send_one_shots(*, namespace: str, paths: list[str], ttl: float, **_: Any) -> None:
     """Send the tasks that delete files ``ttl`` seconds from now, if that is near enough.
 
-    They wait in the memory of a worker, so what is due after ``one_shot_horizon`` is left to the
+    They wait in the memory of a worker, so files due after ``one_shot_horizon`` are left to the
     sweep.
     """
     global _silent_until
@@ -65,8 +65,8 @@ def _use_own_app_where_there_is_none() -> None:
 def acknowledge(request: Any, **_: Any) -> None:
     """Acknowledge a one-shot before it waits in the worker for its time.
 
-    Celery 5.7.0 ends where the broker goes while a task waits that is not acknowledged. Earlier
-    ones have such a task back after the visibility time-out, which is too late as well.
+    Celery 5.7.0 ends if the broker goes away while an unacknowledged task waits. Earlier
+    versions get such a task back after the visibility timeout, which is too late as well.
     """
     if request.name == delete_expired.name and request.eta:
         request.acknowledge()

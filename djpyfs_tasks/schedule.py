@@ -18,15 +18,15 @@ _START = time() - monotonic()
 
 
 def steady_now() -> datetime:
-    """Return the time that it was when this process began, plus what has passed since."""
+    """Return the time at which this process began, plus what has passed since."""
     return datetime.fromtimestamp(_START + monotonic(), UTC)
 
 
 class SweepInterval(schedule):
     """At the start of beat, and then every ``DJFS["sweep_interval"]`` seconds.
 
-    The setting is read when beat asks, so this can be made before there is a ``DJFS``. What an
-    earlier beat has written down does not count: its clock may have been wrong.
+    The setting is read when beat asks, so this can be made before there is a ``DJFS``. The notes of
+    an earlier beat do not count: its clock may have been wrong.
     """
 
     relative = False
@@ -43,7 +43,7 @@ class SweepInterval(schedule):
         return timedelta(seconds=conf.current().sweep_interval)
 
     def is_due(self, last_run_at: datetime) -> tuple[bool, float]:  # type: ignore[override]
-        """Tell whether to send a sweep now, and after how many seconds to ask again."""
+        """Return whether to send a sweep now, and after how many seconds to ask again."""
         now = self.now()
         self._begun = self._begun or now
         if not self._begun < self.maybe_make_aware(last_run_at) <= now:
@@ -57,9 +57,9 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
         app.conf.beat_schedule = {**beat_schedule()}
 
     The interval is ``DJFS["sweep_interval"]``, which may be set after this is called. A tick that
-    no worker has taken up for a day expires, so that ticks do not pile up for ever while the
-    workers are away. One that finds nothing to do costs a round trip. Ticks keep no result, for
-    a result back-end that is away would stop them; Flower shows it all the same.
+    no worker has received for a day expires, so that ticks do not pile up forever while the
+    workers are away. A tick without work costs a round trip. Ticks keep no result, because a
+    result back-end that is away would stop them; Flower shows it all the same.
     """
     return {
         "djpyfs-sweep": {

@@ -1,4 +1,4 @@
-"""The tasks. None carries a right to delete: each asks the record store what is due."""
+"""The tasks. None decides what to delete: each asks the record store what is due."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CALL = 2 * TURN
 LEAD = 10.0  # s
 SEAT = "sweep"
 LONGEST_ID = 256
-# One-shots that come early by no more than this (clocks differ) wait; others leave it be.
+# One-shots that come early by no more than this (clocks differ) wait; others do nothing.
 EARLY = 5.0  # s
 MOST_PATHS = 1_000
 
@@ -44,9 +44,9 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
     """Sweep until nothing is due; return the `SweepReport` as a dict.
 
     A worker does so in turns: after each, the task goes to the end of the queue, under its own
-    id. Where much is due, other workers are called to help in each turn, and what they do is in
-    its report. While it runs Flower sees the report so far, and so does who wants the result, as
-    the state PROGRESS.
+    id. If much is due, other workers are called to help in each turn, and their work is in its
+    report. While it runs, Flower and anyone who reads the result see the report so far, in the
+    state PROGRESS.
     """
     is_sent = bool(self.request.id) and not self.request.is_eager
     lead = _Lead(str(self.request.id)) if is_sent and limit is None else None
@@ -73,7 +73,7 @@ def _go_on(task: Task[..., Any]) -> None:
     except Ignore:
         raise
     except Exception as error:  # whatever the transport raises: a tick will do as well
-        log.warning("what is left is left to the next sweep: %s", error)
+        log.warning("the rest is left to the next sweep: %s", error)
 
 
 # Flower shows one sweep, and not all that help with it.
@@ -119,19 +119,19 @@ class _Lead:
             if self._leads:
                 helpers.apply_async(add_to_parent=False, ignore_result=True, retry=False)
         except Exception as error:  # whatever the transport raises
-            log.warning("nobody is called to help with a sweep: %s", error)
+            log.warning("no help could be called for a sweep: %s", error)
             return self._name
         return leader
 
     def goes_on(self, wants_to: bool) -> bool:
-        """Tell whether this sweep is to go on; let another one lead where it is not."""
+        """Return whether this sweep is to go on; if not, let another one lead."""
         try:
             if wants_to:
                 self._take()
             elif self._leads:
                 self._store.take_seat(SEAT, self._name, 0)
         except RecordStoreError as error:
-            log.warning("nobody knows which sweep leads: %s", error)
+            log.warning("it is not known which sweep leads: %s", error)
             return wants_to
         return wants_to and self._leads
 
@@ -142,7 +142,7 @@ class _Lead:
 
 
 class _Progress:
-    """Tells how far a sweep is, in ways that are given up where they fail."""
+    """Reports the progress of a sweep, by each way until it fails."""
 
     def __init__(self, task: Task[..., Any]) -> None:
         self._task = task
@@ -156,7 +156,7 @@ class _Progress:
                 way(report.as_dict())
             except Exception as error:  # whatever the transport raises: the sweep goes on
                 self._ways.remove(way)
-                log.warning("the progress of a sweep is not told any more: %s", error)
+                log.warning("the progress of a sweep is no longer reported: %s", error)
 
     def _send_event(self, report: dict[str, Any]) -> None:
         # Flower follows events, not the result store.
@@ -170,8 +170,8 @@ class _Progress:
 def _soft_time_limit() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether a soft time limit has passed.
 
-    Celery would raise an error, wherever the sweep is just then: the back-end would be taken for
-    the culprit, and nobody would know which files have gone.
+    Celery would raise an error in the middle of the sweep: the back-end would be blamed, and
+    nobody would know which files have gone.
     """
     over = Event()
     is_limited = signal.getsignal(SIG_SOFT_TIMEOUT) is soft_timeout_sighandler
@@ -202,7 +202,7 @@ def delete_expired(namespace: str, paths: Any) -> None:
 def send_one_shot(namespace: str, paths: list[str], seconds: float) -> None:
     """Send the task that deletes files in so many seconds.
 
-    Where tasks are carried out at once instead of being sent, the files are left to the sweep.
+    If tasks run at once instead of being sent, the files are left to the sweep.
     """
     if not current_app.conf.task_always_eager:
         delete_expired.apply_async((namespace, paths), countdown=seconds, retry=False)

@@ -2,7 +2,7 @@
 
 One worker keeps the time of all files of a place, by a lease in the record store. Once a second,
 and when the next deadline has come, it asks what is due next: no file costs a message of its own,
-and nobody has to tell it of a deadline.
+and nobody has to announce a deadline.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Timekeeper:
         self._lost_at = 0.0
 
     def look(self) -> float:
-        """Send a sweep if there is something for it; return for how many seconds to wait then.
+        """Send a sweep if there is work for it; return for how many seconds to wait.
 
-        Raises `RecordStoreError` where the record store is away, and whatever sending raises.
+        Raises `RecordStoreError` if the record store is away, and whatever sending raises.
         """
         settings = conf.current()
         if not settings.punctual:
@@ -90,7 +90,7 @@ class Timekeeper:
         return GAP
 
     def _is_news(self, it: NextDue) -> bool:
-        """Tell whether this has become due since the last sweep was sent."""
+        """Return whether this has become due since the last sweep was sent."""
         sent = self._sent.get((it.records.place, it.shard), 0)
         return it.due is not None and it.due > sent
 
@@ -128,9 +128,9 @@ class KeepTime(bootsteps.StartStopStep):
             except Exception as error:  # whatever it is: the next look may succeed
                 pause, now = LOOK, str(error) or type(error).__name__
             if now and not trouble:
-                log.warning("nobody keeps time here, files wait for the sweeps of beat: %s", now)
+                log.warning("this worker keeps no time, so files wait for beat's sweeps: %s", now)
             elif trouble and not now:
-                log.info("time is kept here again")
+                log.info("this worker keeps time again")
             trouble = now
         try:
             timekeeper.resign()

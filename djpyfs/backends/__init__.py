@@ -41,7 +41,7 @@ class Bucket(Protocol):
 
     #: The same for all back-ends that share its rules.
     address: str
-    #: Days for which it keeps what was deleted or replaced, where it does; None: for ever.
+    #: Days for which it keeps what was deleted or replaced, where it does; None: forever.
     noncurrent_days: int | None
     #: From pages of which origins browsers send files to it.
     upload_origins: Sequence[str]
@@ -82,7 +82,7 @@ class Lease(Protocol):
 
 @dataclass
 class Outcome:
-    """What became of a batch. An entry that is in no list was not attempted."""
+    """What happened to a batch. An entry that is in no list was not attempted."""
 
     deleted: list[Entry] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
@@ -106,8 +106,8 @@ class Outcome:
 class Backend(ABC):
     """The base of every back-end; threads share one instance.
 
-    It is made from those of the ``DJFS`` keys that ``options`` lists, and raises
-    `ConfigurationError` where they do not fit. It never sees a name that was not checked.
+    It is made from the ``DJFS`` keys that ``options`` lists, and raises `ConfigurationError` if
+    they do not fit. It only ever sees checked names.
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
@@ -149,19 +149,19 @@ class Backend(ABC):
         That of ``""`` is the directory that all namespaces are in, which an audit walks through.
 
         A file that it opens for writing may have a method ``discard()``, after which closing it
-        stores nothing and ``discarded`` is true: what a ``with`` block wrote before it raised goes
-        nowhere then. Without that method it stays, with the deadline of the file.
+        stores nothing and ``discarded`` is true: then nothing is stored of what a ``with`` block
+        wrote before it raised. Without that method it is stored, with the deadline of the file.
         """
 
     @abstractmethod
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
-        """Return an address that a browser can use.
+        """Return a URL for the browser.
 
-        ``lifetime`` in whole seconds, 1 to `longest_url`, or None where that is None. Under
-        ``download_as``, a checked file name, the browser saves what it gets. Raises
-        `fs.errors.NoURL` where there is no such address; a signed one takes its place then.
+        ``lifetime`` is in whole seconds, 1 to `longest_url`, or None if that is None. The browser
+        saves the file as ``download_as``, a checked file name. Raises `fs.errors.NoURL` if there
+        is no such URL; a signed link then takes its place.
         """
 
     def handover(self, namespace: str, path: str) -> dict[str, str]:
@@ -171,7 +171,7 @@ class Backend(ABC):
     def redirect(
         self, namespace: str, path: str, lifetime: int, headers: Mapping[str, str]
     ) -> str | None:
-        """Return an address to which a signed link leads on; None: its file goes through the site.
+        """Return a URL to which a signed link redirects; None: its file goes through the site.
 
         It is for one download, works for no more than ``lifetime`` seconds, and answers with
         these ``headers``, the type and the disposition of the file.
@@ -213,8 +213,8 @@ class Backend(ABC):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces while ``lease`` lasts.
 
-        Raises `BackendUnavailable`, or another error that `is_away` knows, where none can be
-        deleted because the back-end as a whole is away.
+        Raises `BackendUnavailable`, or another error that `is_away` knows, if none can be deleted
+        because the back-end as a whole is away.
         """
         outcome = Outcome()
         for number, entry in enumerate(entries):
@@ -243,9 +243,9 @@ class Backend(ABC):
         files.remove(path)
 
     def remove_all(self, namespace: str, paths: Sequence[str]) -> None:
-        """Remove files of a namespace; one that is not there is no error.
+        """Remove files of a namespace; a missing one is no error.
 
-        Raises `fs.errors.FSError` where one stays; others may be gone then.
+        Raises `fs.errors.FSError` if one stays; others may be gone by then.
         """
         files = self.open(namespace)
         for path in paths:
@@ -272,55 +272,55 @@ class Backend(ABC):
         return None
 
     def has(self, namespace: str) -> bool:
-        """Tell whether there may be files in a namespace, without making its directory."""
+        """Return whether there may be files in a namespace, without making its directory."""
         return True
 
     def is_there(self) -> bool:
-        """Tell whether a file that is not found may be taken for gone."""
+        """Return whether a file that is not found counts as gone."""
         return True
 
     def place(self, make: bool = False) -> str:
         """Return the identity of where the files are, on which all processes and hosts agree.
 
-        A record names it, and only who knows that place touches the record. Two back-ends with
-        the same files return the same, two with others never do. What writes may ``make`` the
-        place. Raises `BackendUnavailable` where it is not there, such as a disk that is not
-        mounted.
+        A record names it, and only a process that knows that place touches the record. Two
+        back-ends return the same if and only if they have the same files. A caller that writes
+        may ``make`` the place. Raises `BackendUnavailable` if it is not there, such as a disk
+        that is not mounted.
         """
         return place_id(*(self.roots() or (_class_path(type(self)), described(self._given))))
 
     def answers(self) -> bool:
-        """Tell whether the back-end as a whole can delete files at the moment.
+        """Return whether the back-end as a whole can delete files at the moment.
 
-        It is asked after a deletion that was not answered, or was refused for a whole batch: if
-        it can, the trouble is with one of the files.
+        This is asked after a deletion got no answer, or was refused for a whole batch: if the
+        back-end can, the trouble is with one of the files.
         """
         return self.is_there()
 
     def fence(self, entry: Entry) -> None:  # noqa: B027  not every back-end has to wait
         """Wait until no sweeper whose claim has lapsed can still delete a file.
 
-        Raises `FileBusy` where that takes too long. There is nothing to wait for where a deletion
-        ends with its process, and a frozen process cannot be told from a dead one.
+        Raises `FileBusy` if that takes too long. There is nothing to wait for if a deletion ends
+        with its process, and a frozen process cannot be told from a dead one.
         """
 
     def roots(self) -> Sequence[str]:
-        """Return the roots of what it writes to, as paths or addresses without anything secret.
+        """Return the roots that it writes to, as paths or URLs without anything secret.
 
-        It is for finding two that overlap; there are none where that cannot be told.
+        They are for finding two that overlap; return none if that cannot be known.
         """
         return ()
 
     def checks(self) -> list[CheckMessage]:
-        """Return what Django's system checks tell; nothing is written or asked over a net."""
+        """Return what Django's system checks report, without writing or using a network."""
         return []
 
     def deploy_checks(self) -> list[CheckMessage]:
-        """Return what ``check --deploy`` tells; it may ask over a net, and try to write."""
+        """Return what ``check --deploy`` reports; this may ask over a network, and try to write."""
         return []
 
     def close(self) -> None:
-        """Give up what the back-end holds."""
+        """Release what the back-end holds."""
         self.open.cache_clear()
 
 
@@ -366,12 +366,12 @@ def reason(error: Exception) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Tell whether ``error``, or what has caused it, may be one of a back-end that is away."""
+    """Return whether ``error``, or what has caused it, may be one of a back-end that is away."""
     return any(isinstance(cause, AWAY) for cause in _causes(error))
 
 
 def may_act(error: BaseException) -> bool:
-    """Tell whether ``error`` leaves open what becomes of the request that it ended."""
+    """Return whether ``error`` leaves open what becomes of the request that it ended."""
     refused = (ConnectionRefusedError, CreateFailed, BackendUnavailable)
     return is_away(error) and not any(isinstance(cause, refused) for cause in _causes(error))
 

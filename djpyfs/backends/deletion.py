@@ -1,4 +1,4 @@
-"""Deleting a batch of files on disk: only what was there before its claim, come what may."""
+"""Deleting a batch of files on disk: only those that were there before the claim."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Deletion:
 
 
 def _is_away(root: int) -> bool:
-    """Tell whether it is the whole disk that fails, and not one file on it."""
+    """Return whether it is the whole disk that fails, and not one file on it."""
     try:
         os.fstatvfs(root)
     except OSError:

@@ -84,7 +84,7 @@ class DiskFileSystem(FS):
         return Info(raw)
 
     def islink(self, path: str) -> bool:
-        """Tell whether ``path`` is a symbolic link. Raises `ResourceNotFound`."""
+        """Return whether ``path`` is a symbolic link. Raises `ResourceNotFound`."""
         self.check()
         with self._parent("islink", path, there=False) as (parent, name):
             return stat.S_ISLNK(os.lstat(name, dir_fd=parent).st_mode)

@@ -1,4 +1,4 @@
-"""What fsspec knows: Google Cloud Storage, Azure, SFTP, SMB, HDFS, and more."""
+"""Stores that fsspec knows: Google Cloud Storage, Azure, SFTP, SMB, HDFS, and more."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ TYPES = {"file": ResourceType.file, "directory": ResourceType.directory}
 class FsspecBackend(OpenedBackend):
     """Keeps each namespace in a directory of what ``url`` leads to.
 
-    What fsspec needs for that beside the address, such as keys, is in ``storage_options``.
+    Whatever else fsspec needs, such as keys, is in ``storage_options``.
     """
 
     options = frozenset({"url", "storage_options"})
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a back-end for an address; the disk has its own."""
+        """Return a back-end for a URL; the disk has its own."""
         url = _checked_address(options.get("url"))
         protocol, _, path = url.partition("://")
         if protocol in ON_DISK:
@@ -65,7 +65,7 @@ class FsspecBackend(OpenedBackend):
         self._turns = Turns()
 
     def connect(self) -> FS:
-        """Open what the address leads to."""
+        """Open the filesystem at the URL."""
         told = self._class._get_kwargs_from_urls(self._url)
         try:
             opened = self._class(**{**told, **self._options, "skip_instance_cache": True})
@@ -81,7 +81,7 @@ class FsspecBackend(OpenedBackend):
         return files if opened.async_impl else CopyingFS(files, thread_safe=False)
 
     def place(self, make: bool = False) -> str:
-        """Return what tells the files from others: the address, and how they are reached."""
+        """Return what tells the files from others: the URL, and how they are reached."""
         login = self._url.partition("://")[2].rpartition("@")[0]
         # What one user finds at a path of a server need not be what another finds there, nor is
         # the memory of one process that of another.
@@ -89,7 +89,7 @@ class FsspecBackend(OpenedBackend):
         return place_id("fsspec", own, *self.roots(), described(self._options))
 
     def roots(self) -> Sequence[str]:
-        """Return the address without user and password."""
+        """Return the URL without user and password."""
         protocol, _, rest = self._url.partition("://")
         return [f"{protocol}://{re.split('[?&;=#]', rest.rpartition('@')[2])[0]}"]
 
@@ -207,7 +207,7 @@ class FsspecFiles(SpoolingFS):
             self._fs.rmdir(self._name(absolute))
 
     def setinfo(self, path: str, info: Any) -> None:
-        """Do nothing, for fsspec cannot, where there is a file or directory."""
+        """Do nothing if there is a file or directory, because fsspec cannot."""
         self._look(self.validatepath(path))
 
     def _name(self, absolute: str) -> str:
@@ -269,7 +269,7 @@ class FsspecFiles(SpoolingFS):
 
 def _checked_address(url: Any) -> str:
     """Return ``url``. The errors show no more of it than what stands before ``://``."""
-    cure = "give it an address that fsspec knows, such as 'gcs://bucket/files'"
+    cure = "give it a URL that fsspec knows, such as 'gcs://bucket/files'"
     if not isinstance(url, str):
         raise ConfigurationError(f"DJFS['url'] is a {type(url).__name__}: {cure}")
     if "::" in url:
@@ -283,7 +283,7 @@ def _checked_address(url: Any) -> str:
 
 
 def _class_for(url: str) -> Any:
-    """Return the class of fsspec that answers for an address, where files can be deleted."""
+    """Return fsspec's class for a URL, if it can delete files."""
     try:
         from fsspec import available_protocols, get_filesystem_class
         from fsspec.asyn import AsyncFileSystem

@@ -1,4 +1,4 @@
-"""Locks of the system's on files and directories, which end with the process that holds them."""
+"""The system's locks on files and directories, which end with the process that holds them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno
 def take(directory: int, shared: bool = False, patience: float = LONGEST_WAIT) -> bool:
     """Wait until nobody holds a directory, or all share it, and hold it.
 
-    Returns False, at once, where the filesystem has no locks. Raises `FileBusy` after ``patience``
+    Returns False at once if the filesystem has no locks. Raises `FileBusy` after ``patience``
     seconds.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB

@@ -56,7 +56,7 @@ class MemoryBackend(Backend):
             return 0
 
     def place(self, make: bool = False) -> str:
-        """Return what no other process has, nor a child of this one, whose files are others."""
+        """Return what no other process has, nor a child of this one, which has other files."""
         return place_id(self._id, str(os.getpid()))
 
 

@@ -1,4 +1,4 @@
-"""A back-end over one filesystem that is opened when it is needed, and again from time to time."""
+"""A back-end over one filesystem that is opened when needed, and reopened from time to time."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are st
 class OpenedBackend(Backend):
     """Keeps each namespace in a directory of one filesystem.
 
-    It is opened once for all, and again after a minute where there is a network between. There,
-    files that are deleted at a time are so by connections of their own, for most libraries let one
-    thread at a time use theirs.
+    It is opened once, or over a network again after a minute. There, deletions that run at the
+    same time use connections of their own, because most libraries let one thread at a time use
+    one.
     """
 
     deletions_at_once: ClassVar[int] = 10
@@ -49,7 +49,7 @@ class OpenedBackend(Backend):
 
     @property
     def late(self) -> float:  # type: ignore[override]  # which depends on what is opened
-        """Seconds after which a deletion can no longer act; 0 where there is no network between."""
+        """Seconds after which a deletion can no longer take effect; 0 without a network between."""
         return LATE if self._network else 0
 
     def filesystem(self) -> FS:
@@ -68,7 +68,7 @@ class OpenedBackend(Backend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files, over a network by a connection that no other deletion uses meanwhile.
 
-        Where a server allows no further connection, that of all is used.
+        If a server allows no further connection, the shared one is used.
         """
         with suppress(errors.CreateFailed):  # of which each file will tell
             self.filesystem()
@@ -100,11 +100,11 @@ class OpenedBackend(Backend):
         return _Directory(self, namespace)
 
     def has(self, namespace: str) -> bool:
-        """Tell whether the directory of a namespace is there. Raises `fs.errors.FSError`."""
+        """Return whether the directory of a namespace is there. Raises `fs.errors.FSError`."""
         return self.filesystem().exists(namespace)
 
     def is_there(self) -> bool:
-        """Tell whether there is anything to have files in."""
+        """Return whether there is anything to have files in."""
         try:
             return self.filesystem().isdir("/")
         except (errors.FSError, OSError):
@@ -113,7 +113,7 @@ class OpenedBackend(Backend):
     def answers(self) -> bool:
         """Ask again; over a network by another connection.
 
-        By the old one a late answer may still come: to the next question.
+        On the old one a late answer might be taken for the answer to the next question.
         """
         connection = self._connection()
         with connection.lock:
@@ -128,7 +128,7 @@ class OpenedBackend(Backend):
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
-        """Raise `NoURL`: a filesystem's address is nothing for a browser."""
+        """Raise `NoURL`: a browser cannot use a filesystem's URL."""
         raise errors.NoURL(path, "download")
 
     def close(self) -> None:

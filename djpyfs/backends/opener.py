@@ -1,4 +1,4 @@
-"""Any PyFilesystem by its address: FTP, archives, memory, and whatever else has an opener."""
+"""Any PyFilesystem by its URL: FTP, archives, memory, and everything else with an opener."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READ_ONLY = ("zip", "tar")
 class OpenerBackend(OpenedBackend):
     """Keeps each namespace in a directory of the filesystem that ``url`` leads to.
 
-    What can only be read, such as an archive, is opened for reading.
+    A read-only filesystem, such as an archive, is opened for reading.
     """
 
     options = frozenset({"url"})
@@ -38,7 +38,7 @@ class OpenerBackend(OpenedBackend):
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a back-end for an address; the disk and memory have their own."""
+        """Return a back-end for a URL; disk and memory have their own."""
         address = _checked_address(options.get("url"))
         protocol = address.partition("://")[0]
         if protocol == "mem":
@@ -67,7 +67,7 @@ class OpenerBackend(OpenedBackend):
         return place_id(parsed.protocol, parsed.username or "", place)
 
     def roots(self) -> Sequence[str]:
-        """Return host and path of the address."""
+        """Return host and path of the URL."""
         parsed = parse_fs_url(self._address)
         if parsed.protocol in READ_ONLY:
             return []
@@ -77,7 +77,7 @@ class OpenerBackend(OpenedBackend):
         return [f"{parsed.protocol}://{place}"]
 
     def connect(self) -> FS:
-        """Open what the address leads to."""
+        """Open the filesystem at the URL."""
         try:
             # Not with `create`: a new archive would take the place of one that is there.
             opened = open_fs(self._address, writeable=True)
@@ -120,7 +120,7 @@ def _remove_own(directory: str, process: int) -> None:
 
 def _checked_address(url: Any) -> str:
     """Return ``url``. The errors show no more of it than what stands before ``://``."""
-    cure = "give it the address of a PyFilesystem, such as 'ftp://user:password@host/files'"
+    cure = "give it the URL of a PyFilesystem, such as 'ftp://user:password@host/files'"
     if not isinstance(url, str):
         raise ConfigurationError(f"DJFS['url'] is a {type(url).__name__}: {cure}")
     protocol = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
@@ -136,6 +136,6 @@ def _checked_address(url: Any) -> str:
         known = ", ".join(sorted(registry.protocols))
         raise ConfigurationError(
             f"DJFS['url'] begins with {protocol[0]!r}, but there is {error}: use one of {known}, "
-            "or install the package that brings it"
+            "or install the package that provides it"
         ) from error
     return url

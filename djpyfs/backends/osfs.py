@@ -53,7 +53,7 @@ class DiskBackend(Backend):
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
-        """Return the permanent address below ``url_root``, which can carry no file name."""
+        """Return the permanent URL below ``url_root``, which cannot carry another file name."""
         if self.url_root is None or download_as is not None:
             raise NoURL(path, "download")
         return f"{self.url_root.rstrip('/')}/{quote(f'{namespace}/{path}')}"
@@ -74,14 +74,14 @@ class DiskBackend(Backend):
         return [self.root]
 
     def checks(self) -> list[CheckMessage]:
-        """Tell of a directory that cannot be written, and of a ``url_root`` that is a path."""
+        """Report a directory that cannot be written, and a ``url_root`` that is a path."""
         found: list[CheckMessage] = []
         parent = _nearest_existing(self.root)
         if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
             found.append(
                 Error(
                     f"DJFS['directory_root'] is {self.root!r}, which cannot be written",
-                    hint="Give the user of this process the right to write there.",
+                    hint="Give the user of this process permission to write there.",
                     id="djpyfs.E002",
                 )
             )
@@ -90,14 +90,14 @@ class DiskBackend(Backend):
             found.append(
                 Warning(
                     f"DJFS['url_root'] is {self.url_root!r}, which is a directory on this machine",
-                    hint="It is the address at which the web server serves directory_root.",
+                    hint="It is the URL at which the web server serves directory_root.",
                     id="djpyfs.W002",
                 )
             )
         return found
 
     def parts(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
-        """Leave each directory to one thread, for the system lets one at a time change it."""
+        """Give each directory to one thread, because the system lets one at a time change it."""
         size = -(-len(entries) // self.deletions_at_once)
         directories: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -118,8 +118,8 @@ class DiskBackend(Backend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files directory by directory, and prune those that become empty.
 
-        What was written since the claim was asked for is not attempted. Raises
-        `BackendUnavailable` where the root is not the `place` that it was, or cannot be written.
+        Files written since the claim was asked for are not attempted. Raises `BackendUnavailable`
+        if the root is not the `place` that it was, or cannot be written.
         """
         try:
             with self._descent.opened() as root:
@@ -139,7 +139,7 @@ class DiskBackend(Backend):
         return place_id("disk", self._descent.place(make))
 
     def is_there(self) -> bool:
-        """Tell whether the root holds its id."""
+        """Return whether the root holds its id."""
         try:
             self._descent.place()
         except BackendUnavailable:
@@ -147,7 +147,7 @@ class DiskBackend(Backend):
         return True
 
     def answers(self) -> bool:
-        """Tell whether the root is there, and can be written."""
+        """Return whether the root is there, and can be written."""
         try:
             with self._descent.opened() as root:
                 self._descent.confirm(root)

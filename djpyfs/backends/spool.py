@@ -26,7 +26,7 @@ def spool() -> BinaryIO:
 
 
 class Turns:
-    """Locks, so that of all threads one at a time stores a file of some name."""
+    """Locks, so that only one thread at a time stores a file of a given name."""
 
     def __init__(self) -> None:
         self._locks = [Lock() for _ in range(64)]
@@ -87,12 +87,12 @@ def _is_there(files: FS, path: str, mode: Mode) -> bool:
 
 
 class WholeOrNot:
-    """A file that is not stored where it is discarded, or a write to its copy has failed."""
+    """A file that is not stored if it is discarded, or if a write to its copy has failed."""
 
     discarded = False
 
     def discard(self) -> None:
-        """Let `close` store nothing: what was there before stays."""
+        """Have `close` store nothing: what was there before stays."""
         self.discarded = True
 
     @contextmanager
@@ -107,8 +107,8 @@ class WholeOrNot:
 class SpooledFile(WholeOrNot, io.RawIOBase):
     """A binary file with a copy of its own of the contents, on disk where they are long.
 
-    ``fetch`` writes what is there so far into the file that it is given, ``store`` reads from
-    the beginning of one; it is called at close, where there was anything to store.
+    ``fetch`` writes the present contents into the file that it is given, ``store`` reads from the
+    beginning of one; it is called at close, if there is anything to store.
     """
 
     def __init__(

@@ -81,14 +81,14 @@ class StorageBackend(Backend):
 
     @property
     def late(self) -> float:  # type: ignore[override]  # which depends on what is below
-        """Seconds after which a deletion can no longer act; 0 where there is no network between."""
+        """Seconds after which a deletion can no longer take effect; 0 without a network between."""
         return 0 if isinstance(self.storage(), FileSystemStorage | InMemoryStorage) else LATE
 
     def storage(self) -> Storage:
         """Return the storage; Django makes it at the first use.
 
-        Raises what comes of that where it cannot be done, and `ConfigurationError` for a
-        storage that keeps its files in djpyfs.
+        Raises what Django raises if it cannot, and `ConfigurationError` for a storage that keeps
+        its files in djpyfs.
         """
         with self._making:  # else of threads that need it at once each would get its own
             storage = storages[self._alias]
@@ -105,7 +105,7 @@ class StorageBackend(Backend):
         return StorageFileSystem(self, namespace)
 
     def is_there(self) -> bool:
-        """Tell whether the directory is there, of a storage that has one."""
+        """Return whether the directory is there, of a storage that has one."""
         try:
             return self._on_disk() is None or bool(self.place())
         except BackendUnavailable:
@@ -122,7 +122,7 @@ class StorageBackend(Backend):
         return self._descent
 
     def answers(self) -> bool:
-        """Tell whether the storage answers the question for a file."""
+        """Return whether the storage answers the question for a file."""
         try:
             self.storage().exists(f"{RESERVED}/answers")
         except NO_DIRECTORY:
@@ -185,7 +185,7 @@ class StorageBackend(Backend):
         return []
 
     def checks(self) -> list[CheckMessage]:
-        """Tell of a storage that cannot be made, or cannot hold our files."""
+        """Report a storage that cannot be made, or cannot hold djpyfs' files."""
         try:
             self.storage()
         except Exception as error:  # whatever it makes of its OPTIONS
@@ -195,7 +195,7 @@ class StorageBackend(Backend):
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
-        """Return the storage's own address, which may outlive the file's deadline."""
+        """Return the storage's own URL, which may outlive the file's deadline."""
         if download_as is not None:
             raise errors.NoURL(path, "download")
         try:
@@ -328,8 +328,8 @@ class StorageFileSystem(SpoolingFS):
     def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
         """Store a file.
 
-        Where the storage does not replace files, there is neither old nor new for a moment.
-        Where it does, only this process keeps an ``exclusive`` one from taking another's place.
+        If the storage does not replace files, for a moment neither the old nor the new is there. If
+        it does, only this process keeps an ``exclusive`` one from taking another's place.
         """
         absolute = self.validatepath(path)
         storage, name = self._storage(), self._name(absolute)
@@ -371,7 +371,7 @@ class StorageFileSystem(SpoolingFS):
             self._storage().delete(self._name(absolute))
 
     def setinfo(self, path: str, info: Any) -> None:
-        """Do nothing, for a storage cannot, where there is a file or directory."""
+        """Do nothing if there is a file or directory, because a storage cannot."""
         self._is_dir(self.validatepath(path))
 
     def _file(self, path: str) -> str:

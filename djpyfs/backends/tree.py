@@ -4,8 +4,8 @@ A path that is checked first and opened afterwards can be led astray by a link t
 there in between. Here every directory on the way is opened through the descriptor of the one above
 it, by a system call that fails on a link, so there is no such moment. Only the root may be a link.
 
-In the root is a directory of our own, with a random id: it tells this root from every other, and
-from the bare directory on which its disk is not mounted.
+In the root djpyfs keeps a directory with a random id: it tells this root from every other, and
+from the bare mount point of a disk that is not mounted.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _file_of_id(root: int | None, path: str = f"{RESERVED}/{PLACE}") -> tuple[in
 def open_file(name: str, directory: int, flags: int = os.O_NOFOLLOW) -> int:
     """Return a new descriptor of a regular file in an open directory, to read it.
 
-    Raises `OSError`; ENXIO, as the system does for a socket, for whatever else is no file: what
-    opens or reads a pipe may wait for ever.
+    Raises `OSError`; ENXIO, as the system does for a socket, for everything that is not a regular
+    file: opening or reading a pipe may wait forever.
     """
     file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=directory)
     if stat.S_ISREG(os.fstat(file).st_mode):
@@ -67,7 +67,7 @@ def open_file(name: str, directory: int, flags: int = os.O_NOFOLLOW) -> int:
 
 
 class Descent:
-    """The way from ``root`` down; links below it are followed where ``follow`` says so."""
+    """The way from ``root`` down; links below it are followed if ``follow`` says so."""
 
     def __init__(self, root: str, follow: bool = False) -> None:
         self.root = root
@@ -89,9 +89,9 @@ class Descent:
 
     @contextmanager
     def to_write(self) -> Iterator[int]:
-        """Open the root, with its id, which are made where they are not there.
+        """Open the root, with its id; make both if they are missing.
 
-        Raises `OSError`, and `BackendUnavailable` where the root's disk was mounted and is not.
+        Raises `OSError`, and `BackendUnavailable` if the root's disk is no longer mounted.
         """
         try:
             root = os.open(self.root, TO_LIST)
@@ -109,7 +109,8 @@ class Descent:
     def place(self, make: bool = False) -> str:
         """Return the random id of the root; the root and its id are made only to ``make`` them.
 
-        Raises `BackendUnavailable` where there is none, such as below a disk that is not mounted.
+        Raises `BackendUnavailable` if there is none, as at the mount point of a disk that is not
+        mounted.
         """
         try:
             # Every call of a view begins with this, and every sweep: one look is enough where
@@ -128,7 +129,7 @@ class Descent:
             raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
 
     def confirm(self, root: int) -> None:
-        """Raise `BackendUnavailable` unless an open root is the one that `place` has told."""
+        """Raise `BackendUnavailable` unless an open root is the one that `place` has returned."""
         if self._seen and self._seen.file == _file_of_id(root):
             return
         found = self._read_id(root)

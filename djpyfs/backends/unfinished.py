@@ -1,7 +1,7 @@
 """Files that are being written: nobody sees them until they appear under their name, whole.
 
-They have random names in a directory of their own. Each is locked by its writer, so whatever is
-not locked was left behind by one that died.
+They have random names in a directory of their own. Each is locked by its writer, so one that is
+not locked was left behind by a writer that died.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a name in a directory is that of an unfinished file."""
+    """Return whether a name in a directory is that of an unfinished file."""
     return name.startswith(BESIDE) and bool(_is_beside(name))
 
 

@@ -163,7 +163,7 @@ BACKOFF = Backoff()
 
 @dataclass
 class Verdict:
-    """What became of the members of a claim. Those in no list stay claimed until it lapses."""
+    """What happened to the members of a claim. Those in no list stay claimed until it lapses."""
 
     done: list[bytes] = field(default_factory=list)
     #: Whether those done are all that was claimed, so that their names need not be sent.
@@ -224,14 +224,14 @@ class TimeKept(NamedTuple):
 class Expirations(ABC):
     """The records of one place. A member is ``namespace/path``; times are in µs.
 
-    Where a sweep holds a live claim on a member, the verbs of the writers wait until it has
-    finished. Where its claim has lapsed, they call ``fence`` with the member before they return:
-    whoever held it may be frozen and not dead. Every verb raises `RecordStoreUnavailable` where
+    If a sweep holds a live claim on a member, the verbs of the writers wait until it has
+    finished. If its claim has lapsed, they call ``fence`` with the member before they return,
+    because its holder may be frozen and not dead. Every verb raises `RecordStoreUnavailable` if
     the store is away.
 
-    A claim lasts for ``lease``, and each `extend` of it for as long again. What was claimed and
-    not settled by then counts as a failed attempt, and is claimed by itself from then on: it may
-    be what ended the sweeper.
+    A claim lasts for ``lease``, and each `extend` of it for as long again. Members not settled by
+    then count as failed attempts, and are claimed one by one from then on: one of them may have
+    ended the sweeper.
     """
 
     #: Sweeps go through each of these on its own; onlookers see these alone.
@@ -260,14 +260,14 @@ class Expirations(ABC):
         return deadline
 
     def keep(self, member: bytes) -> None:
-        """Make ``member`` permanent, and remember that somebody said so.
+        """Make ``member`` permanent, and remember that somebody asked for it.
 
         Raises what `schedule` does.
         """
         self._when_free(lambda over: (*self._keep(over, member), None), waits_for_the_dead=False)
 
     def await_owner(self, member: bytes, ttl: int, life: int | None = None) -> None:
-        """Let ``member``, if it has a deadline, be deleted only where no row owns it.
+        """Have ``member``, if it has a deadline, deleted only if no row owns it.
 
         It is due in ``ttl`` at the earliest. From when it is owned it has the deadline now +
         ``life``, or with 0 none. With None for ``life`` only what waits already is changed, and
@@ -277,7 +277,7 @@ class Expirations(ABC):
         self._when_free(lambda over: (*self._await_owner(over, member, ttl, known), None))
 
     def let_go(self, member: bytes, ttl: int) -> None:
-        """Let ``member`` be due in ``ttl`` at the latest, and deleted only where no row owns it.
+        """Make ``member`` due in ``ttl`` at the latest, and have it deleted only if no row owns it.
 
         Where one does, it has the deadline that it had before, or none. What awaits its first
         owner is left alone, and so is what `schedule` or `keep` has been called for since a row
@@ -286,15 +286,15 @@ class Expirations(ABC):
         self._when_free(lambda over: (*self._let_go(over, member, ttl), None))
 
     def take_up(self, member: bytes, unawaited: bool = False) -> None:
-        """Tell that a row owns ``member``: what waits for an owner waits no more.
+        """Note that a row owns ``member``, which then no longer waits for an owner.
 
-        With ``unawaited``, rows may let go of a member that has not waited, too, whatever
+        With ``unawaited``, rows may also let go of a member that has not waited, whatever
         deadline it has; but not of one that `keep` was called for.
         """
         self._when_free(lambda over: (*self._take_up(over, member, unawaited), None))
 
     def begin(self, member: bytes, lease: int, default_ttl: int = 0) -> Begun:
-        """Tell that ``member`` is being written, which its deadline waits for.
+        """Note that ``member`` is being written; its deadline waits for that.
 
         Nobody claims it until the write is finished or abandoned, or its ``lease`` was not
         extended in time. Where ``default_ttl`` is given, a member without a deadline gets one, so
@@ -309,7 +309,7 @@ class Expirations(ABC):
         return self._when_free(attempt)
 
     def begin_new(self, member: bytes, life: int) -> Begun:
-        """Tell that ``member`` is being written, of which nobody else can know.
+        """Note that ``member`` is being written, whose name nobody else can know.
 
         It has a deadline, and nothing more: that alone holds sweeps off, until an `extend` of the
         write's lease makes it as any other. `finish` lets its life begin then, and need not be
@@ -318,7 +318,7 @@ class Expirations(ABC):
         return Begun(_new_write(), self.schedule([member], life), overdue=True)
 
     def finish(self, member: bytes, write: Begun, grace: int, default_ttl: int = 0) -> Finished:
-        """Tell that a write is done: the file is there as a whole.
+        """Note that a write is done: the file is there as a whole.
 
         What was overdue when the write began has a new life, with the default one or without a
         deadline. Everything else keeps its deadline, and is due in ``grace`` at the earliest.
@@ -332,7 +332,7 @@ class Expirations(ABC):
 
     @abstractmethod
     def abandon(self, member: bytes, token: str) -> None:
-        """Tell that a write has come to nothing: its file is what it was before.
+        """Note that a write has come to nothing: its file is what it was before.
 
         A record that the write itself has made is forgotten, unless another write has finished
         or goes on.
@@ -341,7 +341,7 @@ class Expirations(ABC):
     def reserve(self, member: bytes) -> Reserved:
         """Claim ``member``, whatever its deadline, to remove or to replace its file.
 
-        Should the caller die, it has the deadline again that it had.
+        If the caller dies, it has its old deadline again.
         """
         token = getrandbits(52) | 1
 
@@ -352,7 +352,7 @@ class Expirations(ABC):
 
     @abstractmethod
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
-        """Let a reserved member have ``deadline``, or none, should its claim lapse.
+        """Give a reserved member ``deadline``, or none, in case its claim lapses.
 
         False where that has happened already: then it changes nothing.
         """
@@ -430,7 +430,7 @@ class Expirations(ABC):
         """Return the time now, and what links to each member depend on, in one round trip."""
 
     def revoke(self, member: bytes) -> None:
-        """Let the links to ``member`` that were signed so far be dead, for good."""
+        """Revoke the links to ``member`` that were signed so far, for good."""
         self._revoke(member, token_urlsafe(6))
 
     @abstractmethod
@@ -482,10 +482,10 @@ class Expirations(ABC):
         tally: Mapping[str, float] = NOTHING,
         alone: bool = True,
     ) -> Settled:
-        """Tell what became of a claim and, with a ``limit``, claim again, in one round trip.
+        """Report the outcome of a claim and, with a ``limit``, claim again, in one round trip.
 
         Forgets what is done, counts an attempt for each of the failures, sets aside what is
-        broken, puts off the rest, and adds ``tally`` and what became of the failures to the
+        broken, postpones the rest, and adds ``tally`` and the results of the failures to the
         totals.
         """
 
@@ -532,7 +532,7 @@ class Expirations(ABC):
 
     @abstractmethod
     def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        """Have members that were set aside due now; return those that were set aside."""
+        """Make members that were set aside due now; return those that were set aside."""
 
     @abstractmethod
     def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
@@ -704,7 +704,7 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def keeps_records_on_disk(self) -> bool:
-        """Tell whether records survive a restart of the server."""
+        """Return whether records survive a restart of the server."""
 
     @abstractmethod
     def record_sweep(
@@ -712,7 +712,7 @@ class ExpirationStore(ABC):
     ) -> Mapping[str, float]:
         """Note what a ``sweep``, by its id, did, for `sweeps`, and add ``tally`` to the totals.
 
-        What other workers, or earlier turns, have told of the same sweep stays in its report,
+        What other workers, or earlier turns, have reported of the same sweep stays in its report,
         which is returned.
         """
 
@@ -792,7 +792,7 @@ _lock = Lock()
 
 
 def store_for(settings: Settings) -> ExpirationStore:
-    """Return the record store that ``settings`` name, the same one for the same address."""
+    """Return the record store that ``settings`` name, the same one for the same URL."""
     named = settings.redis_url, settings.key_prefix, settings.shards, settings.wait_replicas
     return _stores.get(named) or _made(named)
 

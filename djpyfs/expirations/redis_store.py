@@ -64,11 +64,11 @@ KEYS = "due retries claimed deadlines leases notes failed writing permanent susp
 class RedisStore(ExpirationStore):
     """Records in Redis ≥ 7 or Valkey, spread over ``shards`` groups of keys for each place.
 
-    With ``wait_replicas``, each verb that changes something returns once so many replicas have
-    the change as well. Where they do not within `scripts.WAIT_TIMEOUT` it raises
-    `RecordStoreUnavailable`: then the change may hold or be lost with the next failover, and
-    the call can be repeated. That goes for the claims of sweeps, too: what was not confirmed is
-    not deleted, so a master that nobody follows any more lets nothing go.
+    With ``wait_replicas``, each verb that changes something returns once that many replicas have
+    the change as well. If they do not within `scripts.WAIT_TIMEOUT` it raises
+    `RecordStoreUnavailable`: the change may last or be lost with the next failover, and the call
+    can be repeated. That applies to the claims of sweeps too: nothing is deleted under a claim
+    that was not confirmed, so a master that no replica follows any more deletes nothing.
     """
 
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int = 0) -> None:
@@ -463,7 +463,7 @@ class _Expirations(Expirations):
 
     @contextmanager
     def _given_back_unconfirmed(self, shard: int, token: int) -> Iterator[None]:
-        """Give back what was claimed where no replica confirms it: that is nobody's attempt."""
+        """Give back claims that no replica confirms, without counting an attempt."""
         try:
             yield
         except Unconfirmed:

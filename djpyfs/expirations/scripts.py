@@ -81,7 +81,7 @@ def _sources() -> Mapping[str, str]:
 
 
 def _source(verb: str, prelude: Sequence[str]) -> str:
-    """Put what a verb needs of the prelude in front: each function costs time at every run."""
+    """Prepend only those parts of the prelude that a verb needs: each costs time at every run."""
     flags, _, source = verb.partition("\n")  # Redis wants the flags in the very first line
     for part in reversed(prelude):
         function = _FUNCTION.search(part)
@@ -287,7 +287,7 @@ class Scripts:
             )
 
     def _prepare(self, client: redis.Redis, shards: Collection[int]) -> Mapping[int, Exception]:
-        """Check the ground and load the scripts; return what is wrong with which shard."""
+        """Check the server and load the scripts; return what is wrong with which shard."""
         known = self._ready.get(client)
         unknown = [shard for shard in shards if known is None or shard not in known]
         if not unknown:
@@ -384,7 +384,7 @@ def _without_errors(replies: list[Any]) -> list[Any]:
 
 
 class _Translation:
-    """A block in which errors of Redis become ours; written out, for each call enters one."""
+    """A block in which errors of Redis become djpyfs'; a plain class, as every call enters one."""
 
     def __init__(self, servers: Servers, shards: Sequence[int] = ()) -> None:
         self._servers = servers

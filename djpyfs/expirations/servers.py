@@ -248,7 +248,7 @@ class Servers(ABC):
 
 
 def passes(error: RedisError) -> bool:
-    """Tell whether a call that failed like this may succeed as soon as a failover is over."""
+    """Return whether a call that failed like this may succeed as soon as a failover is over."""
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
     if isinstance(error, _PASSING):
@@ -257,7 +257,7 @@ def passes(error: RedisError) -> bool:
 
 
 def has_moved(error: RedisError) -> bool:
-    """Tell whether a node of a Cluster said that another one holds the slot."""
+    """Return whether a node of a Cluster said that another one holds the slot."""
     return isinstance(error, MovedError) or str(error).startswith("MOVED ")
 
 

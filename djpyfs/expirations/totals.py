@@ -44,7 +44,7 @@ class Histogram:
         return {bound: f"{self.name}_{bound}" for bound in bounds}
 
 
-#: How long after its deadline a file was taken up for deletion.
+#: How long after its deadline a file was claimed for deletion.
 LATENESS = Histogram("late", (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400, 86_400))
-#: How long the sweeps took that had something to do.
+#: How long sweeps took that had anything to do.
 SWEEP_DURATION = Histogram("sweep", (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900))

@@ -1,4 +1,4 @@
-"""How the sub-commands talk: to a person, to a program, and to whoever waits at a terminal."""
+"""The output of the sub-commands: for a person, for a program, and for somebody at a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ERASE = "\r\033[K"  # what the terminal's line holds
 
 
 class OutputClosed(Exception):
-    """Whoever read what is written here has gone, such as ``head``."""
+    """The reader of the output has closed it, as ``head`` does."""
 
 
 class Console:
@@ -33,9 +33,9 @@ class Console:
         self._shows_progress = False
 
     def show(self, found: object, lines: Iterable[str], nothing: str = "") -> None:
-        """Write what was ``found`` as JSON, or the ``lines`` that tell a person the same.
+        """Write what was ``found`` as JSON, or the ``lines`` that say the same to a person.
 
-        Where there are no lines, a note says ``nothing``.
+        If there are no lines, a note says ``nothing``.
         """
         self._erase_progress()
         if self._json:
@@ -58,14 +58,14 @@ class Console:
         self._err.write(printable(line), style_func=str)
 
     def progress(self, line: str) -> None:
-        """Tell how far long work has got, if somebody watches."""
+        """Report the progress of long work, if somebody watches."""
         if self._err.isatty():
             self._err.write(f"{ERASE}{printable(line)}", style_func=str, ending="")
             self._err.flush()
             self._shows_progress = True
 
     def flush(self) -> None:
-        """Have everything written that was told so far."""
+        """Flush the output."""
         try:
             self._out.flush()
         except BrokenPipeError as error:
@@ -114,6 +114,6 @@ def indented(lines: Iterable[str], heading: str) -> Iterator[str]:
 
 
 def more(number: int, what: str) -> Iterator[str]:
-    """Yield a line that tells how many are not shown, where there are any."""
+    """Yield a line that says how many are not shown, if any."""
     if number:
         yield f"... and {number:,} more {what}{'' if number == 1 else 's'}"

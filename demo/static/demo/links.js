@@ -52,7 +52,7 @@ async function revokeLinks(revoker, element, title, changed) {
   try {
     changed(await send(revoker));
     element.querySelector(".once-links").replaceChildren();
-    tell(`The links to ${title} that were given out lead nowhere. It has a new one.`);
+    tell(`The links to ${title} that were given out no longer work. It has a new one.`);
   } catch {
     tell(`The links to ${title} were not revoked: its time may be up.`);
   }

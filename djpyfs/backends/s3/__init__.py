@@ -37,8 +37,8 @@ LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
 class S3Backend(Backend):
     """Keeps files in one bucket of S3 or of a store that speaks its protocol.
 
-    Without ``aws_access_key_id`` and ``aws_secret_access_key`` boto3's chain of credentials
-    holds (environment, shared files, role of the machine).
+    Without ``aws_access_key_id`` and ``aws_secret_access_key``, boto3's chain of credentials
+    applies (environment, shared files, role of the machine).
     """
 
     options: ClassVar[frozenset[str]] = frozenset(
@@ -83,21 +83,20 @@ class S3Backend(Backend):
     def url(
         self, namespace: str, path: str, lifetime: int | None, download_as: str | None = None
     ) -> str:
-        """Return a presigned address (Signature Version 4), good for 1 to 604,800 seconds.
+        """Return a presigned URL (Signature Version 4) that works for 1 to 604,800 seconds.
 
-        Raises `InvalidLifetime`, and `fs.errors.NoURL` where there are no credentials to sign
-        with.
+        Raises `InvalidLifetime`, and `fs.errors.NoURL` if there are no credentials to sign with.
         """
         if lifetime is None or not 1 <= lifetime <= LONGEST_URL_LIFE:
             raise InvalidLifetime(
-                f"an address on S3 lives for 1 to {LONGEST_URL_LIFE} seconds, not {lifetime!r}"
+                f"a URL on S3 works for 1 to {LONGEST_URL_LIFE} seconds, not {lifetime!r}"
             )
         return self.make_filesystem(namespace).geturl(path, "download", lifetime, download_as)
 
     def redirect(
         self, namespace: str, path: str, lifetime: int, headers: Mapping[str, str]
     ) -> str | None:
-        """Return a presigned address for a minute, where the option ``redirect`` is on."""
+        """Return a presigned URL for a minute, if the option ``redirect`` is on."""
         if not self._redirect:
             return None
         files, life = self.make_filesystem(namespace), min(max(lifetime, 1), SHORT_URL_LIFE)
@@ -119,7 +118,7 @@ class S3Backend(Backend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.
 
-        S3 does not tell a deleted file from one that was not there: both count as deleted.
+        S3 does not tell a deleted file from a missing one: both count as deleted.
         """
         deletion = Deletion(self._for_sweeps, self._bucket, lease, self.answers, self._slowed)
         for start in range(0, len(entries), KEYS_PER_REQUEST):
@@ -128,7 +127,7 @@ class S3Backend(Backend):
         return deletion.outcome
 
     def answers(self) -> bool:
-        """Tell whether files can be deleted: 1 DELETE of a key that no file can have."""
+        """Return whether files can be deleted: 1 DELETE of a key that no file can have."""
         try:
             self._for_sweeps().delete_object(Bucket=self._bucket, Key=self._key(RESERVED, "probe"))
         except Exception as error:  # whatever it is, it would be the same for a file
@@ -155,11 +154,11 @@ class S3Backend(Backend):
         return place_id(store, self._bucket, self.prefix)
 
     def roots(self) -> Sequence[str]:
-        """Return the address of the bucket, with the prefix."""
+        """Return the URL of the bucket, with the prefix."""
         return [f"{self.bucket().address}/{self.prefix}"]
 
     def deploy_checks(self) -> list[CheckMessage]:
-        """Tell of a bucket that is not there, of missing rights, and of old versions that stay."""
+        """Report a missing bucket, missing rights, and old versions that stay."""
         return list(self.bucket().checks(self.make_filesystem(RESERVED)))
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class S3Bucket:
         return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
 
     def set_lifecycle(self, configuration: Mapping[str, Any]) -> None:
-        """Replace its rules: 1 PUT, or 1 DELETE where none is left."""
+        """Replace its rules: 1 PUT, or 1 DELETE if none is left."""
         others: dict[str, Any] = dict(configuration)
         rules = others.pop("Rules")
         with translated(self._name):
@@ -67,7 +67,7 @@ class S3Bucket:
         return [dict(rule) for rule in answer.get("CORSRules", ())]
 
     def set_cors(self, rules: Sequence[Mapping[str, Any]]) -> None:
-        """Replace its CORS rules: 1 PUT, or 1 DELETE where none is left."""
+        """Replace its CORS rules: 1 PUT, or 1 DELETE if none is left."""
         all_: Any = list(rules)
         with translated(self._name):
             if all_:
@@ -77,13 +77,13 @@ class S3Bucket:
                 self._client().delete_bucket_cors(Bucket=self._name)
 
     def keeps_versions(self) -> bool:
-        """Tell whether what is deleted stays as an old version: 1 GET."""
+        """Return whether deleted objects stay as old versions: 1 GET."""
         with translated(self._name):
             answer = self._client().get_bucket_versioning(Bucket=self._name)
         return answer.get("Status") == "Enabled"
 
     def checks(self, files: S3FileSystem) -> Iterator[CheckMessage]:
-        """Tell what is wrong with it, by trying to write one of ``files``."""
+        """Report what is wrong with it, by trying to write one of ``files``."""
         trials: Mapping[str, Callable[[], object]] = {
             "s3:ListBucket": lambda: files.isdir(PROBE),
             "s3:PutObject": lambda: files.writebytes(PROBE, b""),
@@ -103,7 +103,7 @@ class S3Bucket:
                 yield self._unusable(f"cannot be used: {error}", hint)
                 return
         if refused:
-            hint = "Correct the credentials, or give them the rights listed in the docs, Security."
+            hint = "Correct the credentials, or give them the rights that Files on S3 lists."
             why = "; ".join(map(str, refused.values()))
             yield self._unusable(f"refuses {', '.join(refused)}: {why}", hint)
         yield from self._versions()
@@ -114,9 +114,9 @@ class S3Bucket:
 
     def _versions(self) -> Iterator[CheckMessage]:
         try:
-            why = "keeps all that is deleted, as old versions" if self.keeps_versions() else ""
+            why = "keeps deleted files as old versions" if self.keeps_versions() else ""
         except errors.PermissionDenied:
-            why = "does not tell whether it keeps old versions"
+            why = "does not say whether it keeps old versions"
         except errors.FSError:  # the store has none
             return
         if why and self.noncurrent_days is None:

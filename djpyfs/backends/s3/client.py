@@ -58,11 +58,11 @@ NO_CONTENT = 204
 class StrangeAnswer(HTTPClientError):
     """Something that is not the store has answered, such as a proxy with a page."""
 
-    fmt = "what came with status {status} is no answer to a deletion"
+    fmt = "what came with status {status} does not answer a deletion"
 
 
 class CreatingClient:
-    """A boto3 client that writes only where there is no object yet; else S3 answers 412 or 409.
+    """A boto3 client that writes only if there is no object yet; otherwise S3 answers 412 or 409.
 
     What makes an object show goes through ``once``: where an answer is lost, a second attempt
     would find the object of the first, and take it for somebody else's.
@@ -83,7 +83,7 @@ class CreatingClient:
 
 
 class SharedClient:
-    """One boto3 client for all threads, made when it is first called for.
+    """One boto3 client for all threads, made when it is first needed.
 
     Making it takes time, and may ask the machine's metadata service for credentials.
     """
@@ -190,7 +190,7 @@ def status_of(error: Exception) -> int:
 
 
 def is_unanswered(error: Exception) -> bool:
-    """Tell whether a request that ended in ``error`` may still be carried out."""
+    """Return whether a request that ended in ``error`` may still be carried out."""
     if isinstance(error, ClientError):
         return status_of(error) in UNANSWERED
     # boto3's other errors come before anything is sent; of strangers nobody knows.

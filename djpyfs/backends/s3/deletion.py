@@ -1,4 +1,4 @@
-"""Deleting objects in batches, and what becomes of each of them."""
+"""Deleting objects in batches, and what happens to each of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REMEMBERED = 10_000  # keys
 
 
 class Deletion:
-    """Deletes objects under a lease, and sorts what became of them into its ``outcome``.
+    """Deletes objects under a lease, and sorts the results into its ``outcome``.
 
     A batch that the store refuses as a whole is halved until the culprit stands alone, as long
     as the store ``answers``: an outage is nobody's fault. One for which it asks to slow down is
@@ -193,5 +193,5 @@ def problem_text(problem: Mapping[str, Any], *others: Mapping[str, Any]) -> str:
 
 
 def batch_refused(error: Exception) -> bool:
-    """Tell whether a store takes keys only one by one."""
+    """Return whether a store takes keys only one by one."""
     return code_of(error) in BATCH_REFUSED

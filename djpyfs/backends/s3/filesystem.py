@@ -51,7 +51,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     one. Unless ``strict``, a path is taken at the caller's word: writing does not look whether
     the directory is there, removing does not look whether the file is, and a directory that is
     read as a file is "not found" instead of "file expected". With ``strict`` the rules of
-    PyFilesystem hold to the letter, for one or two requests more.
+    PyFilesystem are kept to the letter, for one or two requests more.
 
     Errors of boto3 come out as `fs.errors.FSError`. All instances may share one ``client``, and
     one that never repeats a request, for what must be done ``once``.
@@ -91,22 +91,22 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         return Info(self._file(valid, head["ContentLength"], head, namespaces or ()))
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is a file (1 HEAD) or a directory (1 LIST more)."""
+        """Return whether there is a file (1 HEAD) or a directory (1 LIST more)."""
         return bool(self.isfile(path) or self.isdir(path))
 
     def isfile(self, path: str) -> bool:
-        """Tell whether there is a file: 1 HEAD."""
+        """Return whether there is a file: 1 HEAD."""
         try:
             return self.validatepath(path) != "/" and bool(self._head(path))
         except errors.ResourceNotFound:
             return False
 
     def isdir(self, path: str) -> bool:
-        """Tell whether any key lies below: 1 LIST of one key."""
+        """Return whether any key lies below: 1 LIST of one key."""
         return self.validatepath(path) == "/" or bool(self._keys_below(path, 1))
 
     def isempty(self, path: str) -> bool:
-        """Tell whether a directory holds nothing but its marker: 1 LIST of two keys."""
+        """Return whether a directory holds nothing but its marker: 1 LIST of two keys."""
         valid = self.validatepath(path)
         keys = self._keys_below(path, 2)
         if not keys and valid != "/":
@@ -139,7 +139,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         lifetime: int = 3600,
         download_as: str | None = None,
     ) -> str:
-        """Return an address that is good for ``lifetime`` seconds. Raises `fs.errors.NoURL`."""
+        """Return a URL that works for ``lifetime`` seconds. Raises `fs.errors.NoURL`."""
         if self.validatepath(path) == "/" or purpose != "download":
             raise errors.NoURL(path, purpose)
         headers = {}
@@ -149,7 +149,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         return self.presigned(path, lifetime, headers)
 
     def presigned(self, path: str, lifetime: int, headers: Mapping[str, str]) -> str:
-        """Return an address that answers with ``headers``. Raises `fs.errors.NoURL`."""
+        """Return a URL that answers with ``headers``. Raises `fs.errors.NoURL`."""
         params = {"Bucket": self._bucket_name, "Key": self._path_to_key(path)}
         params |= {f"Response{name.replace('-', '')}": told for name, told in headers.items()}
         try:
@@ -243,7 +243,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     ) -> None:
         """Write what is left in ``file``, which stays open: 1 PUT up to 8 MiB, more in parts.
 
-        Nothing is written where reading ``file`` fails.
+        Nothing is written if reading ``file`` fails.
         """
         self._check_file_path(path)
         self._check_target(path)
@@ -259,8 +259,8 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     def store_new(self, path: str, file: Any) -> None:
         """Write all of a seekable ``file`` where there is none. Raises `fs.errors.FileExists`.
 
-        A store that cannot do both at once is looked at before: who writes between the look and
-        the end of the upload is not noticed.
+        A store that cannot do both at once is asked first: a write between that and the end of
+        the upload is not noticed.
         """
         with translated(path):
             try:
@@ -292,8 +292,8 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     def remove(self, path: str) -> None:
         """Delete a file: 1 DELETE, which does not tell whether it was there unless ``strict``.
 
-        It is sent once, for what comes late may meet a newer file. Raises `NotAnswered` where it
-        may still come.
+        It is sent once, because a late one may meet a newer file. Raises `NotAnswered` if it may
+        still be carried out.
         """
         self._check_file_path(path)
         if self.strict:
@@ -316,7 +316,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         self._delete(path, self._path_to_dir_key(path))
 
     def removetree(self, dir_path: str) -> None:
-        """Delete all that is in a directory: 1 LIST and 1 DeleteObjects per thousand."""
+        """Delete everything in a directory: 1 LIST and 1 DeleteObjects per thousand."""
         found = self.validatepath(dir_path) == "/"
         for page in self._pages(dir_path):
             if keys := [item["Key"] for item in page.get("Contents", ())]:

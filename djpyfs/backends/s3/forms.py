@@ -48,7 +48,7 @@ def fields_of(upload_args: Mapping[str, Any]) -> dict[str, str]:
         else:
             known = ", ".join(sorted([*FIELDS, "Metadata"]))
             raise ConfigurationError(
-                f"DJFS['upload_args'] has {name!r}, which no form of a browser can say: "
+                f"DJFS['upload_args'] has {name!r}, which no browser's form can set: "
                 f"use {known}, or let the files go through the site"
             )
     return fields

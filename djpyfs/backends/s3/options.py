@@ -1,4 +1,4 @@
-"""What the options of the back-end may be, and which store an address is of."""
+"""What the options of the back-end may be, and which store an endpoint belongs to."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def noncurrent_days(options: Mapping[str, Any]) -> int | None:
     days = options.get("noncurrent_days")
     if days is not None and (isinstance(days, bool) or not isinstance(days, int) or days < 1):
         raise ConfigurationError(
-            f"DJFS['noncurrent_days'] is {days!r}: use a whole number of days from 1 on, or None"
+            f"DJFS['noncurrent_days'] is {days!r}: use a whole number of days, 1 or more, or None"
         )
     return days
 
@@ -81,7 +81,7 @@ def _is_origin(given: object) -> bool:
 def check_credentials(options: Mapping[str, Any]) -> None:
     for name in ("region", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"):
         if not isinstance(options.get(name) or "", str):  # nor is it shown: it is a secret
-            raise ConfigurationError(f"DJFS[{name!r}] is no str: put it in quotes")
+            raise ConfigurationError(f"DJFS[{name!r}] is not a str: put it in quotes")
     names = ("aws_access_key_id", "aws_secret_access_key")
     missing = [name for name in names if not options.get(name)]
     if len(missing) == 1 or (missing and options.get("aws_session_token")):
@@ -117,7 +117,7 @@ def _is_address(url: str) -> bool:
 
 
 def store_at(endpoint_url: str) -> str:
-    """Return the same for all ways to write the address of a store.
+    """Return the same for all ways to write the endpoint of a store.
 
     All of AWS is one store: a bucket's name is good in every region of a partition.
     """

@@ -23,9 +23,9 @@ NO_SUCH_RANGE = 416
 class ObjectReader(io.RawIOBase):
     """The bytes of one object, which are asked for when they are read.
 
-    A small read is 1 GET for a block. Where reading goes on behind it, where all is wanted, and
-    where the first read is a big one, 1 GET is for all the rest, which is read as it comes.
-    ``get`` is GetObject for a key. Raises `FileReplaced` where an answer has another ETag than
+    A small read is 1 GET for a block. If reading goes on after it, if everything is wanted, or if
+    the first read is a big one, 1 GET asks for all the rest, which is read as it comes.
+    ``get`` is GetObject for a key. Raises `FileReplaced` if an answer has another ETag than
     ``etag``, or than the first answer.
     """
 

@@ -49,8 +49,8 @@ class Command(BaseCommand):
     """The command and its sub-commands."""
 
     help = (
-        "Deletes files that have expired, and shows and mends the records of what expires when. "
-        "Exit status: 0 all is well; 1 it was done, but something is amiss, such as a deletion "
+        "Deletes files that have expired, and shows and repairs the records of what expires when. "
+        "Exit status: 0 all is well; 1 it was done, but there is a problem, such as a deletion "
         "that failed or files that were set aside; 2 it was refused, and nothing was done, or "
         "could not go on."
     )
@@ -119,7 +119,7 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
     console.show(report, _report_lines(report))
     if report.failed or report.postponed or report.unreachable:
         raise CommandError(
-            f"deletions that failed: {report.failed:,}; put off, for their back-end or a "
+            f"deletions that failed: {report.failed:,}; postponed, because their back-end or a "
             f"database is away: {report.postponed:,}; shards that cannot be asked: "
             f"{report.unreachable:,}",
             returncode=AMISS,
@@ -130,7 +130,7 @@ def _report_lines(report: SweepReport) -> Iterator[str]:
     yield (
         f"{report.deleted:,} deleted, {report.missing:,} missing, {report.failed:,} failed "
         f"({report.retried:,} to be tried again, {report.set_aside:,} set aside), "
-        f"{report.held:,} on hold, {report.owned:,} owned by rows, {report.postponed:,} put off, "
+        f"{report.held:,} on hold, {report.owned:,} owned by rows, {report.postponed:,} postponed, "
         f"{report.remaining:,} still overdue"
     )
     yield (
@@ -241,7 +241,7 @@ def _remaining(file: TrackedFile) -> str:
 
 
 def _describe_ls(parser: ArgumentParser) -> None:
-    parser.add_argument("where", metavar="NAMESPACE", nargs="?", help=f"{WHERE}; all without it")
+    parser.add_argument("where", metavar="NAMESPACE", nargs="?", help=f"{WHERE}; all if left out")
     parser.add_argument(
         "--limit", type=_above(int), default=1_000, metavar="N", help="files to show (1000)"
     )
@@ -276,7 +276,7 @@ def _describe_expire(parser: ArgumentParser) -> None:
 def _expire(console: Console, options: dict[str, Any]) -> None:
     seconds, days, never = options["seconds"], options["days"], options["never"]
     if never == (seconds is not None or days is not None):
-        raise CommandError("say either --seconds or --days, or --never", returncode=REFUSED)
+        raise CommandError("use --seconds, --days or both, or else --never", returncode=REFUSED)
     filesystem, paths = get_filesystem(options["namespace"]), options["paths"]
     if never:
         for path in paths:
@@ -297,9 +297,9 @@ def _describe_failed(parser: ArgumentParser) -> None:
     parser.add_argument("where", metavar="NAMESPACE", nargs="?", help=WHERE)
     parser.add_argument("paths", metavar="PATH", nargs="*", help="single files of the namespace")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--retry", action="store_true", help="have them due now")
+    action.add_argument("--retry", action="store_true", help="make them due now")
     action.add_argument(
-        "--forget", action="store_true", help="drop their records; the files stay for ever"
+        "--forget", action="store_true", help="drop their records; the files stay forever"
     )
     parser.add_argument("--all", action="store_true", help="of all namespaces, to forget")
     parser.add_argument(
@@ -310,10 +310,10 @@ def _describe_failed(parser: ArgumentParser) -> None:
 def _failed(console: Console, options: dict[str, Any]) -> None:
     where, paths = options["where"], options["paths"]
     if options["all"] and where is not None:
-        raise CommandError("say either a namespace or --all", returncode=REFUSED)
+        raise CommandError("give either a namespace or --all", returncode=REFUSED)
     if options["forget"] and where is None and not options["all"]:
         raise CommandError(
-            "--forget drops records for good: name a namespace, or say --all", returncode=REFUSED
+            "--forget drops records for good: give a namespace or --all", returncode=REFUSED
         )
     if options["retry"] or options["forget"]:
         verb = inspection.retry if options["retry"] else inspection.forget
@@ -374,13 +374,13 @@ def _import_lines(report: TakeOver) -> Iterator[str]:
 
 
 def _describe_audit(parser: ArgumentParser) -> None:
-    parser.add_argument("wheres", metavar="NAMESPACE", nargs="*", help=f"{WHERE}; all without it")
+    parser.add_argument("wheres", metavar="NAMESPACE", nargs="*", help=f"{WHERE}; all if left out")
     parser.add_argument(
         "--adopt",
         type=float,
         metavar="TTL",
         help="give each file without a record a deadline, TTL seconds after it was last modified, "
-        "but for those that somebody has made permanent",
+        "except those that somebody has made permanent",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="adopt nothing; say what would get which deadline"
@@ -419,12 +419,12 @@ def _finding_line(finding: Finding) -> str:
 
 
 def _describe_lifecycle(parser: ArgumentParser) -> None:
-    parser.add_argument("--apply", action="store_true", help="set the rules; without it, only show")
+    parser.add_argument("--apply", action="store_true", help="set the rules; without it, show them")
     parser.add_argument(
         "--whole-bucket",
         action="store_true",
         help="also make the rule of a max_ttl of all namespaces where DJFS has no 'prefix': it "
-        "takes all that is in the bucket, whoever put it there",
+        "takes all that is in the bucket, no matter who put it there",
     )
 
 
@@ -466,7 +466,7 @@ def _change_cells(change: Change) -> Sequence[str]:
 
 
 def _describe_cors(parser: ArgumentParser) -> None:
-    parser.add_argument("--apply", action="store_true", help="set the rule; without it, only show")
+    parser.add_argument("--apply", action="store_true", help="set the rule; without it, show it")
 
 
 def _cors(console: Console, options: dict[str, Any]) -> None:
@@ -504,7 +504,7 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _describe_sweep,
         _sweep,
         "Delete what is overdue, in this process: for cron, where there is no Celery. Any number "
-        "of sweeps may run at once. Exit status 1 tells that deletions failed; they are tried "
+        "of sweeps may run at once. Exit status 1 means that deletions failed; they are tried "
         "again by a later sweep, or set aside after too many attempts.",
     ),
     "status": (
@@ -512,7 +512,7 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _status,
         "Count the records: tracked, overdue (and of these retried, on hold, postponed), claimed "
         "by a sweep, set aside, and show what is due next, and in which namespaces they are, by "
-        "a sample where there are very many. Exit status 1 tells that files were set aside, or "
+        "a sample where there are very many. Exit status 1 means that files were set aside, or "
         "that a shard cannot be read.",
     ),
     "ls": (
@@ -530,25 +530,25 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "failed": (
         _describe_failed,
         _failed,
-        "List the files whose deletion was given up: with reason, attempts and time, the last "
+        "List the files whose deletion was given up: with reason, attempts and time, newest "
         "first. With --retry or --forget, end that for those of a namespace, for single files, or "
-        "for all (to forget all takes --all). Exit status 1 tells that there are some.",
+        "for all (to forget all takes --all). Exit status 1 means that there are some.",
     ),
     "import": (
         _describe_import,
         _import,
         "Take over the deadlines that openedx-django-pyfs has in its table: what has passed is "
         "due at once, what has a record already keeps it. The table is only read, and this can "
-        "be repeated. Exit status 1 tells that rows were skipped, because of their names.",
+        "be repeated. Exit status 1 means that rows were skipped, because of their names.",
     ),
     "audit": (
         _describe_audit,
         _audit,
         "Walk through namespaces, or all, and compare: list files without a record, which stay "
-        "for ever, unless somebody has made them permanent; records without a file, which the "
+        "forever, unless somebody has made them permanent; records without a file, which the "
         "sweep drops when they are due; and names that djpyfs refuses. Directories below belong "
         "to it. Nothing is changed without --adopt. JSON comes as one object per line, the "
-        "totals last. Exit status 1 tells that differences are left.",
+        "totals last. Exit status 1 means that differences are left.",
     ),
     "lifecycle": (
         _describe_lifecycle,
@@ -567,7 +567,7 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _cors,
         "Show, or set, from which pages browsers may send files to S3: those of the origins in "
         "DJFS['upload_origins'], by a CORS rule of its own beside the rules of others, where these "
-        "do not do already. Exit status 1 tells that, without --apply, a bucket does not have "
+        "do not do already. Exit status 1 means that, without --apply, a bucket does not have "
         "that rule, or that one could not be reached.",
     ),
 }
