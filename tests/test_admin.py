@@ -383,7 +383,7 @@ def test_the_page_tells_its_time_zone(viewer: Client, plots: ExpiringFS, setting
     for zone, short in ("Europe/Berlin", "CE"), ("UTC", "UTC"):
         settings.TIME_ZONE = zone
         page = shown(viewer)
-        assert f"all times are those of {zone}" in page
+        assert f"all times are in {zone}" in page
         [since] = re.findall(r'data-label="Since">(.*?)<', page)
         assert since.split()[-1].startswith(short)
 

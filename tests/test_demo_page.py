@@ -338,7 +338,7 @@ def test_links_that_are_revoked_lead_nowhere_and_every_open_page_has_the_new_one
 
     revoke = row.get_by_role("button", name="Revoke links to secret.txt")
     revoke.press("Enter")
-    hear(page, "The links to secret.txt that were given out lead nowhere. It has a new one.")
+    hear(page, "The links to secret.txt that were given out no longer work. It has a new one.")
     expect(revoke).to_be_focused()
     expect(once).to_have_count(0)
     assert [page.request.get(url).status for url in old] == [404, 404, 404]
@@ -487,7 +487,7 @@ def test_what_is_not_known_yet_is_not_told_as_nothing(chromium: Browser, address
     page = chromium.new_page()
     page.route("**/state", lambda _: None)  # no answer comes
     page.goto(address)
-    expect(page.get_by_text("Asking which pictures are alive")).to_be_visible()
+    expect(page.get_by_text("Loading the pictures")).to_be_visible()
     expect(page.locator("#plots-empty")).to_be_hidden()
     expect(page.locator("#plots-count")).to_have_text("–")
     page.close()
@@ -635,7 +635,7 @@ def test_a_file_set_aside_is_forgotten_once_that_is_confirmed(
             page.get_by_role("button", name="Go").press("Enter")
             expect(page.get_by_role("heading", name="Are you sure?")).to_be_visible()
             page.get_by_role("button", name=answer).press("Enter")
-        expect(page.get_by_text("Forgotten, what is there stays: plots/bad")).to_be_visible()
+        expect(page.get_by_text("Forgotten; the files stay: plots/bad")).to_be_visible()
         expect(page.get_by_text("No file that was set aside was found.")).to_be_visible()
         assert page.get_by_label("File name contains").input_value() == "bad"
         assert wrong == []

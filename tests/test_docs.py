@@ -46,7 +46,7 @@ def test_links_outside_the_docs_lead_to_files(name: str) -> None:
 
 
 def test_the_rooms_that_contributing_shows_are_there() -> None:
-    for room, _ in table("../CONTRIBUTING.md", "room"):
+    for room, _ in table("../CONTRIBUTING.md", "module"):
         first, *others = (ROOT / name for name in re.findall("`(.+?)`", room))
         assert all(path.exists() for path in (first, *(first.parent / it.name for it in others)))
 

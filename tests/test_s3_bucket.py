@@ -295,7 +295,7 @@ def test_who_may_not_ask_for_versions_is_told(
 ) -> None:
     del guarded.allowed["s3:GetBucketVersioning"]
     made()
-    assert "does not tell" in told()["W009"].msg
+    assert "does not say" in told()["W009"].msg
 
 
 # -- signed links

@@ -44,7 +44,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "namespaces": []}, "dict of dicts"),
     ({**DISK, "namespaces": {"a": 5}}, "must be a dict"),
     ({**DISK, "namespaces": {"../a": {}}}, "leads out|segment"),
-    ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which holds for all"),
+    ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which counts for all"),
     ({**DISK, "namespaces": {"a": {"bucket_": "x"}}}, "did you mean 'bucket'"),
     ({"type": "s3fs"}, "bucket"),
     ({"type": "s3fs", "bucket": "b", "aws_access_key_id": "x"}, "aws_secret_access_key"),

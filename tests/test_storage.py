@@ -377,7 +377,7 @@ def test_a_file_has_the_address_of_its_namespace(
     assert ExpiringStorage("uploads").url("a b.txt") == "/files/uploads/a%20b.txt"
     settings.ROOT_URLCONF = None
     djfs(type="memory")
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="no URL"):
         ExpiringStorage("uploads").url("a")
 
 

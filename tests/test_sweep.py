@@ -399,7 +399,7 @@ def test_files_on_a_back_end_that_is_away_are_put_off_as_often_as_it_takes(
     with caplog.at_level(logging.WARNING, "djpyfs"):
         report = expire_objects()
     assert (report.deleted, report.failed, report.postponed) == (10, 0, 10)
-    assert caplog.text.count("put off: RemoteConnectionError") == 1
+    assert caplog.text.count("postponed: RemoteConnectionError") == 1
     assert AwayBackend.asked == 3, "it was asked for each batch"
     assert expire_objects() == SweepReport(duration=ANY), "they were due again at once"
 

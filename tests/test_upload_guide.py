@@ -153,7 +153,7 @@ def test_a_page_that_the_bucket_was_not_told_of_is_shut_out(
 ) -> None:
     on_s3(djfs, moto, "https://www.example.com")
     choose(opened)
-    expect(opened.locator("output")).to_have_text("not reached")
+    expect(opened.locator("output")).to_have_text("The store cannot be reached")
     assert get_filesystem("pictures").listdir("/") == []
 
 

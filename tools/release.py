@@ -79,7 +79,8 @@ def release(version: str, date: str) -> None:
     git("commit", "--quiet", "--all", "--message", f"Release {version}")
     git("tag", "--annotate", f"v{version}", "--message", f"djpyfs {version}")
     subprocess.run([sys.executable, "-m", "hatchling", "build"], cwd=ROOT, check=True)
-    print("Look at dist/ and at the last commit. Then: git push --follow-tags, and upload dist/*")
+    print("Look at dist/, at the last commit, and whether the [project.urls] answer.")
+    print("Then: git push --follow-tags, and upload dist/*")
 
 
 def main() -> None:
