@@ -299,7 +299,7 @@ def _numbers(status: Status) -> list[Number]:
     waiting = [
         (_("Retried"), status.retried, _("a deletion has failed"), True),
         (_("On hold"), status.held, _("nothing is deleted there"), False),
-        (_("Postponed"), status.postponed, _("their back-end is away"), True),
+        (_("Postponed"), status.postponed, _("their backend is away"), True),
     ]
     files = "djpyfs-files"
     return [

@@ -145,7 +145,7 @@ class Audit:
         return chain(away, unread, self._findings(areas))
 
     def _backends(self, root: str) -> Iterable[Backend]:
-        """Return the back-ends that files below a directory may be on."""
+        """Return the backends that files below a directory may be on."""
         settings = self._settings
         inside = f"{root}/" if root else ""
         policies = [settings.policy_for(root) if root else settings.policy]

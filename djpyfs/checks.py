@@ -54,7 +54,7 @@ def check_record_store(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_places(**_: Any) -> list[CheckMessage]:
-    """Ask the back-ends whether files can be kept there, with ``check --deploy``."""
+    """Ask the backends whether files can be kept there, with ``check --deploy``."""
     if any(isinstance(message, Error) for message in check_settings()):
         return []
     settings = conf.current()

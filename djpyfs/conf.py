@@ -25,7 +25,7 @@ LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a do
 
 @dataclass(frozen=True)
 class Placement:
-    """Where files are kept: a back-end's ``type`` and options; equal where both are equal."""
+    """Where files are kept: a backend's ``type`` and options; equal where both are equal."""
 
     type: str
     options: Mapping[str, Any] = field(compare=False, repr=False)  # they may hold secrets
@@ -241,7 +241,7 @@ BOUND_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-# All but those that a back-end takes, see its `options`.
+# All but those that a backend takes, see its `options`.
 KEYS = frozenset({"type", "namespaces", *SERVICE_KEYS, *POLICY_KEYS, *BOUND_KEYS})
 
 

@@ -1,4 +1,4 @@
-"""The tests that every back-end passes, for authors of others; `unittest` is enough to run them.
+"""The tests that every backend passes, for authors of others; `unittest` is enough to run them.
 
 Example::
 
@@ -34,7 +34,7 @@ else:
 
 MODES = "w", "a", "x"
 WRITERS = 20
-#: Nothing in these is for a back-end to expand, to decode, to fold, or to take for a path.
+#: Nothing in these is for a backend to expand, to decode, to fold, or to take for a path.
 ODD_NAMES = (
     *("a b", " a", "a ", "$HOME", "${HOME}", "~", "~a", "%41", "a%2Fb", "a+b", "a?b=c", "a#b"),
     *("a&b", "a'b", 'a"b', "a;b", "a:b", "a*", "[a]", "{a}", "<a>", "-a", ".a", "a.", "...", "A"),
@@ -60,7 +60,7 @@ class BackendCase(_Case):
     Records are in memory unless ``djfs`` says otherwise.
     """
 
-    #: The ``DJFS`` to test: the type of the back-end, and its options.
+    #: The ``DJFS`` to test: the type of the backend, and its options.
     djfs: Mapping[str, Any]
 
     def setUp(self) -> None:
@@ -77,12 +77,12 @@ class BackendCase(_Case):
 
     @property
     def backend(self) -> Backend:
-        """The back-end."""
+        """The backend."""
         return backend_for(conf.current(), self.namespace)
 
     @property
     def stored(self) -> FS:
-        """What the back-end itself has of the namespace, without records."""
+        """What the backend itself has of the namespace, without records."""
         return self.backend.open(self.namespace)
 
 
@@ -170,7 +170,7 @@ class DeletionTests(BackendCase):
 
 
 class PlaceTests(BackendCase):
-    """What tells the files of one back-end from those of another."""
+    """What tells the files of one backend from those of another."""
 
     def test_a_place_stays_the_same(self) -> None:
         place = self.backend.place(make=True)
@@ -218,7 +218,7 @@ class PlaceTests(BackendCase):
 
 
 class BackendTests(FilesystemTests, DeletionTests, PlaceTests):
-    """The tests that every back-end has to pass."""
+    """The tests that every backend has to pass."""
 
 
 class _BrokenSource(io.BytesIO):
@@ -245,7 +245,7 @@ class _SlowSource(io.BytesIO):
 
 
 class WholeFileTests(BackendCase):
-    """A file appears as a whole when it is closed: for back-ends that promise that."""
+    """A file appears as a whole when it is closed: for backends that promise that."""
 
     def begun(self, name: str, mode: str) -> Any:
         """Return a file in which something was written, still open."""

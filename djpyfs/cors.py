@@ -47,7 +47,7 @@ class BucketOrigins:
     """The origins that one bucket should let in; `plan` makes them."""
 
     bucket: Bucket
-    #: What the keys of the back-ends begin with.
+    #: What the keys of the backends begin with.
     root: str
     origins: Sequence[str]
 

@@ -43,7 +43,7 @@ class ConfigurationError(DjpyfsError, ImproperlyConfigured):
 
 
 class UnknownBackend(ConfigurationError, AttributeError):
-    """``DJFS["type"]`` names no back-end. (The ancestor raised AttributeError.)"""
+    """``DJFS["type"]`` names no backend. (The ancestor raised AttributeError.)"""
 
 
 class InvalidName(DjpyfsError, InvalidCharsInPath, ValueError):

@@ -149,7 +149,7 @@ class ExpiringFS(FS):
     def root_path(self) -> str:
         """The namespace's directory on disk, as `fs.osfs.OSFS` has it; made by the first write.
 
-        Raises `AttributeError` on other back-ends. Writing or removing through it bypasses the
+        Raises `AttributeError` on other backends. Writing or removing through it bypasses the
         rules above.
         """
         files: Any = self._files
@@ -374,13 +374,13 @@ class ExpiringFS(FS):
             fs.get_url("a.pdf", 60, download_as="Report.pdf")   # a minute, saved by that name
             fs.get_url("a.pdf", max_downloads=1)                # once
 
-        If the back-end has no URLs of its own, or ``signed_urls`` is on, it is a signed link to
+        If the backend has no URLs of its own, or ``signed_urls`` is on, it is a signed link to
         the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
         `datetime.timedelta`. It applies to URLs that stop working, and is cut at the file's own
         deadline, and on S3, with a warning, at 604800; 0 or None means as long as the file lives,
         or an hour if it has no deadline. The URL of an overdue file no longer works, or on S3
         works for one second more. With ``download_as``, a file name, the browser saves the file
-        under that name. With ``max_downloads`` it is a signed link on every back-end, and works
+        under that name. With ``max_downloads`` it is a signed link on every backend, and works
         for that many downloads. With ``confirm`` as well, a page with a button comes first, so
         that no mail scanner uses it up.
 
@@ -417,13 +417,13 @@ class ExpiringFS(FS):
 
         That includes those with ``max_downloads``; links that are given out from now on work. The
         file stays, and need not exist. Raises `InvalidName`, `RecordStoreUnavailable`, and
-        `ConfigurationError` if the back-end gives out URLs of its own, which nobody can revoke.
+        `ConfigurationError` if the backend gives out URLs of its own, which nobody can revoke.
         """
         self.check()
         entry = self._entry(filename)
         if self._is_presigned(entry) or self._lasting_url(entry) is not None:
             raise ConfigurationError(
-                "a URL that the back-end itself gives out cannot be revoked: "
+                "a URL that the backend itself gives out cannot be revoked: "
                 "set DJFS['signed_urls'] to True, and give out signed ones"
             )
         self._records.revoke(entry.member)
@@ -446,7 +446,7 @@ class ExpiringFS(FS):
         return self._policy_of(entry.path).signed_urls
 
     def _lasting_url(self, entry: Entry, download_as: str | None = None) -> str | None:
-        """Return a URL that works for good, if the back-end has such."""
+        """Return a URL that works for good, if the backend has such."""
         if self._backend.longest_url is None and not self._is_signed(entry):
             with suppress(errors.NoURL):
                 return self._backend.url(*entry, None, download_as)
@@ -597,7 +597,7 @@ class ExpiringFS(FS):
     def _latest(self, path: str, longest: int) -> int | None:
         """Return when a file that lives for ``longest`` since it was written must go.
 
-        None where the back-end does not tell when that was.
+        None where the backend does not tell when that was.
         """
         modified = self._files.getinfo(path, ["details"]).get("details", "modified")
         return None if modified is None else round(cast(float, modified) * SECOND) + longest
@@ -668,7 +668,7 @@ class ExpiringFS(FS):
         self.check()
         meta = dict(self._files.getmeta(namespace))
         if namespace == "standard":
-            # The rules for names are ours, on every back-end.
+            # The rules for names are ours, on every backend.
             meta |= {"invalid_path_chars": REFUSED_CHARACTERS, "unicode_paths": True}
         return meta
 
@@ -820,7 +820,7 @@ class ExpiringFS(FS):
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
-            # Many a back-end copies and then removes: what was copied must not stay forever.
+            # Many a backend copies and then removes: what was copied must not stay forever.
             if before or replaces or not self._is_surely_file(destination):
                 target.pledge(before)
             raise

@@ -57,7 +57,7 @@ class Status:
     #: Age of the oldest deadline that has passed, in seconds.
     oldest_overdue: float
     #: Of those overdue, also while a sweep has claimed them again: a deletion has failed, and is
-    #: retried; the namespace is on hold; the back-end is away.
+    #: retried; the namespace is on hold; the backend is away.
     retried: int
     held: int
     postponed: int
@@ -268,7 +268,7 @@ def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Pr
 
     Of the namespaces ``most`` are named.
 
-    No back-end is asked over a network.
+    No backend is asked over a network.
     """
     settings = conf.current()
     here = places_here(settings)

@@ -37,7 +37,7 @@ class Action(StrEnum):
 class Rule:
     """A rule that djpyfs makes."""
 
-    #: What the keys of the back-end begin with.
+    #: What the keys of the backend begin with.
     root: str
     prefix: str
     days: int
@@ -119,7 +119,7 @@ class BucketRules:
     """The rules that one bucket should have; `plan` makes them."""
 
     bucket: Bucket
-    #: What the keys of the back-ends begin with.
+    #: What the keys of the backends begin with.
     roots: Collection[str]
     rules: Sequence[Rule]
     left_out: Sequence[LeftOut]

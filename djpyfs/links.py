@@ -103,7 +103,7 @@ def _address(path: str, purpose: str, view: str, token: str) -> str:
     raise NoURL(
         path,
         purpose,
-        "its back-end has no URL for it: include djpyfs.urls in the project's URLs, "
+        "its backend has no URL for it: include djpyfs.urls in the project's URLs, "
         "which gives it a signed link",
     )
 

@@ -19,7 +19,7 @@ from .errors import InvalidName, NameNotText
 
 SEGMENT_BYTES = 255  # NAME_MAX of ext4, XFS, APFS and NTFS
 KEY_BYTES = 1024  # the longest key of an S3 object
-# Beside the namespaces, for what a back-end keeps for itself: no namespace begins with it.
+# Beside the namespaces, for what a backend keeps for itself: no namespace begins with it.
 RESERVED = ".djpyfs"
 
 # C0, DEL and C1 controls, what ends a line, what turns the direction of writing and so makes a

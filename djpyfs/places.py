@@ -1,4 +1,4 @@
-"""Which records belong to the files of which back-end."""
+"""Which records belong to the files of which backend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expirations:
-    """Return the records of a back-end's files; a caller that writes may ``make`` the place.
+    """Return the records of a backend's files; a caller that writes may ``make`` the place.
 
     Raises `BackendUnavailable` where the place is not there.
     """
@@ -56,7 +56,7 @@ def _place(settings: Settings, placement: Placement) -> Place:
 def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Place]:
     """Return the places that the settings name; those that are not there are left out, and logged.
 
-    Raises `ConfigurationError` for a misspelled key, which no single back-end can report.
+    Raises `ConfigurationError` for a misspelled key, which no single backend can report.
     """
     foreign_keys(settings)
     found: dict[str, Place] = {}
@@ -64,7 +64,7 @@ def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Pl
         try:
             place = _place(settings, placement)
         except (BackendUnavailable, ConfigurationError) as error:
-            log.log(level, "back-end %r is skipped, so its files wait: %s", placement.type, error)
+            log.log(level, "backend %r is skipped, so its files wait: %s", placement.type, error)
         else:
             found[place.records.place] = place
     return list(found.values())

@@ -44,9 +44,9 @@ class _Body(Protocol):
 def receive(request: HttpRequest, token: str) -> HttpResponseBase:
     """Store the body of a PUT to an address that `get_upload_url` has signed: 201.
 
-    It goes to the back-end piece by piece. Nothing is stored of a body that is too long (413), has
+    It goes to the backend piece by piece. Nothing is stored of a body that is too long (413), has
     another type (415) or no length (411), breaks off (400), or comes to an address that has been
-    used (409). Any other address answers 404. While the record store or the back-end is away the
+    used (409). Any other address answers 404. While the record store or the backend is away the
     answer is 503.
     """
     try:

@@ -224,7 +224,7 @@ class ExpiringStorage(OwnedStorage):
             info = files.getinfo(path, ["details"])
         time: datetime | None = getattr(info, which) or (instead and getattr(info, instead)) or None
         if time is None:
-            raise NotImplementedError(f"this back-end does not say when a file was {which}")
+            raise NotImplementedError(f"this backend does not say when a file was {which}")
         return time if settings.USE_TZ else make_naive(time, get_default_timezone())
 
     def _cleaned(self, name: str | PathLike[str]) -> str:

@@ -51,7 +51,7 @@ class SweepReport:
     held: int = 0
     #: Files that stay, because a row names them.
     owned: int = 0
-    #: Files that stay for now, because their back-end, or a database, is away as a whole.
+    #: Files that stay for now, because their backend, or a database, is away as a whole.
     postponed: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0
@@ -509,7 +509,7 @@ class Sweep:
             self._patience.lose(name, why, seconds)
         # Asked once, it may have been a moment's trouble.
         if outcome.slow_down and not gate.closed and (outcome.deleted or self._patience.lost(name)):
-            log.warning("a back-end asks for fewer requests: deletions slow down")
+            log.warning("a backend asks for fewer requests: deletions slow down")
             gate.slow_down()
 
     def _judge(self, place: Place, flight: _Flight) -> None:
@@ -560,7 +560,7 @@ class Sweep:
     def _outcome(self, backend: Backend, entries: list[Entry], lease: Lease) -> Outcome:
         try:
             return backend.delete(entries, lease) if entries else Outcome()
-        except Exception as error:  # one back-end's trouble must not stop the others
+        except Exception as error:  # one backend's trouble must not stop the others
             why = reason(error)
             if is_away(error) and (isinstance(error, BackendUnavailable) or not backend.answers()):
                 return Outcome(away=[(entry, why) for entry in entries])

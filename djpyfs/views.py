@@ -100,7 +100,7 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
 
     Whatever is wrong with the link or the file, the answer is the same 404, which is a page for a
     person. It is 503 while the record store is away, because nobody then knows whether the file
-    has expired, and while the back-end fails. No answer is logged with its URL.
+    has expired, and while the backend fails. No answer is logged with its URL.
 
     If the number of downloads is limited, each GET that is answered with the file counts, even if
     it breaks off. HEAD does not count, and a range is answered with the whole file. A GET that

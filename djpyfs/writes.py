@@ -266,7 +266,7 @@ class WrittenFile(RawWrapper):
         return self._address(self._write)
 
     def discard(self) -> None:
-        """Give the write up: closing the file stores nothing, if its back-end can do that."""
+        """Give the write up: closing the file stores nothing, if its backend can do that."""
         if discard := getattr(self._f, "discard", None):
             discard()
 

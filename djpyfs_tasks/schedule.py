@@ -59,7 +59,7 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
     The interval is ``DJFS["sweep_interval"]``, which may be set after this is called. A tick that
     no worker has received for a day expires, so that ticks do not pile up forever while the
     workers are away. A tick without work costs a round trip. Ticks keep no result, because a
-    result back-end that is away would stop them; Flower shows it all the same.
+    result backend that is away would stop them; Flower shows it all the same.
     """
     return {
         "djpyfs-sweep": {

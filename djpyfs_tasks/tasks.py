@@ -38,7 +38,7 @@ MOST_PATHS = 1_000
 log = logging.getLogger("djpyfs.tasks")
 
 
-# Its start is not stored: a result back-end that is away would keep it from its work.
+# Its start is not stored: a result backend that is away would keep it from its work.
 @shared_task(bind=True, name="djpyfs_tasks.expire_objects", track_started=False)
 def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[str, float]:
     """Sweep until nothing is due; return the `SweepReport` as a dict.
@@ -66,7 +66,7 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
 def _go_on(task: Task[..., Any]) -> None:
     """Send a task to the end of the queue, under its own id."""
     again: Any = task.si()
-    # Who sends does not wait for the result, so no result back-end that is away keeps it.
+    # Who sends does not wait for the result, so no result backend that is away keeps it.
     again.set(ignore_result=True, headers={"ignore_result": bool(task.request.ignore_result)})
     try:
         task.replace(again.set(expires=LONGEST_WAIT, retry=False))
@@ -170,7 +170,7 @@ class _Progress:
 def _soft_time_limit() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether a soft time limit has passed.
 
-    Celery would raise an error in the middle of the sweep: the back-end would be blamed, and
+    Celery would raise an error in the middle of the sweep: the backend would be blamed, and
     nobody would know which files have gone.
     """
     over = Event()

@@ -1,4 +1,4 @@
-"""What every test may ask for: settings for each back-end and record store, and real servers."""
+"""What every test may ask for: settings for each backend and record store, and real servers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def records_here(namespace: str = "plots") -> Expirations:
 
 
 def files_beneath(namespace: str = "plots") -> Any:
-    """Return the files of a namespace as its back-end has them, without the rules of djpyfs."""
+    """Return the files of a namespace as its backend has them, without the rules of djpyfs."""
     return backend_for(conf.current(), namespace).open(namespace)
 
 
@@ -228,7 +228,7 @@ def djfs(settings: Any) -> Callable[..., None]:
 
 @pytest.fixture
 def plots(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> ExpiringFS:
-    """A filesystem on every back-end, with every record store."""
+    """A filesystem on every backend, with every record store."""
     djfs(**place, **records)
     return get_filesystem("plots")
 

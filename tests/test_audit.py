@@ -36,7 +36,7 @@ class VanishingFS(MemoryFS):
 
 
 class VanishingBackend(MemoryBackend):
-    """A back-end whose files vanish."""
+    """A backend whose files vanish."""
 
     def make_filesystem(self, namespace: str) -> FS:
         return VanishingFS()
@@ -118,7 +118,7 @@ def test_a_file_is_adopted_by_the_time_of_its_modification(
     assert found(adopt=5) == set()
 
 
-def test_adoption_works_on_every_back_end(plots: ExpiringFS) -> None:
+def test_adoption_works_on_every_backend(plots: ExpiringFS) -> None:
     fill(plots, "a")
     assert found(adopt=1_000) == {(Kind.NO_RECORD, "a")}
     assert 950 < remaining(plots, "a") <= 1_000
@@ -203,7 +203,7 @@ def test_what_somebody_has_made_permanent_is_neither_told_nor_adopted(plots: Exp
 
 @pytest.fixture
 def several(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> None:
-    """Files without records in four namespaces, one of them on another back-end."""
+    """Files without records in four namespaces, one of them on another backend."""
     elsewhere = {"tenants/b": {"type": "memory"}, "tenants/c/*": {"clamp": True}}
     djfs(**place, **records, namespaces=elsewhere)
     for namespace in "plots", "tenants/a", "tenants/b", "tenants/c/d":

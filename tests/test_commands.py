@@ -107,10 +107,10 @@ def test_sweep_ends_with_1_where_a_deletion_failed(plots: ExpiringFS) -> None:
     assert plots.listdir("/") == ["bad"]
 
 
-def test_sweep_ends_with_1_where_a_back_end_is_away(djfs: Callable[..., None]) -> None:
+def test_sweep_ends_with_1_where_a_backend_is_away(djfs: Callable[..., None]) -> None:
     djfs(type="tests.test_sweep.AwayBackend")
     fill(get_filesystem("plots"), "a", "b")
-    assert "postponed, because their back-end or a database is away: 2" in str(refused("sweep"))
+    assert "postponed, because their backend or a database is away: 2" in str(refused("sweep"))
 
 
 def test_a_dry_run_tells_what_would_go_and_deletes_nothing(plots: ExpiringFS) -> None:

@@ -1,4 +1,4 @@
-"""What every back-end passes, over each of them, and PyFilesystem's own tests in other settings."""
+"""What every backend passes, over each of them, and PyFilesystem's own tests in other settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fsspec knows as a back-end: over memory, the disk, FTP, and a store of objects."""
+"""What fsspec knows as a backend: over memory, the disk, FTP, and a store of objects."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _included(settings: Any) -> None:
 
 @pytest.fixture(params=["memory", "osfs", "signed_urls", "s3fs"])
 def linked(request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Path) -> ExpiringFS:
-    """A filesystem on each back-end whose files have no address of their own, or must not."""
+    """A filesystem on each backend whose files have no address of their own, or must not."""
     disk = {"type": "osfs", "directory_root": tmp_path / "files"}
     places: dict[str, dict[str, Any]] = {
         "memory": {"type": "memory"},
@@ -141,7 +141,7 @@ def test_links_that_are_revoked_are_dead_for_good_and_new_ones_work(
 
 
 @pytest.mark.parametrize("place", ["osfs", "s3fs"], indirect=True)
-def test_addresses_of_the_back_end_itself_cannot_be_revoked(
+def test_addresses_of_the_backend_itself_cannot_be_revoked(
     djfs: Callable[..., None], place: dict[str, Any]
 ) -> None:
     djfs(**place)
@@ -679,7 +679,7 @@ def test_a_redis_that_lost_the_count_opens_nothing(
     assert not client.exists(key)
 
 
-def test_a_limited_link_is_signed_on_every_back_end(plots: ExpiringFS) -> None:
+def test_a_limited_link_is_signed_on_every_backend(plots: ExpiringFS) -> None:
     plots.writebytes("a.png", CONTENT)
     url = plots.get_url("a.png", 60, max_downloads=1, download_as="b.png")
     assert url.startswith("/f/")

@@ -1,4 +1,4 @@
-"""What several workers share: a backlog, the seats at a back-end, and its rate."""
+"""What several workers share: a backlog, the seats at a backend, and its rate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CrowdedBackend(MemoryBackend):
 
 @pytest.fixture
 def crowded(djfs: Callable[..., None], records: dict[str, Any]) -> Callable[..., ExpiringFS]:
-    """Make a back-end at which somebody may be, with files that are due."""
+    """Make a backend at which somebody may be, with files that are due."""
     CrowdedBackend.now = CrowdedBackend.most = 0
     CrowdedBackend.seen = []
 
@@ -67,7 +67,7 @@ def sweep_at_once(count: int) -> list[SweepReport]:
 # -- seats
 
 
-def test_any_number_of_sweeps_is_at_a_back_end_without_a_bound(
+def test_any_number_of_sweeps_is_at_a_backend_without_a_bound(
     crowded: Callable[..., ExpiringFS],
 ) -> None:
     crowded(20)
@@ -75,7 +75,7 @@ def test_any_number_of_sweeps_is_at_a_back_end_without_a_bound(
     assert CrowdedBackend.most > 2
 
 
-def test_no_more_sweeps_are_at_a_back_end_than_its_bound_says(
+def test_no_more_sweeps_are_at_a_backend_than_its_bound_says(
     crowded: Callable[..., ExpiringFS],
 ) -> None:
     crowded(20, sweepers=2)
@@ -104,7 +104,7 @@ def test_a_one_shot_that_finds_no_seat_leaves_its_files_to_the_sweep(
 # -- rates
 
 
-def test_a_sweep_keeps_the_rate_of_its_back_end(crowded: Callable[..., ExpiringFS]) -> None:
+def test_a_sweep_keeps_the_rate_of_its_backend(crowded: Callable[..., ExpiringFS]) -> None:
     crowded(30, deletions_per_second=20, batch_size=1_000)
     report = expire_objects(seconds=0.2)
     assert 0 < report.deleted <= 20

@@ -1,4 +1,4 @@
-"""For how long a back-end that is away is left alone."""
+"""For how long a backend that is away is left alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def pauses(place: str, monkeypatch: pytest.MonkeyPatch, *times: float) -> list[f
     return [outages.pause(place) / SECOND for _ in times]
 
 
-def test_a_back_end_is_left_alone_for_half_as_long_as_it_has_been_away(
+def test_a_backend_is_left_alone_for_half_as_long_as_it_has_been_away(
     exports: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert pauses(exports, monkeypatch, 100, 103, 120, 160, 5_000) == [5, 5, 10, 30, 600]
 
 
-def test_a_back_end_that_has_answered_starts_anew(
+def test_a_backend_that_has_answered_starts_anew(
     exports: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses(exports, monkeypatch, 100, 5_000)

@@ -42,7 +42,7 @@ THREADS = 8
 
 @pytest.fixture
 def make(djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]) -> Make:
-    """Return a filesystem on every back-end whose namespace has a policy."""
+    """Return a filesystem on every backend whose namespace has a policy."""
 
     def make(**policy: Any) -> ExpiringFS:
         djfs(**place, **records, namespaces={"plots": policy})

@@ -1,4 +1,4 @@
-"""The S3 back-end by itself, over HTTP: against moto's server, and against servers in trouble."""
+"""The S3 backend by itself, over HTTP: against moto's server, and against servers in trouble."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make_backend(s3_endpoint: str) -> Iterator[Callable[..., S3Backend]]:
 
 @pytest.fixture(scope="session")
 def admin(s3_endpoint: str) -> Any:
-    """A plain boto3 client, to look behind the back-end."""
+    """A plain boto3 client, to look behind the backend."""
     session = boto3.Session("admin", "admin", region_name="us-east-1")
     return session.client("s3", endpoint_url=s3_endpoint)
 

@@ -215,7 +215,7 @@ app.send_task("djpyfs_tasks.expire_objects")
 """
 
 
-def test_a_result_back_end_that_is_away_keeps_no_file(
+def test_a_result_backend_that_is_away_keeps_no_file(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None], away: str
 ) -> None:
     service = Service(tmp_path, redis, redis_url=f"redis://{HOST}:{redis.port}/4", batch_size=5)

@@ -52,7 +52,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 class Shelf(MemoryBackend):
-    """A back-end of somebody's own."""
+    """A backend of somebody's own."""
 
     options = frozenset(["shelf"])
 
@@ -188,7 +188,7 @@ def test_what_is_never_shared_or_written_overlaps_nothing(
     assert ids() == []
 
 
-def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_back_end(
+def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_backend(
     djfs: Callable[..., None], settings: Any
 ) -> None:
     options = {"namespace": "uploads"}

@@ -1,4 +1,4 @@
-"""djpyfs as a Django storage, on every back-end."""
+"""djpyfs as a Django storage, on every backend."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class OnceOnly(ContentFile):  # type: ignore[type-arg]
 def anywhere(
     request: pytest.FixtureRequest, djfs: Callable[..., None], settings: Any, tmp_path: Path
 ) -> ExpiringStorage:
-    """A storage on every back-end there is."""
+    """A storage on every backend there is."""
     settings.STORAGES = on_disk(tmp_path) if request.param == "storage-on-disk" else IN_MEMORY
     own: dict[str, Any] = {"type": request.param.partition("-")[0]}
     if request.param == "osfs":

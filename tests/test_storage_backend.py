@@ -1,4 +1,4 @@
-"""Django storages as a back-end."""
+"""Django storages as a backend."""
 
 from __future__ import annotations
 

@@ -54,14 +54,14 @@ class BrittleFS(MemoryFS):
 
 
 class BrittleBackend(MemoryBackend):
-    """A back-end of a project's own, with one method."""
+    """A backend of a project's own, with one method."""
 
     def make_filesystem(self, namespace: str) -> FS:
         return BrittleFS()
 
 
 class AwayBackend(MemoryBackend):
-    """A back-end whose server cannot be reached to delete anything."""
+    """A backend whose server cannot be reached to delete anything."""
 
     asked = 0
 
@@ -74,7 +74,7 @@ class AwayBackend(MemoryBackend):
 
 
 class BusyBackend(MemoryBackend):
-    """A back-end whose server is too busy for every other request."""
+    """A backend whose server is too busy for every other request."""
 
     asked = 0
 
@@ -104,7 +104,7 @@ class CutOffBackend(MemoryBackend):
 
 
 class LateBackend(MemoryBackend):
-    """A back-end that knows how often the one that is away was asked before it."""
+    """A backend that knows how often the one that is away was asked before it."""
 
     away_was_asked = 0
 
@@ -155,7 +155,7 @@ def test_files_that_are_gone_already_count_as_missing(disk: ExpiringFS) -> None:
     assert disk.expiration("never/was") is None
 
 
-def test_one_sweep_serves_many_namespaces_and_back_ends(
+def test_one_sweep_serves_many_namespaces_and_backends(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(
@@ -239,7 +239,7 @@ def test_a_deletion_that_fails_is_put_off_before_that(
     assert (report.failed, report.retried, report.set_aside) == (1, 1, 0)
 
 
-def test_a_back_end_that_cannot_be_made_does_not_stop_the_others(
+def test_a_backend_that_cannot_be_made_does_not_stop_the_others(
     djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
 ) -> None:
     records = {"redis_url": redis_server.url, "key_prefix": "unmade", "max_attempts": 1}
@@ -327,7 +327,7 @@ def test_a_link_is_deleted_and_not_what_it_points_to(disk: ExpiringFS, tmp_path:
     assert (tmp_path / "outside").is_file()
 
 
-def test_a_back_end_that_answers_now_and_then_is_asked_for_each_batch(
+def test_a_backend_that_answers_now_and_then_is_asked_for_each_batch(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.test_sweep.BusyBackend", batch_size=1, **records)
@@ -347,7 +347,7 @@ def test_a_server_that_cannot_be_reached_is_asked_for_one_file_of_a_batch(
     assert CutOffFS.asked == 1
 
 
-def test_a_back_end_that_was_away_is_asked_after_the_others(
+def test_a_backend_that_was_away_is_asked_after_the_others(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     late = {"type": "tests.test_sweep.LateBackend"}
@@ -387,7 +387,7 @@ def test_a_namespace_that_is_gone_while_others_are_there_has_no_files(
     assert expire_objects().missing == 1
 
 
-def test_files_on_a_back_end_that_is_away_are_put_off_as_often_as_it_takes(
+def test_files_on_a_backend_that_is_away_are_put_off_as_often_as_it_takes(
     djfs: Callable[..., None], records: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
@@ -441,7 +441,7 @@ def test_a_record_that_looks_like_two_is_broken_and_deletes_neither(
 
 
 class MeetingBackend(MemoryBackend):
-    """A back-end whose deletions end two by two."""
+    """A backend whose deletions end two by two."""
 
     deletions_at_once = 2
     meeting: Barrier
@@ -465,7 +465,7 @@ def test_the_next_files_are_deleted_while_the_first_are(
 
 
 class WatchedBackend(MemoryBackend):
-    """A back-end that notes what it deletes at a time."""
+    """A backend that notes what it deletes at a time."""
 
     deletions_at_once = 3
     now: ClassVar[set[str]] = set()
@@ -480,7 +480,7 @@ class WatchedBackend(MemoryBackend):
         return super().delete(entries, lease)
 
 
-def test_as_many_deletions_go_on_at_once_as_the_back_end_likes(
+def test_as_many_deletions_go_on_at_once_as_the_backend_likes(
     djfs: Callable[..., None], records: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     djfs(type="tests.test_sweep.WatchedBackend", batch_size=1, **records)
@@ -508,7 +508,7 @@ def test_what_may_end_its_sweeper_is_deleted_while_nothing_else_is(
 
 
 class RepeatingBackend(MemoryBackend):
-    """A back-end with a mistake: it tells of the first file twice, and leaves the second."""
+    """A backend with a mistake: it tells of the first file twice, and leaves the second."""
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         outcome = super().delete(entries[:1], lease)
@@ -516,7 +516,7 @@ class RepeatingBackend(MemoryBackend):
         return outcome
 
 
-def test_a_back_end_that_tells_of_one_file_twice_makes_no_other_forgotten(
+def test_a_backend_that_tells_of_one_file_twice_makes_no_other_forgotten(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.test_sweep.RepeatingBackend", **records)
@@ -592,7 +592,7 @@ def test_an_idle_sweep_is_one_round_trip_per_shard(djfs: Callable[..., None]) ->
 
 
 class SilentBackend(MemoryBackend):
-    """A back-end that does not answer for files whose names begin with ``bad``."""
+    """A backend that does not answer for files whose names begin with ``bad``."""
 
     late = 0.3
     is_out = False
@@ -627,13 +627,13 @@ def test_what_was_not_answered_stays_claimed_and_counts_as_an_attempt(
 
 
 class WrongBackend(MemoryBackend):
-    """A back-end with a mistake in it."""
+    """A backend with a mistake in it."""
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         raise ZeroDivisionError
 
 
-def test_a_back_end_that_fails_as_a_whole_stops_no_other(
+def test_a_backend_that_fails_as_a_whole_stops_no_other(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     wrong = {"type": "tests.test_sweep.WrongBackend"}
@@ -707,7 +707,7 @@ def test_one_shard_that_cannot_be_asked_stops_no_other(
 
 
 class BreakingBackend(MemoryBackend):
-    """A back-end that breaks the shard of the files that it deletes first."""
+    """A backend that breaks the shard of the files that it deletes first."""
 
     break_: Callable[[], object] | None = None
 

@@ -1,4 +1,4 @@
-"""New files that are published in one call, on every back-end with every record store."""
+"""New files that are published in one call, on every backend with every record store."""
 
 from __future__ import annotations
 

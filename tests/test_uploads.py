@@ -216,7 +216,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
-def test_other_back_ends_store_a_whole_file_or_nothing(
+def test_other_backends_store_a_whole_file_or_nothing(
     djfs: Callable[..., None], settings: Any, tmp_path: Path, kind: str
 ) -> None:
     settings.STORAGES = on_disk(tmp_path)

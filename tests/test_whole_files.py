@@ -1,4 +1,4 @@
-"""What is particular about back-ends that keep a copy of what is being written."""
+"""What is particular about backends that keep a copy of what is being written."""
 
 from __future__ import annotations
 

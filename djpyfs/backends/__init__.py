@@ -1,4 +1,4 @@
-"""Where files are kept. One back-end serves all the namespaces that share its options."""
+"""Where files are kept. One backend serves all the namespaces that share its options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ AWAY = (BackendUnavailable, RemoteConnectionError, ConnectionError, TimeoutError
 class Bucket(Protocol):
     """What can delete by itself, by rules on how the keys in it begin and how old they are."""
 
-    #: The same for all back-ends that share its rules.
+    #: The same for all backends that share its rules.
     address: str
     #: Days for which it keeps what was deleted or replaced, where it does; None: forever.
     noncurrent_days: int | None
@@ -87,7 +87,7 @@ class Outcome:
     deleted: list[Entry] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
     failed: list[tuple[Entry, str]] = field(default_factory=list)
-    #: What stays because the back-end as a whole is away, and how that shows. It counts as no
+    #: What stays because the backend as a whole is away, and how that shows. It counts as no
     #: attempt, however often it is tried again.
     away: list[tuple[Entry, str]] = field(default_factory=list)
     #: What was asked for and not answered, and how that shows: it may still be deleted, so its
@@ -104,7 +104,7 @@ class Outcome:
 
 
 class Backend(ABC):
-    """The base of every back-end; threads share one instance.
+    """The base of every backend; threads share one instance.
 
     It is made from the ``DJFS`` keys that ``options`` lists, and raises `ConfigurationError` if
     they do not fit. It only ever sees checked names.
@@ -136,7 +136,7 @@ class Backend(ABC):
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a back-end for ``options``: another one, where these lead to what it is made for.
+        """Return a backend for ``options``: another one, where these lead to what it is made for.
 
         Raises `ConfigurationError`.
         """
@@ -207,14 +207,14 @@ class Backend(ABC):
         size = max(self.files_per_request, -(-len(entries) // self.deletions_at_once))
         return [entries[first : first + size] for first in range(0, len(entries), size)]
 
-    def tidy(self) -> None:  # noqa: B027  not every back-end leaves something
+    def tidy(self) -> None:  # noqa: B027  not every backend leaves something
         """Clear away what writers that died have left; a sweep that has deleted calls it."""
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces while ``lease`` lasts.
 
         Raises `BackendUnavailable`, or another error that `is_away` knows, if none can be deleted
-        because the back-end as a whole is away.
+        because the backend as a whole is away.
         """
         outcome = Outcome()
         for number, entry in enumerate(entries):
@@ -283,21 +283,21 @@ class Backend(ABC):
         """Return the identity of where the files are, on which all processes and hosts agree.
 
         A record names it, and only a process that knows that place touches the record. Two
-        back-ends return the same if and only if they have the same files. A caller that writes
+        backends return the same if and only if they have the same files. A caller that writes
         may ``make`` the place. Raises `BackendUnavailable` if it is not there, such as a disk
         that is not mounted.
         """
         return place_id(*(self.roots() or (_class_path(type(self)), described(self._given))))
 
     def answers(self) -> bool:
-        """Return whether the back-end as a whole can delete files at the moment.
+        """Return whether the backend as a whole can delete files at the moment.
 
         This is asked after a deletion got no answer, or was refused for a whole batch: if the
-        back-end can, the trouble is with one of the files.
+        backend can, the trouble is with one of the files.
         """
         return self.is_there()
 
-    def fence(self, entry: Entry) -> None:  # noqa: B027  not every back-end has to wait
+    def fence(self, entry: Entry) -> None:  # noqa: B027  not every backend has to wait
         """Wait until no sweeper whose claim has lapsed can still delete a file.
 
         Raises `FileBusy` if that takes too long. There is nothing to wait for if a deletion ends
@@ -320,7 +320,7 @@ class Backend(ABC):
         return []
 
     def close(self) -> None:
-        """Release what the back-end holds."""
+        """Release what the backend holds."""
         self.open.cache_clear()
 
 
@@ -366,7 +366,7 @@ def reason(error: Exception) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Return whether ``error``, or what has caused it, may be one of a back-end that is away."""
+    """Return whether ``error``, or what has caused it, may be one of a backend that is away."""
     return any(isinstance(cause, AWAY) for cause in _causes(error))
 
 
@@ -391,7 +391,7 @@ def backend_class(type_: str) -> type[Backend]:
     except ImportError as error:
         known = ", ".join(BUILT_IN)
         raise UnknownBackend(
-            f"DJFS['type'] is {type_!r}: use one of {known}, or the dotted path of a back-end"
+            f"DJFS['type'] is {type_!r}: use one of {known}, or the dotted path of a backend"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise UnknownBackend(f"DJFS['type'] is {type_!r}, which is not a subclass of Backend")
@@ -404,7 +404,7 @@ _lock = Lock()
 
 
 def backend_for(settings: Settings, namespace: str) -> Backend:
-    """Return the back-end for a namespace, the same one for the same options.
+    """Return the backend for a namespace, the same one for the same options.
 
     Raises `UnknownBackend`, or `ConfigurationError` for options that do not fit.
     """
@@ -412,7 +412,7 @@ def backend_for(settings: Settings, namespace: str) -> Backend:
 
 
 def backend_at(settings: Settings, placement: Placement) -> Backend:
-    """Return the back-end for a placement; raises as `backend_for` does."""
+    """Return the backend for a placement; raises as `backend_for` does."""
     return _backends.get(placement) or _made(settings, placement)
 
 
@@ -427,7 +427,7 @@ def _made(settings: Settings, placement: Placement) -> Backend:
 
 @lru_cache(maxsize=16)  # each sweep asks
 def foreign_keys(settings: Settings) -> Sequence[str]:
-    """Return the keys in ``DJFS`` that mean nothing to djpyfs, nor to any back-end in use.
+    """Return the keys in ``DJFS`` that mean nothing to djpyfs, nor to any backend in use.
 
     Raises `ConfigurationError` for one that is so near to a known one that it must be a slip.
     """
@@ -446,7 +446,7 @@ def foreign_keys(settings: Settings) -> Sequence[str]:
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Have a block make back-ends of its own, which are closed at its end."""
+    """Have a block make backends of its own, which are closed at its end."""
     global _backends
     before, _backends = _backends, {}
     try:
@@ -457,7 +457,7 @@ def fresh() -> Iterator[None]:
 
 
 def close_all() -> None:
-    """Close every back-end; the next call of `backend_for` makes new ones."""
+    """Close every backend; the next call of `backend_for` makes new ones."""
     while _backends:
         _backends.popitem()[1].close()
 

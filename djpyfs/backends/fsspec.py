@@ -44,7 +44,7 @@ class FsspecBackend(OpenedBackend):
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a back-end for a URL; the disk has its own."""
+        """Return a backend for a URL; the disk has its own."""
         url = _checked_address(options.get("url"))
         protocol, _, path = url.partition("://")
         if protocol in ON_DISK:

@@ -1,4 +1,4 @@
-"""A back-end over one filesystem that is opened when needed, and reopened from time to time."""
+"""A backend over one filesystem that is opened when needed, and reopened from time to time."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class _Connection:
 
 
 class _Directory(SubFS[FS]):
-    """A directory in whatever filesystem the back-end has open at the time."""
+    """A directory in whatever filesystem the backend has open at the time."""
 
     def __init__(self, backend: OpenedBackend, path: str) -> None:
         super().__init__(backend.filesystem(), path)

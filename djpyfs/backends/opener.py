@@ -38,7 +38,7 @@ class OpenerBackend(OpenedBackend):
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a back-end for a URL; disk and memory have their own."""
+        """Return a backend for a URL; disk and memory have their own."""
         address = _checked_address(options.get("url"))
         protocol = address.partition("://")[0]
         if protocol == "mem":

@@ -47,7 +47,7 @@ DIRECTORIES_MADE = 10_000
 
 
 class DjpyfsStorage(Storage):
-    """A storage that keeps its files in djpyfs; no back-end can keep its own there."""
+    """A storage that keeps its files in djpyfs; no backend can keep its own there."""
 
 
 class StorageBackend(Backend):
@@ -95,7 +95,7 @@ class StorageBackend(Backend):
         if isinstance(storage, DjpyfsStorage):
             raise ConfigurationError(
                 f"DJFS['alias'] is {self._alias!r}, a storage that keeps its files in djpyfs: "
-                "name one that keeps them itself, or use its back-end's own 'type'"
+                "name one that keeps them itself, or use its backend's own 'type'"
             )
         return storage
 
@@ -251,7 +251,7 @@ class StorageFileSystem(SpoolingFS):
     """What a storage keeps under one name.
 
     A storage has no directories but those that the names of its files imply. An empty one is
-    known to the back-end alone.
+    known to the backend alone.
     """
 
     def __init__(self, backend: StorageBackend, namespace: str) -> None:

@@ -123,7 +123,7 @@ class Counts(NamedTuple):
     # Of those tracked, each counted while a sweep is at it again, too:
     retried: int = 0  # a deletion has failed, and is tried again
     held: int = 0  # their namespace is on hold
-    postponed: int = 0  # their back-end is away
+    postponed: int = 0  # their backend is away
 
 
 class Found(NamedTuple):
@@ -174,7 +174,7 @@ class Verdict:
     broken: list[tuple[bytes, str]] = field(default_factory=list)
     #: Not tried: due again after so many µs, in that state.
     put_off: dict[tuple[int, State], list[bytes]] = field(default_factory=dict)
-    #: Asked for without an answer, while the back-end as a whole does not answer.
+    #: Asked for without an answer, while the backend as a whole does not answer.
     excused: list[bytes] = field(default_factory=list)
 
 

@@ -1,4 +1,4 @@
-"""The record store in this process, for unit tests and the memory back-end."""
+"""The record store in this process, for unit tests and the memory backend."""
 
 from __future__ import annotations
 

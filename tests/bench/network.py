@@ -1,4 +1,4 @@
-"""Sweeping files behind back-ends that answer late, each call after 20 ms."""
+"""Sweeping files behind backends that answer late, each call after 20 ms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TURNS = 3
 
 
 class Answers:
-    """How long the back-ends here take for each answer, in seconds."""
+    """How long the backends here take for each answer, in seconds."""
 
     after = 0.0
 

@@ -148,14 +148,14 @@ class Failing(MemoryBackend):
 
 
 @pytest.mark.fault(
-    "one file for which a back-end that answers raises, alone or with its batch",
+    "one file for which a backend that answers raises, alone or with its batch",
     "the others gone in the first sweep, it is set aside",
 )
 @pytest.mark.parametrize("as_a_whole", [False, True], ids=["alone", "as a whole"])
 @pytest.mark.parametrize(
     "error", [TimeoutError("no answer"), ValueError("a fault in it")], ids=["time-out", "fault"]
 )
-def test_a_file_for_which_a_back_end_that_answers_raises_stops_no_other_and_is_set_aside(
+def test_a_file_for_which_a_backend_that_answers_raises_stops_no_other_and_is_set_aside(
     djfs: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,

@@ -1,4 +1,4 @@
-"""Disks in trouble, and back-ends that are away as a whole."""
+"""Disks in trouble, and backends that are away as a whole."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_an_upload_whose_source_fails_leaves_no_half_file(disk: ExpiringFS) -> N
     assert not disk.exists("new")
 
 
-# -- back-ends that are away as a whole
+# -- backends that are away as a whole
 
 
 @pytest.fixture(params=["osfs", "storage", "opener", "ftp", "s3fs"])
@@ -396,8 +396,8 @@ def lost(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> Itera
 
 @pytest.mark.filterwarnings("ignore:unclosed")  # which PyFilesystem leaves to the collector
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp")  # in PyFilesystem
-@pytest.mark.fault("a whole back-end away", "its files wait, the others go in the first sweep")
-def test_files_on_a_back_end_that_is_away_wait_and_the_others_go_at_once(
+@pytest.mark.fault("a whole backend away", "its files wait, the others go in the first sweep")
+def test_files_on_a_backend_that_is_away_wait_and_the_others_go_at_once(
     djfs: Callable[..., None], lost: Place, measured: Measured
 ) -> None:
     place, lose = lost

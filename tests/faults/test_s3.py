@@ -153,7 +153,7 @@ def let_pauses_pass(client: Any, prefix: str) -> None:
 def muted(
     troubled: TroubledMoto, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Proxy, S3Backend]]:
-    """A back-end whose store hears all and is never heard, once its proxy is silent."""
+    """A backend whose store hears all and is never heard, once its proxy is silent."""
     for manners in HASTY, ONCE:
         monkeypatch.setitem(manners, "read_timeout", 1)
     proxy = Proxy(int(troubled.url.rpartition(":")[2]))

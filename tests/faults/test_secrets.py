@@ -250,7 +250,7 @@ def test_no_log_shows_an_address_that_is_signed(
         assert {404, 412, 503} & statuses
 
 
-def test_a_back_end_that_fails_is_a_503_without_the_address(
+def test_a_backend_that_fails_is_a_503_without_the_address(
     settings: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.DJFS = {**S3, "redis_url": "memory://", "endpoint_url": f"http://{HOST}:{free_port()}"}

@@ -265,14 +265,14 @@ def is_held(directory: str) -> bool:
 
 @pytest.fixture(params=["new", "known"])
 def used_backend(request: pytest.FixtureRequest, files: Any, backend: DiskBackend) -> DiskBackend:
-    """A back-end that has deleted in this directory already, or has not."""
+    """A backend that has deleted in this directory already, or has not."""
     if request.param == "known":
         learn(files, backend)
     return backend
 
 
 def learn(files: Any, backend: DiskBackend) -> None:
-    """Let a back-end see that the disk dates its directories."""
+    """Let a backend see that the disk dates its directories."""
     files.writebytes("early", NEW)
     time.sleep(0.02)  # longer than a tick of the clock that dates files
     delete(backend, "early")

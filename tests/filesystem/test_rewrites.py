@@ -185,7 +185,7 @@ class PlainBackend(MemoryBackend):
         return MemoryFS()
 
 
-def test_a_back_end_without_discard_keeps_what_was_written_and_its_deadline(
+def test_a_backend_without_discard_keeps_what_was_written_and_its_deadline(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.filesystem.test_rewrites.PlainBackend", default_ttl=300, **records)

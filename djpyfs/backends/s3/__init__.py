@@ -135,7 +135,7 @@ class S3Backend(Backend):
         return True
 
     def bucket(self) -> S3Bucket:
-        """Return the bucket, which may hold more than the files of this back-end."""
+        """Return the bucket, which may hold more than the files of this backend."""
         return S3Bucket(
             self._bucket,
             self._endpoint_url,

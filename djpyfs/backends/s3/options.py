@@ -1,4 +1,4 @@
-"""What the options of the back-end may be, and which store an endpoint belongs to."""
+"""What the options of the backend may be, and which store an endpoint belongs to."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
     console.show(report, _report_lines(report))
     if report.failed or report.postponed or report.unreachable:
         raise CommandError(
-            f"deletions that failed: {report.failed:,}; postponed, because their back-end or a "
+            f"deletions that failed: {report.failed:,}; postponed, because their backend or a "
             f"database is away: {report.postponed:,}; shards that cannot be asked: "
             f"{report.unreachable:,}",
             returncode=AMISS,
@@ -189,7 +189,7 @@ def _status_lines(found: Status) -> Iterator[str]:
     waiting = [
         ("  retried", found.retried, "a deletion has failed, and is tried again"),
         ("  on hold", found.held, "nothing is deleted in their namespaces"),
-        ("  postponed", found.postponed, "their back-end is away"),
+        ("  postponed", found.postponed, "their backend is away"),
     ]
     counts = [
         ("tracked", found.tracked, ""),
