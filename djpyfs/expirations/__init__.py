@@ -438,10 +438,12 @@ class Expirations(ABC):
         """Make a ticket to ``member`` that `use_ticket` takes ``uses`` times, until ``end``."""
 
     @abstractmethod
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
         """Take one use of a ticket and return True, or return False where none was left.
 
-        With 0 ``uses``, only tell. However many ask at a time, no use is taken twice.
+        None where it is there no more, or never was. With 0 ``uses``, only tell. However many
+        ask at a time, no use is taken twice. With ``hold`` it is there for so many µs from now at
+        least, for who takes the use later.
         """
 
     # -- the verbs of sweeps

@@ -680,13 +680,14 @@ class _Expirations(Expirations):
                 del tickets[key]
             tickets[member, ticket] = Ticket(uses, end)
 
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
         with self._lock:
-            left, end = self._of.tickets.get((member, ticket), (0, 0))
-            if left < 1 or end <= clock.now():
-                return False
-            self._of.tickets[member, ticket] = Ticket(left - uses, end)
-            return True
+            now, known = clock.now(), self._of.tickets.get((member, ticket))
+            if known is None or known.end <= now:
+                return None
+            left = max(0, known.left - uses)
+            self._of.tickets[member, ticket] = Ticket(left, max(known.end, now + hold))
+            return known.left > 0
 
     # -- the verbs of sweeps
 
