@@ -387,10 +387,12 @@ class Expirations(ABC):
         """
 
     @abstractmethod
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
-        """Move a deadline that has not passed to now + ``ttl``, but not beyond ``latest``.
+    def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
+        """Move a deadline that has not passed to now + ``ttl``.
 
-        It never comes nearer. Returns it, or 0 where there is none that could be moved.
+        It never comes nearer. With ``longest`` it does not go beyond so long after the file was
+        ``written``, in µs since the epoch; and nowhere where that is in the future. Returns it,
+        or 0 where there is none that could be moved.
         """
 
     def place_at(self, member: bytes, deadline: int, expected: int | None = None) -> None:

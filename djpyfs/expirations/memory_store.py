@@ -653,12 +653,12 @@ class _Expirations(Expirations):
         with self._lock:
             return clock.now(), [self._of.deadline_of(member) for member in members]
 
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+    def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
         with self._lock:
             now, deadline = clock.now(), self._of.due.get(member, 0)
-            if deadline <= now:
+            if deadline <= now or written > now:
                 return 0
-            renewed = min(now + ttl, latest or now + ttl)
+            renewed = min(now + ttl, written + longest) if longest else now + ttl
             if renewed > deadline:
                 self._of.due[member] = renewed
             return self._of.due[member]

@@ -322,8 +322,8 @@ class _Expirations(Expirations):
         gone: Sequence[bytes] = self._scripts.run(call)
         return gone
 
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
-        return int(self._run("renew", member, member, ttl, latest))
+    def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
+        return int(self._run("renew", member, member, ttl, written, longest))
 
     def _place_at(
         self, over: int, member: bytes, deadline: int, expected: int
