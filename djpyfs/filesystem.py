@@ -588,19 +588,18 @@ class ExpiringFS(FS):
         checked = self._seen(path)
         policy = self._policy_of(checked)
         if policy.renew_on_read and policy.default_ttl is not None:
-            latest = self._latest(checked, policy.max_ttl) if policy.max_ttl else 0
-            if latest is not None:
-                deadline = self._records.renew(self._member(checked), policy.default_ttl, latest)
+            longest = policy.max_ttl or 0
+            written = self._written_at(checked) if longest else 0
+            if written is not None:
+                member = self._member(checked)
+                deadline = self._records.renew(member, policy.default_ttl, written, longest)
                 self._announce_at(checked, deadline)
         return checked
 
-    def _latest(self, path: str, longest: int) -> int | None:
-        """Return when a file that lives for ``longest`` since it was written must go.
-
-        None where the backend does not tell when that was.
-        """
+    def _written_at(self, path: str) -> int | None:
+        """Return when a file was written, in µs, or None where the backend does not tell."""
         modified = self._files.getinfo(path, ["details"]).get("details", "modified")
-        return None if modified is None else round(cast(float, modified) * SECOND) + longest
+        return None if modified is None else round(cast(float, modified) * SECOND)
 
     # -- reading
 

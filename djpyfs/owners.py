@@ -195,6 +195,14 @@ def _fields() -> Iterator[_Field]:
             yield from _fields_of(model._meta.local_concrete_fields)
 
 
+def _canonical(name: str) -> str:
+    """Return the form of a row's name in which a sweep asks for it."""
+    path = name.replace("\\", "/")
+    with suppress(InvalidName):
+        return name if path.startswith("/") else check_path(path)  # a storage opens no absolute one
+    return name
+
+
 # -- what changes with a row
 
 
@@ -204,6 +212,13 @@ class _Change(NamedTuple):
     own: _Field
     before: str
     after: str | None  # None: a file that is saved with the row
+
+
+def _name_canonically(sender: type[Row], instance: Row, **_: Any) -> None:
+    for own in _fields_of(sender._meta.concrete_fields):
+        attribute = own.field.attname
+        if attribute in vars(instance) and (name := own.name_in(instance)):
+            getattr(instance, attribute).name = _canonical(name)
 
 
 def _before_save(
@@ -288,6 +303,8 @@ def follow() -> None:
     _is_following = True
     for model in apps.get_models():
         fields = _followed(model)
+        if any(_fields_of(model._meta.concrete_fields)):
+            pre_save.connect(_name_canonically, model, dispatch_uid=f"{__name__}.names")
         if fields:
             pre_save.connect(_before_save, model, dispatch_uid=__name__)
             post_save.connect(_after_save, model, dispatch_uid=__name__)
@@ -351,6 +368,8 @@ def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) ->
 def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
     """Return those of ``names`` that rows in a database have."""
     connection, attribute, found = connections[alias], own.field.attname, set[str]()
+    asked = {spelled: name for name in names for spelled in (name, f"./{name}")}
+    spellings = list(asked)
     rows: models.QuerySet[Row] = models.QuerySet(own.field.model, using=alias)
     inside, is_ours = connection.in_atomic_block, connection.connection is None
     if connection.errors_occurred and not inside:
@@ -358,8 +377,8 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
     guard: AbstractContextManager[Any] = transaction.atomic(alias) if inside else nullcontext()
     try:
         with guard:  # a query that fails must not end the transaction round it
-            for first in range(0, len(names), NAMES_PER_QUERY):
-                some = names[first : first + NAMES_PER_QUERY]
+            for first in range(0, len(spellings), NAMES_PER_QUERY):
+                some = spellings[first : first + NAMES_PER_QUERY]
                 own_rows = rows.filter(**{f"{attribute}__in": some})
                 found.update(own_rows.values_list(attribute, flat=True))
     except DatabaseError:
@@ -370,4 +389,5 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
     finally:
         if is_ours and not inside:  # nobody else may come and close it
             connection.close()
-    return found & {*names}  # some databases take names that differ in case for the same
+    # Some databases take names that differ in case for the same.
+    return {asked[spelled] for spelled in found if spelled in asked}

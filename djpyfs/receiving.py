@@ -15,6 +15,7 @@ from fs.path import dirname
 
 from . import conf
 from .backends import backend_for, reason
+from .conf import SECOND
 from .errors import InvalidName
 from .expirations import Expirations
 from .filesystem import get_filesystem
@@ -25,6 +26,7 @@ from .views import RETRY_AFTER, not_logged, refusal
 log = logging.getLogger("djpyfs")
 
 CHUNK = 64 * 1024  # bytes
+LONGEST = 24 * 3_600 * SECOND  # that the sending of one file takes
 
 
 class _Refused(Exception):
@@ -69,7 +71,7 @@ def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
     now, (linked,) = records.linked([link.entry.member])
     if link.end <= now or link.revocation != linked.revocation:
         raise ResourceNotFound(link.path)
-    _use_ticket(records, link, 0)
+    _use_ticket(records, link, 0, LONGEST)  # the address may end while the file comes
     if link.content_types and request.content_type not in link.content_types:
         raise _Refused(415, f"Send one of {', '.join(link.content_types)}")
     length = _length(request)
@@ -86,8 +88,11 @@ def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
     return HttpResponse(status=201, headers={"Cache-Control": "no-store"})
 
 
-def _use_ticket(records: Expirations, link: UploadLink, uses: int) -> None:
-    if not records.use_ticket(link.entry.member, link.ticket, uses):
+def _use_ticket(records: Expirations, link: UploadLink, uses: int, hold: int = 0) -> None:
+    was_left = records.use_ticket(link.entry.member, link.ticket, uses, hold)
+    if was_left is None:
+        raise ResourceNotFound(link.path)
+    if not was_left:
         raise _Refused(409, "This address has been used")
 
 

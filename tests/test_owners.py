@@ -235,6 +235,24 @@ def test_what_is_kept_by_hand_stays_though_its_row_was_rolled_back() -> None:
     assert DOCUMENTS.exists("a.pdf")
 
 
+@pytest.mark.parametrize("spelled", ["./scans/a", "scans//a", "x/../scans/a", "scans\\a"])
+def test_a_row_that_names_its_file_in_another_form_keeps_it(spelled: str) -> None:
+    name = DOCUMENTS.save("scans/a", content())
+    first, document = Document.objects.create(file=name), Document.objects.create(file=spelled)
+    first.delete()
+    assert later().owned == 1
+    assert Document.objects.get().file.name == document.file.name == name
+    assert document.file.read() == b"content"
+
+
+def test_rows_of_which_nobody_tells_may_name_their_files_as_from_here() -> None:
+    names = [DOCUMENTS.save(name, content()) for name in ("a", "b")]
+    Document.objects.bulk_create([Document(file=f"./{names[0]}")])
+    Document.objects.filter(pk=Document.objects.create().pk).update(file=f"./{names[1]}")
+    report = later()
+    assert (report.deleted, report.owned) == (0, 2)
+
+
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_name_that_is_put_into_a_row_by_hand_counts_as_one_that_is_saved(commits: bool) -> None:
     get_filesystem("documents").writebytes("a", b"content")

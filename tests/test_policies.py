@@ -251,6 +251,19 @@ def test_a_file_is_not_renewed_beyond_its_longest_life(
     assert left(plots, "a") == pytest.approx(400, abs=60)
 
 
+def test_a_file_that_is_given_a_time_in_the_future_is_not_renewed(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    sliding = {"default_ttl": 1_000, "max_ttl": 2_000, "renew_on_read": True}
+    djfs(type="osfs", directory_root=tmp_path, **sliding)
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    plots.settimes("a", modified=datetime.now(UTC) + timedelta(days=3_650))
+    plots.expire("a", 100)
+    plots.readbytes("a")
+    assert left(plots, "a") == pytest.approx(100, abs=60)
+
+
 class Timeless(MemoryFS):
     def getinfo(self, path: str, namespaces: Any = None) -> Info:
         return Info({"basic": super().getinfo(path).raw["basic"], "details": {"modified": None}})

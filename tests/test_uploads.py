@@ -310,6 +310,22 @@ def test_an_address_ends_with_its_time(here: ExpiringFS) -> None:
     assert here.listdir("/") == []
 
 
+def test_an_upload_that_begins_in_time_is_stored_though_its_address_ends_meanwhile(
+    here: ExpiringFS,
+) -> None:
+    target = here.get_upload_url(seconds=1, max_bytes=10)
+
+    class Slow(io.BytesIO):
+        def read(self, *size: Any) -> bytes:
+            if not self.tell():
+                wait_for(lambda: put(target, b"too long for it") == 404)
+            return super().read(*size)
+
+    assert put(target, **{"wsgi.input": Slow(b"slow"), "CONTENT_LENGTH": "4"}) == 201
+    assert here.readbytes(target.path) == b"slow"
+    assert put(target, b"late") == 404
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
 def test_nothing_but_put_is_allowed(here: ExpiringFS, method: str) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)

@@ -387,10 +387,12 @@ class Expirations(ABC):
         """
 
     @abstractmethod
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
-        """Move a deadline that has not passed to now + ``ttl``, but not beyond ``latest``.
+    def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
+        """Move a deadline that has not passed to now + ``ttl``.
 
-        It never comes nearer. Returns it, or 0 where there is none that could be moved.
+        It never comes nearer. With ``longest`` it does not go beyond so long after the file was
+        ``written``, in µs since the epoch; and nowhere where that is in the future. Returns it,
+        or 0 where there is none that could be moved.
         """
 
     def place_at(self, member: bytes, deadline: int, expected: int | None = None) -> None:
@@ -438,10 +440,12 @@ class Expirations(ABC):
         """Make a ticket to ``member`` that `use_ticket` takes ``uses`` times, until ``end``."""
 
     @abstractmethod
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
         """Take one use of a ticket and return True, or return False where none was left.
 
-        With 0 ``uses``, only tell. However many ask at a time, no use is taken twice.
+        None where it is there no more, or never was. With 0 ``uses``, only tell. However many
+        ask at a time, no use is taken twice. With ``hold`` it is there for so many µs from now at
+        least, for who takes the use later.
         """
 
     # -- the verbs of sweeps

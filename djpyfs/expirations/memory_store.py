@@ -653,12 +653,12 @@ class _Expirations(Expirations):
         with self._lock:
             return clock.now(), [self._of.deadline_of(member) for member in members]
 
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
+    def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
         with self._lock:
             now, deadline = clock.now(), self._of.due.get(member, 0)
-            if deadline <= now:
+            if deadline <= now or written > now:
                 return 0
-            renewed = min(now + ttl, latest or now + ttl)
+            renewed = min(now + ttl, written + longest) if longest else now + ttl
             if renewed > deadline:
                 self._of.due[member] = renewed
             return self._of.due[member]
@@ -680,13 +680,14 @@ class _Expirations(Expirations):
                 del tickets[key]
             tickets[member, ticket] = Ticket(uses, end)
 
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
         with self._lock:
-            left, end = self._of.tickets.get((member, ticket), (0, 0))
-            if left < 1 or end <= clock.now():
-                return False
-            self._of.tickets[member, ticket] = Ticket(left - uses, end)
-            return True
+            now, known = clock.now(), self._of.tickets.get((member, ticket))
+            if known is None or known.end <= now:
+                return None
+            left = max(0, known.left - uses)
+            self._of.tickets[member, ticket] = Ticket(left, max(known.end, now + hold))
+            return known.left > 0
 
     # -- the verbs of sweeps
 

@@ -322,8 +322,8 @@ class _Expirations(Expirations):
         gone: Sequence[bytes] = self._scripts.run(call)
         return gone
 
-    def renew(self, member: bytes, ttl: int, latest: int = 0) -> int:
-        return int(self._run("renew", member, member, ttl, latest))
+    def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
+        return int(self._run("renew", member, member, ttl, written, longest))
 
     def _place_at(
         self, over: int, member: bytes, deadline: int, expected: int
@@ -387,11 +387,12 @@ class _Expirations(Expirations):
         arguments = self._ticket_key(shard, ticket), uses
         self._scripts.send([Command(shard, "set", arguments, {"pxat": end // 1_000})])
 
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1) -> bool:
+    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
         shard = self.shard_of(member)
         keys = [*self.keys[shard], self._ticket_key(shard, ticket)]
-        arguments = (token_hex(8),) if uses else ()
-        return bool(self._scripts.run(Call("use_ticket", shard, keys, arguments)))
+        arguments = (hold // 1_000, *((token_hex(8),) if uses else ()))
+        was_left = self._scripts.run(Call("use_ticket", shard, keys, arguments))
+        return None if was_left is None else bool(was_left)
 
     def _ticket_key(self, shard: int, ticket: str) -> bytes:
         return self._scripts.key(shard, "ticket", ticket)

@@ -100,8 +100,14 @@ def test_renew_moves_a_deadline_on_but_not_beyond_the_latest(store: Expirations)
     assert store.renew(A, 50 * SECOND) == scheduled
     assert store.renew(A, 200 * SECOND) > scheduled + 99 * SECOND
     latest = scheduled + 150 * SECOND
-    assert store.renew(A, 600 * SECOND, latest) == latest
+    assert store.renew(A, 600 * SECOND, latest - 300 * SECOND, 300 * SECOND) == latest
     assert deadline(store) == latest
+
+
+def test_what_says_that_it_was_written_in_the_future_is_not_renewed(store: Expirations) -> None:
+    scheduled = store.schedule([A], 50 * SECOND)
+    assert store.renew(A, 100 * SECOND, now(store) + 10 * SECOND, 300 * SECOND) == 0
+    assert deadline(store) == scheduled
 
 
 def test_renew_leaves_what_is_over_or_has_no_deadline(store: Expirations) -> None:

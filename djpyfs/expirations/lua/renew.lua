@@ -1,17 +1,17 @@
 #!lua
--- renew: moves a deadline that has not passed to now + ttl, but not beyond the latest and never
--- nearer.
--- ARGV     member, ttl, latest or 0
+-- renew: moves a deadline that has not passed to now + ttl, never nearer, and not beyond the longest
+-- life since the file was written. That a file was written in the future says nothing of its age.
+-- ARGV     member, ttl, when it was written, longest life or 0
 -- Returns  the deadline, or 0 where there is none that could be moved
 -- Touches  due
-local member, latest = ARGV[1], tonumber(ARGV[3])
+local member, written, longest = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local deadline = score(due, member)
-if not deadline or deadline <= now then
+if not deadline or deadline <= now or written > now then
   return 0
 end
 local renewed = now + ARGV[2]
-if latest > 0 then
-  renewed = math.min(renewed, latest)
+if longest > 0 then
+  renewed = math.min(renewed, written + longest)
 end
 if renewed > deadline then
   deadline = renewed
