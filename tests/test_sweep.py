@@ -220,7 +220,7 @@ def test_a_deletion_that_fails_stops_nothing_and_is_set_aside(
 ) -> None:
     djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1, **records)
     plots = get_filesystem("plots")
-    fill(plots, "good", "bad one", "better")
+    fill(plots, "a good one", "bad one", "better")  # in this order they are deleted
     with caplog.at_level(logging.WARNING, "djpyfs"):
         report = expire_objects()
     assert (report.deleted, report.failed, report.retried, report.set_aside) == (2, 1, 0, 1)
