@@ -17,7 +17,7 @@ from . import conf, cors, links
 from .backends import Backend, backend_at, foreign_keys
 from .conf import Settings
 from .errors import ConfigurationError, RecordStoreError
-from .expirations import store_for
+from .expirations import Spread, store_for
 
 
 @register("djpyfs")
@@ -43,13 +43,17 @@ def check_record_store(**_: Any) -> list[CheckMessage]:
     store = store_for(settings)
     try:
         store.totals()  # which is kept in each shard
-        durable = store.keeps_records_on_disk()
+        durable, spread = store.keeps_records_on_disk(), store.spread()
     except RecordStoreError as error:
         hint = "Start it, or correct DJFS['redis_url']."
         return [Error(str(error), hint=hint, obj="settings.DJFS", id="djpyfs.E003")]
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E004")]
-    return [*_durability(durable), *_alone(settings, _backends(settings))]
+    return [
+        *_durability(durable),
+        *_shards(settings, spread),
+        *_alone(settings, _backends(settings)),
+    ]
 
 
 @register(Tags.security, deploy=True)
@@ -140,6 +144,25 @@ def _durability(durable: bool) -> Iterator[CheckMessage]:
             hint="Switch on Redis' append-only file: appendonly yes.",
             obj="settings.DJFS",
             id="djpyfs.W004",
+        )
+
+
+def _shards(settings: Settings, spread: Spread) -> Iterator[CheckMessage]:
+    if spread.moving:
+        yield Warning(
+            f"the records are on their way from {spread.shards} to {spread.soon} shards",
+            hint=f"Call 'manage.py djpyfs reshard {spread.soon}', which goes on with that.",
+            obj="settings.DJFS",
+            id="djpyfs.W011",
+        )
+    elif settings.shards != spread.shards and not settings.redis_url.startswith("memory://"):
+        yield Warning(
+            f"DJFS['shards'] is {settings.shards}, but the records are spread over "
+            f"{spread.shards} shards, and stay so",
+            hint=f"Set it to {spread.shards}, or call "
+            f"'manage.py djpyfs reshard {settings.shards}'.",
+            obj="settings.DJFS",
+            id="djpyfs.W012",
         )
 
 

@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Any] = {
 SECOND = 1_000_000  # the record store counts in microseconds
 POLICIES = 10_000  # directories whose policy is remembered
 LONGEST_LIFE = 100 * 365 * 86_400  # seconds; keeps every deadline exact in a double
+MOST_SHARDS = 1_024
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _key_prefix(key: str, value: Any) -> str:
 SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
     "redis_url": (_text, "redis://127.0.0.1:6379/0"),
     "key_prefix": (_key_prefix, "djpyfs"),
-    "shards": (_whole(1, 1024), 1),
+    "shards": (_whole(1, MOST_SHARDS), 1),
     "wait_replicas": (_whole(0, 16), 0),
     "sweep_interval": (_number(0.1, 86_400), 60),
     "batch_size": (_whole(1, 5_000), 1_000),

@@ -70,6 +70,9 @@ class Status:
     #: Whether a worker keeps the time of each place here: files go within about a second then.
     #: None where the shard that knows cannot be read.
     punctual: bool | None
+    #: Over how many shards the records are spread and, while `reshard` moves them, will be.
+    shards: int
+    shards_soon: int
     #: Records of files in places that this process does not know, or that are not there now:
     #: how many there are, by the name of the place. A process that knows the place deletes them.
     elsewhere: Mapping[str, int]
@@ -178,7 +181,7 @@ def status(upcoming: int = 10) -> Status:
     settings = conf.current()
     known = records_known(settings)
     counted = {records: records.counts() for records in known.records}
-    counts = total(counted.values())
+    counts, spread = total(counted.values()), store_for(settings).spread()
     return Status(
         tracked=counts.tracked,
         overdue=counts.overdue,
@@ -190,6 +193,8 @@ def status(upcoming: int = 10) -> Status:
         set_aside=counts.set_aside,
         next_deadlines=[_tracked(record, counts.now) for record in _earliest(counted, upcoming)],
         punctual=_is_punctual(settings),
+        shards=spread.shards,
+        shards_soon=spread.soon,
         elsewhere=_elsewhere(settings, known, counted),
         unreadable=_messages(known.problems),
     )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import uuid
@@ -19,7 +20,7 @@ from django.core.management import CommandError, call_command
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
-from djpyfs.management.console import ERASE
+from djpyfs.management.console import ERASE, Console
 from djpyfs_tasks.timekeeper import Timekeeper
 from tests.conftest import counted, records_here
 from tests.servers import RedisServer
@@ -289,6 +290,46 @@ def test_status_samples_where_there_are_very_many(
 def test_status_of_nothing(plots: ExpiringFS) -> None:
     assert read("status")["next_deadlines"] == []
     assert "Next" not in djpyfs("status")
+
+
+@pytest.fixture
+def spread(djfs: Callable[..., None], redis_server: RedisServer) -> ExpiringFS:
+    """Files whose records are in two shards."""
+    own = {"redis_url": redis_server.url, "key_prefix": uuid.uuid4().hex}
+    djfs(type="memory", shards=2, **own)
+    filesystem = get_filesystem("plots")
+    filesystem.expire_many([f"{number}" for number in range(50)], 100)
+    return filesystem
+
+
+def test_reshard_moves_records_and_tells_what_it_did(spread: ExpiringFS) -> None:
+    deadline = spread.expiration("7")
+    assert read("reshard", "5", "--dry-run") == {"shards": 2, "soon": 5, "files": 50, "moving": 40}
+    assert "From 2 to 5 shards" in djpyfs("reshard", "5", "--dry-run")
+    assert 30 < read("reshard", "5")["moved"] < 50
+    assert "over 5 shards already" in djpyfs("reshard", "5", "--dry-run")
+    assert djpyfs("reshard", "5").startswith("0 files moved")
+    assert spread.expiration("7") == deadline
+
+
+def test_reshard_can_be_broken_off_and_status_says_how_to_go_on(
+    spread: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = read("reshard", "5")["moved"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Console, "progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        told = refused("reshard", "3")
+    assert (told.returncode, "djpyfs reshard 3' goes on" in str(told)) == (2, True)
+    assert "from 5 to 3 shards: 'manage.py djpyfs reshard 3'" in djpyfs("status")
+    assert (read("status")["shards"], read("status")["shards_soon"]) == (5, 3)
+    assert "reshard 3' end that first" in str(refused("reshard", "4"))
+    assert 0 < read("reshard", "3")["moved"] <= moved
+    assert "reshard" not in djpyfs("status")
+
+
+@pytest.mark.parametrize("shards", ["0", "1025", "few"])
+def test_reshard_refuses_what_is_no_number_of_shards(spread: ExpiringFS, shards: str) -> None:
+    assert shards in str(refused("reshard", shards))
 
 
 def test_ls_lists_the_records_below_a_namespace(plots: ExpiringFS) -> None:

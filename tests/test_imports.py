@@ -49,6 +49,7 @@ ROOMS = [
     "receiving",
     "urls",
     "inspection",
+    "resharding",
     "charts",
     "phrases",
     "models",

@@ -249,7 +249,6 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "claim_these": lambda store: (store.schedule([A], 0), store.claim_these(0, [A])),
     "settle": settle,
     "adopt": lambda store: store.adopt({b"plots/c": store.deadline(A)[0] + HOUR}),
-    "within": lambda store: store.within([0]).counts(),
     "counts": after_settling("counts"),
     "earliest": after_settling("earliest", 10),
     "due_between": after_settling("due_between", [0, HOUR, 2 * HOUR]),
@@ -257,6 +256,7 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "set_aside": after_settling("set_aside", b"plots"),
     "retry": after_settling("retry", [B]),
     "forget": after_settling("forget", [B]),
+    "within": lambda store: store.within([0]).counts(),
     "scan": lambda store: find(store.scan(b"plots", b"a"), 1_000, 1_000),
 }
 
@@ -272,12 +272,17 @@ def pace(store: RedisStore) -> None:
     store.pace("here").slow_down()
 
 
+def reshard(store: RedisStore) -> None:
+    store.at("here").schedule([b"n/%d" % number for number in range(9)], HOUR)
+    for shards in 2, 1:
+        assert sum(step.moved for step in store.reshard(shards))
+
+
 OF_ALL: dict[str, Callable[[RedisStore], object]] = {
     "at": lambda store: store.at("here"),
     "introduce": lambda store: store.introduce("here", "/files"),
     "places": lambda store: store.places(),
     "waiting": lambda store: store.waiting([store.at("here")]),
-    "readable": lambda store: store.readable([store.at("here")]),
     "next_due": lambda store: store.next_due([store.at("here")]),
     "keep_time": keep_time,
     "timekeepers": lambda store: store.timekeepers([store.at("here")]),
@@ -290,6 +295,9 @@ OF_ALL: dict[str, Callable[[RedisStore], object]] = {
     ],
     "sweeps": lambda store: store.sweeps(10),
     "totals": lambda store: store.totals(),
+    "readable": lambda store: store.readable([store.at("here")]),
+    "spread": lambda store: store.spread(),
+    "reshard": reshard,
     "close": lambda store: store.close(),
 }
 

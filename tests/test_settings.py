@@ -14,6 +14,7 @@ from django.core.files.storage import storages
 
 from djpyfs import ConfigurationError, UnknownBackend, conf, get_filesystem
 from djpyfs.backends.memory import MemoryBackend
+from djpyfs.expirations import store_for
 from tests.servers import RedisServer, running_redis
 
 DISK = {"type": "osfs", "directory_root": "/nonexistent"}
@@ -238,6 +239,19 @@ def test_a_redis_that_evicts_is_told_at_deployment(
     with running_redis(**{"maxmemory-policy": "allkeys-lru"}) as server:
         djfs(type="osfs", directory_root=tmp_path, redis_url=server.url)
         assert ids(include_deployment_checks=True) == ["djpyfs.E004"]
+
+
+def test_another_number_of_shards_is_told_at_deployment_and_so_is_who_stopped_on_the_way_there(
+    djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
+) -> None:
+    own = {"type": "osfs", "directory_root": tmp_path, "redis_url": redis_server.url}
+    djfs(**own, key_prefix="reshards", shards=2)
+    next(iter(store_for(conf.current()).reshard(3)))
+    assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W011"]
+    list(store_for(conf.current()).reshard(3))
+    assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W012"]
+    djfs(**own, key_prefix="reshards", shards=3)
+    assert ids(include_deployment_checks=True) == ["djpyfs.W004"]
 
 
 @pytest.mark.parametrize(

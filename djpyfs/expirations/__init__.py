@@ -221,6 +221,27 @@ class TimeKept(NamedTuple):
     problems: Sequence[Exception]  # of the shards that cannot be asked
 
 
+class Spread(NamedTuple):
+    """Over how many shards records are spread or, while they move, will be."""
+
+    shards: int
+    soon: int
+
+    @property
+    def moving(self) -> bool:
+        """Whether records are on their way from the one number to the other."""
+        return self.shards != self.soon
+
+
+class Move(NamedTuple):
+    """One step of `ExpirationStore.reshard`."""
+
+    looked: int = 0  # entries that were looked at
+    moved: int = 0  # files whose records are in another shard now
+    waiting: int = 0  # files whose records wait for the end of a claim
+    total: int = 0  # entries to look at, in the first step
+
+
 class Expirations(ABC):
     """The records of one place. A member is ``namespace/path``; times are in µs.
 
@@ -270,8 +291,8 @@ class Expirations(ABC):
         """Have ``member``, if it has a deadline, deleted only if no row owns it.
 
         It is due in ``ttl`` at the earliest. From when it is owned it has the deadline now +
-        ``life``, or with 0 none. With None for ``life`` what waits already keeps the deadline that
-        it would have, and all else the one that it has: it counts as owned.
+        ``life``, or with 0 none. With None for ``life`` only what waits already is changed, and
+        keeps the deadline that it would have.
         """
         known = -1 if life is None else life
         self._when_free(lambda over: (*self._await_owner(over, member, ttl, known), None))
@@ -729,6 +750,18 @@ class ExpirationStore(ABC):
         """Return what sweeps and one-shots have done so far; the names are those of a tally."""
 
     @abstractmethod
+    def spread(self) -> Spread:
+        """Tell over how many shards the records are spread, which the store itself knows."""
+
+    @abstractmethod
+    def reshard(self, shards: int, backoff: Backoff = BACKOFF) -> Iterator[Move]:
+        """Spread all records over so many ``shards`` while writers and sweeps go on.
+
+        What is done between two steps is for others to see at once. It may be broken off at any
+        of them, and goes on where it was when it is called again with the same number.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Give up the connections."""
 
@@ -740,6 +773,12 @@ def _new_write() -> str:
 def write_lease(token: str, member: bytes) -> bytes:
     """Return the name of the lease of a write."""
     return token.encode() + b"\0" + member
+
+
+def written_under(lease: bytes) -> bytes | None:
+    """Return the member whose write has a lease of this name, or None for that of a claim."""
+    _, separator, member = lease.partition(b"\0")
+    return member if separator else None
 
 
 def claim_lease(token: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .. import clock
 from ..conf import SECOND
+from ..errors import ConfigurationError
 from . import (
     BACKOFF,
     LIVE,
@@ -29,11 +30,13 @@ from . import (
     Finished,
     GivenUp,
     Linked,
+    Move,
     NextDue,
     Page,
     Record,
     Reserved,
     Settled,
+    Spread,
     State,
     TimeKept,
     Verdict,
@@ -254,6 +257,14 @@ class MemoryStore(ExpirationStore):
             for number, growth in tally.items():
                 self._totals[number] += growth
 
+    def spread(self) -> Spread:
+        return Spread(1, 1)
+
+    def reshard(self, shards: int, backoff: Backoff = BACKOFF) -> Iterator[Move]:
+        raise ConfigurationError(
+            "DJFS['redis_url'] is memory://, and what is kept in a process has no shards"
+        )
+
     def close(self) -> None:
         """Keep everything: there is nothing to give up."""
 
@@ -446,11 +457,7 @@ class _Expirations(Expirations):
             busy, lapsed = self._claim_on(over, member)
             now, of = clock.now(), self._of
             deadline = of.deadline_of(member)
-            if busy.left or not deadline:
-                pass
-            elif life < 0 and not of.awaits_owner(member):
-                of.owners[member] = Owners(deadline, "there")
-            else:
+            if not busy.left and deadline and (life >= 0 or of.awaits_owner(member)):
                 owned = of.owners[member].deadline if life < 0 else life and now + life
                 self._set(member, max(deadline, now + ttl))
                 of.owners[member] = Owners(owned, "awaited")

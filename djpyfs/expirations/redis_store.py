@@ -8,9 +8,10 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import accumulate, chain, pairwise
+from dataclasses import dataclass, field
+from itertools import accumulate, chain, compress, pairwise
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import redis
@@ -34,11 +35,13 @@ from . import (
     Finished,
     GivenUp,
     Linked,
+    Move,
     NextDue,
     Page,
     Record,
     Reserved,
     Settled,
+    Spread,
     State,
     TimeKept,
     Verdict,
@@ -46,7 +49,10 @@ from . import (
     new_token,
     soonest,
     total,
+    written_under,
 )
+from .layout import Layout, Relaid
+from .moves import LEAVES_LAPSED, SCANS, Held, Moves, reshard
 from .scripts import Call, Command, Scripts, Unconfirmed
 
 if TYPE_CHECKING:
@@ -90,16 +96,21 @@ class RedisStore(ExpirationStore):
     def next_due(
         self, records: Sequence[Expirations]
     ) -> tuple[Sequence[NextDue], Sequence[Exception]]:
-        shards = _shards(records)
-        return _next_due(shards, self._scripts.run_each(list(map(_look, shards))))
+        def ask(_: object) -> tuple[Sequence[NextDue], Sequence[Exception]]:
+            shards = _shards(records)
+            return _next_due(shards, self._scripts.run_each(list(map(_look, shards))))
+
+        return self._scripts.over_shards(ask)
 
     def readable(
         self, records: Sequence[Expirations]
     ) -> tuple[Sequence[Expirations], Sequence[Exception]]:
-        shards = _shards(records)
-        replies = self._scripts.run_each(
-            [Call("counts", shard, own.keys[shard], ()) for own, shard in shards]
-        )
+        def ask(_: object) -> tuple[Sequence[_Shard], Sequence[Any]]:
+            shards = _shards(records)
+            calls = [Call("counts", shard, own.keys[shard], ()) for own, shard in shards]
+            return shards, self._scripts.run_each(calls)
+
+        shards, replies = self._scripts.over_shards(ask)
         problems = [reply for reply in replies if isinstance(reply, Exception)]
         if not problems:
             return records, []
@@ -205,16 +216,42 @@ class RedisStore(ExpirationStore):
         ]
 
     def totals(self) -> dict[str, float]:
-        shards: list[dict[bytes, bytes]] = self._scripts.send(
-            [
-                Command(shard, "hgetall", (self._scripts.key(shard, "totals"),))
-                for shard in self._scripts.shards
-            ]
+        shards: list[dict[bytes, bytes]] = self._scripts.over_shards(
+            lambda shards: self._scripts.send(
+                [
+                    Command(shard, "hgetall", (self._scripts.key(shard, "totals"),))
+                    for shard in shards
+                ]
+            )
         )
         totals: defaultdict[str, float] = defaultdict(float)
         for number, value in chain(*(own.items() for own in shards)):
             totals[number.decode()] += float(value)
         return dict(totals)
+
+    def spread(self) -> Spread:
+        layout = self._scripts.newest_layout()
+        return Spread(layout.old, layout.new)
+
+    def reshard(self, shards: int, backoff: Backoff = BACKOFF) -> Iterator[Move]:
+        return reshard(self._scripts, shards, self._all_records, backoff)
+
+    def _all_records(self) -> Mapping[str, tuple[Moves, Expirations]]:
+        """Return the records of all places: of those that were introduced, and what is there."""
+        found = {*self.places(), *self._places_with_records()}
+        own = {place: _Expirations(self._scripts, place, LIVE, _nobody) for place in found}
+        return {place: (records.moves, records) for place, records in own.items()}
+
+    def _places_with_records(self) -> Iterator[str]:
+        beginning, end = self._scripts.key(0, "").split(b"{00}")
+        pattern = _literally(beginning) + b"{*}" + _literally(end) + b"*"
+        for keys in self._scripts.all_servers(
+            lambda client: list(client.scan_iter(pattern, SCANNED))
+        ):
+            for key in keys:
+                place, _, name = key.partition(b"}:")[2].rpartition(b":")
+                if place and name.decode() in SCANS:
+                    yield place.decode()
 
     def close(self) -> None:
         self._scripts.close()
@@ -225,177 +262,262 @@ class RedisStore(ExpirationStore):
         return self._scripts.send([command])[0]
 
 
+class _Keys(dict[int, Sequence[bytes]]):
+    """Keys of one place by their shard, made where they are asked for."""
+
+    def __init__(self, key: Callable[[int], Sequence[bytes]]) -> None:
+        super().__init__()
+        self._key = key
+
+    def __missing__(self, shard: int) -> Sequence[bytes]:
+        keys = self[shard] = self._key(shard)
+        return keys
+
+
+@dataclass
+class _Answers:
+    """What became of a verb that was called for members, wherever their records were."""
+
+    #: The members of one call, and its reply.
+    given: list[tuple[Sequence[bytes], Any]] = field(default_factory=list)
+    #: Where their shard is another one soon, and a claim keeps them there.
+    held: dict[bytes, Held] = field(default_factory=dict)
+    #: Under claims that had lapsed.
+    lapsed: list[bytes] = field(default_factory=list)
+
+    @property
+    def replies(self) -> list[Any]:
+        return [reply for _, reply in self.given]
+
+
 class _Expirations(Expirations):
     def __init__(
         self, scripts: Scripts, place: str, lease: int, fence: Callable[[bytes], object]
     ) -> None:
         super().__init__(place, lease, fence)
-        self.shards = scripts.shards
-        self.shard_of = scripts.shard_of  # type: ignore[method-assign]  # a call less each time
-        self.keys = [[scripts.key(shard, place, name) for name in KEYS] for shard in self.shards]
-        self._linking = [
-            [*keys, scripts.key(shard, place, "revocations")]
-            for shard, keys in zip(self.shards, self.keys, strict=True)
-        ]
-        self._totals = [scripts.key(shard, "totals") for shard in self.shards]
+        self._within: Sequence[int] | None = None
+        self.keys = _Keys(lambda shard: [scripts.key(shard, place, name) for name in KEYS])
+        self._linking = _Keys(
+            lambda shard: [*self.keys[shard], scripts.key(shard, place, "revocations")]
+        )
+        self._freeing = _Keys(
+            lambda shard: [*self.keys[shard], scripts.key(shard, place, "returned")]
+        )
         self._scripts = scripts
+        self.moves = Moves(scripts, place, self.keys)
+
+    @property
+    def shards(self) -> Sequence[int]:  # while records move there are more
+        return self._scripts.layout.shards if self._within is None else self._within
+
+    @shards.setter
+    def shards(self, within: Sequence[int]) -> None:
+        self._within = within
+
+    def shard_of(self, member: bytes) -> int:
+        return self._scripts.sure_layout().shard_of(member)
 
     # -- the verbs of writers
 
     def _schedule(
         self, over: int, members: Sequence[bytes], ttl: int
     ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]:
-        if len(members) == 1:
-            return _schedule(self._run("schedule", members[0], over, ttl, members[0]))
-        replies = self._run_all("schedule", members, over, ttl)
-        busy, deadlines, left_alone, lapsed = zip(*map(_schedule, replies), strict=True)
-        return max(busy), max(deadlines), list(chain(*left_alone)), list(chain(*lapsed))
+        layout = self._scripts.layout
+        if len(members) == 1 and not layout.moving:
+            shard = layout.shard_of(members[0])
+            call = Call("schedule", shard, self.keys[shard], (over, ttl, members[0]), layout)
+            try:
+                return _schedule(self._scripts.run(call))
+            except Relaid:
+                pass  # then as those of many
+        found = self._ask("schedule", members, lambda own: (over, ttl, *own), over=over)
+        replies = list(map(_schedule, found.replies))
+        replies += [(it.busy, 0, [member], []) for member, it in found.held.items()]
+        busy, deadlines, left_alone, lapsed = zip(*replies, strict=True)
+        return (
+            max(busy),
+            max(deadlines),
+            list(chain(*left_alone)),
+            [*found.lapsed, *chain(*lapsed)],
+        )
 
     def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
-        left, ends, lapsed = self._run("keep", member, over, member)
-        return Busy(left, ends), [member] * lapsed
+        return self._attempt("keep", over, member)[:2]
 
     def _await_owner(
         self, over: int, member: bytes, ttl: int, life: int
     ) -> tuple[Busy, Sequence[bytes]]:
-        left, ends, lapsed = self._run("await_owner", member, over, member, ttl, life)
-        return Busy(left, ends), [member] * lapsed
+        return self._attempt("await_owner", over, member, ttl, life)[:2]
 
     def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]:
-        left, ends, lapsed = self._run("let_go", member, over, member, ttl)
-        return Busy(left, ends), [member] * lapsed
+        return self._attempt("let_go", over, member, ttl)[:2]
 
     def _take_up(self, over: int, member: bytes, unawaited: bool) -> tuple[Busy, Sequence[bytes]]:
-        left, ends, lapsed = self._run("take_up", member, over, member, int(unawaited))
-        return Busy(left, ends), [member] * lapsed
+        return self._attempt("take_up", over, member, int(unawaited))[:2]
 
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
     ) -> tuple[Busy, Sequence[bytes], int, int]:
-        left, ends, lapsed, before, now = self._run(
-            "begin", member, over, member, token, lease, default_ttl
-        )
-        return Busy(left, ends), [member] * lapsed, before, now
+        busy, lapsed, rest = self._attempt("begin", over, member, token, lease, default_ttl)
+        before, now = rest or (0, 0)
+        return busy, lapsed, before, now
 
     def _finish(
         self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
     ) -> tuple[Busy, Sequence[bytes], Finished]:
         token, before, overdue = write
-        left, ends, lapsed, deadline, by_default, unbroken = self._run(
-            "finish", member, over, member, token, grace, default_ttl, before, int(overdue)
+        busy, lapsed, rest = self._attempt(
+            "finish", over, member, token, grace, default_ttl, before, int(overdue)
         )
-        finished = Finished(deadline, bool(by_default), bool(unbroken))
-        return Busy(left, ends), [member] * lapsed, finished
+        deadline, by_default, unbroken = rest or (0, 0, 0)
+        return busy, lapsed, Finished(deadline, bool(by_default), bool(unbroken))
 
     def abandon(self, member: bytes, token: str) -> None:
-        self._run("abandon", member, member, token)
+        def ask() -> _Answers:
+            return self._ask("abandon", [member], lambda _: (member, token))
+
+        if ask().held:
+            layout = self._scripts.layout
+            shard = layout.left_by(member)
+            call = Call("abandon", shard, self.keys[shard], (member, token), layout)
+            self._scripts.run_where([call])
+            ask()  # it may have left meanwhile
 
     def _reserve(
         self, over: int, member: bytes, token: int
     ) -> tuple[Busy, Sequence[bytes], Reserved]:
-        left, ends, lapsed, deadline, kept, owned = self._run(
-            "reserve", member, over, member, token, self.lease
-        )
-        reserved = Reserved(token, deadline, bool(kept), bool(owned))
-        return Busy(left, ends), [member] * lapsed, reserved
+        busy, lapsed, rest = self._attempt("reserve", over, member, token, self.lease)
+        deadline, kept, owned = rest or (0, 0, 0)
+        return busy, lapsed, Reserved(token, deadline, bool(kept), bool(owned))
 
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
-        return bool(self._run("pledge", member, member, token, deadline))
+        return any(self._under_claim("pledge", self.keys, member, token, deadline))
 
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
-        self._run("release", member, member, token, -1 if deadline is None else deadline)
+        known = -1 if deadline is None else deadline
+        self._under_claim("release", self._freeing, member, token, known)
 
     def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
         token = new_token()
-        return token, list(chain(*self._run_all("reserve_free", members, token, self.lease)))
+        found = self._ask("reserve_free", members, lambda own: (token, self.lease, *own))
+        others = [member for member, it in found.held.items() if it.token != token]
+        return token, [*others, *chain(*found.replies)]
 
     def release_all(self, shards: Iterable[int], token: int, gone: bool) -> None:
+        arguments = token, int(gone)
         self._scripts.run_all(
-            [Call("release_all", shard, self.keys[shard], (token, int(gone))) for shard in shards]
+            [Call("release_all", shard, self._freeing[shard], arguments) for shard in shards]
         )
 
     def extend(
         self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
     ) -> Sequence[bytes]:
-        told = [x for lease, length in leases.items() for x in (lease, length, int(lease in new))]
-        call = Call("extend", shard, self.keys[shard], told)
-        gone: Sequence[bytes] = self._scripts.run(call)
-        return gone
+        # That of a write is where its member is, and that of a claim where this was made.
+        written = {lease: written_under(lease) for lease in leases}
+        gone: list[bytes] = []
+        elsewhere: dict[bytes, list[bytes]] = {}
+        asked: Sequence[bytes] = list(leases)
+        while asked:
+            layout = self._scripts.layout
+            groups: dict[int, list[bytes]] = {}
+            for lease in asked:
+                member = written[lease]
+                at = shard if member is None else layout.left_by(member)
+                groups.setdefault(at, []).append(lease)
+            begins = () if layout.moving else new  # a write begins where its member will be
+            calls = [
+                Call("extend", at, self.keys[at], _told(own, leases, begins), layout)
+                for at, own in groups.items()
+            ]
+            replies = zip(groups.items(), self._run_where(calls), strict=True)
+            asked = []
+            for (at, own), reply in replies:
+                if isinstance(reply, Relaid):
+                    asked = [*asked, *own]
+                    continue
+                for lease in reply:
+                    member = written[lease]
+                    if member is None or (layout.shard_of(member) == at and not layout.moving):
+                        gone.append(lease)
+                    else:
+                        elsewhere.setdefault(member, []).append(lease)
+        found = self._ask(
+            "extend",
+            list(elsewhere),
+            lambda own: _told(chain(*(elsewhere[member] for member in own)), leases, new),
+        )
+        return [*gone, *chain(*found.replies), *chain(*(elsewhere[it] for it in found.held))]
 
     def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
-        return int(self._run("renew", member, member, ttl, written, longest))
+        found = self._ask("renew", [member], lambda _: (member, ttl, written, longest))
+        return int(sum(found.replies))  # what is claimed is not renewed
 
     def _place_at(
         self, over: int, member: bytes, deadline: int, expected: int
     ) -> tuple[Busy, Sequence[bytes]]:
-        left, ends, lapsed = self._run("place_at", member, over, member, deadline, expected)
-        return Busy(left, ends), [member] * lapsed
+        return self._attempt("place_at", over, member, deadline, expected)[:2]
 
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
-        calls = [
-            Call("adopt", shard, self.keys[shard], [x for m in own for x in (m, deadlines[m])])
-            for shard, own in self._sliced(list(deadlines))
-        ]
-        return list(chain(*self._scripts.run_all(calls)))
+        found = self._ask(
+            "adopt", list(deadlines), lambda own: list(chain(*((m, deadlines[m]) for m in own)))
+        )
+        return list(chain(*found.replies))
 
     def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        groups = self._sliced(members)
-        replies = self._scripts.send(
-            [
-                Command(shard, method, (self._key(shard, name), own))
-                for shard, own in groups
-                for method, name in (("smismember", "permanent"), ("hmget", "owners"))
-            ]
-        )
-        return [
-            member
-            for (_, own), kept, owned in zip(groups, replies[::2], replies[1::2], strict=True)
-            for member, is_kept, fate in zip(own, kept, owned, strict=True)
-            if is_kept or fate == b"=0"
-        ]
+        found = self._ask("kept", members, lambda own: own)
+        kept = {member for own, reply in found.given for member in compress(own, reply)}
+        kept |= {member for member, it in found.held.items() if it.permanent}
+        return [member for member in members if member in kept]
 
     def deadlines(self, members: Sequence[bytes]) -> tuple[int, list[int]]:
-        return self._read("deadline", members, self.keys)
+        return self._read("deadline", members, self.keys, lambda held: held.deadline)
 
     def linked(self, members: Sequence[bytes]) -> tuple[int, list[Linked]]:
-        now, found = self._read("linked", members, self._linking)
+        now, found = self._read(
+            "linked",
+            members,
+            self._linking,
+            lambda held: (held.deadline, held.revocation.encode()),
+        )
         return now, [Linked(deadline, revocation.decode()) for deadline, revocation in found]
 
     def _read(
-        self, verb: str, members: Sequence[bytes], keys: Sequence[Sequence[bytes]]
+        self,
+        verb: str,
+        members: Sequence[bytes],
+        keys: Mapping[int, Sequence[bytes]],
+        of_held: Callable[[Held], Any],
     ) -> tuple[int, list[Any]]:
         """Run a script that answers with the time and something of each member, in each shard."""
-        groups = self._sliced(members)
-        calls = [Call(verb, shard, keys[shard], own) for shard, own in groups]
-        one = len(calls) == 1
-        replies = [self._scripts.run(calls[0])] if one else self._scripts.run_all(calls)
+        found = self._ask(verb, members, lambda own: own, keys)
         known = {
             member: value
-            for (_, own), (_, *found) in zip(groups, replies, strict=True)
-            for member, value in zip(own, found, strict=True)
+            for own, (_, *values) in found.given
+            for member, value in zip(own, values, strict=True)
         }
-        now = max((reply[0] for reply in replies), default=0)
-        return now, [known[member] for member in members]
+        known |= {member: of_held(held) for member, held in found.held.items()}
+        times = chain((it.now for it in found.held.values()), (it[0] for it in found.replies))
+        return max(times, default=0), [known[member] for member in members]
 
     def _revoke(self, member: bytes, revocation: str) -> None:
-        shard = self.shard_of(member)
-        arguments = self._linking[shard][-1], member, revocation
-        self._scripts.send([Command(shard, "hset", arguments)], changing=True)
+        def attempt(over: int) -> tuple[Busy, Sequence[bytes], None]:
+            busy, lapsed, _ = self._attempt("revoke", over, member, revocation, keys=self._linking)
+            return busy, lapsed, None
+
+        self._when_free(attempt)  # that is at once, unless its record moves
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
-        shard = self.shard_of(member)
-        arguments = self._ticket_key(shard, ticket), uses
-        self._scripts.send([Command(shard, "set", arguments, {"pxat": end // 1_000})])
+        arguments = self._ticket_key(ticket), uses
+        self._scripts.send([Command(0, "set", arguments, {"pxat": end // 1_000})])
 
     def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
-        shard = self.shard_of(member)
-        keys = [*self.keys[shard], self._ticket_key(shard, ticket)]
         arguments = (hold // 1_000, *((token_hex(8),) if uses else ()))
-        was_left = self._scripts.run(Call("use_ticket", shard, keys, arguments))
+        was_left = self._scripts.run(Call("use_ticket", 0, [self._ticket_key(ticket)], arguments))
         return None if was_left is None else bool(was_left)
 
-    def _ticket_key(self, shard: int, ticket: str) -> bytes:
-        return self._scripts.key(shard, "ticket", ticket)
+    def _ticket_key(self, ticket: str) -> bytes:
+        """Return a key in the first shard, from where it never needs to move."""
+        return self._scripts.key(0, "ticket", ticket)
 
     # -- the verbs of sweeps
 
@@ -411,18 +533,21 @@ class _Expirations(Expirations):
         self, shard: int, token: int, limit: int, backoff: Backoff, alone: bool
     ) -> Call:
         arguments = token, limit, self.lease, *backoff, int(alone)
-        return Call("claim", shard, self.keys[shard], arguments)
+        return Call("claim", shard, self._freeing[shard], arguments)
 
     def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
-        token, keys = new_token(), self.keys[shard]
+        token, keys, layout = new_token(), self.keys[shard], self._scripts.layout
+        if layout.moving:
+            with suppress(Relaid):  # then that is told below
+                self.moves.bring_home(layout, members)
         with self._given_back_unconfirmed(shard, token):
-            replies = self._scripts.run_all(
-                [Call("claim_one", shard, keys, (member, token, self.lease)) for member in members]
+            replies = self._scripts.run_where(
+                [
+                    Call("claim_one", shard, keys, (member, token, self.lease), layout)
+                    for member in members
+                ]
             )
-        return [
-            ClaimOne(token if claimed else 0, late, wait, bool(awaiting))
-            for claimed, late, wait, awaiting in replies
-        ]
+        return [_claim_one(token, reply) for reply in replies]
 
     def settle(
         self,
@@ -434,14 +559,14 @@ class _Expirations(Expirations):
         tally: Mapping[str, float] = NOTHING,
         alone: bool = True,
     ) -> Settled:
-        keys = self.keys[shard]
-        counting = [*keys, self._totals[shard]]
+        keys, freeing = self.keys[shard], self._freeing[shard]
+        totals = self._scripts.key(shard, "totals")
         calls = []
         if verdict.done:
             told = () if verdict.all_done else verdict.done
             calls.append(Call("acknowledge", shard, keys, (token, *told)))
         calls += [
-            Call("postpone", shard, keys, (token, delay, NOTED.index(state), *members))
+            Call("postpone", shard, freeing, (token, delay, NOTED.index(state), *members))
             for (delay, state), members in verdict.put_off.items()
             if members
         ]
@@ -449,9 +574,10 @@ class _Expirations(Expirations):
             calls.append(Call("excuse", shard, keys, (token, *verdict.excused)))
         for why, policy in (verdict.failures, backoff), (verdict.broken, Backoff(1)):
             if why:
-                calls.append(Call("fail", shard, counting, (token, *policy, *chain(*why))))
+                about = token, *policy, *chain(*why)
+                calls.append(Call("fail", shard, [*freeing, totals], about))
         if tally:
-            calls.append(Call("tally", shard, counting, list(chain(*tally.items()))))
+            calls.append(Call("tally", shard, [totals], list(chain(*tally.items()))))
         next_token = new_token()
         if limit is not None:
             calls.append(self._claim_call(shard, next_token, limit, backoff, alone))
@@ -470,27 +596,30 @@ class _Expirations(Expirations):
         except Unconfirmed:
             arguments = token, 0, NOTED.index(State.DUE)
             with suppress(RecordStoreError):
-                call = Call("postpone", shard, self.keys[shard], arguments)
+                call = Call("postpone", shard, self._freeing[shard], arguments)
                 self._scripts.run_all([call], confirmed=False)
             raise
 
     # -- the verbs of onlookers
 
     def counts(self) -> Counts:
-        calls = [Call("counts", shard, self.keys[shard], ()) for shard in self.shards]
-        return total(Counts(*reply) for reply in self._scripts.run_all(calls))
+        replies = self._scripts.over_shards(
+            lambda _: self._scripts.run_all(
+                [Call("counts", shard, self.keys[shard], ()) for shard in self.shards]
+            )
+        )
+        return total(Counts(*reply) for reply in replies)
 
     def earliest(self, limit: int) -> Sequence[Record]:
-        found: dict[bytes, Record] = {}
+        found: dict[bytes, _Found] = {}
         names = "due", "deadlines"
         firsts = self._each(names, lambda key: ("zrange", key, 0, limit - 1), withscores=True)
-        for name, pairs in firsts:
+        for shard, name, pairs in firsts:
             for member, score in pairs:
-                found[member] = Record(
-                    member, int(score), State.DUE if name == "due" else State.CLAIMED
-                )
-        first = soonest(found.values(), limit)
-        return self._with_states(first)
+                state = State.DUE if name == "due" else State.CLAIMED
+                found[member] = _Found(shard, Record(member, int(score), state))
+        first = soonest((it.record for it in found.values()), limit)
+        return self._with_states([found[record.member] for record in first])
 
     def due_between(self, edges: Sequence[int]) -> Sequence[int]:
         counts: list[int] = self._scripts.send(
@@ -504,34 +633,32 @@ class _Expirations(Expirations):
         return [sum(counts[bar::bars]) for bar in range(bars)]
 
     def record(self, member: bytes) -> Record | None:
-        shard = self.shard_of(member)
-        looks = ("zscore", "due"), ("zscore", "deadlines"), ("hget", "failed")
-        due, deadline, failed = self._scripts.send(
-            [Command(shard, method, (self._key(shard, name), member)) for method, name in looks]
-        )
+        found = self._ask("record", [member], lambda own: own)
+        for held in found.held.values():
+            return Record(member, held.deadline, State.CLAIMED) if held.deadline else None
+        [(due, deadline, failed, claimed, note)] = found.replies
         if failed:
             return Record(member, int(json.loads(failed)["deadline"]), State.SET_ASIDE)
         if deadline:
-            return self._with_states([Record(member, int(deadline), State.CLAIMED)])[0]
-        return Record(member, int(due)) if due else None
+            return Record(member, int(float(deadline)), _state(claimed or None, note))
+        return Record(member, int(float(due))) if due else None
 
-    def _with_states(self, records: Sequence[Record]) -> list[Record]:
+    def _with_states(self, found: Sequence[_Found]) -> list[Record]:
         """Say of those that are not merely due whether a sweep is at them."""
-        unsure = [record for record in records if record.state is State.CLAIMED]
-        looks = [(record.member, self.shard_of(record.member)) for record in unsure]
+        unsure = [it for it in found if it.record.state is State.CLAIMED]
         replies = self._scripts.send(
             [
-                Command(shard, method, (self._key(shard, name), member))
-                for member, shard in looks
+                Command(it.shard, method, (self._key(it.shard, name), it.record.member))
+                for it in unsure
                 for method, name in (("zscore", "claimed"), ("zscore", "notes"))
             ]
         )
         states = {
-            record.member: _state(claimed, note)
-            for record, claimed, note in zip(unsure, replies[::2], replies[1::2], strict=True)
+            it.record.member: _state(claimed, note)
+            for it, claimed, note in zip(unsure, replies[::2], replies[1::2], strict=True)
         }
         return [
-            record._replace(state=states.get(record.member, record.state)) for record in records
+            it.record._replace(state=states.get(it.record.member, it.record.state)) for it in found
         ]
 
     def scan(
@@ -554,8 +681,8 @@ class _Expirations(Expirations):
             )
             steps = list(zip(cursors, replies, strict=True))
             found = [
-                _scanned(name, member, value)
-                for (_, name), (_, own) in steps
+                _Found(shard, _scanned(name, member, value))
+                for (shard, name), (_, own) in steps
                 for member, value in dict(own).items()
                 if member.startswith(prefix) and text in file_name(member)
             ]
@@ -576,38 +703,100 @@ class _Expirations(Expirations):
         return Page(records, f"{left[0]}:{position}" if left else "")
 
     def retry(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        return list(chain(*self._run_all("take_back", members, 1)))
+        return list(chain(*self._ask("take_back", members, lambda own: (1, *own)).replies))
 
     def forget(self, members: Sequence[bytes]) -> Sequence[bytes]:
-        return list(chain(*self._run_all("take_back", members, 0)))
+        return list(chain(*self._ask("take_back", members, lambda own: (0, *own)).replies))
 
     # -- how
 
     def _key(self, shard: int, name: str) -> bytes:
         return self.keys[shard][KEYS.index(name)]
 
-    def _run(self, verb: str, member: bytes, *arguments: Any) -> Any:
-        shard = self.shard_of(member)
-        return self._scripts.run(Call(verb, shard, self.keys[shard], arguments))
+    def _attempt(
+        self,
+        verb: str,
+        over: int,
+        member: bytes,
+        *arguments: Any,
+        keys: Mapping[int, Sequence[bytes]] | None = None,
+    ) -> tuple[Busy, Sequence[bytes], Sequence[Any]]:
+        """Run a script that a live claim forbids; return that, and what it answers beside."""
+        found = self._ask(verb, [member], lambda _: (over, member, *arguments), keys, over)
+        for held in found.held.values():
+            return held.busy, found.lapsed, ()
+        [(left, ends, lapsed, *rest)] = found.replies
+        return Busy(left, ends), [*found.lapsed, *[member] * lapsed], rest
 
-    def _run_all(self, verb: str, members: Sequence[bytes], *arguments: Any) -> list[Any]:
-        return self._scripts.run_all(
-            [
-                Call(verb, shard, self.keys[shard], (*arguments, *own))
-                for shard, own in self._sliced(members)
+    def _under_claim(
+        self, verb: str, keys: Mapping[int, Sequence[bytes]], member: bytes, *arguments: Any
+    ) -> list[Any]:
+        """Run a script that does something only under a claim, wherever that may be."""
+        while True:
+            layout = self._scripts.layout
+            shards = dict.fromkeys((layout.left_by(member), layout.shard_of(member)))
+            calls = [Call(verb, it, keys[it], (member, *arguments), layout) for it in shards]
+            with suppress(Relaid):
+                return [self._scripts.run(call) for call in calls]
+
+    def _ask(
+        self,
+        verb: str,
+        members: Sequence[bytes],
+        arguments: Callable[[Sequence[bytes]], Sequence[Any]],
+        keys: Mapping[int, Sequence[bytes]] | None = None,
+        over: int = LEAVES_LAPSED,
+    ) -> _Answers:
+        """Run a script for members, in each of their shards.
+
+        While records move, theirs are brought home first. With the end of a claim that is
+        ``over``, or 0, claims that have lapsed are ended for that.
+        """
+        keys = self.keys if keys is None else keys
+        answers = _Answers()
+        while members:
+            layout = self._scripts.layout
+            held: dict[bytes, Held] = {}
+            if layout.moving:
+                try:
+                    departed = self.moves.bring_home(layout, members, over)
+                except Relaid:
+                    continue
+                held = departed.held
+                answers.lapsed += departed.lapsed
+            calls = [
+                (own, Call(verb, shard, keys[shard], arguments(own), layout))
+                for shard, own in self._sliced(layout, [it for it in members if it not in held])
             ]
-        )
+            answers.held |= held
+            members = []
+            for (own, _), reply in zip(
+                calls, self._run_where([it for _, it in calls]), strict=True
+            ):
+                if isinstance(reply, Relaid):
+                    members = [*members, *own]
+                else:
+                    answers.given.append((own, reply))
+        return answers
 
-    def _sliced(self, members: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
+    def _run_where(self, calls: Sequence[Call]) -> list[Any]:
+        if len(calls) != 1:
+            return self._scripts.run_where(calls)
+        try:  # which is a little faster
+            return [self._scripts.run(calls[0])]
+        except Relaid as relaid:
+            return [relaid]
+
+    def _sliced(self, layout: Layout, members: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
         return [
             (shard, own[first : first + SLICE])
-            for shard, own in self._scripts.by_shard(members).items()
+            for shard, own in layout.by_shard(members).items()
             for first in range(0, len(own), SLICE)
         ]
 
     def _each(
         self, names: Sequence[str], look: Callable[[bytes], Sequence[Any]], **options: Any
-    ) -> list[tuple[str, Any]]:
+    ) -> list[tuple[int, str, Any]]:
         """Send a command about each of the keys of these names, of all shards."""
         asked = [(shard, name) for shard in self.shards for name in names]
         commands = []
@@ -615,7 +804,14 @@ class _Expirations(Expirations):
             method, *arguments = look(self._key(shard, name))
             commands.append(Command(shard, method, arguments, options))
         replies = self._scripts.send(commands)
-        return [(name, reply) for (_, name), reply in zip(asked, replies, strict=True)]
+        return [(*place, reply) for place, reply in zip(asked, replies, strict=True)]
+
+
+class _Found(NamedTuple):
+    """A record, and the shard in which it was found."""
+
+    shard: int
+    record: Record
 
 
 _Shard = tuple[_Expirations, int]
@@ -656,10 +852,27 @@ def _claim(token: int, reply: list[Any]) -> Claim:
     return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue, awaiting)
 
 
-def _state(claimed: float | None, note: float | None) -> State:
+def _told(
+    own: Iterable[bytes], leases: Mapping[bytes, int], new: Collection[bytes]
+) -> list[bytes | int]:
+    return [it for lease in own for it in (lease, leases[lease], int(lease in new))]
+
+
+def _claim_one(token: int, reply: list[Any] | Relaid) -> ClaimOne:
+    if isinstance(reply, Relaid):
+        return ClaimOne()  # it is in another shard now, and left to a sweep
+    claimed, late, wait, awaiting = reply
+    return ClaimOne(token if claimed else 0, late, wait, bool(awaiting))
+
+
+def _nobody(member: bytes) -> None:
+    """Fence nothing: who moves records ends no claim but as a sweep does."""
+
+
+def _state(claimed: float | bytes | None, note: float | bytes | None) -> State:
     if claimed is not None:
         return State.CLAIMED
-    number = int(note or 0) // 1_000_000
+    number = int(float(note or 0)) // 1_000_000
     return NOTED[number] if 0 < number < len(NOTED) else State.RETRIED
 
 

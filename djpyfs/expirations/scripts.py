@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
-from zlib import crc32
 
 import redis
 from redis.crc import key_slot
@@ -17,29 +16,38 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 from redis.sentinel import MasterNotFoundError
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
+from .layout import FORMAT, Layout, Relaid
 from .servers import Address, Servers, has_moved, passes, servers_at
 
 T = TypeVar("T")
 
-FORMAT = 5  # of the records; what does not know it must leave them alone
 WAIT_TIMEOUT = 1_000  # ms, for the replicas
 
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule keep begin finish abandon reserve pledge release reserve_free release_all
     extend renew place_at adopt await_owner let_go take_up deadline use_ticket claim claim_one
     acknowledge fail postpone excuse tally next_due take_seat note_sweep counts take_back
-    linked""".split()
-READING = frozenset({"deadline", "counts", "linked", "next_due"})
+    linked revoke kept record lay depart arrive deliver left_behind tidy""".split()
+READING = frozenset({"deadline", "counts", "linked", "next_due", "kept", "record", "left_behind"})
+RELAID = "LAYOUT "  # so begins what scripts answer where they are called by another layout
 # What the keys of a shard hold, by the last part of their names.
 _ZSETS = "due retries suspects claimed deadlines leases notes timekeeper sweepers".split()
-_HASHES = "failed writing owners revocations totals places".split()
+_HASHES = "failed writing owners revocations totals places transit".split()
 TYPES = {
     **dict.fromkeys(_ZSETS, "zset"),
     **dict.fromkeys(_HASHES, "hash"),
-    "permanent": "set",
+    **dict.fromkeys(("permanent", "returned", "arrived"), "set"),
     "sweeps": "stream",
     "format": "string",
 }
+
+
+class _Ground(NamedTuple):
+    """What is asked for at each call to a shard."""
+
+    format: bytes  # the key of its layout
+    slot: int  # of a Cluster
+    translation: _Translation
 
 
 class Unconfirmed(RecordStoreUnavailable):
@@ -53,6 +61,8 @@ class Call(NamedTuple):
     shard: int
     keys: Sequence[bytes]
     arguments: Sequence[Any]
+    #: By which the shard was chosen. None: it is the right one by any.
+    layout: Layout | None = None
 
 
 class Command(NamedTuple):
@@ -91,20 +101,22 @@ def _source(verb: str, prelude: Sequence[str]) -> str:
 
 
 class Scripts:
-    """The scripts on the servers of one ``redis_url``, over ``shards`` groups of keys.
+    """The scripts on the servers of one ``redis_url``, over groups of keys.
 
     A server is used once it has the scripts and keeps what it is given, and a shard once its
-    records are of the form that these scripts know.
+    records are of the form that these scripts know. Over how many ``shards`` a new store is spread
+    is up to who comes first; after that its ``layout`` is what is written down in each of them.
+    Each script compares it with the one that it is called by, and answers where they differ.
     """
 
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int) -> None:
-        self.shards = range(shards)
+        self.layout = Layout(0, shards, shards)
+        self._is_sure = False  # that this is the layout
         self._prefix = key_prefix
         self._wait_replicas = wait_replicas
         self._servers = servers_at(url)
         self._translation = _Translation(self._servers)
-        self._translations = [_Translation(self._servers, [shard]) for shard in self.shards]
-        self._slots = [key_slot(self.key(shard, "format")) for shard in self.shards]
+        self._grounds: dict[int, _Ground] = {}
         self._sources = _sources()
         self._digests = {
             verb: sha1(source.encode(), usedforsecurity=False).hexdigest()
@@ -121,38 +133,67 @@ class Scripts:
         """Return a key; all of a shard are in one slot of a Cluster."""
         return ":".join((self._prefix, f"{{{shard:02}}}", *names)).encode()
 
-    def shard_of(self, member: bytes) -> int:
-        """Return the shard that holds a member's record."""
-        return crc32(member) % len(self.shards) if len(self.shards) > 1 else 0
+    def _ground(self, shard: int) -> _Ground:
+        ground = self._grounds.get(shard)
+        if ground is None:
+            key = self.key(shard, "format")
+            ground = _Ground(key, key_slot(key), _Translation(self._servers, [shard]))
+            self._grounds[shard] = ground
+        return ground
 
-    def by_shard(self, members: Iterable[bytes]) -> dict[int, list[bytes]]:
-        """Group members by the shards that hold their records."""
-        groups: dict[int, list[bytes]] = {}
-        for member in members:
-            groups.setdefault(self.shard_of(member), []).append(member)
-        return groups
+    def _server_of(self, shard: int) -> redis.Redis:
+        return self._servers.of(self._ground(shard).slot)
+
+    def _format(self, shard: int) -> bytes:
+        return self._ground(shard).format
 
     def run(self, call: Call) -> Any:
-        """Run one script."""
+        """Run one script. Raises `Relaid` where its shard was chosen by another layout."""
         if self._wait_replicas:
             return self.run_all([call])[0]
-        command = self._evalsha(call)
-        with self._translations[call.shard]:
-            return self._servers.patiently(lambda: self._evaluated(command))
+        ground = self._ground(call.shard)
+        while True:
+            command = self._evalsha(call)
+            try:
+                with ground.translation:
+                    return self._servers.patiently(partial(self._evaluated, ground, command))
+            except Relaid:
+                if call.layout:
+                    raise
 
     def run_all(self, calls: Sequence[Call], confirmed: bool = True) -> list[Any]:
-        """Run several scripts, in one round trip for each server."""
+        """Run several scripts, in one round trip for each server. Raises what `run` does."""
+        return _without_errors(self.run_where(calls, confirmed))
+
+    def run_where(self, calls: Sequence[Call], confirmed: bool = True) -> list[Any]:
+        """Do what `run_all` does, with a `Relaid` in place of the reply to those that raise it."""
         changing = confirmed and any(call.verb not in READING for call in calls)
-        return self.send(list(map(self._evalsha, calls)), changing)
+        replies = self.send(list(map(self._evalsha, calls)), changing)
+        again = [
+            i for i, call in enumerate(calls) if not call.layout and isinstance(replies[i], Relaid)
+        ]
+        if again:
+            repeated = self.run_where([calls[i] for i in again], confirmed)
+            for i, reply in zip(again, repeated, strict=True):
+                replies[i] = reply
+        return replies
 
     def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that no replica needs to confirm, whichever servers are away.
 
-        In place of a reply there may be one of djpyfs' errors.
+        They are those of shards chosen by hand. In place of a reply there may be one of djpyfs'
+        errors.
         """
-        commands = list(map(self._evalsha, calls))
-        replies: list[Any] = [None] * len(calls)
-        for shards in self._shards_by_server():
+        replies = self._send_each(list(map(self._evalsha, calls)))
+        if again := [i for i, reply in enumerate(replies) if isinstance(reply, Relaid)]:
+            repeated = self.run_each([calls[i] for i in again])
+            for i, reply in zip(again, repeated, strict=True):
+                replies[i] = reply
+        return replies
+
+    def _send_each(self, commands: Sequence[Command]) -> list[Any]:
+        replies: list[Any] = [None] * len(commands)
+        for shards in self._shards_by_server({command.shard for command in commands}):
             own = [i for i, command in enumerate(commands) if command.shard in shards]
             try:
                 answers = self._answered([commands[i] for i in own])
@@ -162,21 +203,70 @@ class Scripts:
                 replies[i] = answer
         return replies
 
-    def _shards_by_server(self) -> Collection[Collection[int]]:
+    def _shards_by_server(self, shards: Collection[int]) -> Collection[Collection[int]]:
         try:
             groups: dict[redis.Redis, list[int]] = {}
-            for shard in self.shards:
-                groups.setdefault(self._servers.of(self._slots[shard]), []).append(shard)
+            for shard in shards:
+                groups.setdefault(self._server_of(shard), []).append(shard)
             return list(groups.values())
         except RedisError:  # then nobody is asked together with those of another server
-            return [[shard] for shard in self.shards]
+            return [[shard] for shard in shards]
+
+    def over_shards(self, ask: Callable[[range], T]) -> T:
+        """Return what ``ask`` does for all shards, again if that showed that there are others."""
+        while True:
+            layout = self.layout
+            answer = ask(layout.shards)
+            if self.layout is layout:
+                return answer
+
+    def sure_layout(self) -> Layout:
+        """Return the layout, and ask for it where nobody has told it yet."""
+        if not self._is_sure:
+            with self._translation:
+                self._servers.patiently(self._learn)
+        return self.layout
+
+    def newest_layout(self) -> Layout:
+        """Return the last layout that any shard has; some may not be there."""
+        found = self.over_shards(
+            lambda shards: self._send_each(
+                [Command(it, "get", (self._format(it),)) for it in shards]
+            )
+        )
+        problems = [answer for answer in found if isinstance(answer, Exception)]
+        if len(problems) == len(found):
+            raise problems[0]
+        for answer in found:
+            if isinstance(answer, bytes):
+                self._meet_layout(answer.decode())
+        return self.layout
+
+    def lay(self, layout: Layout, shards: Iterable[int]) -> None:
+        """Write a layout down in shards. Raises `Relaid` where one has a later one, or another."""
+        for shard in shards:
+            believed = None
+            while believed != layout:
+                [found] = self.send([Command(shard, "get", (self._format(shard),))])
+                believed = self._read(found.decode()) if found else None
+                if believed and believed != layout:
+                    if believed.epoch >= layout.epoch:
+                        self._meet_layout(believed.form)
+                        raise Relaid
+                    self.run_where([self._lay_call(shard, layout, believed)])
+                elif not believed:
+                    self.run_where([self._lay_call(shard, layout, layout)])
+        self._meet_layout(layout.form)
+
+    def _lay_call(self, shard: int, layout: Layout, believed: Layout) -> Call:
+        return Call("lay", shard, (), (layout.form,), believed)
 
     def _answered(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
             return []
 
         def attempt() -> list[Any]:
-            client = self._servers.of(self._slots[commands[0].shard])
+            client = self._server_of(commands[0].shard)
             answers = self._answers(client, commands, changing=False)
             for answer in answers:
                 if isinstance(answer, RedisError) and passes(answer):
@@ -190,8 +280,8 @@ class Scripts:
             for answer in answers
         ]
 
-    def _evaluated(self, command: Command) -> Any:
-        client = self._servers.of(self._slots[command.shard])
+    def _evaluated(self, ground: _Ground, command: Command) -> Any:
+        client = self._servers.of(ground.slot)
         try:
             if command.shard in self._ready.get(client, ()):
                 try:
@@ -204,8 +294,10 @@ class Scripts:
             raise self._explained(client, command, error) from None
 
     def _evalsha(self, call: Call) -> Command:
-        arguments = self._digests[call.verb], len(call.keys), *call.keys, *call.arguments
-        return Command(call.shard, "evalsha", arguments)
+        verb, shard, keys, arguments, layout = call
+        form = (layout or self.layout).form
+        told = self._digests[verb], len(keys) + 1, *keys, self._format(shard), *arguments, form
+        return Command(shard, "evalsha", told)
 
     def send(self, commands: Sequence[Command], changing: bool = False) -> list[Any]:
         """Send commands, in one round trip for each server; what is ``changing`` is confirmed."""
@@ -214,11 +306,12 @@ class Scripts:
         def attempt() -> list[Any]:
             for client, own in self._by_server(commands, replies).items():
                 answers = self._answers(client, [commands[i] for i in own], changing)
-                replies.update(zip(own, _without_errors(answers), strict=True))
+                _without_errors([it for it in answers if not isinstance(it, Relaid)])
+                replies.update(zip(own, answers, strict=True))
             return [replies[i] for i in range(len(commands))]
 
         shards = {command.shard for command in commands}
-        with self._translations[min(shards)] if len(shards) == 1 else self._translation:
+        with self._ground(min(shards)).translation if len(shards) == 1 else self._translation:
             return self._servers.patiently(attempt)
 
     def all_servers(self, ask: Callable[[redis.Redis], Any]) -> list[Any]:
@@ -228,8 +321,8 @@ class Scripts:
 
     def on_server(self, shard: int, ask: Callable[[redis.Redis], T]) -> T:
         """Return what ``ask`` returns for the server of a shard."""
-        with self._translations[shard]:
-            return self._servers.patiently(lambda: ask(self._servers.of(self._slots[shard])))
+        with self._ground(shard).translation:
+            return self._servers.patiently(lambda: ask(self._server_of(shard)))
 
     def _by_server(
         self, commands: Sequence[Command], answered: Collection[int]
@@ -237,7 +330,7 @@ class Scripts:
         groups: dict[redis.Redis, list[int]] = {}
         for i, command in enumerate(commands):
             if i not in answered:
-                groups.setdefault(self._servers.of(self._slots[command.shard]), []).append(i)
+                groups.setdefault(self._server_of(command.shard), []).append(i)
         return groups
 
     def _answers(
@@ -292,31 +385,45 @@ class Scripts:
         unknown = [shard for shard in shards if known is None or shard not in known]
         if not unknown:
             return {}
-        form = f"{FORMAT} {len(self.shards)}"
         with client.pipeline(transaction=False) as pipeline:
-            # That of the first, where this server has it, is known to whoever has more or fewer.
-            for shard in 0, *unknown:
-                pipeline.set(self.key(shard, "format"), form, nx=True)
-                pipeline.get(self.key(shard, "format"))
+            for shard in unknown:
+                pipeline.get(self._format(shard))
             if known is None:
                 pipeline.info("memory")
                 for source in self._sources.values():
                     pipeline.script_load(source)
-            _, first, *replies = pipeline.execute(raise_on_error=False)
-        forms = replies[: 2 * len(unknown)]
+            replies = pipeline.execute(raise_on_error=False)
         if known is None:
-            memory, *_ = _without_errors(replies[len(forms) :])
+            memory, *_ = _without_errors(replies[len(unknown) :])
             _check_eviction(memory)
             known = self._ready.setdefault(client, set())
-        found = zip(unknown, forms[::2], forms[1::2], strict=True)
-        problems = {shard: self._problem(client, shard, form, *rest) for shard, *rest in found}
-        if isinstance(first, bytes) and first.decode() != form:
-            problems = dict.fromkeys(unknown, self._disagreement(first.decode()))
+        forms = dict(zip(unknown, replies, strict=False))
+        if fresh := [shard for shard, form in forms.items() if form is None]:
+            forms |= self._begun(client, fresh)
+        problems = {shard: self._problem(client, shard, form) for shard, form in forms.items()}
         known.update(shard for shard, problem in problems.items() if problem is None)
         return {shard: problem for shard, problem in problems.items() if problem}
 
+    def _begun(self, client: redis.Redis, shards: Collection[int]) -> dict[int, Any]:
+        """Write the layout down in shards that have none; return what became of that."""
+        if not self._is_sure:
+            self._learn()
+        own = [shard for shard in shards if shard in self.layout.shards]
+        with client.pipeline(transaction=False) as pipeline:
+            for shard in own:
+                pipeline.set(self._format(shard), self.layout.form, nx=True)
+            replies = pipeline.execute(raise_on_error=False)
+        # A full server takes no new key, and must still let sweeps through.
+        failed = [it if isinstance(it, RedisError) else None for it in replies]
+        return {
+            shard: None if isinstance(error, OutOfMemoryError) else error
+            for shard, error in zip(own, failed, strict=True)
+        }
+
     def _explained(self, client: redis.Redis, command: Command, error: RedisError) -> Exception:
-        """Return what tells of the key that a command found to be of the wrong type."""
+        """Return what to raise: for another layout, or a key that is of the wrong type."""
+        if str(error).startswith(RELAID):
+            return self._relaid(client, command, error)
         if not str(error).startswith("WRONGTYPE"):
             return error
         with client.pipeline(transaction=False) as pipeline:
@@ -333,30 +440,71 @@ class Scripts:
                 )
         return error
 
-    def _problem(
-        self, client: redis.Redis, shard: int, form: str, registered: Any, found: Any
-    ) -> Exception | None:
-        """Return what is wrong with the records of a shard, by what became of their form."""
-        for answer in found, registered:
-            # A full server takes no new key, and must still let sweeps through.
-            if isinstance(answer, RedisError) and not isinstance(answer, OutOfMemoryError):
-                if passes(answer):
-                    raise answer
-                look = Command(shard, "get", [self.key(shard, "format")])
-                return self._explained(client, look, answer)
-        return self._disagreement(found.decode()) if found and found.decode() != form else None
+    def _problem(self, client: redis.Redis, shard: int, form: Any) -> Exception | None:
+        """Return what is wrong with the records of a shard, by their form."""
+        if isinstance(form, RedisError):
+            if passes(form):
+                raise form
+            return self._explained(client, Command(shard, "get", [self._format(shard)]), form)
+        try:
+            if form:
+                self._meet_layout(form.decode())
+        except ConfigurationError as error:
+            return error
+        return None
 
-    def _disagreement(self, found: str) -> ConfigurationError:
-        form, _, shards = found.partition(" ")
-        if form != str(FORMAT):
-            return ConfigurationError(
-                f"the records in Redis have the form {form}, and this djpyfs knows {FORMAT}: let "
-                "the same version run everywhere, or give it another DJFS['key_prefix']"
+    # -- the layout
+
+    def _learn(self) -> None:
+        """Ask the first shard for the layout; in a new store that is what was asked for here."""
+        client, key = self._server_of(0), self._format(0)
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.set(key, self.layout.form, nx=True)
+            pipeline.get(key)
+            registered, found = pipeline.execute(raise_on_error=False)
+        if not isinstance(registered, OutOfMemoryError):
+            _without_errors([registered, found])
+        if found:
+            self._meet_layout(found.decode())
+
+    def _relaid(self, client: redis.Redis, command: Command, error: RedisError) -> Exception:
+        """Take in the layout of a shard, or tell it a later one; return what to raise."""
+        found = str(error)[len(RELAID) :]
+        try:
+            layout = self._meet_layout(found)
+        except ConfigurationError as wrong:
+            return wrong
+        if layout != self.layout:  # it may have lost the last one in a failover
+            digest, key = self._digests["lay"], self._format(command.shard)
+            try:
+                client.evalsha(digest, 1, key, self.layout.form, found)
+            except ResponseError as error:
+                if not str(error).startswith(RELAID):
+                    raise
+        return Relaid()
+
+    def _meet_layout(self, form: str) -> Layout:
+        """Let a layout that was found be the one that holds, if it is later; return it."""
+        found = self._read(form)
+        if not self._is_sure or found.epoch > self.layout.epoch:
+            self.layout, self._is_sure = found, True
+        elif found.epoch == self.layout.epoch and found != self.layout:
+            raise ConfigurationError(
+                f"the records in Redis are spread over {found.new} shards by what one of them "
+                f"says, and over {self.layout.new} by another: one key_prefix, {self._prefix!r}, "
+                "leads to the records of two sites"
             )
-        return ConfigurationError(
-            f"DJFS['shards'] is {len(self.shards)}, but the records in Redis are spread over "
-            f"{shards}: set it to {shards}, or empty the keys {self._prefix}:* first"
-        )
+        return found
+
+    def _read(self, form: str) -> Layout:
+        layout = Layout.read(form)
+        if not layout:
+            raise ConfigurationError(
+                f"the records in Redis have the form {form.split(' ')[0]}, and this djpyfs knows "
+                f"{FORMAT}: let the same version run everywhere, or give it another "
+                "DJFS['key_prefix']"
+            )
+        return layout
 
 
 def _check_eviction(memory: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 from djpyfs import backends, conf, expirations, expire_objects, get_filesystem, links
 from djpyfs.conf import LONGEST_LIFE, SECOND
 from djpyfs.errors import FileBusy
-from djpyfs.expirations import Expirations, claim_lease
+from djpyfs.expirations import Backoff, Expirations, Move, claim_lease, store_for
 from djpyfs.filesystem import DEFAULT_URL, ExpiringFS
 from djpyfs.names import Entry
 from djpyfs.places import records_of
@@ -114,6 +114,7 @@ class Machine(RuleBasedStateMachine):
 
     world: ClassVar[World]
     seen: ClassVar[Counter[str]]
+    has_shards: ClassVar[bool]
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +127,8 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(self.world, self.wait)
         self.handles: list[Handle] = []
         self.frozen: list[Followed] = []
+        self.moves: Iterator[Move] | None = None
+        self.soon = 1  # so many shards there will be
         self.steps = 0
         self.raw = {ns: self.backend.open(ns) for ns in TOPS}
 
@@ -451,7 +454,7 @@ class Machine(RuleBasedStateMachine):
         for event in sweep.sweep.log:
             if isinstance(event, Claimed):
                 if is_of_all or sweep.claimed:
-                    self.model.end_what_has_lapsed()
+                    self.end_what_has_lapsed()
                 self.follow_claim(sweep, event)
             elif isinstance(event, Removed):
                 self.follow_removal(sweep, event.entry)
@@ -459,7 +462,7 @@ class Machine(RuleBasedStateMachine):
                 self.follow_settlement(sweep)
         sweep.sweep.log.clear()
         if report is not None and (is_of_all or sweep.claimed):
-            self.model.end_what_has_lapsed()
+            self.end_what_has_lapsed()
         if isinstance(report, SweepReport):
             counted = {name: getattr(report, name) for name in sweep.tally}
             assert counted == sweep.tally
@@ -512,6 +515,35 @@ class Machine(RuleBasedStateMachine):
             if again:
                 self.model.records[file] = Record(record.deadline)
 
+    # -- records that move to another number of shards
+
+    @precondition(lambda self: self.has_shards)
+    @rule(shards=st.sampled_from((1, 2, 3, 5)), steps=st.integers(1, 9))
+    def records_move(self, shards: int, steps: int) -> None:
+        store = store_for(conf.current())
+        if not self.moves:
+            if not store.spread().moving:
+                self.soon = shards
+            self.moves = store.reshard(self.soon, Backoff(MAX_ATTEMPTS))
+        for _ in range(steps):
+            self.end_what_has_lapsed()
+            if next(self.moves, None) is None:
+                assert store.spread() == (self.soon, self.soon)
+                self.moves = None
+                self.seen["times that records moved"] += 1
+                return
+
+    @precondition(lambda self: self.moves)
+    @rule()
+    def who_moves_them_dies(self) -> None:
+        self.moves = None
+
+    def end_what_has_lapsed(self) -> None:
+        """Do in all shards what a sweep does in one at a time: the model knows of none."""
+        for shard in self.records.shards:
+            self.records.claim(shard, 0, Backoff(MAX_ATTEMPTS))
+        self.model.end_what_has_lapsed()
+
     # -- what holds after each step
 
     @invariant()
@@ -540,6 +572,11 @@ class Machine(RuleBasedStateMachine):
 
     def let_all_end(self) -> None:
         self.seen.update(stories=1, steps=self.steps)
+        for _ in range(2):  # it may wait for a claim
+            self.world.pass_(LEASE)
+            if self.moves:
+                self.records_move(self.soon, 99)
+        assert not self.moves
         while self.handles:
             self.a_write_ends(0, 0, "ends")
         self.world.undeletable.clear()
@@ -606,6 +643,7 @@ def tell(redis_url: str, stories: int, derandomize: bool = False) -> Counter[str
     """Let Hypothesis tell so many stories; return what was seen in them."""
     with world_over(redis_url) as world:
         Machine.world, Machine.seen = world, Counter()
+        Machine.has_shards = redis_url != IN_MEMORY
         run_state_machine_as_test(
             Machine,
             settings=settings(

@@ -40,18 +40,23 @@ def test_what_many_workers_did_in_one_sweep_is_one_report(all_records: Expiratio
     assert all_records.totals()["swept"] == before + 3
 
 
-def test_processes_must_agree_on_the_number_of_shards_whichever_they_use(
+def test_processes_learn_from_the_records_over_how_many_shards_they_are_spread(
     djfs: Callable[..., None], redis_server: RedisServer
 ) -> None:
     own = {"redis_url": redis_server.url, "key_prefix": "agree"}
+    names = [b"n/%d" % number for number in range(99)]
     djfs(type="memory", shards=2, **own)
-    store_for(conf.current()).at("here").schedule([A, B], SECOND)
-    djfs(type="memory", shards=4, **own)
-    other = store_for(conf.current()).at("here")
-    used = {other.shard_of(b"n/%d" % number): b"n/%d" % number for number in range(99)}
-    for shard in 3, 2, 1, 0:
-        with pytest.raises(ConfigurationError, match=r"DJFS\['shards'\] is 4, .* over 2"):
-            other.schedule([used[shard]], SECOND)
+    first = store_for(conf.current()).at("here")
+    first.schedule(names, MINUTE)
+    for shards in 1, 4:
+        djfs(type="memory", shards=shards, **own)
+        other = store_for(conf.current()).at("here")
+        assert other.deadline(A)[1] == first.deadline(A)[1]
+        other.schedule(names, 2 * MINUTE)
+        assert other.deadlines(names)[1] == first.deadlines(names)[1]
+        assert other.counts().tracked == len(names)
+        assert list(other.shards) == [0, 1]
+    assert store_for(conf.current()).spread() == (2, 2)
 
 
 def test_records_of_another_form_are_left_alone(

@@ -2,12 +2,13 @@
 -- claim: takes members to delete, those that are due before those to be tried again. What is being
 -- written is left out. Claims that have lapsed end first, as failed attempts: of their members, each
 -- is claimed by itself from then on, and only when there is nothing else.
+-- KEYS[12] returned, a SET: members that were claimed while records move
 -- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off, 1 where the
 --          caller deletes nothing else meanwhile, or 0
 -- Returns  {members that could still be claimed, how late each is (doubles, little-endian),
 --           length of each, all members joined, {those of them that wait for an owner}}: long texts,
 --           for who reads a thousand short ones spends more time on that than on deleting a file
--- Touches  all
+-- Touches  all, returned
 local token, limit, most, alone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[7] == '1'
 local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
 local taken, late, passed, left_behind = {}, {}, {}, {}
@@ -18,6 +19,7 @@ end
 
 local function lapse(member, by_itself)
   local _, state = note(member)
+  put_back(member)
   if state == RESERVED or state == EXCUSED then
     return unclaim(member)
   end

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- postpone: puts members back that were not tried, without counting an attempt. Only those still
 -- claimed under this token; without members, all that are.
+-- KEYS[12] returned, a SET: members that were claimed while records move
 -- ARGV     token, delay, state or 0 for due, member...
 -- Returns  how many that were
--- Touches  due, retries, claimed, deadlines, leases, notes
+-- Touches  due, retries, claimed, deadlines, leases, notes, returned
 local token, delay, state, postponed = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), 0
 local members = {unpack(ARGV, 4)}
 if #members == 0 then
@@ -12,6 +13,7 @@ end
 for _, member in ipairs(members) do
   if score(claimed, member) == token then
     postponed = postponed + 1
+    put_back(member)
     if state == 0 then
       unclaim(member)
     else

@@ -16,7 +16,16 @@
 --                    where the first owner is awaited, and after a "-" where one has let it go, it
 --                    is deleted only if no row owns it; after a "=" one does, as far as is known.
 --                    Whatever is said of a member by hand takes it out of here
+-- and behind those of its own, as the last one, in which shards members are (layout.py):
+--   format     STRING
+-- which the caller tells too, in the last of ARGV.
 -- Every time is in microseconds since the epoch by this server's clock.
+local believed = ARGV[#ARGV]
+ARGV[#ARGV] = nil
+local layout = redis.call('GET', KEYS[#KEYS])
+if layout and layout ~= believed then
+  return redis.error_reply('LAYOUT ' .. layout)
+end
 local due, retries, claimed, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local leases, notes, failed, writing, permanent = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local suspects, owners = KEYS[10], KEYS[11]
@@ -110,6 +119,15 @@ local function unclaim(member)
   redis.call('ZREM', notes, member)
   if deadline then
     set_deadline(member, deadline)
+  end
+end
+
+-- Notes that a member is claimed no more, and stays: who looks for those that are in a shard which
+-- they have to leave might pass it by where it was, and then where it is.
+local function put_back(member)
+  local from, to = believed:match(' (%d+) (%d+)$')
+  if from ~= to then
+    redis.call('SADD', KEYS[12], member)
   end
 end
 

@@ -1,13 +1,16 @@
 #!lua flags=allow-oom
 -- release: ends the claim on a reserved member. It has a new deadline then, or the one that it had,
 -- or no record: then it is not permanent any more either.
+-- KEYS[12] returned, a SET: members that were claimed while records move
 -- ARGV     member, token, deadline, or 0 for no record, or -1 for the one that it had
 -- Returns  nothing
--- Touches  all
+-- Touches  all, returned
 local member, token, deadline = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if score(claimed, member) ~= tonumber(token) then
   return
-elseif deadline < 0 then
+end
+put_back(member)
+if deadline < 0 then
   unclaim(member)
 else
   forget(member)

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- release_all: ends the claim on all that is reserved under a token. The records go with their files, or
 -- are as before.
+-- KEYS[12] returned, a SET: members that were claimed while records move
 -- ARGV     token, 1 where the files are gone or 0
 -- Returns  nothing
--- Touches  due, claimed, deadlines, leases, notes, writing, permanent, owners
+-- Touches  due, claimed, deadlines, leases, notes, writing, permanent, owners, returned
 local members = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')
 if ARGV[2] == '1' then
   for _, zset in ipairs({claimed, deadlines, notes}) do
@@ -14,6 +15,7 @@ if ARGV[2] == '1' then
 end
 local writes = redis.call('EXISTS', writing) == 1
 for _, member in ipairs(members) do
+  put_back(member)
   if ARGV[2] == '0' then
     unclaim(member)
   elseif writes then

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- tally: adds to the totals.
--- KEYS[12]  totals, a HASH: name of a number -> its value
+-- KEYS[1]  totals, a HASH: name of a number -> its value
 -- ARGV     (name, growth)...
 -- Returns  nothing
 -- Touches  totals
 for i = 1, #ARGV, 2 do
   -- A total that cannot be added to must not keep a sweep from its work.
-  redis.pcall('HINCRBYFLOAT', KEYS[12], ARGV[i], ARGV[i + 1])
+  redis.pcall('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1])
 end

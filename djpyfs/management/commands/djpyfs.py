@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 from fs.errors import FSError
 
-from ... import conf, cors, inspection, lifecycle
+from ... import conf, cors, inspection, lifecycle, resharding
 from ...audit import Audit, Finding, Totals
 from ...cors import CorsComparison
 from ...errors import DjpyfsError, printable
@@ -201,6 +201,11 @@ def _status_lines(found: Status) -> Iterator[str]:
     yield from table((name, f"{count:,}", remark) for name, count, remark in counts)
     if conf.current().punctual and found.punctual is False:
         yield UNPUNCTUAL
+    if found.shards != found.shards_soon:
+        yield (
+            f"Records are on their way from {found.shards} to {found.shards_soon} shards: "
+            f"'manage.py djpyfs reshard {found.shards_soon}' goes on with that."
+        )
     elsewhere = [(f"{count:,}", name) for name, count in found.elsewhere.items()]
     yield from indented(
         table(elsewhere, ("records", "place")),
@@ -488,6 +493,53 @@ def _cors_lines(found: CorsComparison) -> Iterator[str]:
     yield from table(rows if not found.problem else (("wanted", it) for it in found.origins))
 
 
+# -- reshard
+
+
+def _describe_reshard(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "shards", type=_above(int), metavar="N", help="how many shards there will be"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="move nothing; say what there is to move"
+    )
+
+
+def _reshard(console: Console, options: dict[str, Any]) -> None:
+    shards = options["shards"]
+    if options["dry_run"]:
+        plan = resharding.plan(shards)
+        console.show(plan, _plan_lines(plan))
+        return
+    found = resharding.Resharding()
+    try:
+        for found in resharding.reshard(shards):
+            waiting = f", {found.waiting:,} wait for a sweep" if found.waiting else ""
+            console.progress(
+                f"{found.looked:,} of about {found.total:,} entries looked at, "
+                f"{found.moved:,} files moved{waiting}, {found.rate:,.0f} a second"
+            )
+    except KeyboardInterrupt:
+        raise CommandError(
+            f"broken off when {found.moved:,} files had moved; everything works as before: "
+            f"'manage.py djpyfs reshard {shards}' goes on with the others",
+            returncode=REFUSED,
+        ) from None
+    console.show(found, [_resharded(found)])
+
+
+def _plan_lines(plan: resharding.Plan) -> Iterator[str]:
+    if plan.shards == plan.soon:
+        yield f"The records are spread over {counted(plan.shards, 'shard')} already."
+    else:
+        yield f"From {plan.shards} to {counted(plan.soon, 'shard')}:"
+        yield f"about {plan.moving:,} of {counted(plan.files, 'file')} would move to another one"
+
+
+def _resharded(found: resharding.Resharding) -> str:
+    return f"{counted(found.moved, 'file')} moved in {duration(found.duration)}"
+
+
 def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = kind(text)
@@ -561,6 +613,14 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         "below the prefix is on hold, or has no max_ttl. Rules of others stay as they are. Exit "
         "status 1 tells that, without --apply, a bucket does not have these rules, or that one "
         "could not be reached.",
+    ),
+    "reshard": (
+        _describe_reshard,
+        _reshard,
+        "Spread the records over N shards, while writers and sweeps go on. It can be broken off, "
+        "and goes on where it was when it is called again with the same number; until then "
+        "everything works, a little more slowly. All processes learn of it by themselves. Exit "
+        "status 2 tells that it has not come to its end.",
     ),
     "cors": (
         _describe_cors,

@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- arrive: takes in what is known of members, from another shard; what has come already is left as
+-- it is, for much may have happened to it since.
+-- KEYS[12]  revocations, a HASH: member -> the last revocation of the links to it
+-- KEYS[13]  arrived, a SET: the members that have come while these records move
+-- ARGV      (member, what is known of it)...
+-- Returns   nothing
+-- Touches   all but claimed, revocations, arrived
+local zsets = {due = due, retries = retries, suspects = suspects, deadlines = deadlines, notes = notes}
+local hashes = {failed = failed, writing = writing, owners = owners, revocations = KEYS[12]}
+for i = 1, #ARGV, 2 do
+  local member = ARGV[i]
+  if redis.call('SADD', KEYS[13], member) == 1 then
+    local parcel = cmsgpack.unpack(ARGV[i + 1])
+    for name, zset in pairs(zsets) do
+      if parcel[name] then
+        redis.call('ZADD', zset, parcel[name], member)
+      end
+    end
+    for name, hash in pairs(hashes) do
+      if parcel[name] then
+        redis.call('HSET', hash, member, parcel[name])
+      end
+    end
+    if parcel.permanent then
+      redis.call('SADD', permanent, member)
+    end
+    for lease, ends in pairs(parcel.leases or {}) do
+      redis.call('ZADD', leases, ends, lease)
+    end
+  end
+end
