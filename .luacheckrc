@@ -1,6 +1,7 @@
 -- A verb runs behind the prelude (see djpyfs/expirations/scripts.py), so it knows the prelude's locals.
 std = "lua51"
-read_globals = {"redis", "cjson", "struct", "KEYS", "ARGV"}
+read_globals = {"redis", "cjson", "cmsgpack", "struct", "KEYS"}
+globals = {"ARGV"}  -- the prelude takes its own argument off the end
 max_line_length = 120
 
 local prelude = "djpyfs/expirations/lua/prelude.lua"
