@@ -316,9 +316,12 @@ def test_reshard_can_be_broken_off_and_status_says_how_to_go_on(
     spread: ExpiringFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = read("reshard", "5")["moved"]
+    # Where the tests run in the background of a shell, Ctrl-C would be ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched:
         patched.setattr(Console, "progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         told = refused("reshard", "3")
+    signal.signal(signal.SIGINT, before)
     assert (told.returncode, "djpyfs reshard 3' goes on" in str(told)) == (2, True)
     assert "from 5 to 3 shards: 'manage.py djpyfs reshard 3'" in djpyfs("status")
     assert (read("status")["shards"], read("status")["shards_soon"]) == (5, 3)
