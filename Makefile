@@ -13,8 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
-# A file stays together, so that its demo, its browser or its workers are started once.
-TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=loadfile
+# A file stays together, so that its demo, its browser or its workers are started once. Which comes
+# first is for tests/conftest.py to say.
+TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 # The heart of everything, with files on disk and in memory, and records in memory and one Redis.
 HEART := tests/records tests/filesystem $(patsubst %,tests/test_%.py,records_read sweep storage links \
 	policies settings commands tasks imports)
