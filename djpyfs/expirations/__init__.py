@@ -291,8 +291,8 @@ class Expirations(ABC):
         """Have ``member``, if it has a deadline, deleted only if no row owns it.
 
         It is due in ``ttl`` at the earliest. From when it is owned it has the deadline now +
-        ``life``, or with 0 none. With None for ``life`` only what waits already is changed, and
-        keeps the deadline that it would have.
+        ``life``, or with 0 none. With None for ``life`` what waits already keeps the deadline that
+        it would have, and all else the one that it has: it counts as owned.
         """
         known = -1 if life is None else life
         self._when_free(lambda over: (*self._await_owner(over, member, ttl, known), None))

@@ -457,7 +457,11 @@ class _Expirations(Expirations):
             busy, lapsed = self._claim_on(over, member)
             now, of = clock.now(), self._of
             deadline = of.deadline_of(member)
-            if not busy.left and deadline and (life >= 0 or of.awaits_owner(member)):
+            if busy.left or not deadline:
+                pass
+            elif life < 0 and not of.awaits_owner(member):
+                of.owners[member] = Owners(deadline, "there")
+            else:
                 owned = of.owners[member].deadline if life < 0 else life and now + life
                 self._set(member, max(deadline, now + ttl))
                 of.owners[member] = Owners(owned, "awaited")

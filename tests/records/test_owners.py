@@ -142,6 +142,16 @@ def test_what_an_owner_lets_go_of_is_due_soon_and_asked_for(
     assert is_permanent(store) == (before is None)
 
 
+def test_a_row_that_names_what_has_a_deadline_may_let_go_of_it(store: Expirations) -> None:
+    store.schedule([A], 100 * SECOND)
+    store.await_owner(A, 500 * SECOND)
+    assert has_left(store) == 100
+    store.let_go(A, 10 * SECOND)
+    assert has_left(store) == 10
+    store.take_up(A)
+    assert has_left(store) == 100
+
+
 def test_what_is_let_go_of_twice_has_its_first_deadline_again(store: Expirations) -> None:
     store.schedule([A], 1_000 * SECOND)
     store.take_up(A, unawaited=True)

@@ -2,7 +2,8 @@
 -- await_owner: lets a member that has a deadline be deleted only if no row owns it, and be due in ttl
 -- at the earliest. Once a row owns it, it lives for the life, counted from now.
 -- ARGV     end of a lease that is over or 0, member, ttl, life, or 0 for an endless one, or -1 to
---          change only what is deleted like that already, and leave it the life that it had
+--          leave what is deleted like that already the life that it had, and to note of all else
+--          only that a row owns it, with the deadline that it has
 -- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
 --           1 where a claim had lapsed}
 -- Touches  all but permanent
@@ -15,7 +16,9 @@ if lapsed then
   unclaim(member)
 end
 local deadline, known = deadline_of(member), redis.call('HGET', owners, member)
-if deadline and (life >= 0 or awaits_owner(member)) then
+if deadline and life < 0 and not awaits_owner(member) then
+  redis.call('HSET', owners, member, '=' .. exact(deadline))
+elseif deadline then
   forget(member)
   confirm(member)
   set_deadline(member, math.max(deadline, now + ttl))
