@@ -154,11 +154,12 @@ def end_upload(request: HttpRequest) -> JsonResponse:
     files = get_filesystem(UPLOADS)
     if not files.isfile(path):
         return JsonResponse({"status": "nothing has come"}, status=409)
-    kept, is_new = Upload.objects.get_or_create(
-        file=path, defaults={"title": title, "seconds": seconds}
-    )
-    if is_new:
-        files.expire(path, seconds)
+    kept = Upload.objects.filter(file=path).first()
+    if kept is None:
+        files.expire(path, seconds)  # first: what is said after that is the last word
+        kept, _ = Upload.objects.get_or_create(
+            file=path, defaults={"title": title, "seconds": seconds}
+        )
     return _answer(_upload_cards([kept]))
 
 
