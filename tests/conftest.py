@@ -78,12 +78,7 @@ def counted() -> Counts:
     return total(records.counts() for records in records_known(conf.current()).records)
 
 
-LONGEST = {
-    name: place
-    for place, name in enumerate(
-        "test_demo_page test_conformance test_services test_demo test_opener test_s3".split()
-    )
-}
+LONGEST = {"test_demo_page": 0, "test_conformance": 1}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -351,7 +351,8 @@ def test_a_one_shot_deletes_within_two_seconds_of_the_deadline_and_without_a_bea
     service: Service, files: ExpiringFS
 ) -> None:
     def lateness() -> float:
-        deadline = float(run_client(ONE_SHOT, service.environ(one_shot=True)))
+        environ = service.environ(one_shot=True)
+        deadline = float(run_client(ONE_SHOT.replace("seconds=1", "seconds=5"), environ))
         wait_for(lambda: not files.exists("one-shot"), what="the deletion")
         late = time.time() - deadline
         assert late > 0
@@ -375,7 +376,7 @@ def test_a_redis_that_restarts_under_a_waiting_one_shot_ends_no_worker_and_delay
             command = [*OWN_APP, "worker", "--concurrency=1", "--loglevel=info"]
         log = service.log("worker")
         with running(command, environ, log):  # which it is to the end
-            deadline = float(run_client(ONE_SHOT.replace("seconds=1", "seconds=6"), environ))
+            deadline = float(run_client(ONE_SHOT.replace("seconds=1", "seconds=20"), environ))
             wait_for(lambda: f"{DELETE}[" in log.read_text(), what="the one-shot in the worker")
             redis.stop()
             redis.start()
