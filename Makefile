@@ -3,8 +3,8 @@
 PYTHON ?= python3
 # Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
-# Three times as many processes as there are cores share the tests: many a test waits for a server.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * os.cpu_count())')
+# Twice as many processes as there are cores share the tests: many a test waits for a server.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 # Another Django than the newest: make test DJANGO='Django~=5.2.0'
 DJANGO ?=
 
@@ -13,9 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
-# A file stays together, so that its demo, its browser or its workers are started once. Which comes
-# first is for tests/conftest.py to say.
-TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+TOGETHER = -n $(WORKERS) --maxprocesses=8 --dist=worksteal
 # The heart of everything, with files on disk and in memory, and records in memory and one Redis.
 HEART := tests/records tests/filesystem $(patsubst %,tests/test_%.py,records_read sweep storage links \
 	policies settings commands tasks imports)

@@ -78,20 +78,12 @@ def counted() -> Counts:
     return total(records.counts() for records in records_known(conf.current()).records)
 
 
-LONGEST = {"test_demo_page": 0, "test_conformance": 1}
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="what takes long, in its full form")
 
 
-@pytest.hookimpl(trylast=True)  # after the order was made a random one
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to --full what takes long, but for what its mark excepts, and unusual pairs.
-
-    The files that take longest come first, so that in the end nobody waits for one of them.
-    """
-    items.sort(key=lambda item: LONGEST.get(item.path.stem, len(LONGEST)))
+    """Leave to --full what takes long, but for what its mark excepts, and unusual pairs."""
     if config.getoption("full"):
         return
     left = {item for item in items if _takes_long(item) or _pair(item) not in PAIRS}
