@@ -37,7 +37,7 @@ def late_uploads(settings: Settings, places: Iterable[Place]) -> Iterator[Place]
 
 
 def _watched(settings: Settings, records: Expirations) -> Expirations:
-    return store_for(settings).at(f"{records.place}-uploads")
+    return store_for(settings).at(f"{records.place}-uploads", backoff=records.backoff)
 
 
 class _LateUploads(Backend):

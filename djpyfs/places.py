@@ -10,12 +10,12 @@ from weakref import WeakKeyDictionary
 from .backends import Backend, backend_at, foreign_keys
 from .conf import SECOND, Bounds, Placement, Settings
 from .errors import BackendUnavailable, ConfigurationError, RecordStoreError
-from .expirations import LIVE, Expirations, ExpirationStore, store_for
+from .expirations import LIVE, Backoff, Expirations, ExpirationStore, store_for
 from .names import Entry
 
 log = logging.getLogger("djpyfs")
 
-_Key = tuple[Backend, str, int, bool]
+_Key = tuple[Backend, str, int, int, bool]
 _known: WeakKeyDictionary[ExpirationStore, dict[_Key, Expirations]] = WeakKeyDictionary()
 
 
@@ -34,12 +34,17 @@ def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expi
     """
     store, place = store_for(settings), backend.place(make)
     known = _known.setdefault(store, {})
-    key = backend, place, settings.lease, make
+    key = backend, place, settings.lease, settings.max_attempts, make
     if key not in known:
         if make:
             store.introduce(place, ", ".join(backend.roots()) or type(backend).__name__)
         lease = min(LIVE, settings.lease) + round(backend.late * SECOND)
-        known[key] = store.at(place, lease, lambda member: backend.fence(Entry.of_member(member)))
+        known[key] = store.at(
+            place,
+            lease,
+            lambda member: backend.fence(Entry.of_member(member)),
+            Backoff(settings.max_attempts),
+        )
     return known[key]
 
 

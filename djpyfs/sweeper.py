@@ -18,7 +18,7 @@ from . import conf, leases, outages, owners
 from .backends import Backend, Lease, Outcome, is_away, reason
 from .conf import SECOND
 from .errors import BLOCKS, BackendUnavailable, InvalidName, RecordStoreError
-from .expirations import Backoff, Claim, NextDue, State, Verdict, store_for
+from .expirations import Claim, NextDue, State, Verdict, store_for
 from .expirations.totals import LATENESS, SWEEP_DURATION
 from .gates import Gate
 from .late_uploads import late_uploads
@@ -151,7 +151,7 @@ class _Batch:
         return {outcome: count for outcome, count in tally.items() if count}
 
 
-NO_CLAIM = Claim(0, (), (), 0)
+NO_CLAIM = Claim(0, 0)
 
 
 class _Asked(NamedTuple):
@@ -219,7 +219,6 @@ class Sweep:
         _check_bound("seconds", seconds, (int, float), "number")
         self._settings = conf.current()
         self._store = store_for(self._settings)
-        self._backoff = Backoff(self._settings.max_attempts)
         self._started = time.monotonic()
         self._limit = limit
         self._seconds = seconds
@@ -328,8 +327,8 @@ class Sweep:
             if claimed := [(member, it) for member, it in answers if it.token]:
                 members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
                 awaiting = [member for member, it in claimed if it.awaiting]
-                claim = Claim(claimed[0][1].token, members, late, 0, awaiting)
-                self._sweep(place, shard, asked, claim)
+                claim = Claim(shard, claimed[0][1].token, members, late, 0, awaiting)
+                self._sweep(place, asked, claim)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
         self._leave()
         return waits
@@ -338,15 +337,15 @@ class Sweep:
         goes_on = True
         while goes_on:
             asked = self._ask(place, self._wait_for_share(place, overdue))
-            claim = place.records.claim(shard, asked.limit, self._backoff)
-            overdue = self._sweep(place, shard, asked, claim)
+            claim = place.records.claim(shard, asked.limit)
+            overdue = self._sweep(place, asked, claim)
             goes_on = asked.limit > 0 and overdue > 0
         self._remaining += overdue
 
     def _ask(self, place: Place, limit: int) -> _Asked:
         return _Asked(limit, leases.now(), place.backend.mark())
 
-    def _sweep(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> int:
+    def _sweep(self, place: Place, asked: _Asked, claim: Claim) -> int:
         """Delete what was claimed, and what can be claimed then; return what is left after that.
 
         While one batch is being deleted the next is claimed, and the last one settled.
@@ -354,10 +353,10 @@ class Sweep:
         aloft: list[_Flight] = []
         with Pool(self._delete, place.backend.deletions_at_once) as pool:
             try:
-                overdue = claim.overdue
+                shard, overdue = claim.shard, claim.overdue
                 while claim.members or aloft:
                     if claim.members:
-                        aloft.append(self._take_off(place, shard, asked, claim))
+                        aloft.append(self._take_off(place, asked, claim))
                         for entries in place.backend.parts(aloft[-1].entries) or [[]]:
                             pool.put(_Part(aloft[-1], place, entries))
                             aloft[-1].parts_left += 1
@@ -366,9 +365,9 @@ class Sweep:
                     asked, claim = self._ask(place, share), NO_CLAIM
                     limit = share if share or not aloft else None
                     if landed:
-                        claim = self._settle(place, shard, landed, limit, alone=not aloft)
+                        claim = self._settle(place, landed, limit, alone=not aloft)
                     else:
-                        claim = place.records.claim(shard, share, self._backoff, alone=False)
+                        claim = place.records.claim(shard, share, alone=False)
                     if limit is not None:
                         overdue = claim.overdue
             finally:
@@ -379,9 +378,9 @@ class Sweep:
         place.backend.tidy()
         return overdue
 
-    def _take_off(self, place: Place, shard: int, asked: _Asked, claim: Claim) -> _Flight:
+    def _take_off(self, place: Place, asked: _Asked, claim: Claim) -> _Flight:
         longest, late = self._settings.lease / SECOND, place.backend.late
-        held = leases.of_claim(place.records, shard, claim.token, asked.at, late, longest)
+        held = leases.of_claim(place.records, claim.shard, claim.token, asked.at, late, longest)
         leases.keep(held)
         self._claimed += len(claim.members)
         self._late = max(self._late, *claim.late)
@@ -413,21 +412,17 @@ class Sweep:
                     return news.flight, self._share(place, overdue) if waiting <= 1 else 0
         return None, share
 
-    def _settle(
-        self, place: Place, shard: int, landed: _Flight, limit: int | None, alone: bool
-    ) -> Claim:
+    def _settle(self, place: Place, landed: _Flight, limit: int | None, alone: bool) -> Claim:
         """Report the outcome of a claim to the record store, and claim again with a ``limit``."""
         claim, batch = landed.claim, landed.batch
         if landed.awaiting:
             self._delete_unowned(place, landed)
         self._judge(place, landed)
         leases.drop(landed.turn.lease)
-        tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
+        batch.verdict.tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
         if files_expired.has_listeners():
             self._deleted_batches.append(batch.deleted)
-        settled = place.records.settle(
-            shard, claim.token, batch.verdict, self._backoff, limit, tally, alone
-        )
+        settled = place.records.settle(claim, batch.verdict, limit, alone)
         self._retried += settled.retried
         self._set_aside += settled.set_aside
         for member in batch.owned:

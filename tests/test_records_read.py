@@ -21,6 +21,7 @@ from djpyfs.expirations import (
     store_for,
 )
 from tests.conftest import RECORDS, record_settings
+from tests.records.steps import held, retrying
 from tests.servers import running_redis, wait_for
 
 LEASE = 60 * SECOND
@@ -46,8 +47,8 @@ def set_aside(store: Expirations, *members: bytes, reason: str = "read-only") ->
 
 
 def settle(store: Expirations, member: bytes, verdict: Verdict, attempts: int = 1) -> None:
-    token = store.claim_one(member).token
-    store.settle(store.shard_of(member), token, verdict, Backoff(attempts))
+    claim = held(store, member, store.claim_one(member).token)
+    retrying(store, Backoff(attempts)).settle(claim, verdict)
 
 
 def in_every_state(store: Expirations) -> list[Record]:

@@ -22,7 +22,14 @@ from redis.retry import Retry
 from djpyfs import RecordStoreUnavailable, get_filesystem
 from djpyfs.conf import SECOND
 from djpyfs.errors import RecordStoreError
-from djpyfs.expirations import Backoff, Expirations, ExpirationStore, State, Verdict, find
+from djpyfs.expirations import (
+    Claim,
+    Expirations,
+    ExpirationStore,
+    State,
+    Verdict,
+    find,
+)
 from djpyfs.expirations.redis_store import RedisStore
 from tests.servers import HOST, RedisServer, free_port, installed, wait_for
 from tests.services import Service, run_client
@@ -152,26 +159,26 @@ def answering(service: Service) -> list[Any]:
 A, B, HOUR, LEASE = b"plots/a", b"plots/b", 3_600 * SECOND, SECOND // 100
 
 
-def claim(store: Expirations) -> int:
-    """Claim two members at least, where one lapsed before; return the token."""
+def claim(store: Expirations) -> Claim:
+    """Claim two members at least, where one lapsed before."""
     store.schedule([A], 0)
-    token = store.claim_one(A).token
+    store.claim_one(A)
     wait_for(lambda: store.counts().overdue)
     store.schedule([A, B], 0)
-    token = store.claim(0, 1_000).token
+    store.claim(0, 1_000)
     wait_for(lambda: store.counts().overdue)
     store.schedule([A, B], 0)
-    return store.claim(0, 1_000).token or token
+    return store.claim(0, 1_000)
 
 
 def settle(store: Expirations) -> None:
     """Settle a claim in every way there is, and leave a member that is set aside."""
     totals = {"deleted": 1}
-    store.settle(0, claim(store), Verdict(done=[A], excused=[B]), tally=totals)
+    store.settle(claim(store), Verdict(done=[A], excused=[B], tally=totals))
     put_off = {(1, State.HELD): [A], (0, State.DUE): [B]}
-    store.settle(0, claim(store), Verdict(put_off=put_off))
-    verdict = Verdict(failures=[(A, "why")], broken=[(B, "why")])
-    store.settle(0, claim(store), verdict, Backoff(2), 1, totals)
+    store.settle(claim(store), Verdict(put_off=put_off))
+    verdict = Verdict(failures=[(A, "why")], broken=[(B, "why")], tally=totals)
+    store.settle(claim(store), verdict, limit=1)
 
 
 def after_settling(verb: str, *arguments: Any) -> Callable[[Expirations], object]:
@@ -230,7 +237,7 @@ VERBS: dict[str, Callable[[Expirations], object]] = {
     "release": reserve,
     "reserve_free": reserve_all,
     "release_all": reserve_all,
-    "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store): HOUR}),
+    "extend": lambda store: store.extend(0, {b"1": HOUR, b"%d" % claim(store).token: HOUR}),
     "place_at": lambda store: store.place_at(A, store.deadline(A)[0] + HOUR),
     "await_owner": await_owner,
     "let_go": await_owner,

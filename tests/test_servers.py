@@ -17,7 +17,13 @@ from django.core.checks import run_checks
 from djpyfs import ConfigurationError, RecordStoreUnavailable, conf
 from djpyfs.conf import SECOND
 from djpyfs.errors import RecordStoreError
-from djpyfs.expirations import Backoff, Expirations, Verdict, store_for
+from djpyfs.expirations import (
+    Backoff,
+    Claim,
+    Expirations,
+    Verdict,
+    store_for,
+)
 from djpyfs.expirations.redis_store import RedisStore
 from djpyfs.expirations.servers import address_of
 from tests.servers import (
@@ -261,14 +267,15 @@ def test_a_change_that_no_replica_confirms_is_an_error_and_so_is_a_claim(
         lambda: confirmed.schedule([member], 0),
         lambda: confirmed.claim(0, 1),
         lambda: confirmed.claim_one(member),
-        lambda: confirmed.settle(0, 1, Verdict(), limit=1),
+        lambda: confirmed.settle(Claim(0, 1), Verdict(), limit=1),
     ]
     for verb in verbs:
         with pytest.raises(RecordStoreUnavailable, match=r"only 0 of the 1 replicas.*try again"):
             verb()
         counts = confirmed.counts()  # what only reads needs nobody to confirm it
         assert (counts.overdue, counts.claimed) == (1, 0), "nobody is at what was not confirmed"
-    assert unconfirmed.claim(0, 9, Backoff(1)).members == [member]
+    unconfirmed.backoff = Backoff(1)
+    assert unconfirmed.claim(0, 9).members == [member]
 
 
 def test_a_master_that_wants_replicas_and_has_none_is_away(

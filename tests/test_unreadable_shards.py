@@ -16,7 +16,11 @@ from prometheus_client import CollectorRegistry
 from djpyfs import conf, expire_objects, get_filesystem, inspection
 from djpyfs.audit import Audit
 from djpyfs.errors import RecordStoreError
-from djpyfs.expirations import State, Verdict
+from djpyfs.expirations import (
+    Claim,
+    State,
+    Verdict,
+)
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.metrics import RecordStoreCollector
 from tests.conftest import records_here
@@ -149,9 +153,8 @@ def set_aside(member: bytes) -> None:
     """Have a deletion be given up, as a sweep does whose record is broken."""
     records = records_here()
     records.schedule([member], 0)
-    claim = records.claim_one(member)
-    verdict = Verdict(broken=[(member, "broken")])
-    records.settle(records.shard_of(member), claim.token, verdict)
+    claim = Claim(records.shard_of(member), records.claim_one(member).token)
+    records.settle(claim, Verdict(broken=[(member, "broken")]))
     record = records.record(member)
     assert record is not None
     assert record.state is State.SET_ASIDE

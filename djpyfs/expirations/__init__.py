@@ -61,12 +61,13 @@ class Record(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The sole right to delete ``members`` while its lease lasts."""
+    """The sole right to delete ``members`` of a shard while its lease lasts."""
 
+    shard: int
     token: int
-    members: Sequence[bytes]
-    late: Sequence[float]  # µs since each member was due
-    overdue: int  # how many more records could be claimed
+    members: Sequence[bytes] = ()
+    late: Sequence[float] = ()  # µs since each member was due
+    overdue: int = 0  # how many more records could be claimed
     awaiting: Collection[bytes] = ()  # those of the members that go only if no row owns them
 
 
@@ -176,6 +177,8 @@ class Verdict:
     put_off: dict[tuple[int, State], list[bytes]] = field(default_factory=dict)
     #: Asked for without an answer, while the backend as a whole does not answer.
     excused: list[bytes] = field(default_factory=list)
+    #: What the totals grow by, beside the results of the failures.
+    tally: Mapping[str, float] = field(default_factory=dict)
 
 
 class Settled(NamedTuple):
@@ -252,15 +255,18 @@ class Expirations(ABC):
 
     A claim lasts for ``lease``, and each `extend` of it for as long again. Members not settled by
     then count as failed attempts, and are claimed one by one from then on: one of them may have
-    ended the sweeper.
+    ended the sweeper. What has failed is tried again by ``backoff``.
     """
 
     #: Sweeps go through each of these on its own; onlookers see these alone.
     shards: Sequence[int] = range(1)
 
-    def __init__(self, place: str, lease: int, fence: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, place: str, lease: int, fence: Callable[[bytes], object], backoff: Backoff
+    ) -> None:
         self.place = place
         self.lease = lease
+        self.backoff = backoff
         self._fence = fence
 
     # -- the verbs of writers
@@ -476,13 +482,11 @@ class Expirations(ABC):
         return 0
 
     @abstractmethod
-    def claim(
-        self, shard: int, limit: int, backoff: Backoff = BACKOFF, alone: bool = True
-    ) -> Claim:
+    def claim(self, shard: int, limit: int, alone: bool = True) -> Claim:
         """Claim up to ``limit`` members of a shard that are due, or to be tried again.
 
-        Ends the claims that have lapsed first, which count as attempts of ``backoff``. What may
-        end its sweeper is claimed by who is ``alone`` with it: deletes nothing else meanwhile.
+        Ends the claims that have lapsed first, which count as failed attempts. What may end its
+        sweeper is claimed by who is ``alone`` with it: deletes nothing else meanwhile.
         """
 
     @abstractmethod
@@ -498,20 +502,12 @@ class Expirations(ABC):
 
     @abstractmethod
     def settle(
-        self,
-        shard: int,
-        token: int,
-        verdict: Verdict,
-        backoff: Backoff = BACKOFF,
-        limit: int | None = None,
-        tally: Mapping[str, float] = NOTHING,
-        alone: bool = True,
+        self, claim: Claim, verdict: Verdict, limit: int | None = None, alone: bool = True
     ) -> Settled:
-        """Report the outcome of a claim and, with a ``limit``, claim again, in one round trip.
+        """Report the outcome of a claim and, with a ``limit``, `claim` again, in one round trip.
 
         Forgets what is done, counts an attempt for each of the failures, sets aside what is
-        broken, postpones the rest, and adds ``tally`` and the results of the failures to the
-        totals.
+        broken, and postpones the rest.
         """
 
     # -- the verbs of onlookers
@@ -649,7 +645,11 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def at(
-        self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
+        self,
+        place: str,
+        lease: int = LIVE,
+        fence: Callable[[bytes], object] = lambda member: None,
+        backoff: Backoff = BACKOFF,
     ) -> Expirations:
         """Return the records of one place."""
 

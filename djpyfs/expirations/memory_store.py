@@ -163,10 +163,14 @@ class MemoryStore(ExpirationStore):
         self._counts: MemoryStorage | None = None
 
     def at(
-        self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
+        self,
+        place: str,
+        lease: int = LIVE,
+        fence: Callable[[bytes], object] = lambda member: None,
+        backoff: Backoff = BACKOFF,
     ) -> Expirations:
         records = self._records.setdefault(place, _Records())
-        return _Expirations(self, records, place, lease, fence)
+        return _Expirations(self, records, place, lease, fence, backoff)
 
     def introduce(self, place: str, called: str) -> None:
         self._called[place] = called
@@ -396,8 +400,9 @@ class _Expirations(Expirations):
         place: str,
         lease: int,
         fence: Callable[[bytes], object],
+        backoff: Backoff,
     ) -> None:
-        super().__init__(place, lease, fence)
+        super().__init__(place, lease, fence, backoff)
         self._store = store
         self._of = records
         self._lock = records.lock
@@ -706,12 +711,10 @@ class _Expirations(Expirations):
 
     # -- the verbs of sweeps
 
-    def claim(
-        self, shard: int, limit: int, backoff: Backoff = BACKOFF, alone: bool = True
-    ) -> Claim:
+    def claim(self, shard: int, limit: int, alone: bool = True) -> Claim:
         with self._lock:
             now = clock.now()
-            self._end_lapsed(now, backoff)
+            self._end_lapsed(now)
             taken = self._take(now, limit, alone)
             token = new_token()
             if taken:
@@ -721,9 +724,9 @@ class _Expirations(Expirations):
             overdue = self._of.claimable(now) if full else 0
             members = [member for member, _ in taken]
             awaiting = [member for member in members if self._of.awaits_owner(member)]
-            return Claim(token, members, late, overdue, awaiting)
+            return Claim(shard, token, members, late, overdue, awaiting)
 
-    def _end_lapsed(self, now: int, backoff: Backoff) -> None:
+    def _end_lapsed(self, now: int) -> None:
         of = self._of
         for lease, _ in of.leases.take(clock.uptime(), len(of.leases), lambda lease: True):
             token, _, member = lease.partition(b"\0")
@@ -732,13 +735,13 @@ class _Expirations(Expirations):
                 continue
             members = [member for member, held in of.claimed.items() if held == int(token)]
             for member in members:
-                self._lapse(member, len(members) == 1, now, backoff)
+                self._lapse(member, len(members) == 1, now)
 
-    def _lapse(self, member: bytes, alone: bool, now: int, backoff: Backoff) -> None:
+    def _lapse(self, member: bytes, alone: bool, now: int) -> None:
         if self._of.note(member).state in ("reserved", "excused"):
             return self._of.unclaim(member, now)
-        delay = _delay(backoff, self._of.note(member).attempts + 1) if alone else 0
-        self._of.count_attempt(member, LAPSED, "suspect", backoff.max_attempts, delay, now)
+        delay = _delay(self.backoff, self._of.note(member).attempts + 1) if alone else 0
+        self._of.count_attempt(member, LAPSED, "suspect", self.backoff.max_attempts, delay, now)
         return None
 
     def _take(self, now: int, limit: int, alone: bool) -> list[tuple[bytes, int]]:
@@ -774,16 +777,9 @@ class _Expirations(Expirations):
         return ClaimOne(token, now - waits_for, 0, self._of.awaits_owner(member))
 
     def settle(
-        self,
-        shard: int,
-        token: int,
-        verdict: Verdict,
-        backoff: Backoff = BACKOFF,
-        limit: int | None = None,
-        tally: Mapping[str, float] = NOTHING,
-        alone: bool = True,
+        self, claim: Claim, verdict: Verdict, limit: int | None = None, alone: bool = True
     ) -> Settled:
-        of = self._of
+        of, token = self._of, claim.token
 
         def own(members: Iterable[bytes]) -> list[bytes]:
             return [member for member in members if of.claimed.get(member) == token]
@@ -798,18 +794,20 @@ class _Expirations(Expirations):
                     self._postpone(member, state, now, delay)
             for member in own(verdict.excused):
                 of.notes[member] = Note(of.note(member).attempts, "excused")
+            failed = (verdict.failures, self.backoff), (verdict.broken, Backoff(1))
             fates = [
-                self._fail(member, why, policy, now)
-                for failures, policy in ((verdict.failures, backoff), (verdict.broken, Backoff(1)))
+                self._fail(member, why, backoff, now)
+                for failures, backoff in failed
                 for member, why in failures
                 if of.claimed.get(member) == token
             ]
             of.end_lease(token)
             set_aside = sum(fates)
             retried = len(fates) - set_aside
-            self._store.add_to_totals({**tally, "retried": retried, "set_aside": set_aside})
-            claim = None if limit is None else self.claim(shard, limit, backoff, alone)
-            return Settled(retried, set_aside, claim)
+            results = {"retried": retried, "set_aside": set_aside}
+            self._store.add_to_totals({**verdict.tally, **results})
+            following = None if limit is None else self.claim(claim.shard, limit, alone)
+            return Settled(retried, set_aside, following)
 
     def _postpone(self, member: bytes, state: State, now: int, delay: int) -> None:
         if state is State.DUE:

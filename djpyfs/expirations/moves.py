@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
-from . import Backoff, Busy, Expirations, Move
+from . import Busy, Expirations, Move
 from .layout import Layout, Relaid
 from .scripts import Call, Command, Scripts
 
@@ -220,7 +220,7 @@ class Moves:
 Records = Callable[[], Mapping[str, tuple[Moves, Expirations]]]
 
 
-def reshard(scripts: Scripts, shards: int, records: Records, backoff: Backoff) -> Iterator[Move]:
+def reshard(scripts: Scripts, shards: int, records: Records) -> Iterator[Move]:
     """Let the ``records`` of all places be spread over so many ``shards``; tell of each step.
 
     It may be broken off, and taken up again by whoever calls it with the same number; any number
@@ -230,7 +230,7 @@ def reshard(scripts: Scripts, shards: int, records: Records, backoff: Backoff) -
         try:
             layout = _begin(scripts, shards, records)
             if layout.moving:
-                yield from _move(layout, records, backoff)
+                yield from _move(layout, records)
                 _gather_totals(scripts, layout)
                 # The first shard last: who takes this up asks it how far it has come.
                 ended = Layout(layout.epoch + 1, layout.new, layout.new)
@@ -258,14 +258,14 @@ def _begin(scripts: Scripts, shards: int, records: Records) -> Layout:
     return layout
 
 
-def _move(layout: Layout, records: Records, backoff: Backoff) -> Iterator[Move]:
+def _move(layout: Layout, records: Records) -> Iterator[Move]:
     found, moved = records(), set[str]()
     yield Move(total=sum(moves.count(layout) for moves, _ in found.values()))
     while places := found.keys() - moved:
         for place in places:
             moves, own = found[place]
             for shard in range(layout.old):
-                yield from moves.empty(layout, shard, partial(own.claim, shard, 0, backoff))
+                yield from moves.empty(layout, shard, partial(own.claim, shard, 0))
         moved |= places
         found = records()  # one whose keys came and went may have been passed by
 

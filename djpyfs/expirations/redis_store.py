@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, chain, compress, pairwise
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -82,9 +83,13 @@ class RedisStore(ExpirationStore):
         self._counts: WeakKeyDictionary[redis.Redis, RedisStorage] = WeakKeyDictionary()
 
     def at(
-        self, place: str, lease: int = LIVE, fence: Callable[[bytes], object] = lambda member: None
+        self,
+        place: str,
+        lease: int = LIVE,
+        fence: Callable[[bytes], object] = lambda member: None,
+        backoff: Backoff = BACKOFF,
     ) -> Expirations:
-        return _Expirations(self._scripts, place, lease, fence)
+        return _Expirations(self._scripts, place, lease, fence, backoff)
 
     def introduce(self, place: str, told: str) -> None:
         self._send("hset", "places", place, told)
@@ -234,12 +239,12 @@ class RedisStore(ExpirationStore):
         return Spread(layout.old, layout.new)
 
     def reshard(self, shards: int, backoff: Backoff = BACKOFF) -> Iterator[Move]:
-        return reshard(self._scripts, shards, self._all_records, backoff)
+        return reshard(self._scripts, shards, partial(self._all_records, backoff))
 
-    def _all_records(self) -> Mapping[str, tuple[Moves, Expirations]]:
+    def _all_records(self, backoff: Backoff) -> Mapping[str, tuple[Moves, Expirations]]:
         """Return the records of all places: of those that were introduced, and what is there."""
         found = {*self.places(), *self._places_with_records()}
-        own = {place: _Expirations(self._scripts, place, LIVE, _nobody) for place in found}
+        own = {place: _Expirations(self._scripts, place, LIVE, _nobody, backoff) for place in found}
         return {place: (records.moves, records) for place, records in own.items()}
 
     def _places_with_records(self) -> Iterator[str]:
@@ -292,9 +297,14 @@ class _Answers:
 
 class _Expirations(Expirations):
     def __init__(
-        self, scripts: Scripts, place: str, lease: int, fence: Callable[[bytes], object]
+        self,
+        scripts: Scripts,
+        place: str,
+        lease: int,
+        fence: Callable[[bytes], object],
+        backoff: Backoff,
     ) -> None:
-        super().__init__(place, lease, fence)
+        super().__init__(place, lease, fence, backoff)
         self._within: Sequence[int] | None = None
         self.keys = _Keys(lambda shard: [scripts.key(shard, place, name) for name in KEYS])
         self._linking = _Keys(
@@ -521,18 +531,14 @@ class _Expirations(Expirations):
 
     # -- the verbs of sweeps
 
-    def claim(
-        self, shard: int, limit: int, backoff: Backoff = BACKOFF, alone: bool = True
-    ) -> Claim:
+    def claim(self, shard: int, limit: int, alone: bool = True) -> Claim:
         token = new_token()
         with self._given_back_unconfirmed(shard, token):
-            reply = self._scripts.run(self._claim_call(shard, token, limit, backoff, alone))
-        return _claim(token, reply)
+            reply = self._scripts.run(self._claim_call(shard, token, limit, alone))
+        return _claim(shard, token, reply)
 
-    def _claim_call(
-        self, shard: int, token: int, limit: int, backoff: Backoff, alone: bool
-    ) -> Call:
-        arguments = token, limit, self.lease, *backoff, int(alone)
+    def _claim_call(self, shard: int, token: int, limit: int, alone: bool) -> Call:
+        arguments = token, limit, self.lease, *self.backoff, int(alone)
         return Call("claim", shard, self._freeing[shard], arguments)
 
     def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
@@ -550,15 +556,9 @@ class _Expirations(Expirations):
         return [_claim_one(token, reply) for reply in replies]
 
     def settle(
-        self,
-        shard: int,
-        token: int,
-        verdict: Verdict,
-        backoff: Backoff = BACKOFF,
-        limit: int | None = None,
-        tally: Mapping[str, float] = NOTHING,
-        alone: bool = True,
+        self, claim: Claim, verdict: Verdict, limit: int | None = None, alone: bool = True
     ) -> Settled:
+        shard, token = claim.shard, claim.token
         keys, freeing = self.keys[shard], self._freeing[shard]
         totals = self._scripts.key(shard, "totals")
         calls = []
@@ -572,21 +572,21 @@ class _Expirations(Expirations):
         ]
         if verdict.excused:
             calls.append(Call("excuse", shard, keys, (token, *verdict.excused)))
-        for why, policy in (verdict.failures, backoff), (verdict.broken, Backoff(1)):
+        for why, backoff in (verdict.failures, self.backoff), (verdict.broken, Backoff(1)):
             if why:
-                about = token, *policy, *chain(*why)
+                about = token, *backoff, *chain(*why)
                 calls.append(Call("fail", shard, [*freeing, totals], about))
-        if tally:
-            calls.append(Call("tally", shard, [totals], list(chain(*tally.items()))))
+        if verdict.tally:
+            calls.append(Call("tally", shard, [totals], list(chain(*verdict.tally.items()))))
         next_token = new_token()
         if limit is not None:
-            calls.append(self._claim_call(shard, next_token, limit, backoff, alone))
+            calls.append(self._claim_call(shard, next_token, limit, alone))
         with self._given_back_unconfirmed(shard, next_token):
             replies = self._scripts.run_all(calls)
-        claim = None if limit is None else _claim(next_token, replies[-1])
+        following = None if limit is None else _claim(shard, next_token, replies[-1])
         fates = [own for call, own in zip(calls, replies, strict=True) if call.verb == "fail"]
         retried, set_aside = map(sum, zip((0, 0), *fates, strict=True))
-        return Settled(retried, set_aside, claim)
+        return Settled(retried, set_aside, following)
 
     @contextmanager
     def _given_back_unconfirmed(self, shard: int, token: int) -> Iterator[None]:
@@ -845,11 +845,12 @@ def _schedule(reply: list[Any] | int) -> tuple[Busy, int, list[bytes], list[byte
     return Busy(left, ends), deadline, members[:count], members[count:]
 
 
-def _claim(token: int, reply: list[Any]) -> Claim:
+def _claim(shard: int, token: int, reply: list[Any]) -> Claim:
     overdue, late, lengths, joined, awaiting = reply
     ends = list(accumulate(map(int, lengths.split())))
     members = [joined[start:end] for start, end in pairwise([0, *ends])]
-    return Claim(token, members, struct.unpack(f"<{len(members)}d", late), overdue, awaiting)
+    lateness = struct.unpack(f"<{len(members)}d", late)
+    return Claim(shard, token, members, lateness, overdue, awaiting)
 
 
 def _told(

@@ -541,7 +541,7 @@ class Machine(RuleBasedStateMachine):
     def end_what_has_lapsed(self) -> None:
         """Do in all shards what a sweep does in one at a time: the model knows of none."""
         for shard in self.records.shards:
-            self.records.claim(shard, 0, Backoff(MAX_ATTEMPTS))
+            self.records.claim(shard, 0)
         self.model.end_what_has_lapsed()
 
     # -- what holds after each step

@@ -175,7 +175,7 @@ def test_a_tree_waits_for_the_sweep_that_has_one_of_its_files(plots: ExpiringFS)
         removal = pool.submit(plots.removetree, "d")
         with pytest.raises(TimeoutError):
             removal.result(0.2)
-        records.settle(0, claim.token, Verdict(put_off={(0, State.DUE): list(claim.members)}))
+        records.settle(claim, Verdict(put_off={(0, State.DUE): list(claim.members)}))
         removal.result(60)
     assert plots.listdir("/") == []
     assert counted().tracked == 0

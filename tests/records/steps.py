@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 
 from djpyfs.conf import SECOND
 from djpyfs.expirations import BACKOFF, Backoff, Claim, Expirations, State, Verdict
@@ -27,12 +28,27 @@ A, B = b"n/a", b"n/b"
 At = Callable[..., Expirations]
 
 
+def retrying(store: Expirations, backoff: Backoff) -> Expirations:
+    """The same records, for somebody with such a back-off."""
+    own = copy(store)
+    own.backoff = backoff
+    return own
+
+
 def claim(store: Expirations, limit: int = 100, backoff: Backoff = BACKOFF) -> Claim:
     """Claim from all shards, for tests that do not care where a member is."""
-    claims = [store.claim(shard, limit, backoff) for shard in store.shards]
+    own = retrying(store, backoff)
+    claims = [own.claim(shard, limit) for shard in store.shards]
     members = [member for one in claims for member in one.members]
-    token = next((one.token for one in claims if one.members), 0)
-    return Claim(token, members, [late for one in claims for late in one.late], 0)
+    found = next((one for one in claims if one.members), Claim(0, 0))
+    return found._replace(
+        members=members, late=[late for one in claims for late in one.late], overdue=0
+    )
+
+
+def held(store: Expirations, member: bytes, token: int) -> Claim:
+    """The claim on a member, wherever that is."""
+    return Claim(store.shard_of(member), token)
 
 
 def claim_later(store: Expirations, backoff: Backoff = BACKOFF) -> Claim:
@@ -51,21 +67,22 @@ def settle(
     store: Expirations, member: bytes, token: int, failure: str = "", attempts: int = 2
 ) -> tuple[int, int]:
     verdict = Verdict(failures=[(member, failure)]) if failure else Verdict(done=[member])
-    settled = store.settle(store.shard_of(member), token, verdict, Backoff(attempts, SHORT))
+    own = retrying(store, Backoff(attempts, SHORT))
+    settled = own.settle(held(store, member, token), verdict)
     return settled.retried, settled.set_aside
 
 
 def put_off(
     store: Expirations, member: bytes, token: int, delay: int, state: State = State.HELD
 ) -> None:
-    store.settle(store.shard_of(member), token, Verdict(put_off={(delay, state): [member]}))
+    store.settle(held(store, member, token), Verdict(put_off={(delay, state): [member]}))
 
 
 def fail(store: Expirations, member: bytes, attempts: int) -> None:
     """Let one deletion of a member that is due fail."""
     verdict = Verdict(failures=[(member, "no")])
-    backoff = Backoff(attempts, 100 * SECOND)
-    store.settle(store.shard_of(member), store.claim_one(member).token, verdict, backoff)
+    own = retrying(store, Backoff(attempts, 100 * SECOND))
+    own.settle(held(store, member, store.claim_one(member).token), verdict)
 
 
 def due(store: Expirations, count: int = 1) -> list[bytes]:

@@ -66,7 +66,7 @@ def test_settling_claims_the_next_batch_at_once(store: Expirations) -> None:
     one, other = due(store, 2)
     shard = store.shard_of(one)
     first = store.claim(shard, 1)
-    then = store.settle(shard, first.token, Verdict(done=[*first.members]), limit=1).claim
+    then = store.settle(first, Verdict(done=[*first.members]), limit=1).claim
     assert then
     assert {*first.members, *then.members} == {one, other}
 
@@ -76,7 +76,7 @@ def test_a_claim_that_is_done_as_a_whole_is_settled_without_names_and_no_other_w
 ) -> None:
     shard = store.shard_of(due(store, 2)[0])
     first, then = store.claim(shard, 1), store.claim(shard, 1)
-    store.settle(shard, first.token, Verdict(done=[*first.members], all_done=True))
+    store.settle(first, Verdict(done=[*first.members], all_done=True))
     assert (state(store, *first.members), state(store, *then.members)) == ("none", State.CLAIMED)
 
 

@@ -15,7 +15,9 @@ from tests.records.steps import (
     claim_later,
     due,
     fail,
+    held,
     put_off,
+    retrying,
     settle,
     state,
 )
@@ -23,10 +25,9 @@ from tests.records.steps import (
 
 def pause_after_failure(store: Expirations, member: bytes) -> float:
     """Seconds until a member, whose deletion fails once more, is tried again."""
-    token = store.reserve(member).token
+    claim = held(store, member, store.reserve(member).token)
     backoff = Backoff(9, 400 * SECOND, 1_000 * SECOND)
-    failed = Verdict(failures=[(member, "no")])
-    store.settle(store.shard_of(member), token, failed, backoff)
+    retrying(store, backoff).settle(claim, Verdict(failures=[(member, "no")]))
     return store.claim_one(member).wait / SECOND
 
 
@@ -40,7 +41,7 @@ def test_what_failed_together_is_not_tried_again_together(store: Expirations) ->
     members = due(store, 20)
     shard = store.shard_of(members[0])
     failed = Verdict(failures=[(member, "no") for member in members])
-    store.settle(shard, store.claim(shard, 20).token, failed, Backoff(2, 100 * SECOND))
+    retrying(store, Backoff(2, 100 * SECOND)).settle(store.claim(shard, 20), failed)
     waits = [store.claim_one(member).wait / SECOND for member in members]
     assert max(waits) - min(waits) > 10
 
@@ -79,8 +80,7 @@ def test_what_was_not_tried_is_due_again_at_once(store: Expirations) -> None:
 
 def test_putting_off_nothing_puts_nothing_off(store: Expirations) -> None:
     [member] = due(store)
-    token = claim(store).token
-    store.settle(store.shard_of(member), token, Verdict(put_off={(0, State.DUE): []}))
+    store.settle(claim(store), Verdict(put_off={(0, State.DUE): []}))
     assert state(store, member) == State.CLAIMED
 
 
@@ -101,7 +101,7 @@ def test_what_is_broken_is_set_aside_at_once_beside_what_has_failed(store: Expir
     broken, failed = due(store, 2)
     shard = store.shard_of(broken)
     verdict = Verdict(failures=[(failed, "no")], broken=[(broken, "is none")])
-    settled = store.settle(shard, store.claim(shard, 9).token, verdict, Backoff(2))
+    settled = retrying(store, Backoff(2)).settle(store.claim(shard, 9), verdict)
     assert settled[:2] == (1, 1)
     [given_up] = store.set_aside().records
     assert (given_up.member, given_up.reason, given_up.attempts) == (broken, "is none", 1)

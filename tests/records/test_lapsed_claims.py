@@ -16,8 +16,10 @@ from tests.records.steps import (
     claim,
     claim_later,
     due,
+    held,
     lapses,
     put_off,
+    retrying,
     settle,
     state,
 )
@@ -87,12 +89,12 @@ def test_one_that_was_retried_does_not_wait_behind_suspects(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     retried, suspect = due(store, 2)
     shard = store.shard_of(suspect)
-    store.settle(
-        shard, store.claim_one(retried).token, Verdict(failures=[(retried, "no")]), AT_ONCE
-    )
+    hasty = retrying(store, AT_ONCE)
+    tried = held(store, retried, store.claim_one(retried).token)
+    hasty.settle(tried, Verdict(failures=[(retried, "no")]))
     dying.claim_one(suspect)
     lapses(store)
-    found = [store.claim(shard, 9, AT_ONCE).members for _ in range(2)]
+    found = [hasty.claim(shard, 9).members for _ in range(2)]
     assert found == [[retried], [suspect]]
 
 
@@ -100,20 +102,20 @@ def test_an_excused_claim_lapses_without_an_attempt_and_is_claimed_together_agai
     store, dying = at(), at(lease=SHORT)
     members = due(store, 2)
     shard = store.shard_of(members[0])
-    dying.settle(shard, dying.claim(shard, 9).token, Verdict(excused=members))
+    dying.settle(dying.claim(shard, 9), Verdict(excused=members))
     assert store.claim(shard, 9).members == []
     wait_for(lambda: not store.counts().claimed)
-    assert sorted(store.claim(shard, 9, Backoff(1)).members) == members
+    assert sorted(claim(store, backoff=Backoff(1)).members) == members
     assert store.counts().set_aside == 0
 
 
 def test_what_others_have_claimed_is_not_excused(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     [member] = due(store)
-    lapsed = claim(dying).token
+    lapsed = claim(dying)
     lapses(store)
     again = claim_later(dying, AT_ONCE)
-    store.settle(store.shard_of(member), lapsed, Verdict(excused=[member]))
+    store.settle(lapsed, Verdict(excused=[member]))
     lapses(store)
     assert again.members == [member]
     assert claim(store, backoff=Backoff(2)).members == []

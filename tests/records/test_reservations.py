@@ -20,6 +20,7 @@ from tests.records.steps import (
     fail,
     lapses,
     now,
+    retrying,
     settle,
     state,
 )
@@ -101,10 +102,8 @@ def test_many_are_reserved_together_but_those_of_which_more_is_known(at: At) -> 
     plain, unknown, permanent, swept, failed, given_up = (b"m/%d" % n for n in range(6))
     for member, backoff in (failed, BACKOFF), (given_up, Backoff(1)):
         store.schedule([member], 0)
-        token = claim_later(store).token
-        store.settle(
-            store.shard_of(member), token, Verdict(failures=[(member, "why")]), backoff=backoff
-        )
+        tried = Verdict(failures=[(member, "why")])
+        retrying(store, backoff).settle(claim_later(store), tried)
     store.schedule([swept], 0)
     assert claim_later(store).members == [swept]
     scheduled = store.schedule([plain], MINUTE)

@@ -31,7 +31,12 @@ from djpyfs.expirations import (
 from djpyfs.expirations.layout import Layout
 from djpyfs.expirations.redis_store import RedisStore
 from tests.conftest import record_settings
-from tests.records.steps import LEASE, SHORT
+from tests.records.steps import (
+    LEASE,
+    SHORT,
+    held,
+    retrying,
+)
 from tests.servers import wait_for
 
 HOUR = 3_600 * SECOND
@@ -114,8 +119,8 @@ def written(here: Expirations) -> dict[bytes, Begun]:
     for number, name in enumerate(NAMES[24:40]):
         why = [(name, "why")]
         verdict = Verdict(broken=why) if number % 2 else Verdict(failures=why)
-        token = here.claim_one(name).token
-        here.settle(here.shard_of(name), token, verdict, Backoff(5, HOUR, HOUR))
+        claim = held(here, name, here.claim_one(name).token)
+        retrying(here, Backoff(5, HOUR, HOUR)).settle(claim, verdict)
     return {name: here.begin(name, LEASE) for name in NAMES[16:24]}
 
 
@@ -207,7 +212,7 @@ def test_a_file_that_is_claimed_stays_where_it_is_until_that_ends(
     assert there.reserve_free([leaving])[1] == [leaving]
     assert here.extend(shard, {claim_lease(claim.token): LEASE}) == []
     assert store.spread().moving
-    here.settle(shard, claim.token, Verdict(done=[leaving]))
+    here.settle(Claim(shard, claim.token), Verdict(done=[leaving]))
     list(moves)
     counts = there.counts()
     assert counts == Counts(counts.now)
@@ -242,7 +247,7 @@ def test_a_writer_waits_until_a_claim_ends_where_its_file_was(
         writer = pool.submit(there.schedule, [leaving], HOUR)
         time.sleep(0.1)
         assert not writer.done()
-        here.settle(shard, claim.token, Verdict(done=[leaving]))
+        here.settle(Claim(shard, claim.token), Verdict(done=[leaving]))
         deadline = writer.result(60)
     list(moves)
     assert here.deadline(leaving)[1] == deadline
@@ -281,9 +286,10 @@ def test_what_was_claimed_while_somebody_went_through_the_shard_is_not_overlooke
     steps = store.reshard(3)
     assert next(step for step in steps if step.waiting)
     if how == "fails":
-        here.settle(shard, token, Verdict(failures=[(leaving, "no")]), Backoff(5, HOUR, HOUR))
+        failed = Verdict(failures=[(leaving, "no")])
+        retrying(here, Backoff(5, HOUR, HOUR)).settle(Claim(shard, token), failed)
     elif how == "is put off":
-        here.settle(shard, token, Verdict(put_off={(0, State.DUE): [leaving]}))
+        here.settle(Claim(shard, token), Verdict(put_off={(0, State.DUE): [leaving]}))
     elif how == "is released":
         here.release(leaving, token)
     elif how == "is released with others":
@@ -329,9 +335,9 @@ def test_sweeps_claim_in_all_shards_and_in_each_but_once(
 
     def sweep(records: Expirations) -> None:
         for shard in records.shards:
-            claim: Claim = records.claim(shard, 1)
+            claim = records.claim(shard, 1)
             seen.extend(claim.members)
-            records.settle(shard, claim.token, Verdict(done=list(claim.members)))
+            records.settle(claim, Verdict(done=list(claim.members)))
 
     for _ in store.reshard(4):
         sweep(there)
@@ -344,7 +350,7 @@ def test_one_time_links_and_totals_outlast_it(
     store: ExpirationStore, here: Expirations, there: Expirations, leaving: bytes
 ) -> None:
     here.issue_ticket(leaving, "one", 1, here.schedule([leaving], HOUR))
-    here.settle(1, 0, Verdict(), tally={"deleted": 3})
+    here.settle(Claim(1, 0), Verdict(tally={"deleted": 3}))
     moves = store.reshard(1)
     until_in_transit(moves)
     assert there.use_ticket(leaving, "one")

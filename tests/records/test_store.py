@@ -116,9 +116,9 @@ def test_scripts_that_redis_has_forgotten_are_loaded_again(
     for _ in range(2):
         redis_store.schedule([A], 0)
         redis_server.client().script_flush()
-        token = redis_store.claim(0, 1).token
+        claim = redis_store.claim(0, 1)
         redis_server.client().script_flush()
-        assert redis_store.settle(0, token, Verdict(done=[A]), limit=1).claim
+        assert redis_store.settle(claim, Verdict(done=[A]), limit=1).claim
         redis_server.client().script_flush()
         assert not redis_store.retry([A])
 
@@ -141,7 +141,7 @@ def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_and_what_has_begun
         store.pledge(b"n/removed", token, 0)
         store.release(b"n/removed", token)
         found = store.claim(0, 10)
-        store.settle(0, found.token, Verdict(done=[*found.members]))
+        store.settle(found, Verdict(done=[*found.members]))
         assert found.members == [A]
         assert store.finish(B, write, SECOND, MINUTE).by_default
         assert store.deadlines([A, b"n/removed"])[1] == [0, 0]

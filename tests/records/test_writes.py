@@ -21,7 +21,9 @@ from tests.records.steps import (
     claim_later,
     deadline,
     due,
+    held,
     now,
+    retrying,
     settle,
 )
 from tests.servers import wait_for
@@ -31,9 +33,8 @@ def test_what_is_being_written_is_not_claimed_whatever_its_deadline(store: Expir
     due_members = due(store, 3)
     written, retried, other = due_members
     shard = store.shard_of(written)
-    store.settle(
-        shard, store.claim_one(retried).token, Verdict(failures=[(retried, "no")]), AT_ONCE
-    )
+    tried = held(store, retried, store.claim_one(retried).token)
+    retrying(store, AT_ONCE).settle(tried, Verdict(failures=[(retried, "no")]))
     writes = {member: store.begin(member, LEASE) for member in (written, retried)}
     assert store.claim(shard, 9).members == [other]
     assert not store.claim_one(written).token
