@@ -1,7 +1,8 @@
-"""The release script, in a copy of the repository's two files."""
+"""The release script, in a copy of what it reads and writes."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,25 @@ import pytest
 
 from tests.pages import ROOT
 
+CHANGELOG = """# Changelog
+
+## [Unreleased]
+
+### Added
+
+- Files that expire.
+"""
+
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("pyproject.toml", "CHANGELOG.md", "README.md", "LICENSE"):
+    for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
+    # Not today's version and changes: after a release there is nothing left to release.
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    pyproject = re.sub("^version = .*", 'version = "0.1.0"', pyproject, flags=re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text(pyproject)
+    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     for package in ("djpyfs", "djpyfs_tasks"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
