@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- acknowledge: forgets those members that are still claimed under exactly this token; without
--- members, all that are.
+-- acknowledge: forgets the members that are still claimed under exactly this token; if none are
+-- given, all that are.
 -- ARGV     token, member...
--- Returns  how many that were
+-- Returns  how many it forgot
 -- Touches  claimed, deadlines, leases, notes, owners
 local token, done = tonumber(ARGV[1]), {}
 if #ARGV == 1 then

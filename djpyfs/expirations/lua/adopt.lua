@@ -1,8 +1,8 @@
 #!lua
--- adopt: gives deadlines that are known already to members of which nothing is known, and that
--- nobody removes or replaces.
+-- adopt: gives a known deadline to members that have no record, are not permanent, and that nobody
+-- is removing or replacing.
 -- ARGV     (member, deadline)...
--- Returns  those of the members that took one
+-- Returns  the members that took one
 -- Touches  due, permanent, owners
 local adopted = {}
 for i = 1, #ARGV, 2 do

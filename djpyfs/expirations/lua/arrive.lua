@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- arrive: takes in what is known of members, from another shard; what has come already is left as
--- it is, for much may have happened to it since.
+-- arrive: takes in records from another shard. A member that has already arrived is left as it is,
+-- because much may have happened to it since.
 -- KEYS[12]  revocations, a HASH: member -> the last revocation of the links to it
--- KEYS[13]  arrived, a SET: the members that have come while these records move
--- ARGV      (member, what is known of it)...
+-- KEYS[13]  arrived, a SET: members that have arrived while records move
+-- ARGV      (member, its record as depart.lua packs it)...
 -- Returns   nothing
 -- Touches   all but claimed, revocations, arrived
 local zsets = {due = due, retries = retries, suspects = suspects, deadlines = deadlines, notes = notes}

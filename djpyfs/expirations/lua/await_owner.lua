@@ -1,11 +1,11 @@
 #!lua
--- await_owner: lets a member that has a deadline be deleted only if no row owns it, and be due in ttl
--- at the earliest. Once a row owns it, it lives for the life, counted from now.
--- ARGV     end of a lease that is over or 0, member, ttl, life, or 0 for an endless one, or -1 to
---          leave what is deleted like that already the life that it had, and to note of all else
---          only that a row owns it, with the deadline that it has
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed}
+-- await_owner: lets a member that has a deadline be deleted only if no row owns it, and not before
+-- now + ttl. Once a row owns it, it lives for `life` from now.
+-- ARGV     end of a lease known to be over or 0, member, ttl, life
+--          (0: endless; -1: a member that already waits for an owner keeps its life, and any other
+--          is only noted as owned, with the deadline that it has)
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed}
 -- Touches  all but permanent
 local over, member, ttl, life = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local left, ends, lapsed = claim_on(member, over)

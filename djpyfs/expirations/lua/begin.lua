@@ -1,9 +1,9 @@
 #!lua
--- begin: notes that a member is being written: until then its deadline waits. With a default ttl, a
--- member that has no deadline and was not made permanent gets one, which is the writes' own.
--- ARGV     end of a lease that is over or 0, member, token, lease, default ttl or 0
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed, deadline that others have given it or 0, now}
+-- begin: records that a member is being written, so its deadline waits until the write is done. With
+-- a default ttl, a member that has no deadline and is not permanent gets one, which only writes made.
+-- ARGV     end of a lease known to be over or 0, member, token, lease, default ttl or 0
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed, deadline that others have given it or 0, now}
 -- Touches  all but failed
 local over, member, token, default_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 local left, ends, lapsed = claim_on(member, over)

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- claim: takes members to delete, those that are due before those to be tried again. What is being
--- written is left out. Claims that have lapsed end first, as failed attempts: of their members, each
--- is claimed by itself from then on, and only when there is nothing else.
--- KEYS[12] returned, a SET: members that were claimed while records move
--- ARGV     token, limit, lease, attempts at most, shortest back-off, longest back-off, 1 where the
---          caller deletes nothing else meanwhile, or 0
--- Returns  {members that could still be claimed, how late each is (doubles, little-endian),
---           length of each, all members joined, {those of them that wait for an owner}}: long texts,
---           for who reads a thousand short ones spends more time on that than on deleting a file
+-- claim: takes members to delete: those that are due first, then those to retry. It skips members
+-- that are being written. First it ends claims that have lapsed, as failed attempts: from then on each
+-- of their members is claimed alone, and only when there is nothing else.
+-- KEYS[12] returned, a SET: members whose claims ended while records move
+-- ARGV     token, limit, lease, most attempts, shortest back-off, longest back-off, 1 if the caller
+--          is deleting nothing else, or 0
+-- Returns  {how many members could still be claimed, how late each is (doubles, little-endian),
+--           length of each, all members joined, {those of them that wait for an owner}}: long strings,
+--           because parsing a thousand short ones takes longer than deleting the files
 -- Touches  all, returned
 local token, limit, most, alone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), ARGV[7] == '1'
 local delay = backoff(tonumber(ARGV[5]), tonumber(ARGV[6]))
@@ -45,7 +45,7 @@ for _, lease in ipairs(over(leases)) do
 end
 
 local writes = redis.call('EXISTS', writing) == 1
-local count = 0  -- of those taken: the operator # searches for the end each time
+local count = 0  -- of those taken: the operator # looks for the end each time
 local function take(zset)
   local first, before, found = 0, count
   repeat
@@ -87,10 +87,10 @@ elseif limit > 0 then
   if #taken > 0 then
     redis.call('ZADD', leases, exact(now + ARGV[3]), token)
   end
-  for zset, members in pairs(left_behind) do  -- last: nothing is undone where a key is broken
+  for zset, members in pairs(left_behind) do  -- last: a script that a broken key stops undoes nothing
     if writes then
       in_slices(members, 'ZREM', zset)
-    else  -- then they are the first of all, and need not be looked for among millions
+    else  -- then they come first, so there is no need to find them among millions
       redis.call('ZREMRANGEBYRANK', zset, 0, #members - 1)
     end
   end

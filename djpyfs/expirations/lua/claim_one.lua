@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- claim_one: takes one member, if it is due. A claim that has lapsed is for `claim` to judge.
+-- claim_one: takes one member, if it is due. Claims that have lapsed are left to `claim`.
 -- ARGV     member, token, lease
--- Returns  {1 where it is claimed, how late it is, time until it is due or 0,
---           1 where it waits for an owner}
+-- Returns  {1 if it is claimed, how late it is, time until it is due or 0,
+--           1 if it waits for an owner}
 -- Touches  due, retries, suspects, claimed, deadlines, leases
 local member, token = ARGV[1], ARGV[2]
 if score(claimed, member) == tonumber(token) then -- the reply to the first call was lost

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- counts: how many records there are of which kind.
+-- counts: counts the records of each kind.
 -- Returns  {now, tracked, overdue and not claimed, claimed and not lapsed, set aside,
---           time since the oldest deadline that has passed or 0, of those tracked: to be tried again,
+--           time since the oldest deadline that has passed or 0, and of those tracked: to be retried,
 --           on hold, postponed}
 -- Touches  nothing
 local late = redis.call('ZCOUNT', due, '-inf', exact(now))

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- deadline: reads members' deadlines.
+-- deadline: reads the deadlines of members.
 -- ARGV     member...
 -- Returns  {now, deadline or 0...}
 -- Touches  nothing

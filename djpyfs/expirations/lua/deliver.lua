@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- deliver: forgets members that are in their new shard.
--- KEYS[12]  returned, a SET: members that were claimed while records move
--- KEYS[13]  in transit, a HASH: member -> what is known of it
+-- deliver: forgets members that have arrived in their new shard.
+-- KEYS[12]  returned, a SET: members whose claims ended while records move
+-- KEYS[13]  in transit, a HASH: member -> its record
 -- ARGV      member...
 -- Returns   nothing
 -- Touches   returned, in transit

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
--- depart: takes what is known of members out of their shard, to be brought to another one. Until it
--- has been delivered there it is kept here. What is claimed stays, with all that is known of it.
--- KEYS[12]  returned, a SET: members that were claimed while records move
+-- depart: takes the records of members out of their shard, to move them to another. A copy stays
+-- in transit until it has been delivered. What is claimed stays, with its whole record.
+-- KEYS[12]  returned, a SET: members whose claims ended while records move
 -- KEYS[13]  revocations, a HASH: member -> the last revocation of the links to it
--- KEYS[14]  in transit, a HASH: member -> what is known of it, as arrive.lua takes it
--- ARGV      end of a lease that is over or 0, or -1 to leave claims that have lapsed as well, member...
--- Returns   {now, for each member:
---            {1, 1 where a claim had lapsed, what is known of it or ''}
+-- KEYS[14]  in transit, a HASH: member -> its record, as arrive.lua takes it
+-- ARGV      end of a lease known to be over or 0, or -1 to leave lapsed claims as well; member...
+-- Returns   {now, and for each member:
+--            {1, 1 if a claim had lapsed, its record or ''}, or
 --            {0, time left of the live claim on it or 0, end of its lease or 0, its token,
---             deadline or 0, 1 where it is permanent, revocation or ''}}
+--             deadline or 0, 1 if it is permanent, revocation or ''}}
 -- Touches   all, revocations, in transit
 local over, revocations, transit = ARGV[1], KEYS[13], KEYS[14]
 local returned = KEYS[12]
@@ -27,7 +27,7 @@ local function claimed_for(member)
   return left > 0 and exact(token), left, ends, lapsed
 end
 
--- What is known, by the names of the keys; nil where that is nothing.
+-- Returns the record, by the names of the keys; nil if there is none.
 local function known_of(member)
   local parcel = {}
   for name, zset in pairs({due = due, retries = retries, suspects = suspects, deadlines = deadlines, notes = notes}) do

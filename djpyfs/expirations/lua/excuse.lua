@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- excuse: lets claims lapse without counting an attempt. Only those still under this token.
+-- excuse: lets claims lapse without counting an attempt, if they are still under this token.
 -- ARGV     token, member...
 -- Returns  nothing
 -- Touches  notes

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- extend: lets leases last on, of claims and of writes. That of a new write begins with it, unless its
+-- extend: extends the leases of claims and of writes. A new write begins with its lease, unless its
 -- member is claimed.
--- ARGV     (lease, time from now, 1 where it is that of a new write)...
--- Returns  those of the leases that are over
+-- ARGV     (lease, time from now, 1 for a new write)...
+-- Returns  the leases that are over
 -- Touches  leases, writing
 local function begin(lease)
   local token, member = lease:match('^(%x+)%z(.*)$')

@@ -1,10 +1,9 @@
 #!lua flags=allow-oom
--- fail: counts an attempt for members whose deletion has failed. Only those still claimed under this
--- token.
--- KEYS[12] returned, a SET: members that were claimed while records move
+-- fail: counts a failed attempt for each member that is still claimed under this token.
+-- KEYS[12] returned, a SET: members whose claims ended while records move
 -- KEYS[13] totals, a HASH: name of a number -> its value
--- ARGV     token, attempts at most, shortest back-off, longest back-off, (member, reason)...
--- Returns  {put back, set aside}
+-- ARGV     token, most attempts, shortest back-off, longest back-off, (member, reason)...
+-- Returns  {how many it put back, how many it set aside}
 -- Touches  retries, claimed, deadlines, leases, notes, failed, totals, returned
 local token, most = tonumber(ARGV[1]), tonumber(ARGV[2])
 local delay = backoff(tonumber(ARGV[3]), tonumber(ARGV[4]))

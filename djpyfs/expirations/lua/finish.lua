@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
--- finish: notes that a write is done. What was overdue when it began, and still is, has a new life;
--- what nobody but writes has given a deadline lives for the default ttl from now; all else keeps its
--- deadline, and is due in the grace at the earliest. Where the lease of the write had lapsed, the
--- deadline that it found is put back if it has vanished.
--- ARGV     end of a lease that is over or 0, member, token, grace, default ttl or 0,
---          deadline when it began or 0, 1 where that had passed
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed, deadline or 0, 1 where the default ttl gave it,
---           1 where nobody can have deleted the file meanwhile}
+-- finish: records that a write is done.
+-- 1. A member that was overdue when the write began, and still is, starts a new life.
+-- 2. If only writes have given it a deadline, it lives for the default ttl from now.
+-- 3. Any other keeps its deadline, but is not due before now + grace.
+-- If the lease of the write had lapsed and the deadline has vanished since, the deadline comes back.
+-- ARGV     end of a lease known to be over or 0, member, token, grace, default ttl or 0,
+--          deadline when it began or 0, 1 if that had passed
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed, deadline or 0, 1 if the default ttl gave it,
+--           1 if nobody can have deleted the file meanwhile}
 -- Touches  all
 local over, member, token, grace, default_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local before, new_life = tonumber(ARGV[6]), ARGV[7] == '1'

@@ -1,8 +1,8 @@
 #!lua
--- keep: makes a member permanent, and remembers it.
--- ARGV     end of a lease that is over or 0, member
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed}
+-- keep: makes a member permanent, and remembers that.
+-- ARGV     end of a lease known to be over or 0, member
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed}
 -- Touches  all
 local over, member = ARGV[1], ARGV[2]
 local left, ends, lapsed = claim_on(member, over)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- lay: writes another layout down, in place of the one that the caller tells.
+-- lay: stores a new layout in place of the one that the caller believes in.
 -- KEYS[1]  format
 -- ARGV     layout
 -- Returns  nothing

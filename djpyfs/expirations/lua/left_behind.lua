@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- left_behind: tells which members may have been overlooked by who went through all keys, one after
--- the other: those that were claimed while it did.
--- KEYS[12]  returned, a SET: members that were claimed while records move
--- KEYS[13]  in transit, a HASH: member -> what is known of it
+-- left_behind: returns the members that a pass through all keys may have missed, because they were
+-- claimed at the time.
+-- KEYS[12]  returned, a SET: members whose claims ended while records move
+-- KEYS[13]  in transit, a HASH: member -> its record
 -- Returns   {members that are claimed, members that were, members in transit}
 -- Touches   nothing
 return {

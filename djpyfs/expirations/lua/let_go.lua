@@ -1,10 +1,10 @@
 #!lua
--- let_go: lets a member be due in ttl at the latest, and be deleted only if no row owns it: else it
--- has the deadline again that it had. What awaits its first owner is left alone, and so is what has a
--- deadline, or is permanent, because somebody has said so.
--- ARGV     end of a lease that is over or 0, member, ttl
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed}
+-- let_go: makes a member due no later than now + ttl, and lets it be deleted only if no row owns it;
+-- if one does, it gets its old deadline back. A member that waits for its first owner is left alone,
+-- and so is one whose deadline, or permanence, was set by hand.
+-- ARGV     end of a lease known to be over or 0, member, ttl
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed}
 -- Touches  all
 local over, member, due_at = ARGV[1], ARGV[2], now + ARGV[3]
 local left, ends, lapsed = claim_on(member, over)

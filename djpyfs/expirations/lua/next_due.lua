@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- next_due: when there is something to claim, or a lease that lapses. What is overdue and being
--- written is left out: `claim` leaves it, too.
--- Returns  {now, when that is, or nil where there is nothing, how many members can be claimed now}
+-- next_due: tells when there is something to claim, or a lease lapses. Like `claim`, it skips overdue
+-- members that are being written.
+-- Returns  {now, that time or nil, how many members can be claimed now}
 -- Touches  nothing
 local writes = redis.call('EXISTS', writing) == 1
 local next_due = false

@@ -1,8 +1,8 @@
 #!lua
--- note_sweep: adds what a part of a sweep did to what is known of that sweep, as one entry.
+-- note_sweep: adds the report of one part of a sweep to the entry of that sweep.
 -- KEYS[1]  the last sweeps, a STREAM: id of the sweep, and its report as JSON
 -- KEYS[2]  totals, a HASH: name of a number -> its value
--- ARGV     id of the sweep, report, how many sweeps are kept, how many of the last to look through,
+-- ARGV     id of the sweep, report, how many sweeps to keep, how many of the last to look through,
 --          (name, growth)...
 -- Returns  the report of the sweep so far
 -- Touches  the sweeps, totals

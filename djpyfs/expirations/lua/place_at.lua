@@ -1,9 +1,9 @@
 #!lua
--- place_at: gives a member a deadline that is known already, or none.
--- ARGV     end of a lease that is over or 0, member, deadline or 0, deadline expected (0: that it
---          has none) or -1
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed}
+-- place_at: gives a member a known deadline, or none.
+-- ARGV     end of a lease known to be over or 0, member, deadline or 0, deadline that it must have now
+--          (0: none; -1: any or none)
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed}
 -- Touches  all
 local over, member, deadline, expected = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local left, ends, lapsed = claim_on(member, over)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- pledge: gives a reserved member another deadline, or none, should its claim lapse.
+-- pledge: sets the deadline, or none, that a reserved member has if its claim lapses.
 -- ARGV     member, token, deadline or 0
--- Returns  1, or 0 where the claim is over
+-- Returns  1, or 0 if the claim is over
 -- Touches  deadlines, notes, writing
 local member, deadline = ARGV[1], ARGV[3]
 if score(claimed, member) ~= tonumber(ARGV[2]) then

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- postpone: puts members back that were not tried, without counting an attempt. Only those still
--- claimed under this token; without members, all that are.
--- KEYS[12] returned, a SET: members that were claimed while records move
+-- postpone: puts members back without counting an attempt, if they are still claimed under this
+-- token; if none are given, all that are.
+-- KEYS[12] returned, a SET: members whose claims ended while records move
 -- ARGV     token, delay, state or 0 for due, member...
--- Returns  how many that were
+-- Returns  how many it put back
 -- Touches  due, retries, claimed, deadlines, leases, notes, returned
 local token, delay, state, postponed = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), 0
 local members = {unpack(ARGV, 4)}

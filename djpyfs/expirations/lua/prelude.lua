@@ -1,25 +1,25 @@
--- Stands behind the first line of every verb; of the functions, those that it calls.
+-- Goes behind the first line of every verb, with only the functions that the verb calls.
 --
 -- KEYS, the same for each verb, all of one place and in the slot of one shard:
---   due        ZSET  member -> deadline: what waits for it, and no sweep has seen yet
---   retries    ZSET  member -> when its deletion is tried again
---   suspects   ZSET  member -> the same for what may end its sweeper, and is claimed by itself
+--   due        ZSET  member -> deadline, of members that no sweep has claimed yet
+--   retries    ZSET  member -> when to retry its deletion
+--   suspects   ZSET  member -> the same, of members that may kill their sweeper and are claimed alone
 --   claimed    ZSET  member -> token of the claim under which it is deleted or replaced
---   deadlines  ZSET  member -> deadline of what is in `retries`, `suspects` or `claimed` and has one
+--   deadlines  ZSET  member -> deadline, of members in `retries`, `suspects` or `claimed`
 --   leases     ZSET  token of a claim, or token NUL member of a write -> end of its lease
---   notes      ZSET  member -> 1,000,000 * state + attempts, of what is not merely due, or claimed
---                    for that: how many of each state there are is counted without a look at each
+--   notes      ZSET  member -> 1,000,000 * state + attempts, so that ZCOUNT counts each state; not of
+--                    members that are merely due, or claimed because of that
 --   failed     HASH  member -> why it was set aside, as JSON
---   writing    HASH  member -> tokens of the writes to it, after a "p" where the record is theirs
+--   writing    HASH  member -> tokens of the writes to it, after a "p" if only they made the record
 --   permanent  SET   members that somebody has made permanent by hand
---   owners     HASH  member -> the deadline that it has where a row owns it, or 0 for none. After a "+"
---                    where the first owner is awaited, and after a "-" where one has let it go, it
---                    is deleted only if no row owns it; after a "=" one does, as far as is known.
---                    Whatever is said of a member by hand takes it out of here
--- and behind those of its own, as the last one, in which shards members are (layout.py):
+--   owners     HASH  member -> the deadline that it has if a row owns it, or 0 for none, after a sign:
+--                    "+" waits for its first owner, "-" was let go by one: both are deleted only if
+--                    no row owns them. "=" has an owner, as far as is known.
+--                    A deadline or permanence set by hand removes the member from here
+-- Behind the verb's own keys, the last one says which shards members are in (layout.py):
 --   format     STRING
--- which the caller tells too, in the last of ARGV.
--- Every time is in microseconds since the epoch by this server's clock.
+-- The last of ARGV is the layout that the caller believes in.
+-- Every time is in microseconds since the epoch, by this server's clock.
 local believed = ARGV[#ARGV]
 ARGV[#ARGV] = nil
 local layout = redis.call('GET', KEYS[#KEYS])
@@ -42,7 +42,7 @@ local function score(zset, member)
   return tonumber(redis.call('ZSCORE', zset, member) or nil)
 end
 
--- How many attempts have failed, and why the member is not merely due.
+-- Returns how many attempts have failed, and the state of a member that is more than due.
 local function note(member)
   local number = score(notes, member) or 0
   return number % 1000000, math.floor(number / 1000000)
@@ -61,8 +61,8 @@ local function deadline_of(member)
   return why and tonumber(cjson.decode(why).deadline)
 end
 
--- Of the claim on a member: time left, end of its lease, whether one has lapsed, of which a sweep
--- may have told already. One that the caller knows to be over has lapsed, whatever this clock says.
+-- Returns for the claim on a member: time left, end of its lease, and whether it has lapsed (a sweep
+-- may have ended it already). One that the caller knows to be over has lapsed, whatever the clock says.
 local function claim_on(member, over)
   local token = score(claimed, member)
   if not token then
@@ -73,17 +73,17 @@ local function claim_on(member, over)
   if ends > now and ends ~= tonumber(over) then
     return ends - now, ends, false
   end
-  -- It stays so should the clock be set back: whoever held it is not to extend it.
+  -- It stays lapsed even if the clock is set back, so that its holder cannot extend it.
   redis.call('ZADD', leases, 'XX', 0, exact(token))
   return 0, 0, true
 end
 
--- Whether a member is permanent: somebody, or its row, has made it so.
+-- Returns whether somebody, or its row, has made a member permanent.
 local function is_permanent(member)
   return redis.call('SISMEMBER', permanent, member) == 1 or redis.call('HGET', owners, member) == '=0'
 end
 
--- Whether a member is deleted only if no row owns it.
+-- Returns whether a member is deleted only if no row owns it.
 local function awaits_owner(member)
   return (redis.call('HGET', owners, member) or '='):sub(1, 1) ~= '='
 end
@@ -96,7 +96,7 @@ local function set_deadline(member, deadline)
   redis.call('ZADD', due, exact(deadline), member)
 end
 
--- Forgets the record, but not the writes, nor that the member was made permanent.
+-- Forgets the record, but not its writes, its owner, or that it is permanent.
 local function forget(member)
   for _, zset in ipairs({due, retries, suspects, claimed, deadlines, notes}) do
     redis.call('ZREM', zset, member)
@@ -104,7 +104,7 @@ local function forget(member)
   redis.call('HDEL', failed, member)
 end
 
--- Ends a claim without an attempt, where there is one.
+-- Ends the claim on a member, if there is one, without counting an attempt.
 local function unclaim(member)
   local deadline, attempts = score(deadlines, member), note(member)
   if redis.call('ZREM', claimed, member) == 0 then
@@ -122,8 +122,8 @@ local function unclaim(member)
   end
 end
 
--- Notes that a member is claimed no more, and stays: who looks for those that are in a shard which
--- they have to leave might pass it by where it was, and then where it is.
+-- Notes that a member is back from a claim: a pass through the keys of a shard that must be emptied
+-- might have missed it in both places.
 local function put_back(member)
   local from, to = believed:match(' (%d+) (%d+)$')
   if from ~= to then
@@ -131,15 +131,15 @@ local function put_back(member)
   end
 end
 
--- Ends a lease that no member is claimed under any more.
+-- Ends a lease once no member is claimed under it.
 local function end_lease(token)
   if redis.call('ZCOUNT', claimed, token, token) == 0 then
     redis.call('ZREM', leases, token)
   end
 end
 
--- Counts a failed attempt: the member is tried again after the delay, or set aside after the
--- last. Returns how many were set aside.
+-- Counts a failed attempt: the member is retried after the delay, or set aside after the last one.
+-- Returns how many were set aside, 0 or 1.
 local function count_attempt(member, most, delay_after, state, reason)
   local attempts = note(member) + 1
   redis.call('ZREM', claimed, member)
@@ -157,8 +157,8 @@ local function count_attempt(member, most, delay_after, state, reason)
   return 1
 end
 
--- A delay that doubles with each attempt, less up to half of it, so that what failed together is
--- not retried together.
+-- Returns a delay that doubles with each attempt, less a random part of up to half of it, so that
+-- members that failed together are not retried together.
 local function backoff(shortest, longest)
   math.randomseed(now % 2147483647)
   return function(attempts)
@@ -166,8 +166,8 @@ local function backoff(shortest, longest)
   end
 end
 
--- Takes a write off those of its member. Returns whether it was one of them, whether the record
--- is theirs alone, and how many are left.
+-- Removes a write from those of its member. Returns whether it was there, whether only writes have
+-- made the record, and how many writes are left.
 local function end_write(member, token)
   local found, provisional, others = false, false, {}
   redis.call('ZREM', leases, token .. '\0' .. member)
@@ -188,7 +188,7 @@ local function end_write(member, token)
   return found, provisional, #others
 end
 
--- Lets the record of a member be more than that of its writes.
+-- Makes a record outlast the writes that made it.
 local function confirm(member)
   local writes = redis.call('HGET', writing, member)
   if writes and writes:sub(1, 2) == 'p ' then
@@ -196,7 +196,7 @@ local function confirm(member)
   end
 end
 
--- Calls a command for slices of a list: unpack() takes some 8,000 values at most.
+-- Calls a command for slices of a list, because unpack() takes no more than some 8,000 values.
 local function in_slices(list, command, key)
   for first = 1, #list, 2000 do
     redis.call(command, key, unpack(list, first, math.min(first + 1999, #list)))

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- record: reads what is known of when a member goes.
+-- record: reads all that decides when a member goes.
 -- ARGV     member
--- Returns  {deadline where it is merely due, deadline where it is not, why it was set aside as JSON,
+-- Returns  {deadline if it is merely due, deadline if it is not, why it was set aside as JSON,
 --           token of a claim, note}, each or ''
 -- Touches  nothing
 local member = ARGV[1]

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- release: ends the claim on a reserved member. It has a new deadline then, or the one that it had,
--- or no record: then it is not permanent any more either.
--- KEYS[12] returned, a SET: members that were claimed while records move
--- ARGV     member, token, deadline, or 0 for no record, or -1 for the one that it had
+-- release: ends the claim on a reserved member, which then has a new deadline, its old one, or no
+-- record; in the last case it is no longer permanent either.
+-- KEYS[12] returned, a SET: members whose claims ended while records move
+-- ARGV     member, token, deadline (0: no record, -1: its old one)
 -- Returns  nothing
 -- Touches  all, returned
 local member, token, deadline = ARGV[1], ARGV[2], tonumber(ARGV[3])

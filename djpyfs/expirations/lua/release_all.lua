@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- release_all: ends the claim on all that is reserved under a token. The records go with their files, or
--- are as before.
--- KEYS[12] returned, a SET: members that were claimed while records move
--- ARGV     token, 1 where the files are gone or 0
+-- release_all: ends the claims on all that is reserved under a token. The records go if their files
+-- are gone; otherwise they are as before.
+-- KEYS[12] returned, a SET: members whose claims ended while records move
+-- ARGV     token, 1 if the files are gone or 0
 -- Returns  nothing
 -- Touches  due, claimed, deadlines, leases, notes, writing, permanent, owners, returned
 local members = redis.call('ZRANGE', claimed, ARGV[1], ARGV[1], 'BYSCORE')

@@ -1,8 +1,8 @@
 #!lua
--- renew: moves a deadline that has not passed to now + ttl, never nearer, and not beyond the longest
--- life since the file was written. That a file was written in the future says nothing of its age.
+-- renew: moves a deadline that has not passed to now + ttl, but never nearer, and no further than
+-- the longest life after the file was written. A file dated in the future keeps its deadline.
 -- ARGV     member, ttl, when it was written, longest life or 0
--- Returns  the deadline, or 0 where there is none that could be moved
+-- Returns  the deadline, or 0 if there is none to move
 -- Touches  due
 local member, written, longest = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local deadline = score(due, member)

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- reserve: claims a member, whatever its deadline, for a writer who removes or replaces its file.
--- ARGV     end of a lease that is over or 0, member, token, lease
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed, deadline or 0, 1 where it is permanent or 0,
---           1 where a row owns it or 0}
+-- ARGV     end of a lease known to be over or 0, member, token, lease
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed, deadline or 0, 1 if it is permanent or 0,
+--           1 if a row owns it or 0}
 -- Touches  all but writing
 local over, member, token = ARGV[1], ARGV[2], ARGV[3]
 local kept = is_permanent(member) and 1 or 0

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- reserve_free: claims members for a writer who removes their files, whatever their deadlines; but none
--- that is claimed, or of which more is known than a deadline.
+-- reserve_free: claims members, whatever their deadlines, for a writer who removes their files. It
+-- leaves alone those that are claimed, or whose record holds more than a deadline.
 -- ARGV     token, lease, member...
--- Returns  those of the members that are left alone
+-- Returns  the members that it left alone
 -- Touches  due, claimed, deadlines, leases, notes
 local token, left_alone, claims, marks, found, passed = ARGV[1], {}, {}, {}, {}, {}
 for first = 3, #ARGV, 2000 do
@@ -30,5 +30,5 @@ in_slices(claims, 'ZADD', claimed)
 if #claims > 0 then
   redis.call('ZADD', leases, exact(now + ARGV[2]), token)
 end
-in_slices(found, 'ZREM', due) -- last: nothing is undone where a key is broken
+in_slices(found, 'ZREM', due) -- last: a script that a broken key stops undoes nothing
 return left_alone

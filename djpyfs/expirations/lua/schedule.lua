@@ -1,16 +1,16 @@
 #!lua
--- schedule: gives members the deadline now + ttl and forgets whatever else was known of them.
--- ARGV     end of a lease that is over or 0, ttl, member...
--- Returns  the deadline; where there are claims on some of the members:
---          {time left of the longest live one or 0, end of its lease or 0, deadline,
+-- schedule: gives members the deadline now + ttl and forgets all else about them.
+-- ARGV     end of a lease known to be over or 0, ttl, member...
+-- Returns  the deadline; if some of the members are claimed:
+--          {time left of the longest live claim or 0, end of its lease or 0, deadline,
 --           how many members were left alone, those members..., members of lapsed claims...}
 -- Touches  all
 --
--- As long as nothing but deadlines is there, there is nothing to look up and forget.
+-- As long as there are only deadlines, there is nothing to look up and forget.
 local quiet = redis.call('EXISTS', claimed, deadlines, failed, writing, permanent, owners) == 0
 local over, deadline = ARGV[1], now + ARGV[2]
 local at = exact(deadline)
-if quiet and #ARGV == 3 then -- what a view does: all else below costs a quarter as much again
+if quiet and #ARGV == 3 then -- what a view does; the rest below would cost a quarter more
   redis.call('ZADD', due, at, ARGV[3])
   return deadline
 end

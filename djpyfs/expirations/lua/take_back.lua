@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- take_back: takes members that were set aside back, to be deleted now, or forgets them.
--- ARGV     1 to have them due now or 0 to forget them, member...
--- Returns  those of the members that were set aside
+-- take_back: makes members that were set aside due now, or forgets them.
+-- ARGV     1 to make them due or 0 to forget them, member...
+-- Returns  the members that were set aside
 -- Touches  due, failed, owners
 local taken = {}
 for i = 2, #ARGV do

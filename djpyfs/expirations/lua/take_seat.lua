@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- take_seat: takes one of a few seats, or extends its lease, unless others have them all.
--- KEYS[1]  the seats, a ZSET: who has one -> end of its lease
+-- KEYS[1]  the seats, a ZSET: holder -> end of its lease
 -- ARGV     who asks, lease in ms or 0 to give the seat up, how many seats there are
--- Returns  who has a seat from now on
+-- Returns  who holds a seat from now on
 -- Touches  the seats
 local seats, name, lease = KEYS[1], ARGV[1], tonumber(ARGV[2])
 redis.call('ZREMRANGEBYSCORE', seats, '-inf', exact(now))

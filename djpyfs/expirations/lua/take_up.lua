@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- take_up: tells that a row owns a member. What is deleted only if none does has the deadline of an
--- owned one from now on, or is permanent. Of all else only what is told to be owned without having
--- waited for it is noted as owned, with the deadline that it has, unless somebody has made it permanent.
--- ARGV     end of a lease that is over or 0, member, 1 where it is owned without having waited or 0
--- Returns  {time left of the live claim that forbids it or 0, end of its lease or 0,
---           1 where a claim had lapsed}
+-- take_up: records that a row owns a member. A member that waited for an owner now gets the deadline
+-- of an owned one, or is permanent. Any other keeps its deadline, and is noted as owned only if the
+-- caller says so and nobody has made it permanent.
+-- ARGV     end of a lease known to be over or 0, member,
+--          1 to note as owned a member that did not wait, or 0
+-- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
+--           1 if a claim had lapsed}
 -- Touches  all but permanent
 local over, member = ARGV[1], ARGV[2]
 local awaits = awaits_owner(member)

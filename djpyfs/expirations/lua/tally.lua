@@ -5,6 +5,6 @@
 -- Returns  nothing
 -- Touches  totals
 for i = 1, #ARGV, 2 do
-  -- A total that cannot be added to must not keep a sweep from its work.
+  -- A broken total must not stop a sweep.
   redis.pcall('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1])
 end

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- use_ticket: takes one use of a ticket, or none, to see whether there is one left. A ticket that
--- is not there has none: should Redis lose it, its link works too seldom and never too often.
--- KEYS[1]  the ticket, a STRING that expires: uses left, and the name of the last that was taken
--- ARGV     for how many ms it is there from now on at least, a name that only this use has, for it is
---          asked for again where a reply was lost; or none
--- Returns  1 where there was one left, or the use is taken already, else 0; nil where it is not there
+-- use_ticket: takes one use of a ticket, or only asks whether one is left. A missing ticket has none:
+-- if Redis loses it, its link works too seldom, never too often.
+-- KEYS[1]  the ticket, a STRING that expires: uses left, and the name of the last use
+-- ARGV     ms for which to keep the ticket at least, and the unique name of this use, by which a retry
+--          after a lost reply is known; without a name nothing is taken
+-- Returns  1 if a use was left or this one is taken already, else 0; nil if there is no ticket
 -- Touches  the ticket
 local hold, use = tonumber(ARGV[1]), ARGV[2]
 local known = redis.call('GET', KEYS[1])
