@@ -37,13 +37,13 @@ AWAY = (BackendUnavailable, RemoteConnectionError, ConnectionError, TimeoutError
 
 
 class Bucket(Protocol):
-    """What can delete by itself, by rules on how the keys in it begin and how old they are."""
+    """A store that deletes by itself, by rules about the prefix and the age of its keys."""
 
     #: The same for all backends that share its rules.
     address: str
-    #: Days for which it keeps what was deleted or replaced, where it does; None: forever.
+    #: Days for which it keeps old versions, if it keeps any; None: forever.
     noncurrent_days: int | None
-    #: From pages of which origins browsers send files to it.
+    #: The origins of pages from which browsers send files to it.
     upload_origins: Sequence[str]
 
     def lifecycle(self) -> Mapping[str, Any]:
@@ -87,11 +87,11 @@ class Outcome:
     deleted: list[Entry] = field(default_factory=list)
     missing: list[Entry] = field(default_factory=list)
     failed: list[tuple[Entry, str]] = field(default_factory=list)
-    #: What stays because the backend as a whole is away, and how that shows. It counts as no
-    #: attempt, however often it is tried again.
+    #: What stays because the backend as a whole is away, and the error that says so. No attempt
+    #: is counted, however often it is retried.
     away: list[tuple[Entry, str]] = field(default_factory=list)
-    #: What was asked for and not answered, and how that shows: it may still be deleted, so its
-    #: claim lasts until that can no longer happen.
+    #: What was asked for and not answered, and the error that says so: it may still be deleted,
+    #: so its claim lasts until that can no longer happen.
     unanswered: list[tuple[Entry, str]] = field(default_factory=list)
     #: Whether the store has asked for fewer deletions, and no single file is the reason.
     slow_down: bool = False
@@ -116,7 +116,7 @@ class Backend(ABC):
 
     #: False where another process finds other files.
     shared: bool = True
-    #: Whether its store may ask for fewer deletions, as `Outcome.slow_down` tells.
+    #: Whether its store may ask for fewer deletions, see `Outcome.slow_down`.
     throttles: ClassVar[bool] = False
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
@@ -136,7 +136,7 @@ class Backend(ABC):
 
     @classmethod
     def at(cls, options: Mapping[str, Any]) -> Backend:
-        """Return a backend for ``options``: another one, where these lead to what it is made for.
+        """Return a backend for ``options``, perhaps of another class that is made for them.
 
         Raises `ConfigurationError`.
         """
@@ -146,11 +146,11 @@ class Backend(ABC):
     def make_filesystem(self, namespace: str) -> FS:
         """Return a new PyFilesystem with the files of ``namespace``; `open` keeps it.
 
-        That of ``""`` is the directory that all namespaces are in, which an audit walks through.
+        For ``""`` it holds all namespaces, each as a directory: an audit walks through it.
 
         A file that it opens for writing may have a method ``discard()``, after which closing it
-        stores nothing and ``discarded`` is true: then nothing is stored of what a ``with`` block
-        wrote before it raised. Without that method it is stored, with the deadline of the file.
+        stores nothing and ``discarded`` is true. It is called when a ``with`` block raises; without
+        it, what the block wrote is stored, with the deadline of the file.
         """
 
     @abstractmethod
@@ -188,17 +188,17 @@ class Backend(ABC):
     ) -> UploadForm | None:
         """Return a form that sends a file to the store; None: it goes through the site.
 
-        The store takes it for ``lifetime`` seconds, 1 to `longest_url`, and nothing longer than
-        ``max_bytes`` or of another type; any where there are no ``content_types``. Raises
-        `InvalidLimit` for what the store cannot bind, and `fs.errors.NoURL` where nothing can be
+        The store takes it for ``lifetime`` seconds, 1 to `longest_url`, and refuses what is longer
+        than ``max_bytes``, or of none of the ``content_types`` if there are any. Raises
+        `InvalidLimit` for what the store cannot bind, and `fs.errors.NoURL` if nothing can be
         signed.
         """
         return None
 
     def mark(self) -> int | None:
-        """Return what tells the files of now from those that are written later; None: nothing does.
+        """Return a mark that tells present files from later ones; None: there is none.
 
-        What is newer than the mark of its ``lease`` is not for `delete`.
+        `delete` leaves alone what is newer than the mark of its ``lease``.
         """
         return None
 
@@ -255,8 +255,8 @@ class Backend(ABC):
     def reach(self, entry: Entry) -> tuple[FS, str]:
         """Return a filesystem and the path by which it knows a file.
 
-        It is that of the topmost namespace, of which there are few, and which is there where
-        the file is. Raises `fs.errors.ResourceNotFound` where it is not.
+        It is that of the topmost namespace: there are few of these, and one is there if the file
+        is. Raises `fs.errors.ResourceNotFound` if it is not.
         """
         namespace, _, path = "/".join(entry).partition("/")
         if not self.has(namespace):
@@ -264,7 +264,7 @@ class Backend(ABC):
         return self.open(namespace), path
 
     def size(self, entry: Entry) -> int | None:
-        """Return a file's size in bytes, 0 without it; None where that would cost a request."""
+        """Return a file's size in bytes, 0 if it is missing; None if that would cost a request."""
         return None
 
     def bucket(self) -> Bucket | None:
@@ -326,12 +326,12 @@ class Backend(ABC):
 
 @lru_cache  # each call of a view asks for one
 def place_id(*parts: str) -> str:
-    """Return a short identity for a place that ``parts`` tell from all others."""
+    """Return a short identity for the place that ``parts`` tell apart from all others."""
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def described(options: Mapping[str, Any]) -> str:
-    """Return ``options`` as a text that is the same in all processes, without what is secret."""
+    """Return ``options`` as a string that is the same in all processes, without secrets."""
     shown = SafeExceptionReporterFilter().cleanse_setting("", dict(options))
     return repr(_plain(shown))
 
@@ -351,7 +351,7 @@ def _class_path(class_: type) -> str:
 
 
 def size_told(lstat: Callable[[], os.stat_result]) -> int | None:
-    """Return the size that ``lstat`` tells, 0 where there is no file; None where it fails."""
+    """Return the size that ``lstat`` reports: 0 if there is no file, None if it fails."""
     try:
         return lstat().st_size
     except FileNotFoundError:
@@ -366,18 +366,18 @@ def reason(error: Exception) -> str:
 
 
 def is_away(error: BaseException) -> bool:
-    """Return whether ``error``, or what has caused it, may be one of a backend that is away."""
+    """Return whether ``error``, or its cause, may mean that the backend is away."""
     return any(isinstance(cause, AWAY) for cause in _causes(error))
 
 
 def may_act(error: BaseException) -> bool:
-    """Return whether ``error`` leaves open what becomes of the request that it ended."""
+    """Return whether the request that ended in ``error`` may still be carried out."""
     refused = (ConnectionRefusedError, CreateFailed, BackendUnavailable)
     return is_away(error) and not any(isinstance(cause, refused) for cause in _causes(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that have led to it: libraries put their own round the system's."""
+    """Yield an error and its causes: libraries wrap the system's errors in their own."""
     while error is not None:
         yield error
         inner = error.exc if isinstance(error, CreateFailed) else error.__cause__
@@ -429,13 +429,13 @@ def _made(settings: Settings, placement: Placement) -> Backend:
 def foreign_keys(settings: Settings) -> Sequence[str]:
     """Return the keys in ``DJFS`` that mean nothing to djpyfs, nor to any backend in use.
 
-    Raises `ConfigurationError` for one that is so near to a known one that it must be a slip.
+    Raises `ConfigurationError` for one so close to a known one that it must be a typo.
     """
     known, given = set(KEYS), {key for place in settings.placements for key in place.options}
     for type_ in (*(place.type for place in settings.placements), *BUILT_IN):
-        if given <= known:  # then boto3 need not be imported just to know its keys
+        if given <= known:  # so that boto3 is not imported just to know its keys
             return []
-        with suppress(UnknownBackend):  # which is told where it is used
+        with suppress(UnknownBackend):  # which is reported when it is used
             known |= backend_class(type_).options
     foreign = sorted(map(str, given - known))
     for key in foreign:
@@ -446,7 +446,7 @@ def foreign_keys(settings: Settings) -> Sequence[str]:
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Have a block make backends of its own, which are closed at its end."""
+    """Give a block backends of its own, and close them at its end."""
     global _backends
     before, _backends = _backends, {}
     try:
@@ -466,7 +466,7 @@ def _forget_all() -> None:
     # A child of fork() must not use, nor close, the connections of its parent.
     global _lock
     _lock = Lock()
-    _inherited.extend(_backends.values())  # what is forgotten altogether closes itself
+    _inherited.extend(_backends.values())  # what nothing refers to closes itself
     _backends.clear()
 
 

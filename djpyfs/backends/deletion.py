@@ -11,10 +11,11 @@ from ..names import Entry
 from . import Lease, Outcome, locks, reason
 from .tree import Descent, prune
 
-# Writers wait meanwhile: long enough not to matter, and short against how long they wait.
+# Writers wait meanwhile. It is long enough for locking to cost little, and far shorter than a
+# writer waits.
 LONGEST_HOLD = 0.05  # s
-PAUSE = 0.005  # s, in which those who wait take their turn
-PATIENCE = 1.0  # s, with a writer that holds a directory, and is frozen
+PAUSE = 0.005  # s, in which waiting writers take their turn
+PATIENCE = 1.0  # s, with a frozen writer that holds a directory
 
 Group = list[tuple[str, Entry]]  # files of one directory, by their names in it
 
@@ -58,7 +59,7 @@ class Deletion:
             os.close(way)
 
     def _delete_held(self, directory: int, group: Group) -> None:
-        """Delete files while nobody can put another one in the place of what is looked at."""
+        """Delete files while nobody can replace the one that is being looked at."""
         while group:
             try:
                 is_held = locks.take(directory, shared=True, patience=PATIENCE)
@@ -78,9 +79,9 @@ class Deletion:
         """Return what is still to be deleted after a pause."""
         end, remaining, deleted = monotonic() + LONGEST_HOLD, self._lease.remaining, []
         before = os.fstat(directory)
-        # A file takes the place of another by a change of its directory, which waits for who holds
-        # it. So where that has not changed since the claim, a look at each file would cost a third
-        # more and tell nothing.
+        # To replace a file is to change its directory, and that waits while the directory is held.
+        # So if it has not changed since the claim, a look at each file would cost a third more for
+        # nothing.
         dates = is_held and before.st_dev in self._descent.dating
         unchanged = dates and before.st_ctime_ns <= self._claimed
         for done, (name, entry) in enumerate(group):
@@ -105,7 +106,7 @@ class Deletion:
         return left
 
     def _learn(self, before: os.stat_result, after: os.stat_result) -> None:
-        """Note whether a directory in which files were deleted tells that it has changed."""
+        """Note whether the time of a directory changes when files in it are deleted."""
         if before.st_ctime_ns <= self._claimed <= after.st_ctime_ns:
             self._descent.dating.add(after.st_dev)
 

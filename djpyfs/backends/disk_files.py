@@ -1,4 +1,4 @@
-"""A namespace's directory on disk as a PyFilesystem, in which a write is whole or not there."""
+"""A namespace's directory on disk as a PyFilesystem: a write appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DiskFileSystem(FS):
             "case_insensitive": os.path.normcase("Aa") == "aa",
             "network": False,
             "read_only": False,
-            "supports_rename": False,  # by system paths, of which there are none
+            "supports_rename": False,  # that would be by system paths, and there are none
             "thread_safe": True,
             "unicode_paths": os.path.supports_unicode_filenames,
             "virtual": False,
@@ -154,8 +154,8 @@ class DiskFileSystem(FS):
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         """Open a file; what is written appears when it is closed, whole.
 
-        ``discard`` of the file that is returned makes its closing leave what was there before.
-        With an ``etag``, as `getinfo` tells it, opening another version to read it raises
+        After ``discard`` of the file, closing it leaves what was there before.
+        With an ``etag`` from `getinfo`, opening another version for reading raises
         `FileReplaced`.
         """
         checked = Mode(mode)
@@ -210,7 +210,7 @@ class DiskFileSystem(FS):
                 raise
 
     def target(self, path: str, root: int | None = None) -> _Target:
-        """Open the directory of what is to be written. Raises `OSError`."""
+        """Open the directory of the file that will be written. Raises `OSError`."""
         above, _, name = normpath(path).strip("/").rpartition("/")
         names = self._steps(above)
         directory = self._descent.go_to_hold(names, root)
@@ -229,7 +229,10 @@ class DiskFileSystem(FS):
         return _Target(directory, real, name, _lstat(name, directory))
 
     def make_again(self, path: str, write: Callable[[], T]) -> T:
-        """Write to a directory that was there when the write began. Raises PyFilesystem's."""
+        """Write to a directory that was there when the write began, and make it again if need be.
+
+        Raises PyFilesystem's errors.
+        """
         return self._despite_pruning(path, write, was_there=True)
 
     def _check_file(self, path: str) -> None:
@@ -249,7 +252,7 @@ class DiskFileSystem(FS):
             super().move(src_path, dst_path, overwrite=True, preserve_time=preserve_time)
 
     def _rename(self, src_path: str, dst_path: str) -> bool:
-        """Rename a file; return False where that leads to another device."""
+        """Rename a file; return False if that leads to another device."""
         with (
             self._parent("move", src_path) as (source, old),
             self._parent("move", dst_path, hold=True) as (destination, new),
@@ -285,7 +288,7 @@ class DiskFileSystem(FS):
     def makedirs(
         self, path: str, permissions: Permissions | None = None, recreate: bool = False
     ) -> Any:
-        """Make a directory and those above it, and remember it, whoever has made it."""
+        """Make a directory and those above it, and remember it, even if it was there."""
         for _ in range(PRUNINGS_WITHSTOOD):
             with suppress(ResourceNotFound):
                 made = super().makedirs(path, permissions, recreate)
@@ -330,7 +333,7 @@ class DiskFileSystem(FS):
                     except FileNotFoundError:
                         pass
                     except OSError:
-                        self.remove(path)  # which tells what is wrong
+                        self.remove(path)  # which raises the right error
 
     def removedir(self, path: str) -> None:
         """Remove an empty directory, and forget it."""
@@ -356,7 +359,7 @@ class DiskFileSystem(FS):
         """Open the directory above ``path``; the root is an entry of itself.
 
         Errors of the system become PyFilesystem's. With ``hold`` no sweep deletes in it
-        meanwhile. Where the root need not be ``there``, one above it takes its place.
+        meanwhile. If the root need not be ``there``, the nearest one above it takes its place.
         """
         above, _, name = normpath(path).strip("/").rpartition("/")
         names = self._steps(above)
@@ -408,19 +411,19 @@ class DiskFileSystem(FS):
             try:
                 return write()
             except ResourceNotFound:
-                # Another writer may have made it again by now: whether it is there tells nothing.
+                # Another writer may have made it again by now, so it proves nothing if it is there.
                 with _as_fs_errors("makedirs", parent):
                     self._descent.make(self._steps(parent.strip("/")))
         return write()
 
 
 def _etag(found: os.stat_result) -> str:
-    """Return what tells one version of a file from the next, for who asks for it by HTTP."""
+    """Return what tells one version of a file from the next, for HTTP."""
     return f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
 
 
 class _Target(NamedTuple):
-    """What a write is to replace: its directory, which is open, and what is there."""
+    """The target of a write: its open directory, and what is there now."""
 
     directory: int
     path: str
@@ -429,7 +432,7 @@ class _Target(NamedTuple):
 
 
 class _Write:
-    """A new file, with the old contents where they are added to, and its target.
+    """A new file, with the old contents if it adds to them, and its target.
 
     It takes the target's directory and ``writes``, the one for unfinished files, and closes them.
     """
@@ -542,7 +545,7 @@ class _NewFile(WholeOrNot, RawWrapper):
             if self._changed and not self.discarded:
                 self._write.publish()
         finally:
-            with suppress(OSError):  # was told already; nobody else may get what is left in it
+            with suppress(OSError):  # already reported; what is left in it is not for anybody
                 self._f.close()
             self._write.close()
 

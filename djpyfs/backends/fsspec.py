@@ -69,22 +69,22 @@ class FsspecBackend(OpenedBackend):
         told = self._class._get_kwargs_from_urls(self._url)
         try:
             opened = self._class(**{**told, **self._options, "skip_instance_cache": True})
-        except Exception as error:  # whatever the library makes of it
+        except Exception as error:  # a library may raise anything
             raise errors.CreateFailed(exc=error) from error
-        # Others write there too, and what they did must be seen.
+        # Others write there too, and their changes must show.
         opened.dircache.use_listings_cache = False
         root = opened._strip_protocol(self._url).rstrip("/")
         if not self.shared:
             opened.makedirs(root, exist_ok=True)
         files = FsspecFiles(opened, root, self._made, self._turns)
-        # What speaks HTTP shares its connections among threads; the others have one.
+        # Those that speak HTTP share connections among threads; the others have one.
         return files if opened.async_impl else CopyingFS(files, thread_safe=False)
 
     def place(self, make: bool = False) -> str:
         """Return what tells the files from others: the URL, and how they are reached."""
         login = self._url.partition("://")[2].rpartition("@")[0]
-        # What one user finds at a path of a server need not be what another finds there, nor is
-        # the memory of one process that of another.
+        # Two users may find different files at the same path of a server, and no process shares
+        # its memory with another.
         own = login.partition(":")[0] if self.shared else str(os.getpid())
         return place_id("fsspec", own, *self.roots(), described(self._options))
 
@@ -97,8 +97,8 @@ class FsspecBackend(OpenedBackend):
 class FsspecFiles(SpoolingFS):
     """The files of an fsspec filesystem below ``root``.
 
-    Stores of objects have no directories but those that the names of objects imply. An empty one
-    is among those ``made`` alone.
+    Object stores have only the directories that the names of objects imply. An empty one is known
+    from ``made`` alone.
     """
 
     def __init__(self, files: Any, root: str, made: Made, turns: Turns) -> None:
@@ -118,7 +118,7 @@ class FsspecFiles(SpoolingFS):
         }
 
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
-        """Return what is known of a file or directory: size and time, where they are told."""
+        """Return what is known of a file or directory: size and time, if known."""
         absolute = self.validatepath(path)
         return self._info(absolute, self._look(absolute), namespaces or ())
 
@@ -170,7 +170,7 @@ class FsspecFiles(SpoolingFS):
     def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
         """Store a file. Only this process keeps an ``exclusive`` one from taking another's place.
 
-        A store of objects shows it as a whole; elsewhere others may see it grow.
+        An object store shows it as a whole; elsewhere others may see it grow.
         """
         absolute = self.validatepath(path)
         with NamedTemporaryFile() as local:
@@ -244,7 +244,7 @@ class FsspecFiles(SpoolingFS):
         with suppress(*NOT_THERE):
             for entry in self._fs.ls(name, detail=True):
                 listed = entry["name"].strip("/")
-                if listed != name.strip("/"):  # stores of objects may have one for the directory
+                if listed != name.strip("/"):  # object stores may have one for the directory
                     found[basename(listed)] = entry
         return found
 

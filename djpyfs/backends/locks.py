@@ -8,14 +8,14 @@ from time import monotonic, sleep
 
 from ..errors import FileBusy
 
-LONGEST_WAIT = 5.0  # s; a sweeper that runs lets go of a directory many times within these
+LONGEST_WAIT = 5.0  # s; a running sweeper lets go of a directory many times in this time
 FIRST_PAUSE, LONGEST_PAUSE = 0.0002, 0.002  # s, between two tries
-# What a filesystem answers that has no such locks, or none for what is only read.
+# The answers of filesystems that have no such locks, or none for what is only read.
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
 
 
 def take(directory: int, shared: bool = False, patience: float = LONGEST_WAIT) -> bool:
-    """Wait until nobody holds a directory, or all share it, and hold it.
+    """Wait until nobody holds a directory, or only shares it, and hold it.
 
     Returns False at once if the filesystem has no locks. Raises `FileBusy` after ``patience``
     seconds.
@@ -48,7 +48,7 @@ def give_back(directory: int) -> None:
 
 
 def is_free(file: int) -> bool:
-    """Hold a file if nobody else does; False also where that cannot be told."""
+    """Hold a file if nobody else does; False also if that cannot be known."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -56,12 +56,12 @@ class MemoryBackend(Backend):
             return 0
 
     def place(self, make: bool = False) -> str:
-        """Return what no other process has, nor a child of this one, which has other files."""
+        """Return an identity that no other process has, not even a child: its files are others."""
         return place_id(self._id, str(os.getpid()))
 
 
 class MemoryFiles(SpoolingFS, MemoryFS):
-    """A `MemoryFS` in which a file appears as a whole; whoever has the old one open keeps it."""
+    """A `MemoryFS` in which a file appears as a whole; readers of the old one keep it."""
 
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         """Open a file; what is written appears when it is closed."""
@@ -70,7 +70,7 @@ class MemoryFiles(SpoolingFS, MemoryFS):
         return MemoryFS.openbin(self, path, mode, buffering, **options)
 
     def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
-        """Put a new file in the place of an old one, in one moment for all threads."""
+        """Replace an old file by a new one, at the same moment for all threads."""
         unfinished = f"/{RESERVED}"
         with self._lock:
             if not self.isdir(dirname(self.validatepath(path))):
@@ -90,7 +90,7 @@ class MemoryFiles(SpoolingFS, MemoryFS):
         namespaces: Collection[str] | None = None,
         page: tuple[int, int] | None = None,
     ) -> Iterator[Info]:
-        """Describe what a directory holds, without a lock on it until the last was asked for."""
+        """Describe what a directory holds; unlike the base class, hold no lock while it is read."""
         return iter(list(super().scandir(path, namespaces, page)))
 
 

@@ -21,8 +21,8 @@ from ..names import Entry
 from . import Backend, Lease, Outcome
 from .spool import SpoolingFS, Turns
 
-LATE = 30  # s, after which no server on the way carries out what was asked for
-CONNECTION_LIFE = 60  # s; servers drop what is idle for longer, and some are started again
+LATE = 30  # s, after which no server on the way still carries out a request
+CONNECTION_LIFE = 60  # s; servers drop idle connections, and are restarted
 
 
 class OpenedBackend(Backend):
@@ -38,7 +38,7 @@ class OpenedBackend(Backend):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._lock = RLock()
-        self._network = True  # until it is known better
+        self._network = True  # until more is known
         self._shared = _Connection()
         self._spare = [self._shared]  # which no deletion uses
         self._own = local()  # of a thread that deletes
@@ -70,7 +70,7 @@ class OpenedBackend(Backend):
 
         If a server allows no further connection, the shared one is used.
         """
-        with suppress(errors.CreateFailed):  # of which each file will tell
+        with suppress(errors.CreateFailed):  # which each file will report
             self.filesystem()
         with self._lock:
             connection = self._spare.pop() if self._spare else _Connection()
@@ -91,7 +91,7 @@ class OpenedBackend(Backend):
         try:
             files = self.filesystem()
             with self._lock:
-                if not files.isdir(namespace):  # what can only be read refuses to make even that
+                if not files.isdir(namespace):  # a read-only filesystem refuses to make even that
                     files.makedirs(namespace, recreate=True)
         except errors.CreateFailed:
             raise
@@ -104,7 +104,7 @@ class OpenedBackend(Backend):
         return self.filesystem().exists(namespace)
 
     def is_there(self) -> bool:
-        """Return whether there is anything to have files in."""
+        """Return whether there is anything that could hold files."""
         try:
             return self.filesystem().isdir("/")
         except (errors.FSError, OSError):

@@ -63,7 +63,7 @@ class OpenerBackend(OpenedBackend):
         place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
         if parsed.protocol in READ_ONLY:
             place = os.path.abspath(os.path.expanduser(place))
-        # What one user finds at a path of a server need not be what another finds there.
+        # Two users may find different files at the same path of a server.
         return place_id(parsed.protocol, parsed.username or "", place)
 
     def roots(self) -> Sequence[str]:
@@ -71,8 +71,8 @@ class OpenerBackend(OpenedBackend):
         parsed = parse_fs_url(self._address)
         if parsed.protocol in READ_ONLY:
             return []
-        # Whoever writes a password unquoted may have some of it here: not in what comes after
-        # the last @, and before anything that a query has.
+        # An unquoted password may have left a part of itself here, but not between the last @
+        # and the query.
         place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
         return [f"{parsed.protocol}://{place}"]
 
@@ -84,12 +84,12 @@ class OpenerBackend(OpenedBackend):
         except NotWriteable:
             opened = open_fs(self._address)
         meta = opened.getmeta()
-        # A tar file says so too, but whoever reads from it moves the position of all.
+        # A tar file says so too, but each reader moves the position of all.
         thread_safe = bool(meta.get("thread_safe")) and not isinstance(opened, ReadTarFS)
         if thread_safe and meta.get("read_only") and not meta.get("network"):
             return opened
-        # What is written to others would be seen in part; and open files on FTP lose what is
-        # empty, and more.
+        # Others would show half-written files; and on FTP, open files lose empty contents, and
+        # more.
         return CopyingFS(opened, thread_safe)
 
 
@@ -104,7 +104,7 @@ class _TemporaryBackend(DiskBackend):
         self._end = finalize(self, _remove_own, self.root, self._process)
 
     def place(self, make: bool = False) -> str:
-        """Return what no other process has, nor a child of this one."""
+        """Return an identity that no other process has, not even a child."""
         return place_id(self.root, str(self._process), str(os.getpid()))
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ class DiskBackend(Backend):
         return {"X-Sendfile": quote(self.root) + name} if self._x_sendfile else {}
 
     def size(self, entry: Entry) -> int | None:
-        """Return a file's size in bytes, 0 without it; None where a link leads to it."""
+        """Return a file's size in bytes, 0 if it is missing; None if a link leads to it."""
         return size_told(lambda: self._descent.lstat("/".join(entry)))
 
     def roots(self) -> Sequence[str]:
@@ -97,7 +97,7 @@ class DiskBackend(Backend):
         return found
 
     def parts(self, entries: Sequence[Entry]) -> Sequence[Sequence[Entry]]:
-        """Give each directory to one thread, because the system lets one at a time change it."""
+        """Give each directory to one thread: the system lets only one at a time change it."""
         size = -(-len(entries) // self.deletions_at_once)
         directories: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -135,7 +135,7 @@ class DiskBackend(Backend):
         return None
 
     def place(self, make: bool = False) -> str:
-        """Return the identity of the root, which is made where it is not there, to ``make`` it."""
+        """Return the identity of the root; with ``make``, make it if it is not there."""
         return place_id("disk", self._descent.place(make))
 
     def is_there(self) -> bool:
@@ -160,7 +160,7 @@ class DiskBackend(Backend):
         """Wait until nobody is about to delete a file in its directory. Raises `FileBusy`."""
         try:
             directory = self._descent.go_to_hold("/".join(entry).split("/")[:-1])
-        except OSError:  # there is nothing to delete; of all else a write tells
+        except OSError:  # there is nothing to delete; a write reports anything else
             return
         try:
             locks.take(directory)

@@ -43,8 +43,8 @@ class SpoolingFS(FS):
     def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
         """Store what is left in ``file``, in place of what is there.
 
-        An ``exclusive`` one takes the place of nothing. Raises `fs.errors.FileExists` for that,
-        `fs.errors.FileExpected` and `fs.errors.ResourceNotFound`.
+        An ``exclusive`` one replaces nothing, and raises `fs.errors.FileExists` instead. Raises
+        `fs.errors.FileExpected` and `fs.errors.ResourceNotFound` as well.
         """
 
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
@@ -65,7 +65,7 @@ class SpoolingFS(FS):
     def upload(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
-        """Store the rest of an open binary file; where reading it fails, nothing is stored."""
+        """Store the rest of an open binary file; if reading it fails, nothing is stored."""
         with spool() as copy:
             copy_file_data(file, copy, chunk_size)
             copy.seek(0)

@@ -72,7 +72,7 @@ class StorageBackend(Backend):
         self._id = token_hex()
         self._making = Lock()
         self._descent: Descent | None = None
-        #: True from when it is known that the storage has no directories, only names with slashes.
+        #: True once the storage is known to have no directories, only names with slashes.
         self.flat = False
         #: The directories that were made here, and those in which a file was written.
         self.made = Made()
@@ -90,7 +90,7 @@ class StorageBackend(Backend):
         Raises what Django raises if it cannot, and `ConfigurationError` for a storage that keeps
         its files in djpyfs.
         """
-        with self._making:  # else of threads that need it at once each would get its own
+        with self._making:  # or threads that need it at the same time would each get one
             storage = storages[self._alias]
         if isinstance(storage, DjpyfsStorage):
             raise ConfigurationError(
@@ -127,7 +127,7 @@ class StorageBackend(Backend):
             self.storage().exists(f"{RESERVED}/answers")
         except NO_DIRECTORY:
             pass
-        except Exception:  # whatever it makes of a server that is away
+        except Exception:  # a storage may raise anything if its server is away
             return False
         return self.is_there()
 
@@ -144,9 +144,9 @@ class StorageBackend(Backend):
         return place_id(*(self.roots() or (self._settings["BACKEND"], options)))
 
     def delete_one(self, entry: Entry) -> None:
-        """Delete a file; on disk a link itself, and nothing that is behind one.
+        """Delete a file; on disk a link itself, and nothing behind it.
 
-        There the directories that become empty go as well: they would be there for ever.
+        There the directories that become empty go as well, or they would stay forever.
         """
         descent = self._on_disk()
         if descent is None:
@@ -188,7 +188,7 @@ class StorageBackend(Backend):
         """Report a storage that cannot be made, or cannot hold djpyfs' files."""
         try:
             self.storage()
-        except Exception as error:  # whatever it makes of its OPTIONS
+        except Exception as error:  # its OPTIONS may raise anything
             return [Error(reason(error), obj="settings.DJFS", id="djpyfs.E006")]
         return []
 
@@ -210,7 +210,7 @@ class StorageBackend(Backend):
 
 
 class Made:
-    """Directories that are empty, perhaps: which ones there are only their process knows."""
+    """Directories that may be empty: only this process knows of them."""
 
     def __init__(self) -> None:
         self._above: dict[str, str] = {}
@@ -248,10 +248,10 @@ class Made:
 
 
 class StorageFileSystem(SpoolingFS):
-    """What a storage keeps under one name.
+    """The files that a storage keeps below one name.
 
-    A storage has no directories but those that the names of its files imply. An empty one is
-    known to the backend alone.
+    A storage has only the directories that the names of its files imply. Only the backend knows
+    of an empty one.
     """
 
     def __init__(self, backend: StorageBackend, namespace: str) -> None:
@@ -270,7 +270,7 @@ class StorageFileSystem(SpoolingFS):
         }
 
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
-        """Return what is known of a file or directory: size and times, where they are told."""
+        """Return what is known of a file or directory: size and times, if known."""
         absolute = self.validatepath(path)
         return self._info(absolute, self._is_dir(absolute), namespaces or ())
 
@@ -285,7 +285,7 @@ class StorageFileSystem(SpoolingFS):
         namespaces: Collection[str] | None = None,
         page: tuple[int, int] | None = None,
     ) -> Iterator[Info]:
-        """Describe what a directory holds: from one listing, where no details are wanted."""
+        """Describe what a directory holds: from one listing, if no details are wanted."""
         directories, files = self._listed(path)
         names = [*((name, True) for name in directories), *((name, False) for name in files)]
         for name, is_dir in islice(names, *page) if page else names:
@@ -315,20 +315,21 @@ class StorageFileSystem(SpoolingFS):
             try:
                 source = self._storage().open(self._name(absolute))
             except OSError:
-                self._file(path)  # which knows what is not there, or no file
+                self._file(path)  # which raises if there is nothing, or no file
                 raise
             with source:
                 shutil.copyfileobj(source, file)
 
     def _reading(self, name: str) -> AbstractContextManager[Any]:
-        # Those who have a file of this one open share it, also with who writes it.
+        # All who open one of its files share it, writers included.
         in_memory = isinstance(self._storage(), InMemoryStorage)
         return self._backend.turns.of(name) if in_memory else nullcontext()
 
     def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
         """Store a file.
 
-        If the storage does not replace files, for a moment neither the old nor the new is there. If
+        If the storage does not replace files, for a moment neither the old nor the new one is
+        there. If
         it does, only this process keeps an ``exclusive`` one from taking another's place.
         """
         absolute = self.validatepath(path)
@@ -395,7 +396,7 @@ class StorageFileSystem(SpoolingFS):
 
     def _check_parent(self, path: str, directory: str) -> None:
         written, name = self._backend.written, self._name(directory)
-        if name in written:  # else each new file would have all the others listed
+        if name in written:  # or each new file would list all the others
             return
         if not self.isdir(directory):
             raise errors.ResourceNotFound(path)
@@ -404,7 +405,7 @@ class StorageFileSystem(SpoolingFS):
         written.add(name)
 
     def _is_dir(self, absolute: str) -> bool:
-        """Tell a directory from a file, without a look at what else is beside it."""
+        """Tell a directory from a file, without listing what is beside it."""
         if absolute == "/" or self._name(absolute) in self._backend.made:
             return True
         if self._exists(absolute):
@@ -420,7 +421,7 @@ class StorageFileSystem(SpoolingFS):
             return False
 
     def _is_existing_dir(self, absolute: str) -> bool:
-        """Tell a directory from a file where the storage says that there is one of them."""
+        """Tell a directory from a file, given that the storage has one of them."""
         try:
             listing = self._storage().listdir(self._name(absolute))
         except NO_DIRECTORY:
@@ -459,7 +460,7 @@ class StorageFileSystem(SpoolingFS):
         return Info({"basic": {"name": basename(absolute), "is_dir": is_dir}, "details": details})
 
     def _type(self, name: str) -> ResourceType:
-        """Return what is called so, if it is no directory: a file, or on disk a pipe, say."""
+        """Return the type of what is not a directory: a file, or on disk a pipe, for instance."""
         storage = self._storage()
         if isinstance(storage, FileSystemStorage):
             with suppress(FileNotFoundError):
@@ -475,8 +476,8 @@ class StorageFileSystem(SpoolingFS):
 
 
 def _timestamp(time_of: Callable[[str], datetime], name: str) -> float | None:
-    # Without a time zone it is in that of the site, and not in that of a visitor, whom some
-    # storages would have it for.
+    # A naive time is in the time zone of the site, not in that of a visitor, as some storages
+    # would have it.
     with override(None):
         try:
             time = time_of(name)

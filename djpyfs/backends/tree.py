@@ -1,4 +1,4 @@
-"""The way down from a root on disk, on which every step is taken from the directory above it.
+"""The way down from a root on disk: each step starts from the directory above.
 
 A path that is checked first and opened afterwards can be led astray by a link that somebody puts
 there in between. Here every directory on the way is opened through the descriptor of the one above
@@ -29,7 +29,7 @@ from .unfinished import Unfinished, remove_abandoned, write_all
 PRUNINGS_WITHSTOOD = 100
 PLACE, WRITES = "place", "writes"  # in the directory of our own
 MADE_LATER = "the first write makes it; if files were there before, mount the disk"
-LONGEST_MAKING = 5.0  # s, until what another process makes is there
+LONGEST_MAKING = 5.0  # s to wait for what another process is making
 # Where there is O_PATH, a directory on the way need not be readable.
 _A_STEP = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 TO_LIST = os.O_DIRECTORY | os.O_RDONLY
@@ -39,7 +39,7 @@ _is_id = re.compile("[0-9a-f]{32}").fullmatch
 class _Id(NamedTuple):
     """The id of a root, and the file that it was read from."""
 
-    file: tuple[int, int, int]  # device, inode and when that was written: inodes are used again
+    file: tuple[int, int, int]  # device, inode and when that was written: inodes are reused
     id: str
 
 
@@ -74,7 +74,7 @@ class Descent:
         self.follow = follow
         self.no_follow = 0 if follow else os.O_NOFOLLOW
         self._seen: _Id | None = None
-        #: The devices here whose directories were seen to tell that something in them has changed.
+        #: The devices here on which the time of a directory is known to change with its entries.
         self.dating: set[int] = set()
         self._path_of_id = os.path.join(root, RESERVED, PLACE)
 
@@ -107,14 +107,14 @@ class Descent:
     # -- which root it is
 
     def place(self, make: bool = False) -> str:
-        """Return the random id of the root; the root and its id are made only to ``make`` them.
+        """Return the random id of the root; with ``make``, make the root and its id if need be.
 
         Raises `BackendUnavailable` if there is none, as at the mount point of a disk that is not
         mounted.
         """
         try:
-            # Every call of a view begins with this, and every sweep: one look is enough where
-            # nothing has changed.
+            # Every call of a view begins with this, and every sweep: one look is enough if nothing
+            # has changed.
             if (seen := self._seen) and seen.file == _file_of_id(None, self._path_of_id):
                 return seen.id
             if make:
@@ -270,7 +270,7 @@ class Descent:
     # -- what is made
 
     def make(self, names: Sequence[str]) -> None:
-        """Make a directory and those above it, the root included, where they are not there."""
+        """Make a directory and those above it, the root included, if they are missing."""
         for _ in range(PRUNINGS_WITHSTOOD):
             with suppress(FileNotFoundError), self.to_write() as root:
                 return self.make_in(root, names)

@@ -126,7 +126,7 @@ def rename(source: int, old: str, directory: int, new: str, replace: bool = True
 def remove_abandoned(directory: int, open_directory: Callable[[str], int]) -> None:
     """Remove the unfinished files of writers that died; never fail.
 
-    ``open_directory`` opens the one in which a file waits that is on another device.
+    ``open_directory`` opens the directory of a file that waits on another device.
     """
     with suppress(OSError):
         for name in os.listdir(directory):
@@ -137,7 +137,7 @@ def remove_abandoned(directory: int, open_directory: Callable[[str], int]) -> No
 def _remove_if_abandoned(directory: int, name: str, open_directory: Callable[[str], int]) -> None:
     file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     try:
-        # Since it was opened it may have been published, and this be another one.
+        # Since it was opened it may have been published, and this may be another one.
         if locks.is_free(file) and os.path.samestat(
             os.fstat(file), os.lstat(name, dir_fd=directory)
         ):
@@ -150,7 +150,7 @@ def _remove_if_abandoned(directory: int, name: str, open_directory: Callable[[st
 
 def _remove_beside(name: str, sign: int, open_directory: Callable[[str], int]) -> None:
     path = os.fsdecode(os.read(sign, AT_A_TIME))
-    if not path:  # its writer had not come so far
+    if not path:  # its writer had not got that far
         return
     with suppress(FileNotFoundError):
         directory = open_directory(path)

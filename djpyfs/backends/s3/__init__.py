@@ -30,8 +30,8 @@ from .options import (
 # Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
 # of clouds give up after 60 s, and the store has dropped it by then.
 LATE = 30
-SHORT_URL_LIFE = 60  # seconds, in which to begin a download
-LONGEST_URL_LIFE = 604_800  # seconds; what Signature Version 4 allows
+SHORT_URL_LIFE = 60  # s within which a download must begin
+LONGEST_URL_LIFE = 604_800  # s; what Signature Version 4 allows
 
 
 class S3Backend(Backend):
@@ -130,7 +130,7 @@ class S3Backend(Backend):
         """Return whether files can be deleted: 1 DELETE of a key that no file can have."""
         try:
             self._for_sweeps().delete_object(Bucket=self._bucket, Key=self._key(RESERVED, "probe"))
-        except Exception as error:  # whatever it is, it would be the same for a file
+        except Exception as error:  # whatever it is, a file would meet it too
             return code_of(error) == "NoSuchKey"
         return True
 
@@ -147,7 +147,7 @@ class S3Backend(Backend):
     def place(self, make: bool = False) -> str:
         """Return the identity of the store, the bucket and the prefix, without a request."""
         try:
-            # The address may also stand in the environment, or in a file of AWS.
+            # The endpoint may also come from the environment, or from a file of AWS.
             store = store_at(self._for_files().meta.endpoint_url)
         except Exception as error:  # boto3 finds no region, say
             raise BackendUnavailable(reason(error)) from error

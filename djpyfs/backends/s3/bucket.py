@@ -95,7 +95,7 @@ class S3Bucket:
             try:
                 trial()
             except errors.ResourceNotFound:
-                pass  # it could not be written; who may not read is told something else
+                pass  # it could not be written; without the right to read, the error is another
             except errors.PermissionDenied as error:
                 refused[right] = error
             except errors.FSError as error:

@@ -37,20 +37,20 @@ PATIENT: Mapping[str, Any] = {
     "retries": {"mode": "standard", "total_max_attempts": 3},
     "max_pool_connections": 50,  # threads share the client
 }
-# What must not be repeated on its own: the first attempt may have been carried out, or may still
-# be, when another writer has been there in between.
+# Requests that must not be repeated automatically: the first attempt may have been carried out, or
+# may still be, and another writer may have come in between.
 ONCE: Mapping[str, Any] = {**PATIENT, "retries": {"mode": "standard", "total_max_attempts": 1}}
-# Requests of a sweep: the record store tries again what failed, and has others wait for what was
+# Requests of a sweep: the record store retries what failed, and makes others wait for what was
 # not answered. So a sweep need not hang for long.
 HASTY: Mapping[str, Any] = {
     **ONCE,
     "read_timeout": 10,
-    "parameter_validation": False,  # the keys were checked; once more would cost 2 ms per batch
+    "parameter_validation": False,  # the keys are checked already; again would cost 2 ms per batch
 }
 # How proxies say that the store has not answered them.
 UNANSWERED = frozenset((502, 504))
-# What the answer to a deletion begins with, where there is anything in it; for one object, success
-# has no content, and says so. botocore takes any page for success.
+# How the answer to a deletion begins, if it has a body. For one object, success is 204 without
+# one. botocore takes any page for success.
 ANSWERS = {"DeleteObject": ("Error",), "DeleteObjects": ("Error", "DeleteResult")}
 NO_CONTENT = 204
 
@@ -64,7 +64,7 @@ class StrangeAnswer(HTTPClientError):
 class CreatingClient:
     """A boto3 client that writes only if there is no object yet; otherwise S3 answers 412 or 409.
 
-    What makes an object show goes through ``once``: where an answer is lost, a second attempt
+    Requests that make an object visible go through ``once``: if an answer is lost, a second attempt
     would find the object of the first, and take it for somebody else's.
     """
 
@@ -119,7 +119,7 @@ class SharedClient:
             response_checksum_validation=checksums,
             **self._manners,
         )
-        # A session of our own: boto3's default one is not for several threads.
+        # Its own session: boto3's default one is not safe for several threads.
         session = Session(
             aws_access_key_id=given.get("aws_access_key_id"),
             aws_secret_access_key=given.get("aws_secret_access_key"),
@@ -129,7 +129,7 @@ class SharedClient:
         client = session.client("s3", endpoint_url=endpoint_url, config=config)
         client.meta.events.register_first("before-endpoint-resolution.s3", _stay_in_region)
         for operation in ANSWERS:
-            # With the star it comes before botocore's own look, which takes odd pages for a 500.
+            # With the star it comes before botocore's own check, which takes odd pages for a 500.
             client.meta.events.register_first(f"before-parse.*.{operation}", _check_answer)
         return client
 
@@ -177,7 +177,7 @@ def _first_tag(body: bytes) -> str:
 
 
 def code_of(error: Exception) -> str:
-    """Return the code with which the store refuses, or the status where there is none; or ""."""
+    """Return the code with which the store refuses, or the status if there is none; or ""."""
     if not isinstance(error, ClientError):
         return ""
     return error.response["Error"].get("Code") or str(status_of(error))
@@ -193,7 +193,7 @@ def is_unanswered(error: Exception) -> bool:
     """Return whether a request that ended in ``error`` may still be carried out."""
     if isinstance(error, ClientError):
         return status_of(error) in UNANSWERED
-    # boto3's other errors come before anything is sent; of strangers nobody knows.
+    # boto3's other errors come before anything is sent; of errors from elsewhere nobody knows.
     return isinstance(error, HTTPClientError | SSLError) or not isinstance(error, BotoCoreError)
 
 

@@ -99,7 +99,7 @@ class Deletion:
             stayed = self._stayed()
             self._delete_in(2, entries)
             if status_of(error) == SERVICE_UNAVAILABLE and self._stayed() == stayed:
-                self.outcome.slow_down = True  # it has passed, and so was no file's fault
+                self.outcome.slow_down = True  # it is over, so no file was to blame
 
     def _stayed(self) -> int:
         return len(self.outcome.away) + len(self.outcome.failed) + len(self.outcome.unanswered)
@@ -123,7 +123,7 @@ class Deletion:
             self._stop(left, error)
 
     def _suspects(self, entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
-        """Delete halves of what is refused until it is one key, or both halves; return that."""
+        """Halve what is refused until it is one key, or both halves are refused; return that."""
         while len(entries) > 1 and self._lease.remaining() > 0:
             refused = [half for half in _halves(entries) if not self._delete_unless_slowed(half)]
             if len(refused) != 1:

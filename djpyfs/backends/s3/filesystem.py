@@ -34,12 +34,12 @@ from .reading import BUFFER, ObjectReader
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-# How S3 answers a write that wants no object to be there, where there is one, or where another
-# write or a deletion is under way; and how a store answers that has no such writes.
+# How S3 answers a write that must not replace an object, if there is one, or if another write or a
+# deletion is under way; and how stores answer that have no such writes.
 TAKEN, CANNOT_COMPARE = frozenset((409, 412)), frozenset((400, 501))
 PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is one PUT
-# What segments of foreign keys are called that no path can have. With lone surrogates they are like
-# names on a disk that are no UTF-8: listed, told, removable, and like no name that djpyfs takes.
+# Names for segments of other people's keys that no path can have. With lone surrogates they are
+# like names on a disk that are not UTF-8: listed, reported and removable, but refused by djpyfs.
 SHOWN_AS = {"": "\udc2f", ".": "\udc2e", "..": "\udc2e\udc2e"}
 IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
 
@@ -48,10 +48,10 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     """A PyFilesystem over the objects below one key of a bucket.
 
     A directory exists where a key lies below it; no marker is needed, and only `makedir` writes
-    one. Unless ``strict``, a path is taken at the caller's word: writing does not look whether
-    the directory is there, removing does not look whether the file is, and a directory that is
-    read as a file is "not found" instead of "file expected". With ``strict`` the rules of
-    PyFilesystem are kept to the letter, for one or two requests more.
+    one. Unless ``strict``, a path is taken at the caller's word: writing does not check that the
+    directory is there, removing does not check that the file is, and a directory that is read as a
+    file is "not found" instead of "file expected". With ``strict`` the rules of PyFilesystem are
+    kept to the letter, for one or two requests more.
 
     Errors of boto3 come out as `fs.errors.FSError`. All instances may share one ``client``, and
     one that never repeats a request, for what must be done ``once``.
@@ -129,7 +129,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         return map(Info, islice(found, *page) if page else found)
 
     def setinfo(self, path: str, info: Mapping[str, Any]) -> None:
-        """Look whether ``path`` exists: S3 lets nobody set the times of an object."""
+        """Check that ``path`` exists: S3 lets nobody set the times of an object."""
         self.getinfo(path)
 
     def geturl(
@@ -162,7 +162,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     ) -> UploadForm:
         """Return a form by which a browser sends a file here (POST, Signature Version 4).
 
-        Without a ``content_type`` the name says which it has. Raises `fs.errors.NoURL`.
+        Without a ``content_type`` the name decides which it has. Raises `fs.errors.NoURL`.
         """
         key = self._path_to_key(path)
         args = self._get_upload_args(key)
@@ -191,10 +191,10 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     ) -> BinaryIO:
         """Open a file; what is written is stored when it is closed, with 1 PUT up to 8 MiB.
 
-        To read, 1 HEAD looks at it, and 1 GET fetches it while it is read, or 2 where that begins
-        with less than 32 KiB: the first is for 256 KiB. Where ``part`` says what is going to be
-        read, 1 GET for that is all. What is read is one state of the file, that of the ``etag`` if
-        there is one: where another has taken its place, opening and reading raise `FileReplaced`.
+        To read, 1 HEAD looks at it, and 1 GET fetches it while it is read, or 2 if that begins
+        with less than 32 KiB: the first is for 256 KiB. If ``part`` says what will be read, 1 GET
+        for that is all. What is read is one version of the file, that of the ``etag`` if there is
+        one: once another has taken its place, opening and reading raise `FileReplaced`.
         """
         how = Mode(mode)
         how.validate_bin()
@@ -259,8 +259,8 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     def store_new(self, path: str, file: Any) -> None:
         """Write all of a seekable ``file`` where there is none. Raises `fs.errors.FileExists`.
 
-        A store that cannot do both at once is asked first: a write between that and the end of
-        the upload is not noticed.
+        A store that cannot do both at once is asked first: a write between the answer and the end
+        of the upload is not noticed.
         """
         with translated(path):
             try:
@@ -380,7 +380,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
 
     @contextmanager
     def _wanted(self, path: str) -> Iterator[None]:
-        """Translate errors of a request that wants ``path`` to be a file."""
+        """Translate errors of a request that expects ``path`` to be a file."""
         try:
             with translated(path):
                 yield

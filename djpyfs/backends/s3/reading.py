@@ -13,15 +13,15 @@ from fs.errors import OperationFailed
 from ...errors import FileReplaced
 from .client import status_of, translated
 
-# Bytes that are asked for where few are read, and nobody knows yet how many more will be.
+# Bytes to ask for when few are read, and nobody knows yet how many more will be.
 BLOCK = 256 * 1024
-# Bytes that are kept at hand for small reads. Who begins with a bigger one goes on to the end.
+# Bytes to buffer for small reads. A reader that begins with a bigger one goes on to the end.
 BUFFER = 32 * 1024
 NO_SUCH_RANGE = 416
 
 
 class ObjectReader(io.RawIOBase):
-    """The bytes of one object, which are asked for when they are read.
+    """The bytes of one object, fetched when they are read.
 
     A small read is 1 GET for a block. If reading goes on after it, if everything is wanted, or if
     the first read is a big one, 1 GET asks for all the rest, which is read as it comes.
@@ -43,7 +43,7 @@ class ObjectReader(io.RawIOBase):
         self._etag = etag
         self._size = size
         self._position = 0
-        self._body: Any = None  # of the object, what is left from here to there:
+        self._body: Any = None  # what is left of the answer, from here to there:
         self._begin = self._end = -1
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class ObjectReader(io.RawIOBase):
             return None
         with translated(self._path):
             body, found = self._body_for(most), None
-            with suppress(BotoCoreError):  # a store hangs up on who reads slowly
+            with suppress(BotoCoreError):  # a store hangs up on slow readers
                 found = read(body)
             if found is None:
                 self._drop()
@@ -102,7 +102,7 @@ class ObjectReader(io.RawIOBase):
         return self._body
 
     def fetch(self, part: range) -> None:
-        """Ask for the ``part`` that is going to be read."""
+        """Ask for the ``part`` that will be read."""
         try:
             answer = self._get(Range=f"bytes={part.start}-{part.stop - 1}") if part else self._get()
         except ClientError as error:
