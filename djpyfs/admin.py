@@ -31,13 +31,13 @@ from .sweeper import recent_sweeps
 
 FILES_SHOWN = 100
 SET_ASIDE_SHOWN = 100
-NAMES_SHOWN = 20  # where it is asked whether they are meant
+NAMES_SHOWN = 20  # on the page that asks for confirmation
 NAMESPACES_SHOWN = 10
 SWEEPS_SHOWN = 40
 LOOKS = 200_000  # records that one search looks at: well below a second
 LOOKS_FOR_NAMESPACES = 20_000
 LOOKS_SET_ASIDE = 20_000
-# Sweeps by which the oldest file may be late, before that is shown in red.
+# How many sweeps late the oldest file may be before the page shows that in red.
 LATE = 3
 
 HORIZONS = [
@@ -50,7 +50,7 @@ ACTIONS = {
     "retry": (inspection.retry, gettext_lazy("Due again for the next sweep")),
     "forget": (inspection.forget, gettext_lazy("Forgotten; the files stay")),
 }
-# What is said of a file's state beside its remaining life.
+# What the page says of a file's state, beside its remaining life.
 STATES = {
     State.CLAIMED: gettext_lazy("being deleted"),
     State.RETRIED: gettext_lazy("retried"),
@@ -205,7 +205,7 @@ class _Search(NamedTuple):
         one_file = self.namespace and self.text and not self.namespace.endswith("/*")
         if not one_file or found.unreadable:
             return found
-        # A whole name is found even where the search ends before it has seen all records.
+        # A whole name is found even if the search ends before it has seen all records.
         exact = inspection.tracked_file(self.namespace, self.text)
         if exact and exact.path not in {file.path for file in found.files}:
             return Listing([exact, *found.files], found.complete)
@@ -232,7 +232,7 @@ class _Page:
         behind: list[Chart] | None
         try:
             behind = _charts_behind()
-        except RecordStoreError as error:  # one shard knows of the sweeps
+        except RecordStoreError as error:  # only one shard keeps the reports of sweeps
             behind, unreadable = None, unreadable | {str(error): None}
         return {
             "unreadable": list(unreadable),

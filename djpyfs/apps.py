@@ -7,13 +7,13 @@ from django.utils.translation import gettext_lazy as _
 
 from .intact import check_intact
 
-check_intact()  # before the imports that would fail in a worse way
+check_intact()  # before imports that would fail with a worse error
 
 from . import backends, expirations  # noqa: E402
 
 
 class DjpyfsConfig(AppConfig):
-    """Adds the system checks, and what follows rows."""
+    """Adds the system checks, and the receivers that follow rows."""
 
     name = "djpyfs"
     verbose_name = _("Files that expire")

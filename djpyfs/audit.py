@@ -77,13 +77,13 @@ class Totals:
 
 
 class _Area(NamedTuple):
-    """Of a place, what is below one directory: ``""`` stands for all."""
+    """The files of a place below one directory; ``""`` stands for all of them."""
 
     place: Place
     root: str
 
     def files(self) -> FS | None:
-        # To open a namespace that is not there would make it.
+        # Opening a namespace that is not there would make it.
         backend = self.place.backend
         return backend.open(self.root) if not self.root or backend.has(self.root) else None
 
@@ -92,8 +92,8 @@ class Audit:
     """One walk through namespaces; it only reads, unless it is to ``adopt``.
 
     With ``adopt``, a file without a record gets a deadline that many seconds after it was last
-    modified, but `grace` from now at the earliest; with ``dry_run`` it is only reported. It stays
-    if its storage has it belong to a row, and one names it. Permanent files are left alone.
+    modified, but `grace` from now at the earliest; with ``dry_run`` it is only reported. If its
+    storage leaves it to rows, it stays while one names it. Permanent files are left alone.
 
     Calls ``on_batch`` with the totals so far. Raises `InvalidLifetime`.
     """
@@ -216,8 +216,8 @@ class Audit:
     ) -> Mapping[Entry, datetime]:
         if self._ttl is None or not entries:
             return {}
-        # First the latest deadline that may come of it: from then on the record tells of every
-        # write, and a time of modification that is read now is not outdated when it is used.
+        # Begin with the latest deadline that it may get: from then on the record shows every
+        # write, so a modification time that is read now is still true when it is used.
         records = area.place.records
         now = records.counts().now
         latest = now + max(self._ttl, self._settings.grace)
@@ -249,7 +249,7 @@ class Audit:
     # -- records without a file
 
     def _without_file(self, place: Place, roots: Sequence[str]) -> Iterator[Finding]:
-        # One look at the records for all namespaces: each look is at all that there are.
+        # One scan for all namespaces, because each scan reads all records.
         beginnings = tuple(f"{root}/".encode() if root else b"" for root in roots)
         for _, records in place.records.scan(beginnings):
             found = [record.member for record in records]

@@ -22,10 +22,10 @@ from .places import records_of
 from .sweeper import delete_if_due
 
 SUFFIX = ".djcache"
-# What a file begins with: whether its value has no end, or one that its record tells.
+# The first byte of a file: its value never expires, or its record says when.
 ENDLESS, ENDING = b"\1", b"\0"
 AT_ONCE = 1  # µs since the epoch: a deadline that has passed
-# Files are counted at least whenever a twentieth of as many as may be there has been written.
+# Files are counted once a twentieth of MAX_ENTRIES has been written, or sooner.
 COUNTED = 20
 
 Life = float | None
@@ -59,7 +59,7 @@ class ExpiringCache(BaseCache):
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        """Set a value where there is none. Of many who do so at once, one gets True."""
+        """Set a value if there is none. If several do so at once, one of them gets True."""
         name, life = self._name(key, version), self._life(timeout)
         contents = _pickled(value, life)
         if self._lives(name):
@@ -77,11 +77,11 @@ class ExpiringCache(BaseCache):
         return True
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        """Return a value, or ``default`` where there is none, or its time is up."""
+        """Return a value, or ``default`` if there is none, or its time is up."""
         return self.get_many([key], version).get(key, default)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        """Return the values that are there, with one question to each shard of the records."""
+        """Return the values that are there, with one query to each shard of the records."""
         names = {key: self._name(key, version) for key in keys}
         files, found = self._files(), dict[Any, bytes]()
         for key, name in names.items():
@@ -108,7 +108,7 @@ class ExpiringCache(BaseCache):
         self._settle(name, life)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        """Let a value live for ``timeout`` seconds from now; return whether it was there."""
+        """Make a value live for ``timeout`` seconds from now; return whether it was there."""
         name, life = self._name(key, version), self._life(timeout)
         if not self._lives(name):
             return False
@@ -170,8 +170,8 @@ class ExpiringCache(BaseCache):
     def _alive(self, beginnings: Mapping[str, bytes]) -> Collection[str]:
         """Return those names whose time is not up, given what their files begin with.
 
-        What should end and has no record is what a loss of the records has left, or a crash:
-        nobody knows how old it is.
+        A value that should expire and has no record was left by a crash, or by a loss of the
+        records: nobody knows how old it is.
         """
         names = [*beginnings]
         return {
@@ -225,7 +225,7 @@ class ExpiringCache(BaseCache):
             delete_if_due(self.namespace, [name])
 
     def _make_room(self) -> None:
-        """Delete what expires soonest, and before that what has, where there is too much."""
+        """If there are too many, delete what has expired, and then what expires soonest."""
         if self._uncounted > 0:
             self._uncounted -= 1
             return

@@ -1,4 +1,4 @@
-"""Bar charts as SVG, drawn here; nothing is loaded, and the page's style sheet colours them."""
+"""Bar charts as SVG, drawn here; nothing is loaded, and the page's style sheet colors them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 WIDTH, HEIGHT = 320, 160
-LEFT, RIGHT, TOP, BOTTOM = 40, 4, 12, 24  # room round the bars, for what the axes say
-GAP = 0.2  # of the width that a bar has
+LEFT, RIGHT, TOP, BOTTOM = 40, 4, 12, 24  # room around the bars, for the labels of the axes
+GAP = 0.2  # share of its width that a bar fills
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: ``value`` from the bottom, and ``alarm`` on top of it, in the colour of errors."""
+    """One bar: ``value`` from the bottom, and ``alarm`` on top of it, in the color of errors."""
 
     #: What is said of the bar when it is pointed at, and in the text alternative.
     label: str
@@ -71,7 +71,7 @@ def _rectangle(kind: str, x: float, width: float, foot: float, height: float) ->
     if not height:
         return SafeString()
     room = HEIGHT - TOP - BOTTOM
-    tall = max(1.0, height * room)  # one of a million is to be seen, too
+    tall = max(1.0, height * room)  # one of a million must show, too
     return format_html(
         '<rect class="djpyfs-{}" x="{}" y="{}" width="{}" height="{}"/>',
         kind,

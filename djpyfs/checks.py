@@ -1,4 +1,4 @@
-"""Django's system checks: they report a configuration that cannot work at the start.
+"""Django's system checks: they report at the start what cannot work.
 
 Each message has a stable id, so that a project can silence it with SILENCED_SYSTEM_CHECKS.
 """
@@ -22,7 +22,7 @@ from .expirations import Spread, store_for
 
 @register("djpyfs")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Report where ``DJFS`` cannot be used, without connecting to anything."""
+    """Report what is wrong with ``DJFS``, without connecting to anything."""
     try:
         settings = conf.current()
         store_for(settings)

@@ -1,4 +1,4 @@
-"""The time of the records and files that are in this process, which a test may move."""
+"""The clock of records and files in memory, which a test may move."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def now() -> int:
 def uptime() -> int:
     """Return the µs on a clock for leases, which runs on whatever a test does to the time.
 
-    Whether a lease's holder is alive has nothing to do with the date in which a test plays.
+    Whether a lease's holder is alive has nothing to do with the date that a test pretends.
     """
     return clock_gettime_ns(CLOCK_MONOTONIC) // 1_000
 

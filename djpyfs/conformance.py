@@ -34,7 +34,7 @@ else:
 
 MODES = "w", "a", "x"
 WRITERS = 20
-#: Nothing in these is for a backend to expand, to decode, to fold, or to take for a path.
+#: A backend must not expand, decode or fold these, or take them for paths.
 ODD_NAMES = (
     *("a b", " a", "a ", "$HOME", "${HOME}", "~", "~a", "%41", "a%2Fb", "a+b", "a?b=c", "a#b"),
     *("a&b", "a'b", 'a"b', "a;b", "a:b", "a*", "[a]", "{a}", "<a>", "-a", ".a", "a.", "...", "A"),
@@ -82,7 +82,7 @@ class BackendCase(_Case):
 
     @property
     def stored(self) -> FS:
-        """What the backend itself has of the namespace, without records."""
+        """The backend's own filesystem of the namespace, without records."""
         return self.backend.open(self.namespace)
 
 
@@ -125,7 +125,7 @@ class DeletionTests(BackendCase):
         there, *gone = self.entries("a", "b", "none/a")
         outcome = self.delete(*gone, there)
         self.assertIn(there, outcome.deleted)
-        # Where the store does not say that nothing was there, it has been deleted.
+        # If the store does not say that nothing was there, it counts as deleted.
         self.assertCountEqual([*outcome.deleted, *outcome.missing], [*gone, there])
         self.assertEqual(self.files().listdir("/"), [])
 

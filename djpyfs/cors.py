@@ -29,7 +29,7 @@ class CorsComparison:
     origins: Sequence[str]
     #: Those of them that the bucket does not let in.
     missing: Sequence[str] = ()
-    #: What becomes of our rule; None where there is none, and none is needed.
+    #: What happens to our rule; None if there is none, and none is needed.
     action: Action | None = None
     #: How many rules of others are there, and stay.
     others: int = 0
@@ -118,7 +118,7 @@ def plan() -> list[BucketOrigins]:
 
 
 def missing(origins: Sequence[str], rules: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return those of ``origins`` from which none of the rules of a bucket lets browsers send."""
+    """Return those of ``origins`` that no rule of a bucket lets in."""
     patterns = list(_patterns(rules))
     return [origin for origin in origins if not any(_fits(origin, it) for it in patterns)]
 

@@ -104,8 +104,8 @@ class FileBusy(_Failed):
 class WriteLost(DjpyfsError, OperationFailed):
     """A file was deleted while it was written, by a sweep that had every right to do so.
 
-    That takes a process that stood still for longer than `grace`, or a record store that has lost
-    what it had. The file can be written again.
+    That happens only if the process stood still for longer than `grace`, or the record store lost
+    its data. The file can be written again.
     """
 
     default_message = "'{path}' was deleted while it was being written: write it again"

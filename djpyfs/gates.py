@@ -1,6 +1,6 @@
 """What a sweep needs to delete in a place: a seat among its sweepers, and a share of its rate.
 
-If the settings bound neither, and no store has asked to slow down, it needs neither.
+If the settings limit neither, and no store has asked to slow down, it needs neither.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from .conf import SECOND, Settings
 from .expirations import store_for
 from .places import Place
 
-SWEEPERS = 16  # that a backlog calls for at most, where the settings do not say how many
+SWEEPERS = 16  # the most that a backlog calls for, if the settings do not say how many
 FOR_ANOTHER = 2  # batches that are due for each
 WORTH_ANOTHER = 100  # deletions in a second
 
 
 class Gate:
-    """That of one sweep to one place."""
+    """The gate of one sweep to one place."""
 
     def __init__(self, settings: Settings, place: Place) -> None:
         bounds = place.bounds

@@ -110,13 +110,13 @@ class Sample:
     complete: bool
     #: How many of them are in which namespace, or below which first segment (``usage/*``).
     by_prefix: Mapping[str, Share]
-    #: How many such beginnings were seen beside these.
+    #: How many more such beginnings were seen.
     more: int
 
 
 @dataclass(frozen=True)
 class Requests:
-    """How often a sweep would ask somebody else; an estimate where not all files were looked at."""
+    """The requests of a sweep; an estimate if not all files were looked at."""
 
     #: Where the files are: system calls on disk, requests on S3, calls of a storage.
     files: int
@@ -141,7 +141,7 @@ class Preview:
     requests: Requests
     #: How many of those looked at are in which namespace, the most first.
     by_namespace: Mapping[str, int]
-    #: How many namespaces were seen beside these.
+    #: How many more namespaces were seen.
     more: int
     #: Why some shards cannot be read, as in `Status`.
     unreadable: Sequence[str]
@@ -260,7 +260,7 @@ def tracked_files(
 
 
 def tracked_file(namespace: str, path: str) -> TrackedFile | None:
-    """Return one file, or None where it has no record. Raises `InvalidName`."""
+    """Return one file, or None if it has no record. Raises `InvalidName`."""
     member = Entry(check_namespace(namespace), check_path(path)).member
     for records in _records():
         if record := records.record(member):
@@ -271,7 +271,7 @@ def tracked_file(namespace: str, path: str) -> TrackedFile | None:
 def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Preview:
     """Return what a sweep of ``limit`` files would delete; ``looks`` of them are looked at.
 
-    Of the namespaces ``most`` are named.
+    It names no more than ``most`` namespaces.
 
     No backend is asked over a network.
     """
@@ -328,7 +328,7 @@ def _is_held(settings: conf.Settings, member: bytes) -> bool:
 def _requests(
     settings: conf.Settings, overdue: Sequence[_Overdue], files: int, places: int
 ) -> Requests:
-    """Count as a sweep of ``files`` would ask, by those that were looked at."""
+    """Estimate the requests of a sweep of ``files`` from those that were looked at."""
     size = settings.batch_size
     shards: dict[tuple[str, int], list[_Overdue]] = {}
     for it in overdue:
@@ -477,12 +477,12 @@ def below(where: str) -> str:
 
 
 def _beginning(where: str | None) -> bytes:
-    """Return what the members of the files below a namespace begin with."""
+    """Return the beginning of all members below a namespace."""
     return b"" if where is None else f"{below(where)}/".encode()
 
 
 def names_of(member: bytes) -> tuple[str, str]:
-    """Return directory and name of any record, of one that no file could have as well."""
+    """Return directory and name of any record, even of one that no file could have."""
     namespace, _, path = member.decode(errors="backslashreplace").rpartition("/")
     return namespace, path
 

@@ -30,7 +30,7 @@ def watch(settings: Settings, records: Expirations, member: bytes, end: int, siz
 
 
 def late_uploads(settings: Settings, places: Iterable[Place]) -> Iterator[Place]:
-    """Yield, for each place to which browsers may send files, what a sweep does about these."""
+    """Yield, for each place to which browsers may send files, what a sweep does about late ones."""
     for place in places:
         if place.backend.takes_uploads:
             yield Place(_LateUploads(place), _watched(settings, place.records))

@@ -21,7 +21,7 @@ log = logging.getLogger("djpyfs")
 
 # A machine that sleeps stops CLOCK_MONOTONIC, but not the lease.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-EXTENSIONS = 4  # that one lease is worth: some may come late, or not at all
+EXTENSIONS = 4  # per lease: some may come late, or not at all
 EARLY = 0.1  # s: what is due so soon is extended along with the others
 
 
@@ -120,7 +120,7 @@ class _Keeper:
         try:
             lengths = {lease.name: lease.length for lease in leases}
             gone = records.extend(shard, lengths, {it.name for it in leases if it.is_new})
-        except Exception as error:  # else one lease's trouble would end the thread that keeps all
+        except Exception as error:  # or one lease could end the thread that keeps all
             if not isinstance(error, RecordStoreError | ConfigurationError):
                 log.exception("leases were not extended, and are tried again")
             for lease in leases:  # as long as they last the store may come back

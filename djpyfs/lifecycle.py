@@ -25,7 +25,7 @@ UPLOAD_DAYS = 1  # what is sent in parts is sent at once, from a copy: by then i
 
 
 class Action(StrEnum):
-    """What becomes of a rule."""
+    """What happens to a rule."""
 
     ADD = "add"
     CHANGE = "change"
@@ -99,7 +99,7 @@ class Comparison:
     """The rules that a bucket should have, and how they differ from what it has."""
 
     bucket: str
-    #: Ours, in the words of S3.
+    #: Ours, as S3 writes them.
     rules: Sequence[Mapping[str, Any]]
     left_out: Sequence[LeftOut]
     changes: Sequence[Change] = ()
@@ -289,7 +289,7 @@ def _implies(outer: Rule, inner: Rule) -> bool:
 
 
 def _with_filter(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a bucket's rule in the present form, which S3 does not take beside the old one."""
+    """Return a bucket's rule in the present form: S3 does not take both forms together."""
     new = dict(rule)
     if "Prefix" in new:
         new["Filter"] = {"Prefix": new.pop("Prefix")}
@@ -301,7 +301,7 @@ def _prefix_of(rule: Mapping[str, Any]) -> str:
 
 
 def days_of(rule: Mapping[str, Any]) -> int | None:
-    """Return the days of a rule in the words of S3."""
+    """Return the days of a rule as S3 writes it."""
     noncurrent = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
     days: int | None = rule.get("Expiration", {}).get("Days", noncurrent)
     return days

@@ -61,7 +61,7 @@ def seconds_of(name: str, value: Any) -> float:
 
 
 def _number_of(name: str, value: Any) -> float:
-    # Real alone would do, but to ask an abstract class costs a microsecond.
+    # Real alone would do, but a check against an abstract class costs a microsecond.
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise InvalidLifetime(f"{name} is {value!r}: give it a number")
     number: Any = value

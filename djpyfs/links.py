@@ -54,7 +54,7 @@ class UploadLink(NamedTuple):
         return Entry(self.namespace, self.path)
 
 
-_FILES, _UPLOADS = "djpyfs.links", "djpyfs.uploads"  # no token of one kind is one of the other
+_FILES, _UPLOADS = "djpyfs.links", "djpyfs.uploads"  # so that neither passes for the other
 
 
 def _signer(salt: str) -> Signer:

@@ -36,9 +36,9 @@ class RecordStoreCollector:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the numbers, as far as there are shards that can be read.
+        """Read the numbers of all shards that can be read.
 
-        Raises `RecordStoreError` where there are none.
+        Raises `RecordStoreError` if there are none.
         """
         settings = conf.current()
         known = records_known(settings)

@@ -22,8 +22,8 @@ KEY_BYTES = 1024  # the longest key of an S3 object
 # Beside the namespaces, for what a backend keeps for itself: no namespace begins with it.
 RESERVED = ".djpyfs"
 
-# C0, DEL and C1 controls, what ends a line, what turns the direction of writing and so makes a
-# name look like another, the backslash that some systems take for a separator, and what XML
+# C0, DEL and C1 controls, ends of lines, characters that reverse the direction of text and so make
+# one name look like another, the backslash that some systems take for a separator, and what XML
 # cannot hold: one such name would spoil a whole batch of deletions on S3.
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
 _DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -121,7 +121,7 @@ def check_file_name(name: str) -> str:
 
 
 def checked_names(names: Iterable[str]) -> Iterable[str]:
-    """Return ``names`` unchanged; raise `TypeError` for one name, whose letters it would mean."""
+    """Return ``names`` unchanged; raise `TypeError` for a single name, read as letters."""
     if isinstance(names, str | bytes):
         raise TypeError(f"filenames is {names!r}: give it a list of names")
     return names

@@ -28,7 +28,7 @@ def is_known(place: str) -> bool:
 
 
 def pause(place: str) -> int:
-    """Return for how many µs to leave alone a backend that is away now."""
+    """Return for how many µs to leave a backend alone that is away now."""
     now = monotonic()
     lasted = round((now - _since.setdefault(place, now)) * SECOND)
     return min(max(lasted // 2, SHORTEST_PAUSE), LONGEST_PAUSE)
@@ -51,7 +51,7 @@ class Patience:
         return self._why[place] if self._left.get(place, PATIENCE) <= 0 else ""
 
     def lose(self, place: str, why: str, seconds: float) -> None:
-        """Note that a backend was away, ``why``, and how long it took to find that."""
+        """Note that a backend was away, ``why``, and how long it took to find out."""
         if place not in self._why:
             log.warning("a backend is away, so its files are postponed: %s", why)
         self._why[place] = why

@@ -79,7 +79,7 @@ class _Record(NamedTuple):
 
     @classmethod
     def of(cls, storage: OwnedStorage, name: str) -> _Record | None:
-        """Return it, or None where a row names what can be no file."""
+        """Return it, or None if no file can have the name."""
         try:
             entry = Entry(storage.namespace, check_path(name))
         except InvalidName:
@@ -98,14 +98,14 @@ def await_owner(storage: OwnedStorage, name: str) -> None:
     if storage.until_committed is None:
         records.await_owner(entry.member, UNSETTLED * SECOND)
         return
-    # Where no field can name it, who saved it has the last word.
+    # If no field can name it, the code that saved it has the last word.
     if any(field.name_of("/".join(entry)) for field in _fields()):
         ttl = Lifetimes(settings.policy_for(entry.directory)).of(storage.until_committed) or 0
         records.await_owner(entry.member, ttl, _life(storage, settings, entry))
 
 
 def let_rows_decide(storage: OwnedStorage, name: str) -> None:
-    """Let what becomes of a file that has been saved depend on rows, as its storage says."""
+    """Let rows decide what happens to a file that has been saved, as its storage says."""
     if storage.until_committed is not None:
         await_owner(storage, name)
     elif storage.clean_up and (record := _Record.of(storage, name)):
@@ -115,7 +115,7 @@ def let_rows_decide(storage: OwnedStorage, name: str) -> None:
 
 
 def await_owners(settings: conf.Settings, records: Expirations, entries: Iterable[Entry]) -> None:
-    """Have files with a deadline that may belong to rows deleted only if no row owns them."""
+    """Let files with a deadline that may belong to rows be deleted only if no row owns them."""
     followed = [own for own in _fields() if own.storage.follows_rows]
     for entry in entries:
         for own in followed:
@@ -161,7 +161,7 @@ class _Field(NamedTuple):
     storage: OwnedStorage
 
     def name_of(self, file: str) -> str:
-        """Return how a row would name a file, which is called by its whole path; '': not at all."""
+        """Return how a row would name a file, given its whole path; '' if it cannot."""
         beginning = f"{self.storage.namespace}/"
         return file.removeprefix(beginning) if file.startswith(beginning) else ""
 
@@ -263,7 +263,7 @@ def _on_commit(
 ) -> None:
     connection = connections[using]
     if connection.in_atomic_block or connection.get_autocommit():
-        # The row is there, whatever becomes of this: the sweep asks for it then.
+        # The row is there, whatever happens here: if this fails, the sweep asks for it.
         transaction.on_commit(lambda: tell(own.storage, name), using, robust=True)
 
 
@@ -298,7 +298,7 @@ def _stored(
 
 
 def follow() -> None:
-    """Learn of rows that are written and deleted, of all models whose files depend on that."""
+    """Follow the rows that are saved and deleted, of all models whose files depend on that."""
     global _is_following
     _is_following = True
     for model in apps.get_models():
@@ -308,7 +308,7 @@ def follow() -> None:
         if fields:
             pre_save.connect(_before_save, model, dispatch_uid=__name__)
             post_save.connect(_after_save, model, dispatch_uid=__name__)
-        # Where somebody listens, Django reads each row before it deletes it.
+        # If somebody listens, Django reads each row before it deletes it.
         if any(own.storage.clean_up for own in fields):
             pre_delete.connect(_before_delete, model, dispatch_uid=__name__)
 
@@ -321,7 +321,7 @@ class Answer:
     """Which files rows own. A file in neither has no owner."""
 
     owned: set[Entry] = field(default_factory=set)
-    #: Files of which that is unknown now, each with the reason.
+    #: Files for which that is unknown now, each with the reason.
     unknown: dict[Entry, str] = field(default_factory=dict)
 
 
@@ -344,7 +344,7 @@ def ask(entries: Iterable[Entry]) -> Answer:
 
 
 def _databases_of(model: type[Row]) -> list[str]:
-    """Return where rows of a model may be: also where somebody else makes the tables."""
+    """Return the databases that may have rows of a model, whoever makes its tables."""
     written = router.db_for_write(model)
     return [
         alias
@@ -356,7 +356,7 @@ def _databases_of(model: type[Row]) -> list[str]:
 def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> None:
     try:
         found = {named[name] for name in _named(alias, own, list(named))}
-    except Exception as error:  # whatever a database may raise: its files stay for now
+    except Exception as error:  # a database may raise anything: its files stay for now
         answer.unknown |= dict.fromkeys(named.values(), reason(error))
         return
     if connections[alias].in_atomic_block:
@@ -376,7 +376,7 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
         connection.close_if_unusable_or_obsolete()
     guard: AbstractContextManager[Any] = transaction.atomic(alias) if inside else nullcontext()
     try:
-        with guard:  # a query that fails must not end the transaction round it
+        with guard:  # a query that fails must not end the transaction around it
             for first in range(0, len(spellings), NAMES_PER_QUERY):
                 some = spellings[first : first + NAMES_PER_QUERY]
                 own_rows = rows.filter(**{f"{attribute}__in": some})
@@ -387,7 +387,7 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
             raise
         return set()  # it has no such rows
     finally:
-        if is_ours and not inside:  # nobody else may come and close it
+        if is_ours and not inside:  # nobody else will close it
             connection.close()
-    # Some databases take names that differ in case for the same.
+    # To some databases, names that differ in case are the same.
     return {asked[spelled] for spelled in found if spelled in asked}

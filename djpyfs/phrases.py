@@ -7,7 +7,7 @@ from datetime import datetime
 from django.template.defaultfilters import filesizeformat
 from django.utils.timezone import localtime
 
-PRECISE = 10  # s, below which tenths are told
+PRECISE = 10  # s, below which tenths are shown
 
 
 def counted(number: int, noun: str) -> str:

@@ -88,7 +88,7 @@ class Known(NamedTuple):
 def records_known(settings: Settings) -> Known:
     """Return the records of the places here, and of all that the store was told of.
 
-    Raises what is wrong where none can be read.
+    If none can be read, raises what is wrong.
     """
     store = store_for(settings)
     found = {place.records.place: place.records for place in places_here(settings)}

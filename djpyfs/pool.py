@@ -84,7 +84,7 @@ class Pool(Generic[P, R]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the threads; after an error what waits is not begun any more."""
+        """End the threads; after an error, parts that wait are dropped."""
         while error and not self._parts.empty():
             self._parts.get()
         for _ in self._threads:

@@ -41,7 +41,7 @@ class _Body(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@csrf_exempt  # whoever can make a browser send here knows the secret address already
+@csrf_exempt  # anyone who can make a browser send here knows the secret address already
 @not_logged
 def receive(request: HttpRequest, token: str) -> HttpResponseBase:
     """Store the body of a PUT to an address that `get_upload_url` has signed: 201.
@@ -122,7 +122,7 @@ def _body(request: HttpRequest, length: int | None) -> _Body:
     if length is not None or wsgi is None:  # under ASGI Django has read it to its end
         return request
     if request.META.get("wsgi.input_terminated"):
-        return wsgi  # of which Django would read nothing: no length was told
+        return wsgi  # of which Django would read nothing: no length was given
     raise _Refused(411, "Send a Content-Length")
 
 

@@ -13,7 +13,7 @@ from .errors import ConfigurationError
 from .expirations import Backoff, store_for, total
 from .places import records_known
 
-PAUSE = 0.1  # s after which it is looked again whether a claim has ended
+PAUSE = 0.1  # s between two looks whether a claim has ended
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ def plan(shards: int) -> Plan:
 
 
 def reshard(shards: int) -> Iterator[Resharding]:
-    """Spread the records over so many shards, and tell now and then how far that has come.
+    """Spread the records over so many shards, and yield the progress now and then.
 
     Writers and sweeps go on meanwhile. It may be broken off at any time, and goes on where it was
-    when it is called again. Raises `ConfigurationError` where it is on its way to another number.
+    when it is called again. Raises `ConfigurationError` if the records are on their way to another
+    number.
     """
     _check(shards)
     settings = conf.current()

@@ -29,7 +29,7 @@ from .lifetimes import Seconds
 from .names import SEGMENT_BYTES, without_refused_characters
 from .owners import OwnedStorage, await_owner, let_rows_decide
 
-# As which errors those of PyFilesystem come out.
+# What the errors of PyFilesystem become.
 OS_ERRORS = {
     errors.ResourceNotFound: errno.ENOENT,
     errors.FileExpected: errno.EISDIR,
@@ -83,7 +83,7 @@ class ExpiringStorage(OwnedStorage):
         self.allow_overwrite = allow_overwrite
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
-        """Save a file, under another name where that one is taken; return its name."""
+        """Save a file, under another name if that one is taken; return its name."""
         given = name if name is not None else content.name
         return super().save(self._cleaned(given), content, max_length)
 
@@ -144,7 +144,7 @@ class ExpiringStorage(OwnedStorage):
     def expire(self, name: str, seconds: Seconds | None = None, days: float | None = None) -> None:
         """Set the deadline of a file, as `ExpiringFS.expire` does.
 
-        Rows that name it do not change that then, nor does that they let go of it. One that comes
+        Rows that name it now no longer change that, even when they let go of it. A row that comes
         to name it later does.
         """
         with self._files(name) as (files, path):
@@ -156,7 +156,7 @@ class ExpiringStorage(OwnedStorage):
             files.expire(path, expires=False)
 
     def expiration(self, name: str) -> datetime | None:
-        """Return a file's deadline as an aware datetime (UTC), or None where it has none."""
+        """Return a file's deadline as an aware datetime (UTC), or None if it has none."""
         with self._files(name) as (files, path):
             return files.expiration(path)
 
@@ -167,7 +167,7 @@ class ExpiringStorage(OwnedStorage):
     def get_created_time(self, name: str) -> datetime:
         """Return when a file was made; `NotImplementedError` where nobody knows.
 
-        On disk that is, as Django has it, when anything about the file has changed last.
+        On disk that is, as in Django, when anything about the file last changed.
         """
         return self._time(name, "created", "metadata_changed")
 

@@ -32,7 +32,7 @@ log = logging.getLogger("djpyfs")
 
 HOLD_PAUSE = 600 * SECOND  # after which a sweep asks again whether the hold was lifted
 OWNER_PAUSE = 60 * SECOND  # after which a sweep asks again who owns a file
-PAUSE = 0.01, 0.03  # s from and to, after which a sweep asks again for a share of the rate
+PAUSE = 0.01, 0.03  # s, shortest and longest, before a sweep asks again for its share
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class _Turn(NamedTuple):
 
 
 class _Flight:
-    """A claim on its way: its parts wait for deletion, are being deleted, or done."""
+    """A claim on its way: its parts wait for deletion, are being deleted, or are done."""
 
     def __init__(self, claim: Claim, turn: _Turn) -> None:
         self.claim = claim
@@ -276,7 +276,7 @@ class Sweep:
         return self._claimed > 0 or has_waited
 
     def _order(self, it: NextDue) -> tuple[bool, bool, float]:
-        """Have what may take long come last: after what is soon done, and each time another."""
+        """Put what may take long last, in random order, so that nothing always waits."""
         is_backlog = it.overdue > self._settings.batch_size
         return outages.is_known(it.records.place), is_backlog, is_backlog and random.random()
 

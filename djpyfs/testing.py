@@ -1,7 +1,7 @@
 """For the tests of a project: files and records of their own, and a clock that they move.
 
-In memory the clock of records and files is `time.time`, also where freezegun or time-machine have
-replaced it, and in an `isolated` block what `advance` has added. Leases, which tell whether a
+In memory the clock of records and files is `time.time`, even if freezegun or time-machine have
+replaced it, plus what `advance` has added in an `isolated` block. Leases, which tell whether a
 writer or a sweep is still alive, go by a clock that none of these move.
 """
 
@@ -34,7 +34,7 @@ _blocks = 0
 
 @contextmanager
 def isolated(**djfs: Any) -> Iterator[None]:
-    """Give a block files and records of its own, in memory; it begins without any.
+    """Give a block files and records of its own, in memory; it begins with none.
 
     Apart from where files and records are, ``DJFS`` stays as it is: lifetimes, policies of
     namespaces and the rest apply. Keywords replace single keys. Blocks may be nested.

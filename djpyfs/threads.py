@@ -37,9 +37,9 @@ def in_a_thread(blocks: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
 
 async def entered_in_a_thread(context: AbstractContextManager[T]) -> T:
-    """Enter a context in a thread; where the task is cancelled meanwhile, leave it in one as well.
+    """Enter a context in a thread; if the task is cancelled meanwhile, leave it in one as well.
 
-    Else nobody would: the thread goes on, and what it enters is lost with the task.
+    Otherwise nobody would: the thread goes on, and what it enters is lost with the task.
     """
     entering = _threads.submit(copy_context().run, context.__enter__)
     try:

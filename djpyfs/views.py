@@ -44,7 +44,7 @@ log = logging.getLogger("djpyfs")
 SAFE_METHODS = ["GET", "HEAD"]
 CHUNK = 64 * 1024
 RETRY_AFTER = 5  # s
-# How often writers may replace a file while one and the same answer looks at it and opens it.
+# How often writers may replace a file while one answer looks at it and opens it.
 REPLACEMENTS_WITHSTOOD = 20
 UNKNOWN = "application/octet-stream"
 
@@ -54,7 +54,7 @@ _shown_inline = re.compile(
     r"|application/(?:pdf|json|zip)"
 ).fullmatch
 _played = re.compile(r"(?:audio|video)/[^+]+").fullmatch
-# What a page may take up as a part of itself, however it is disposed, if it is called by its name.
+# What a page can load as part of itself, whatever the disposition, if it keeps its type.
 _used_by_pages = re.compile(
     r"(?:text|application)/(?:x-)?(?:java|ecma|live|j)script|text/css|application/wasm"
 ).fullmatch
@@ -93,7 +93,7 @@ def not_logged(
     return answer
 
 
-@csrf_exempt  # who makes a browser send the form knows the address, and needs no browser
+@csrf_exempt  # anyone who can make a browser send the form knows the address, and needs no browser
 @not_logged
 def serve(request: HttpRequest, token: str) -> HttpResponseBase:
     """Answer GET and HEAD for a link that `get_url` has signed.
@@ -261,7 +261,7 @@ def _handed_over(
 ) -> HttpResponse:
     """Leave the bytes, ranges and conditions to another server."""
     if request.method != "HEAD":
-        # For it is being read, which may renew its life.
+        # It is being read, which may renew its life.
         files.openbin(link.path, part=range(1)).close()
         _use_ticket(link, 1)
     return HttpResponse(status=status, headers=headers)

@@ -17,11 +17,11 @@ from .expirations import Begun, Expirations, Finished
 from .names import Entry
 from .threads import entered_in_a_thread, in_a_thread
 
-# Where the write of a new file took less than this part of its life, and less than so many seconds,
-# its life may count from when that began.
+# If the write of a new file takes less than this part of its life, and less than this many seconds,
+# its life may count from when the write began.
 NEGLIGIBLE, LONGEST_NEGLIGIBLE = 0.01, 0.1
-# For so long a process may stand still, or the record store be away, before a write of it counts as
-# over, and for so long the file of a writer that died stays at most.
+# How long a process may stand still, or the record store be away, before its write counts as over;
+# the file of a writer that died stays no longer than this.
 LONGEST_LEASE = 10 * SECOND
 
 
@@ -125,11 +125,11 @@ class NewWrite(Write):
         return begun, leases.of_write(records, member, begun.token, lease, self._asked_at, True)
 
     def tell_name(self) -> None:
-        """Have the end of the write told: the record need not be the one of its beginning."""
+        """Have the end of the write reported: by then the record may be another."""
         self._negligible = 0
 
     def finish(self, is_there: Callable[[], bool]) -> int:
-        """Report the whole file as there, unless that changes nothing; return its life."""
+        """Report that the file is there, unless that changes nothing; return its life."""
         if leases.now() - self._asked_at >= self._negligible:
             return super().finish(is_there)
         self._end()
@@ -145,7 +145,7 @@ class NewWrite(Write):
 
 class Reservation:
     """The claim of a writer on one file that is removed or replaced: no sweep and no other writer
-    touches it meanwhile. If the process dies, the file has its deadline again.
+    touches it meanwhile. If the process dies, the file has its old deadline.
     """
 
     def __init__(self, records: Expirations, member: bytes, late: float) -> None:
@@ -168,7 +168,7 @@ class Reservation:
         self.deadline = deadline
 
     def hand_on(self, target: Reservation) -> None:
-        """Have another file, which this one has become, stay or go as this one would have.
+        """Make another file, which this one has become, stay or go as this one would have.
 
         Both reservations are over, and the deadline is there already.
         """
@@ -178,7 +178,7 @@ class Reservation:
             target._records.keep(target._member)
 
     def release(self) -> None:
-        """End it, where it has not ended yet: the file has its deadline."""
+        """End it, unless it has ended: the file has its deadline."""
         self._end(None)
 
     def forget(self) -> None:
@@ -214,7 +214,7 @@ class Removal:
             leases.keep(lease)
 
     def end(self, gone: bool) -> None:
-        """End it; with the records, where the files are gone."""
+        """End it; if the files are gone, with the records."""
         self.leave()
         self._records.release_all([it.shard for it in self._leases], self._token, gone)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from djpyfs.intact import check_intact
 
-check_intact()  # before the imports that would fail in a worse way
+check_intact()  # before imports that would fail with a worse error
 
 from .schedule import beat_schedule  # noqa: E402
 

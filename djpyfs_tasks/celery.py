@@ -17,11 +17,11 @@ from djpyfs.expirations.servers import Address, address_of
 from . import timekeeper
 from .schedule import beat_schedule
 
-# A broker that is away must not hold up the web request that offers a one-shot to it, nor a store
-# of results the sweep whose result somebody wants.
+# A broker that is away must not hold up the web request that sends it a one-shot, and a result
+# backend that is away must not hold up a sweep.
 BROKER_TIMEOUT = 2  # s
 FEW_RETRIES = {"retry_policy": {"max_retries": 1}}
-# Not in the address, of which Flower reads nothing about TLS. Another broker needs none of this.
+# Not in the address: Flower reads nothing about TLS from it. Another broker needs none of this.
 USE_TLS = {
     "CELERY_BROKER_URL": "broker_use_ssl",
     "CELERY_RESULT_BACKEND": "redis_backend_use_ssl",

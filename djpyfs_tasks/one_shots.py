@@ -25,7 +25,7 @@ from .tasks import MOST_PATHS, delete_expired, send_one_shot
 
 log = logging.getLogger("djpyfs.tasks")
 
-SILENCE = 30.0  # s without a further try after the broker was found away
+SILENCE = 30.0  # s without another try after the broker was found to be away
 
 _silent_until = 0.0
 
@@ -73,7 +73,7 @@ def acknowledge(request: Any, **_: Any) -> None:
 
 
 def look_after(*, instance: Any, **_: Any) -> None:
-    """Have a worker send lost one-shots again, each time that it has connected to the broker."""
+    """Have a worker send lost one-shots again, each time it has connected to the broker."""
     instance.app.steps["consumer"].add(SendAgain)
 
 

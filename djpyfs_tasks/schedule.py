@@ -10,8 +10,8 @@ from celery.schedules import BaseSchedule, schedstate, schedule
 
 from djpyfs import conf
 
-# Whoever sends a sweep says when it expires, and the worker's clock says whether it has: this is
-# far more than the clocks of two machines differ, or nothing would ever be taken up.
+# The sender of a sweep says when it expires, and the worker's clock says whether it has: this is
+# far more than the clocks of two machines differ, or no sweep might ever run.
 LONGEST_WAIT = 86_400  # s
 
 _START = time() - monotonic()

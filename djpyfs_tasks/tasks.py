@@ -25,7 +25,7 @@ from .schedule import LONGEST_WAIT
 # end of the queue, so that a long one keeps nothing else from the worker's slots.
 PART_OF_INTERVAL = 0.9
 TURN = 2.0  # s
-# A call for help is good for longer, so that nobody is idle who ends his turn before the leader.
+# A call for help is good for longer, so that no helper whose turn ends before the leader's is idle.
 CALL = 2 * TURN
 # For so long after the longest batch nobody else leads a backlog's sweep: it may wait in the queue.
 LEAD = 10.0  # s
@@ -66,7 +66,7 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
 def _go_on(task: Task[..., Any]) -> None:
     """Send a task to the end of the queue, under its own id."""
     again: Any = task.si()
-    # Who sends does not wait for the result, so no result backend that is away keeps it.
+    # Nothing here waits for the result, so a result backend that is away holds up nothing.
     again.set(ignore_result=True, headers={"ignore_result": bool(task.request.ignore_result)})
     try:
         task.replace(again.set(expires=LONGEST_WAIT, retry=False))
@@ -99,7 +99,7 @@ def _turn() -> float:
 
 
 class _Lead:
-    """Has one of all sweeps at a time call for help, and go on after its turn."""
+    """Lets one sweep at a time call for help, and go on after its turn."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -109,7 +109,7 @@ class _Lead:
         self._lease = round((settings.lease / SECOND + LEAD) * 1_000)
 
     def on_backlog(self, useful: int) -> str:
-        """Have others help, where ``useful`` sweepers would be; return which sweep leads."""
+        """Have others help, if so many sweepers are ``useful``; return which sweep leads."""
         if useful < 2:
             return self._name
         try:
@@ -142,7 +142,7 @@ class _Lead:
 
 
 class _Progress:
-    """Reports the progress of a sweep, by each way until it fails."""
+    """Reports the progress of a sweep in several ways, in each until it fails."""
 
     def __init__(self, task: Task[..., Any]) -> None:
         self._task = task
@@ -168,7 +168,7 @@ class _Progress:
 
 @contextmanager
 def _soft_time_limit() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether a soft time limit has passed.
+    """Yield a function that says whether a soft time limit has passed.
 
     Celery would raise an error in the middle of the sweep: the backend would be blamed, and
     nobody would know which files have gone.

@@ -28,7 +28,7 @@ LOOK = 1.0  # s between two looks at the record store where nothing is due earli
 LEASE = 5_000  # ms for which nobody else keeps the time: some looks may be late
 # Between two sweeps: what has become due meanwhile goes with the second one.
 GAP = 0.125  # s
-SLACK = 0.002  # s after a deadline, for waiting is not exact
+SLACK = 0.002  # s after a deadline, because waiting is not exact
 # A sweep that has not begun after this time may be lost. Another one is sent then, and the next
 # after twice the time, up to the interval of beat: they must not pile up while no worker is free.
 PATIENCE = 1.0  # s
@@ -98,7 +98,7 @@ class Timekeeper:
 class KeepTime(bootsteps.StartStopStep):
     """Keeps time beside the work of a Celery worker."""
 
-    requires = ("celery.worker.components:Pool",)  # which forks: no thread is to be there yet
+    requires = ("celery.worker.components:Pool",)  # which forks: there must be no thread yet
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)

@@ -1,6 +1,6 @@
 """What sweeps and one-shots have done so far, as numbers that only grow.
 
-They are kept beside the records, because those who delete are many processes that come and go.
+They are kept beside the records, because deletions happen in many processes that come and go.
 A tally says by how much each number has grown; its keys are the names of the numbers.
 """
 
@@ -23,9 +23,9 @@ class Histogram:
     bounds: tuple[float, ...]  # s, ascending
 
     def tally(self, durations: Sequence[float], unit: float = 1) -> dict[str, float]:
-        """Return by how much the numbers grow with ``durations``, of which ``unit`` are a second.
+        """Return the tally of ``durations``, of which ``unit`` are a second.
 
-        It costs little where they are nearly in order, as those of a claim are.
+        It costs little if they are nearly in order, as those of a claim are.
         """
         ordered = sorted(durations)
         ends = [bisect_right(ordered, bound * unit) for bound in self.bounds] + [len(ordered)]

@@ -30,14 +30,14 @@ UNPUNCTUAL = (
     "Nobody keeps time: files go with the next sweep of beat or cron. A Celery worker with "
     "djpyfs_tasks keeps time, unless DJFS['punctual'] is False."
 )
-PIPE_CLOSED = 141  # as of what a closed pipe ends by a signal
+PIPE_CLOSED = 141  # as for a process that a closed pipe kills
 WHERE = "a namespace, or 'prefix/*' for all the namespaces below one"
 
 Run = Callable[[Console, dict[str, Any]], None]
 
 
 class _CommonOptions(BaseCommand):
-    """The options of every command, for those behind a sub-command: they leave the others be."""
+    """The common options behind a sub-command, which do not reset those before it."""
 
     requires_system_checks = ()
 
@@ -179,7 +179,7 @@ def _status(console: Console, options: dict[str, Any]) -> None:
 
 
 def _end_amiss(*problems: str) -> None:
-    """Say what is wrong, after what could be shown; where nothing is, do nothing."""
+    """Say what is wrong, after what could be shown; do nothing if all is well."""
     if problems:
         raise CommandError("\n".join(problems), returncode=AMISS)
 
