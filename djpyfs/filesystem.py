@@ -95,7 +95,7 @@ def get_filesystem(namespace: str) -> ExpiringFS:
 
 
 class _Walker(Walker):
-    """Walks below a directory whose name is refused here as it is elsewhere."""
+    """Walks below a directory, and refuses a bad name of that as other calls do."""
 
     @classmethod
     def bind(cls, fs: F) -> BoundWalker[F]:
@@ -458,7 +458,7 @@ class ExpiringFS(FS):
         if self._is_presigned(entry):
             longest = cast(int, self._backend.longest_url)
             end = _end_of_url(timeout, longest, now, linked.deadline)
-            # S3 signs for a second at least, also where the file is overdue.
+            # S3 signs for at least a second, even if the file is overdue.
             return self._backend.url(*entry, max(1, (end - now) // SECOND), download_as)
         end = _end_of_url(timeout, LONGEST_LIFE, now, linked.deadline)
         return links.address(links.Link(*entry, end, download_as, revocation=linked.revocation))
@@ -560,13 +560,13 @@ class ExpiringFS(FS):
 
     def validatepath(self, path: str) -> str:
         """Return ``path`` absolute and normalised. Raises `InvalidName`."""
-        super().check()  # this asks nobody
+        super().check()  # this needs no I/O
         return abspath(self._path(path))
 
     # -- what is hidden
 
     def _hidden(self, *paths: str) -> set[str]:
-        """Return those of ``paths`` whose time is up, where the namespace hides them."""
+        """Return those of ``paths`` whose time is up, if the namespace hides them."""
         if not paths or not self._policy_of(paths[0]).hide_expired:
             return set()
         now, deadlines = self._records.deadlines([self._member(path) for path in paths])
@@ -597,7 +597,7 @@ class ExpiringFS(FS):
         return checked
 
     def _written_at(self, path: str) -> int | None:
-        """Return when a file was written, in µs, or None where the backend does not tell."""
+        """Return when a file was written, in µs, or None if the backend does not say."""
         modified = self._files.getinfo(path, ["details"]).get("details", "modified")
         return None if modified is None else round(cast(float, modified) * SECOND)
 
@@ -684,7 +684,7 @@ class ExpiringFS(FS):
         raise errors.NoSysPath(path=path)
 
     def tree(self, **options: Any) -> None:
-        """Draw the directories; a ``path`` says below which one."""
+        """Draw a tree of the directories below ``path``."""
         self.validatepath(options.get("path", "/"))
         super().tree(**options)
 
@@ -717,9 +717,9 @@ class ExpiringFS(FS):
         if self._hidden(relative):
             if not checked_mode.create:
                 raise errors.ResourceNotFound(path)
-            if checked_mode.exclusive:  # of all who find nothing there, one may make it
+            if checked_mode.exclusive:  # of all that find nothing there, one may make it
                 delete_if_due(self.namespace, [relative])
-            mode = mode.replace("a", "w")  # what is over is not added to
+            mode = mode.replace("a", "w")  # nothing is added to an expired file
         if not (checked_mode.writing or checked_mode.appending):
             file = self._files.openbin(self._read(path), mode, buffering, **options)
             return cast(BinaryIO, _ReadFile(file, mode, relative, self))
@@ -735,7 +735,7 @@ class ExpiringFS(FS):
         new: str = "",
         **options: Any,
     ) -> BinaryIO:
-        """Open a file to write it, with a ``life`` of its own; what is ``new`` has that name."""
+        """Open a file for writing, with a ``life`` of its own; a ``new`` one has that name."""
         write = self._begin(path, life, NewWrite if new else Write)
         with write.abandoned_on_error():
             file = self._files.openbin(path, mode, buffering, **options)
@@ -788,11 +788,11 @@ class ExpiringFS(FS):
             raise errors.DestinationExists(dst_path)
         if source == destination:
             return
-        if not there and self.isdir(destination):  # some would put the file in its place
+        if not there and self.isdir(destination):  # some backends would put the file in its place
             raise errors.FileExpected(dst_path)
         self._check_writable(destination)
-        # Both are reserved in the order of their names, so that two who move the same files to
-        # and fro do not wait for each other.
+        # Both are reserved in the order of their names, so that two that move the same files back
+        # and forth do not wait for each other.
         first, second = sorted((source, destination), key=self._member)
         with self._reserved(first) as one, self._reserved(second) as other:
             origin, target = (one, other) if first == source else (other, one)
@@ -811,7 +811,7 @@ class ExpiringFS(FS):
         preserve_time: bool,
     ) -> None:
         before, deadline = target.deadline, self._deadline_of_moved(destination, origin)
-        if before and not deadline:  # nothing permanent must lie under a deadline at any time
+        if before and not deadline:  # a permanent file must not have a deadline for a moment
             with suppress(errors.ResourceNotFound):
                 self._files.remove(destination)
         if before != deadline:
@@ -819,16 +819,16 @@ class ExpiringFS(FS):
         try:
             self._files.move(source, destination, True, preserve_time)
         except BaseException:
-            # Many a backend copies and then removes: what was copied must not stay forever.
+            # Many backends copy and then remove: the copy must not stay forever.
             if before or replaces or not self._is_surely_file(destination):
                 target.pledge(before)
             raise
 
     def _deadline_of_moved(self, path: str, origin: Reservation) -> int:
-        """Return when a file goes that was moved to ``path``, or 0.
+        """Return the deadline of a file that was moved to ``path``, or 0.
 
-        It takes its deadline along, as far as the longest life there allows. Where nobody has said
-        how long it lives, it does as long as a new file.
+        It takes its deadline along, as far as the longest life there allows. If nobody has said how
+        long it lives, it lives as long as a new file.
         """
         has_life = origin.deadline or origin.is_permanent
         longest = self._policy_of(path).max_ttl if has_life else self._life_at(path)
@@ -967,7 +967,7 @@ class ExpiringFS(FS):
                     self.removedir(root)
 
     def _below(self, directory: str) -> Iterator[tuple[str, bool]]:
-        """Yield what is below a directory, each with whether it is one, and after what it holds."""
+        """Yield what is below a directory, contents first, each with whether it is a directory."""
         # What Walker makes of each file takes twice as long as its removal.
         for info in self._files.scandir(directory):
             basic: Any = info.raw["basic"]
@@ -977,7 +977,7 @@ class ExpiringFS(FS):
             yield path, basic["is_dir"]
 
     def _remove_all(self, paths: Sequence[str], are_dirs: bool = False) -> None:
-        """Remove what a tree holds: together, but for what somebody else has a claim on."""
+        """Remove what a tree holds: together, except what somebody else has a claim on."""
         remove = (
             self._remove_dirs if are_dirs else partial(self._backend.remove_all, self.namespace)
         )
@@ -1030,7 +1030,7 @@ class ExpiringFS(FS):
         return kind(self._records, entry, self._settings.grace, life)
 
     def _life_at(self, path: str) -> int:
-        """Return how long a file lives that nobody has set a deadline for, in µs; 0: forever."""
+        """Return how long a file lives if nobody sets a deadline for it, in µs; 0: forever."""
         policy = self._policy_of(path)
         if self._default_life is None:
             return policy.life
@@ -1052,7 +1052,7 @@ class ExpiringFS(FS):
 
     @contextmanager
     def _reserved(self, path: str) -> Iterator[Reservation]:
-        """Reserve a file; where a request for it was not answered, for as long as it may act."""
+        """Reserve a file; if a request was not answered, for as long as that may act."""
         reservation = Reservation(self._records, self._member(path), self._backend.late)
         try:
             yield reservation
@@ -1063,7 +1063,7 @@ class ExpiringFS(FS):
 
     @contextmanager
     def _removing_all(self, members: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-        """Do what `_removing` does for those of many records that nobody else has a claim on."""
+        """Do what `_removing` does for all of the records that nobody else has a claim on."""
         removal = Removal(self._records, members, self._backend.late)
         try:
             yield removal.left_alone
@@ -1092,7 +1092,7 @@ def _timeout_of(timeout: Seconds | None) -> float:
 
 def _end_of_url(timeout: float, longest: int, now: int, deadline: int) -> int:
     """Return when a URL of a file stops working, in µs since the epoch."""
-    if timeout > longest:  # not named, so that Python tells it once for each caller
+    if timeout > longest:  # without the name, so that Python warns once for each caller
         warn(f"no URL here works for longer than {longest} s: timeout is cut", stacklevel=5)
         timeout = longest
     end = now + round((timeout or (longest if deadline else DEFAULT_URL)) * SECOND)
@@ -1100,7 +1100,7 @@ def _end_of_url(timeout: float, longest: int, now: int, deadline: int) -> int:
 
 
 class _ReadFile(RawWrapper):
-    """An open file that tells where it comes from, should it be copied."""
+    """An open file that knows where it comes from, in case it is copied."""
 
     def __init__(self, file: BinaryIO, mode: str, path: str, fs: ExpiringFS) -> None:
         super().__init__(file, mode=Mode(mode).to_platform_bin(), name=path)

@@ -24,7 +24,7 @@ from ..conf import SECOND, Settings
 from ..errors import ConfigurationError, FileBusy
 
 if TYPE_CHECKING:
-    from .pace import Pace  # of which few processes need what it imports
+    from .pace import Pace  # few processes need what it imports
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ PATIENCE = 35.0  # s for which a writer waits for a sweeper: more than the defau
 # writer waiting for as long.
 LIVE = 1_900_000  # µs
 SWEEPS_KEPT = 1_000
-# Among so many of the last reports is that of a sweep to which another part of it is added.
+# How many of the last reports are searched for that of the sweep that a part belongs to.
 SWEEPS_AT_ONCE = 100
 NOTHING: Mapping[str, float] = {}
 NOBODY: Mapping[int, Sequence[bytes]] = {}
@@ -77,11 +77,11 @@ class Reserved(NamedTuple):
     token: int
     deadline: int  # µs since the epoch; 0: it has none
     permanent: bool  # somebody has said so, or its row has been committed
-    owned: bool = False  # its deadline, or that it is permanent, is up to rows
+    owned: bool = False  # rows decide its deadline, or that it is permanent
 
 
 class ClaimOne(NamedTuple):
-    """The answer to the claim on one member that is due; each in µs, 0 where there is none."""
+    """The answer to the claim on one member that is due; each in µs, 0 if there is none."""
 
     token: int = 0
     late: int = 0
@@ -102,7 +102,7 @@ class Finished(NamedTuple):
 
     deadline: int  # µs since the epoch; 0: none
     by_default: bool  # the default life gave it
-    unbroken: bool  # nobody could delete the file at any time since the write had begun
+    unbroken: bool  # nobody could have deleted the file since the write began
 
 
 class Linked(NamedTuple):
@@ -117,18 +117,18 @@ class Counts(NamedTuple):
 
     now: int = 0  # µs since the epoch, by the store's clock
     tracked: int = 0  # that wait for their deadline, or for a sweep
-    overdue: int = 0  # of these: the deadline has passed, and no sweep is at them
-    claimed: int = 0  # of these: a sweep is at them
+    overdue: int = 0  # of these: the deadline has passed, and no sweep has claimed them
+    claimed: int = 0  # of these: a sweep has claimed them
     set_aside: int = 0  # beside these: given up
     oldest: int = 0  # µs since the oldest deadline that has passed
-    # Of those tracked, each counted while a sweep is at it again, too:
+    # Of those tracked, also while a sweep has claimed them again:
     retried: int = 0  # a deletion has failed, and is tried again
     held: int = 0  # their namespace is on hold
     postponed: int = 0  # their backend is away
 
 
 class Found(NamedTuple):
-    """Records that were looked for; there are perhaps more where that is not ``complete``."""
+    """Records that a search found; if it is not ``complete``, there may be more."""
 
     records: Sequence[Record]
     complete: bool
@@ -167,15 +167,15 @@ class Verdict:
     """What happened to the members of a claim. Those in no list stay claimed until it lapses."""
 
     done: list[bytes] = field(default_factory=list)
-    #: Whether those done are all that was claimed, so that their names need not be sent.
+    #: Whether all that was claimed is done, so that no names need be sent.
     all_done: bool = False
     #: Tried and failed, each with the reason.
     failures: list[tuple[bytes, str]] = field(default_factory=list)
-    #: Records that can be no file's, each with the reason.
+    #: Records that no file can have, each with the reason.
     broken: list[tuple[bytes, str]] = field(default_factory=list)
-    #: Not tried: due again after so many µs, in that state.
+    #: Not tried: due again after this many µs, in this state.
     put_off: dict[tuple[int, State], list[bytes]] = field(default_factory=dict)
-    #: Asked for without an answer, while the backend as a whole does not answer.
+    #: Asked for and not answered, while the backend as a whole does not answer.
     excused: list[bytes] = field(default_factory=list)
     #: What the totals grow by, beside the results of the failures.
     tally: Mapping[str, float] = field(default_factory=dict)
@@ -212,12 +212,12 @@ class NextDue(NamedTuple):
 
     @property
     def wait(self) -> int:
-        """For how many µs there is nothing to claim yet; 0 where nothing waits."""
+        """For how many µs there is nothing to claim yet; 0 if nothing waits."""
         return max(0, self.due - self.now) if self.due else 0
 
 
 class TimeKept(NamedTuple):
-    """Of which places the caller keeps the time, and what is due there next."""
+    """The places whose time the caller keeps, and what is due there next."""
 
     places: Set[str]
     next_due: Sequence[NextDue]
@@ -255,7 +255,7 @@ class Expirations(ABC):
 
     A claim lasts for ``lease``, and each `extend` of it for as long again. Members not settled by
     then count as failed attempts, and are claimed one by one from then on: one of them may have
-    ended the sweeper. What has failed is tried again by ``backoff``.
+    killed the sweeper. What has failed is tried again by ``backoff``.
     """
 
     #: Sweeps go through each of these on its own; onlookers see these alone.
@@ -294,21 +294,21 @@ class Expirations(ABC):
         self._when_free(lambda over: (*self._keep(over, member), None), waits_for_the_dead=False)
 
     def await_owner(self, member: bytes, ttl: int, life: int | None = None) -> None:
-        """Have ``member``, if it has a deadline, deleted only if no row owns it.
+        """Let ``member``, if it has a deadline, be deleted only if no row owns it.
 
-        It is due in ``ttl`` at the earliest. From when it is owned it has the deadline now +
-        ``life``, or with 0 none. With None for ``life`` what waits already keeps the deadline that
-        it would have, and all else the one that it has: it counts as owned.
+        It is due in ``ttl`` at the earliest. Once a row owns it, its deadline is now + ``life``, or
+        none for 0. With None for ``life``, a member that waits already keeps the deadline that it
+        would get, and any other keeps its own and counts as owned.
         """
         known = -1 if life is None else life
         self._when_free(lambda over: (*self._await_owner(over, member, ttl, known), None))
 
     def let_go(self, member: bytes, ttl: int) -> None:
-        """Make ``member`` due in ``ttl`` at the latest, and have it deleted only if no row owns it.
+        """Make ``member`` due in ``ttl`` at the latest, and deleted only if no row owns it.
 
-        Where one does, it has the deadline that it had before, or none. What awaits its first
-        owner is left alone, and so is what `schedule` or `keep` has been called for since a row
-        owned it: who did that has the last word.
+        If one does, it gets its old deadline back, or none. A member that waits for its first owner
+        is left alone, and so is one for which `schedule` or `keep` was called since a row owned it:
+        that call has the last word.
         """
         self._when_free(lambda over: (*self._let_go(over, member, ttl), None))
 
@@ -324,8 +324,8 @@ class Expirations(ABC):
         """Note that ``member`` is being written; its deadline waits for that.
 
         Nobody claims it until the write is finished or abandoned, or its ``lease`` was not
-        extended in time. Where ``default_ttl`` is given, a member without a deadline gets one, so
-        that no crash leaves a file without.
+        extended in time. If ``default_ttl`` is given, a member without a deadline gets one, so
+        that no crash leaves a file without one.
         """
         token = _new_write()
 
@@ -338,18 +338,18 @@ class Expirations(ABC):
     def begin_new(self, member: bytes, life: int) -> Begun:
         """Note that ``member`` is being written, whose name nobody else can know.
 
-        It has a deadline, and nothing more: that alone holds sweeps off, until an `extend` of the
-        write's lease makes it as any other. `finish` lets its life begin then, and need not be
-        called for that of a write that was over at once.
+        It has only a deadline, which alone keeps sweeps off until an `extend` of the write's lease
+        makes it like any other. `finish` starts its life, and need not be called for a write that
+        was over at once.
         """
         return Begun(_new_write(), self.schedule([member], life), overdue=True)
 
     def finish(self, member: bytes, write: Begun, grace: int, default_ttl: int = 0) -> Finished:
         """Note that a write is done: the file is there as a whole.
 
-        What was overdue when the write began has a new life, with the default one or without a
-        deadline. Everything else keeps its deadline, and is due in ``grace`` at the earliest.
-        Where the lease had lapsed meanwhile, a deadline that has vanished is put back.
+        What was overdue when the write began starts a new life, of the default length or without a
+        deadline. Everything else keeps its deadline, and is due in ``grace`` at the earliest. If
+        the lease has lapsed meanwhile, a deadline that has vanished is put back.
         """
 
         def attempt(over: int) -> tuple[Busy, Sequence[bytes], Finished]:
@@ -359,7 +359,7 @@ class Expirations(ABC):
 
     @abstractmethod
     def abandon(self, member: bytes, token: str) -> None:
-        """Note that a write has come to nothing: its file is what it was before.
+        """Note that a write has failed: its file is what it was before.
 
         A record that the write itself has made is forgotten, unless another write has finished
         or goes on.
@@ -368,7 +368,7 @@ class Expirations(ABC):
     def reserve(self, member: bytes) -> Reserved:
         """Claim ``member``, whatever its deadline, to remove or to replace its file.
 
-        If the caller dies, it has its old deadline again.
+        If the caller dies, its old deadline counts again.
         """
         token = getrandbits(52) | 1
 
@@ -381,23 +381,23 @@ class Expirations(ABC):
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
         """Give a reserved member ``deadline``, or none, in case its claim lapses.
 
-        False where that has happened already: then it changes nothing.
+        Returns False, and changes nothing, if that has happened already.
         """
 
     @abstractmethod
     def release(self, member: bytes, token: int, deadline: int | None = None) -> None:
         """End the claim on a reserved member, which has ``deadline`` from now on.
 
-        With None it has the one that it had or that was pledged; with 0 its record is forgotten,
-        and so is that somebody made it permanent.
+        None stands for the one that it had or that was pledged; with 0 its record is forgotten, and
+        it is no longer permanent.
         """
 
     @abstractmethod
     def reserve_free(self, members: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
         """Claim ``members``, to remove their files together, and wait for nobody.
 
-        Returns the token of the claim, in each shard, and the members that it leaves alone: others
-        have, or had, a claim on them.
+        Returns the token of the claim, in each shard, and the members that it leaves alone, because
+        others have, or had, a claim on them.
         """
 
     @abstractmethod
@@ -408,34 +408,34 @@ class Expirations(ABC):
     def extend(
         self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
     ) -> Sequence[bytes]:
-        """Let leases, by their names, last for so many µs from now; return those that are over.
+        """Make leases, by name, last for so many µs from now; return those that are over.
 
-        Those that are ``new``, of writes, begin with it, where nobody has claimed the member.
+        The ``new`` ones, of writes, begin with this call, unless somebody has claimed the member.
         """
 
     @abstractmethod
     def renew(self, member: bytes, ttl: int, written: int = 0, longest: int = 0) -> int:
         """Move a deadline that has not passed to now + ``ttl``.
 
-        It never comes nearer. With ``longest`` it does not go beyond so long after the file was
-        ``written``, in µs since the epoch; and nowhere where that is in the future. Returns it,
-        or 0 where there is none that could be moved.
+        It never comes nearer. With ``longest`` it stays within that time after the file was
+        ``written``, in µs since the epoch; if that is in the future, it does not move. Returns it,
+        or 0 if there is none to move.
         """
 
     def place_at(self, member: bytes, deadline: int, expected: int | None = None) -> None:
-        """Give ``member`` this ``deadline``, or with 0 none.
+        """Give ``member`` this ``deadline``, or none for 0.
 
-        Where ``expected`` is given, only if that is its deadline (0 for none).
+        If ``expected`` is given, only if that is its deadline now (0 for none).
         """
         only_if = -1 if expected is None else expected
         self._when_free(lambda over: (*self._place_at(over, member, deadline, only_if), None))
 
     @abstractmethod
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
-        """Give members the ``deadlines`` that are known already; return those that took one.
+        """Give members known ``deadlines``; return those that took one.
 
-        What has a deadline keeps it. What somebody has made permanent, or is about to remove, has
-        none.
+        Those that have a deadline keep it. Those that somebody has made permanent, or is about to
+        remove, get none.
         """
 
     @abstractmethod
@@ -468,11 +468,11 @@ class Expirations(ABC):
 
     @abstractmethod
     def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
-        """Take one use of a ticket and return True, or return False where none was left.
+        """Take one use of a ticket and return True, or return False if none was left.
 
-        None where it is there no more, or never was. With 0 ``uses``, only tell. However many
-        ask at a time, no use is taken twice. With ``hold`` it is there for so many µs from now at
-        least, for who takes the use later.
+        Returns None if there is no such ticket, or not any more. With 0 ``uses``, only look.
+        However many ask at a time, no use is taken twice. ``hold`` keeps the ticket for at least so
+        many µs from now, so that the use can be taken later.
         """
 
     # -- the verbs of sweeps
@@ -485,8 +485,8 @@ class Expirations(ABC):
     def claim(self, shard: int, limit: int, alone: bool = True) -> Claim:
         """Claim up to ``limit`` members of a shard that are due, or to be tried again.
 
-        Ends the claims that have lapsed first, which count as failed attempts. What may end its
-        sweeper is claimed by who is ``alone`` with it: deletes nothing else meanwhile.
+        First ends the claims that have lapsed, which count as failed attempts. What may kill its
+        sweeper is claimed only by one that is ``alone``: deletes nothing else meanwhile.
         """
 
     @abstractmethod
@@ -513,7 +513,7 @@ class Expirations(ABC):
     # -- the verbs of onlookers
 
     def within(self, shards: Sequence[int]) -> Expirations:
-        """Return these records, of which an onlooker sees those in some ``shards`` alone."""
+        """Return these records for an onlooker, of some ``shards`` alone."""
         seen = copy(self)
         seen.shards = shards
         return seen
@@ -528,11 +528,11 @@ class Expirations(ABC):
 
     @abstractmethod
     def due_between(self, edges: Sequence[int]) -> Sequence[int]:
-        """Count, for each edge but the last, the deadlines from it to before the next one."""
+        """Count, for each edge but the last, the deadlines from it up to the next one."""
 
     @abstractmethod
     def record(self, member: bytes) -> Record | None:
-        """Return the record of one member, or None where it has none."""
+        """Return the record of one member, or None if it has none."""
 
     @abstractmethod
     def scan(
@@ -548,7 +548,7 @@ class Expirations(ABC):
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
         """Return records set aside whose members begin with ``prefix``.
 
-        They come in no order, and perhaps some more of them than ``limit``.
+        They come in no order, and there may be a few more than ``limit``.
         """
 
     @abstractmethod
@@ -611,7 +611,7 @@ class Expirations(ABC):
         *,
         waits_for_the_dead: bool = True,
     ) -> T:
-        """Repeat ``attempt`` until no live claim forbids it; then make sure of lapsed ones.
+        """Repeat ``attempt`` until no live claim forbids it; then fence lapsed ones.
 
         A claim whose lease is not extended for longer than it may last is over, whatever the
         store's clock says: that may have been set back. ``attempt`` is told where it ends.
@@ -687,7 +687,7 @@ class ExpirationStore(ABC):
         """Return records for onlookers, without the shards that cannot be read.
 
         Beside them come the errors of those. In one round trip per server. Raises the first error
-        where no shard can be read.
+        if no shard can be read.
         """
 
     @abstractmethod
@@ -698,7 +698,7 @@ class ExpirationStore(ABC):
         records: Sequence[Expirations],
         kept: Sequence[Expirations] = (),
     ) -> TimeKept:
-        """Take or extend the timekeeper's lease of each place of which nobody else has it.
+        """Take or extend the timekeeper's lease of each place, unless somebody else has it.
 
         It lasts for ``lease`` ms from now; 0 gives it up. The same round trip per server tells
         what is due next in those places of which the ``timekeeper`` has ``kept`` the time so far.
@@ -706,14 +706,14 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def timekeepers(self, records: Sequence[Expirations]) -> Mapping[str, str]:
-        """Return by place who keeps its time; those of which nobody does are left out."""
+        """Return who keeps the time of each place; places whose time nobody keeps are left out."""
 
     @abstractmethod
     def take_seat(self, seats: str, name: str, lease: int, most: int = 1) -> Collection[str]:
         """Take one of ``most`` seats for ``lease`` ms, or extend that; return who has one now.
 
-        Who asks, by its ``name``, is among them where one was free, or its own. A ``lease`` of 0
-        gives it up.
+        The caller's ``name`` is among them if a seat was free, or its own. A ``lease`` of 0 gives
+        it up.
         """
 
     @abstractmethod
@@ -735,7 +735,7 @@ class ExpirationStore(ABC):
     def record_sweep(
         self, sweep: str, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
     ) -> Mapping[str, float]:
-        """Note what a ``sweep``, by its id, did, for `sweeps`, and add ``tally`` to the totals.
+        """Note what a ``sweep`` (its id) did, for `sweeps`, and add ``tally`` to the totals.
 
         What other workers, or earlier turns, have reported of the same sweep stays in its report,
         which is returned.
@@ -757,8 +757,8 @@ class ExpirationStore(ABC):
     def reshard(self, shards: int, backoff: Backoff = BACKOFF) -> Iterator[Move]:
         """Spread all records over so many ``shards`` while writers and sweeps go on.
 
-        What is done between two steps is for others to see at once. It may be broken off at any
-        of them, and goes on where it was when it is called again with the same number.
+        Others see the result of each step at once. It may be broken off after any step, and goes on
+        where it was when it is called again with the same number.
         """
 
     @abstractmethod
@@ -787,7 +787,7 @@ def claim_lease(token: int) -> bytes:
 
 
 def file_name(member: bytes) -> bytes:
-    """Return the last segment of a member, which is what its file is called."""
+    """Return the last segment of a member, which is the name of its file."""
     return member.rpartition(b"/")[2]
 
 
@@ -799,8 +799,8 @@ def new_token() -> int:
 def find(steps: Iterable[tuple[int, Iterable[Record]]], limit: int, looks: int) -> Found:
     """Return up to ``limit`` records that the ``steps`` of a scan find, soonest first.
 
-    Ends after about ``looks`` records of any name: nothing finds a name in the store but to
-    look at all. What changes its state meanwhile may be missing.
+    Ends after about ``looks`` records of any name, because the store can only find a name by
+    looking at all records. What changes its state meanwhile may be missing.
     """
     found: dict[bytes, Record] = {}
     for looked, step in steps:
@@ -853,7 +853,7 @@ def _made(named: _Named) -> ExpirationStore:
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Have a block make record stores of its own, which are closed at its end."""
+    """Give a block record stores of its own, and close them at its end."""
     global _stores
     before, _stores = _stores, {}
     try:

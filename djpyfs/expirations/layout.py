@@ -1,4 +1,4 @@
-"""Over how many shards the records of a store are spread: that is kept in the store itself."""
+"""The number of shards that the records of a store are spread over, kept in the store itself."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from zlib import crc32
 
-FORMAT = 6  # of the records; what does not know it must leave them alone
+FORMAT = 6  # of the records; code that does not know it must leave them alone
 
 
 class Relaid(Exception):
-    """The layout is another than the one that a call was made by: it has changed nothing."""
+    """The layout is not the one that a call was made by: the call has changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The number of shards or, while records move, the one they had and the one they will have.
 
-    Each change of it has an ``epoch`` of its own; a later one holds.
+    Each change gets an ``epoch``; the latest one counts.
     """
 
     epoch: int
@@ -33,7 +33,7 @@ class Layout:
 
     @classmethod
     def read(cls, form: str) -> Layout | None:
-        """Return the layout that is written down, or None where it is of another form."""
+        """Return the layout that is written down, or None if it has another form."""
         version, _, numbers = form.partition(" ")
         return cls(*map(int, numbers.split())) if version == str(FORMAT) else None
 

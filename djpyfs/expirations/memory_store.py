@@ -73,7 +73,7 @@ class Ticket(NamedTuple):
 class Owners(NamedTuple):
     """What rows have to do with a member."""
 
-    deadline: int  # that it has where a row owns it, in µs since the epoch; 0: none
+    deadline: int  # that it has if a row owns it, in µs since the epoch; 0: none
     state: Literal["awaited", "gone", "there"]
 
     @property
@@ -90,11 +90,11 @@ class Writes:
     """The writes that are going on to one member."""
 
     tokens: list[str] = field(default_factory=list)
-    provisional: bool = False  # the record is theirs alone
+    provisional: bool = False  # only they have made the record
 
 
 class Scores(dict[bytes, int]):
-    """What a sorted set is in Redis."""
+    """A sorted set, as Redis has it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Scores(dict[bytes, int]):
 class MemoryStore(ExpirationStore):
     """Records that live and die with this process; the verbs do what the scripts do.
 
-    What it is given only tells one store from another. Its clock is `djpyfs.clock.now`; leases end
+    Its arguments only tell one store from another. Its clock is `djpyfs.clock.now`; leases end
     by `djpyfs.clock.uptime`.
     """
 
@@ -333,17 +333,17 @@ class _Records:
         self.due[member] = deadline
 
     def forget(self, member: bytes) -> None:
-        """Forget the record, but not the writes, nor that the member was made permanent."""
+        """Forget the record, but not its writes, its owner, or that it is permanent."""
         for kind in (*self.waiting, self.claimed, self.deadlines, self.notes, self.failed):
             kind.pop(member, None)
 
     def confirm(self, member: bytes) -> None:
-        """Let the record of a member be more than that of its writes."""
+        """Make a record outlast the writes that made it."""
         if member in self.writing:
             self.writing[member].provisional = False
 
     def unclaim(self, member: bytes, now: int) -> None:
-        """End a claim without an attempt."""
+        """End a claim without counting an attempt."""
         deadline, attempts = self.deadlines.get(member, 0), self.note(member).attempts
         del self.claimed[member]
         if deadline and attempts:
@@ -356,15 +356,15 @@ class _Records:
             self.set_deadline(member, deadline)
 
     def end_lease(self, token: int) -> None:
-        """End a lease that no member is claimed under any more."""
+        """End a lease once no member is claimed under it."""
         if token not in self.claimed.values():
             self.leases.pop(claim_lease(token), None)
 
     def end_write(self, member: bytes, token: str) -> tuple[bool, bool, int]:
-        """Take a write off those of its member.
+        """Remove a write from those of its member.
 
-        Returns whether it was one of them, whether the record is theirs alone, and how many are
-        left.
+        Returns whether it was there, whether only writes have made the record, and how many writes
+        are left.
         """
         self.leases.pop(write_lease(token, member), None)
         writes = self.writing.get(member, Writes())
@@ -378,7 +378,7 @@ class _Records:
     def count_attempt(
         self, member: bytes, reason: str, state: str, most: int, delay: int, now: int
     ) -> bool:
-        """Count a failed attempt; return whether it was the last, and the member is set aside."""
+        """Count a failed attempt; return whether it was the last one, which sets aside."""
         attempts = self.note(member).attempts + 1
         del self.claimed[member]
         if attempts < most:
@@ -417,7 +417,7 @@ class _Expirations(Expirations):
         ends = self._of.leases.get(lease, 0)
         if ends > uptime and ends != over:
             return Busy(ends - uptime, ends), ()
-        if ends:  # it stays so, should somebody extend it now
+        if ends:  # it stays lapsed, even if somebody extends it now
             self._of.leases[lease] = 1
         self._of.unclaim(member, clock.now())
         return Busy(), [member]
@@ -555,7 +555,7 @@ class _Expirations(Expirations):
         with self._lock:
             _, provisional, others = self._of.end_write(member, token)
             if provisional and not others:
-                # Not the claim of somebody who removes or replaces the file meanwhile.
+                # Not its claim: somebody may be removing or replacing the file.
                 self._of.due.pop(member, None)
                 self._of.deadlines.pop(member, None)
 
@@ -919,7 +919,7 @@ class _Expirations(Expirations):
 def _together(
     before: Mapping[str, float], report: Mapping[str, float], now: float
 ) -> dict[str, float]:
-    """Return the report of a sweep and of another part of it."""
+    """Return the report of a sweep with that of another part of it."""
     lasted = now - before["finished"] + before.get("duration", 0)
     no_sums = {
         "duration": max(report.get("duration", 0), lasted),

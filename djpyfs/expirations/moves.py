@@ -1,13 +1,17 @@
 """Records that move to another number of shards, while writers and sweeps go on.
 
-While they do, a record is in the shard that it leaves (`Layout.left_by`) until somebody takes it
-out of there: the one who moves all, or a writer or reader who asks for it. No call makes a record
-in the wrong shard, so there are ever fewer of them.
+Meanwhile a record stays in the shard that it must leave (`Layout.left_by`) until somebody takes it
+out: the process that moves all, or a writer or reader that asks for it. No call makes a record in
+the wrong shard, so there are fewer and fewer of them.
 
-It goes in three steps, each one script in one shard: it departs and is kept in transit there; it
-arrives, where it is noted who has; it is delivered, and forgotten where it came from. Whoever finds
-a record in transit goes on with it: should its mover die, nothing is lost, and what arrives a
-second time changes nothing. What is claimed stays where it is until that claim ends.
+A record moves in three steps, each one script in one shard:
+
+1. It departs: a copy stays behind, in transit.
+2. It arrives in its new shard, which notes that it has.
+3. It is delivered: the old shard forgets the copy.
+
+Anybody who finds a record in transit goes on with it, so nothing is lost if its mover dies, and a
+second arrival changes nothing. What is claimed stays where it is until the claim ends.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from .scripts import Call, Command, Scripts
 
 MOVED = 500  # members that one script takes out of a shard: some milliseconds
 SCANNED = 2_000  # records that Redis looks at in one step of a scan
-# How to go through the keys in which a member is that is known: the others only add to these.
+# To find all members, scan these keys: the others only add to what is known of them.
 SCANS = dict.fromkeys("due retries suspects claimed".split(), ("zscan", "zcard"))
 SCANS |= dict.fromkeys("failed writing owners revocations".split(), ("hscan", "hlen"))
 SCANS["permanent"] = "sscan", "scard"
@@ -33,7 +37,7 @@ LEAVES_LAPSED = -1  # in place of the end of a claim that is over
 
 
 class Held(NamedTuple):
-    """A member that stays under a claim where it will leave, and what is known of it."""
+    """A member that a claim keeps in the shard that it must leave, and what is known of it."""
 
     now: int
     busy: Busy
@@ -65,7 +69,7 @@ class Moves:
     ) -> Departed:
         """Move members to their new shards; return what became of them.
 
-        Raises `Relaid` where another layout holds.
+        Raises `Relaid` if another layout counts.
         """
         whole = Departed()
         leaving: dict[int, list[bytes]] = {}
@@ -85,7 +89,7 @@ class Moves:
     def depart(
         self, layout: Layout, shard: int, members: Sequence[bytes], over: int = LEAVES_LAPSED
     ) -> Departed:
-        """Let members be in transit from a shard, but for those that are claimed."""
+        """Put members in transit from a shard, except those that are claimed."""
         departed = Departed()
         names = "returned", "revocations", "transit"
         slices = _slices(members)
@@ -112,7 +116,7 @@ class Moves:
         return departed
 
     def arrive(self, layout: Layout, parcels: Mapping[bytes, bytes]) -> None:
-        """Let members in transit be in their new shards."""
+        """Take members in transit into their new shards."""
         self._run(
             [
                 self._call(
@@ -128,16 +132,16 @@ class Moves:
         )
 
     def deliver(self, layout: Layout, shard: int, members: Sequence[bytes]) -> None:
-        """Let a shard forget members that have arrived in another one."""
+        """Make a shard forget members that have arrived in another one."""
         names = "returned", "transit"
         self._run([self._call(layout, "deliver", shard, names, some) for some in _slices(members)])
 
     # -- all of them
 
     def empty(self, layout: Layout, shard: int, end_lapsed: Callable[[], object]) -> Iterator[Move]:
-        """Move all that leaves a shard, and make sure that it has; tell of each step.
+        """Move all that must leave a shard, and make sure that it has; yield each step.
 
-        Between two steps others may do anything, and this need not go on.
+        Between two steps others may do anything, and the caller may stop.
         """
 
         def leaving(members: Iterable[bytes]) -> list[bytes]:
@@ -151,7 +155,7 @@ class Moves:
                 [(cursor, page)] = self._scripts.send([look])
                 members = dict(page) if scan == "zscan" else dict.fromkeys(page)
                 yield from self._moved(layout, shard, leaving(members), len(members))
-        # What was claimed meanwhile may have been passed by.
+        # What was claimed meanwhile may have been missed.
         while True:
             end_lapsed()
             claimed, returned, in_transit = self._run(
@@ -221,10 +225,10 @@ Records = Callable[[], Mapping[str, tuple[Moves, Expirations]]]
 
 
 def reshard(scripts: Scripts, shards: int, records: Records) -> Iterator[Move]:
-    """Let the ``records`` of all places be spread over so many ``shards``; tell of each step.
+    """Spread the ``records`` of all places over so many ``shards``; yield each step.
 
-    It may be broken off, and taken up again by whoever calls it with the same number; any number
-    of processes may do so at once.
+    It may be broken off; a call with the same number takes it up again, and any number of processes
+    may do so at once.
     """
     while True:
         try:
@@ -232,7 +236,7 @@ def reshard(scripts: Scripts, shards: int, records: Records) -> Iterator[Move]:
             if layout.moving:
                 yield from _move(layout, records)
                 _gather_totals(scripts, layout)
-                # The first shard last: who takes this up asks it how far it has come.
+                # The first shard last: a process that takes this up asks it how far this has come.
                 ended = Layout(layout.epoch + 1, layout.new, layout.new)
                 scripts.lay(ended, reversed(layout.shards))
                 _tidy(scripts, ended, layout.shards, records)
@@ -267,11 +271,11 @@ def _move(layout: Layout, records: Records) -> Iterator[Move]:
             for shard in range(layout.old):
                 yield from moves.empty(layout, shard, partial(own.claim, shard, 0))
         moved |= places
-        found = records()  # one whose keys came and went may have been passed by
+        found = records()  # one whose keys came and went may have been missed
 
 
 def _gather_totals(scripts: Scripts, layout: Layout) -> None:
-    """Add what was done in shards that there will not be any more to the totals of the first."""
+    """Add the totals of shards that will not exist any more to those of the first."""
     keys = {shard: scripts.key(shard, "totals") for shard in layout.shards[layout.new :]}
     totals = scripts.send([Command(shard, "hgetall", (key,)) for shard, key in keys.items()])
     scripts.run_all([Call("tidy", shard, [key], (), layout) for shard, key in keys.items()])

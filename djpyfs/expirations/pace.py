@@ -19,7 +19,7 @@ T = TypeVar("T")
 Storage = MemoryStorage | RedisStorage
 
 SECOND = RateLimitItemPerSecond(1_000_000)
-# What goes at once is this part of what may go in a second: the store has others to serve as well.
+# This part of what may go in a second goes at once: the store has others to serve as well.
 PART = 0.1
 # A store that asks for less gets this rate, or half of what was set; then half of that, and so on.
 FIRST_RATE = 1_000.0
@@ -41,7 +41,7 @@ class Pace:
         self._asked_at = -FRESH
 
     def rate(self) -> float | None:
-        """Return how many files may be deleted in a second; None: as many as can be."""
+        """Return how many files may be deleted in a second; None: no limit."""
         if monotonic() - self._asked_at >= FRESH:
             self._times = self._counting(lambda storage: storage.get(self._key("slower")))
             self._asked_at = monotonic()
@@ -51,7 +51,7 @@ class Pace:
         return max(rate, min(LOWEST_RATE, self._most or LOWEST_RATE))
 
     def share(self, wanted: int) -> int:
-        """Return how many of ``wanted`` files may be deleted now; that is counted."""
+        """Return how many of ``wanted`` files may be deleted now, and count them."""
         rate = self.rate()
         if rate is None:
             return wanted
@@ -64,9 +64,10 @@ class Pace:
         return share if self._counting(spend) else 0
 
     def slow_down(self) -> None:
-        """Note that the store asks for less; of what comes within a second the first one counts.
+        """Note that the store asks for less; within a second, only the first note counts.
 
-        What was sent before others have noted it counts as theirs: it says nothing of the new rate.
+        The later ones come from requests that were sent before it, and say nothing about the new
+        rate.
         """
 
         def note(storage: Storage) -> int:

@@ -198,7 +198,7 @@ class RedisStore(ExpirationStore):
         def kept(client: redis.Redis) -> bool:
             persistence: Any = client.info("persistence")
             if persistence.get("aof_enabled"):
-                return True  # without CONFIG, which a user of its own need not be allowed
+                return True  # without CONFIG, which the user of djpyfs need not be allowed
             intervals: Any = client.config_get("save")
             return bool(intervals.get("save"))
 
@@ -242,7 +242,7 @@ class RedisStore(ExpirationStore):
         return reshard(self._scripts, shards, partial(self._all_records, backoff))
 
     def _all_records(self, backoff: Backoff) -> Mapping[str, tuple[Moves, Expirations]]:
-        """Return the records of all places: of those that were introduced, and what is there."""
+        """Return the records of all places: those introduced, and those found here."""
         found = {*self.places(), *self._places_with_records()}
         own = {place: _Expirations(self._scripts, place, LIVE, _nobody, backoff) for place in found}
         return {place: (records.moves, records) for place, records in own.items()}
@@ -262,13 +262,13 @@ class RedisStore(ExpirationStore):
         self._scripts.close()
 
     def _send(self, method: str, name: str, *arguments: Any, **options: Any) -> Any:
-        """Send a command about a key that is there once, in the first shard."""
+        """Send a command about a key that only the first shard has."""
         command = Command(0, method, (self._scripts.key(0, name), *arguments), options)
         return self._scripts.send([command])[0]
 
 
 class _Keys(dict[int, Sequence[bytes]]):
-    """Keys of one place by their shard, made where they are asked for."""
+    """The keys of one place by shard, made when they are asked for."""
 
     def __init__(self, key: Callable[[int], Sequence[bytes]]) -> None:
         super().__init__()
@@ -281,11 +281,11 @@ class _Keys(dict[int, Sequence[bytes]]):
 
 @dataclass
 class _Answers:
-    """What became of a verb that was called for members, wherever their records were."""
+    """The results of a verb that was called for members, wherever their records were."""
 
     #: The members of one call, and its reply.
     given: list[tuple[Sequence[bytes], Any]] = field(default_factory=list)
-    #: Where their shard is another one soon, and a claim keeps them there.
+    #: Members that a claim keeps in the shard that they must leave.
     held: dict[bytes, Held] = field(default_factory=dict)
     #: Under claims that had lapsed.
     lapsed: list[bytes] = field(default_factory=list)
@@ -422,7 +422,7 @@ class _Expirations(Expirations):
     def extend(
         self, shard: int, leases: Mapping[bytes, int], new: Collection[bytes] = ()
     ) -> Sequence[bytes]:
-        # That of a write is where its member is, and that of a claim where this was made.
+        # The lease of a write is where its member is, and that of a claim where it was made.
         written = {lease: written_under(lease) for lease in leases}
         gone: list[bytes] = []
         elsewhere: dict[bytes, list[bytes]] = {}
@@ -526,7 +526,7 @@ class _Expirations(Expirations):
         return None if was_left is None else bool(was_left)
 
     def _ticket_key(self, ticket: str) -> bytes:
-        """Return a key in the first shard, from where it never needs to move."""
+        """Return a key in the first shard, which it never needs to leave."""
         return self._scripts.key(0, "ticket", ticket)
 
     # -- the verbs of sweeps
@@ -644,7 +644,7 @@ class _Expirations(Expirations):
         return Record(member, int(float(due))) if due else None
 
     def _with_states(self, found: Sequence[_Found]) -> list[Record]:
-        """Say of those that are not merely due whether a sweep is at them."""
+        """Find out which of those that are more than due a sweep has claimed."""
         unsure = [it for it in found if it.record.state is State.CLAIMED]
         replies = self._scripts.send(
             [
@@ -721,7 +721,7 @@ class _Expirations(Expirations):
         *arguments: Any,
         keys: Mapping[int, Sequence[bytes]] | None = None,
     ) -> tuple[Busy, Sequence[bytes], Sequence[Any]]:
-        """Run a script that a live claim forbids; return that, and what it answers beside."""
+        """Run a script that a live claim forbids; return the claim, and the rest of the answer."""
         found = self._ask(verb, [member], lambda _: (over, member, *arguments), keys, over)
         for held in found.held.values():
             return held.busy, found.lapsed, ()
@@ -731,7 +731,7 @@ class _Expirations(Expirations):
     def _under_claim(
         self, verb: str, keys: Mapping[int, Sequence[bytes]], member: bytes, *arguments: Any
     ) -> list[Any]:
-        """Run a script that does something only under a claim, wherever that may be."""
+        """Run a script that does something only under a claim, in whichever shard that is."""
         while True:
             layout = self._scripts.layout
             shards = dict.fromkeys((layout.left_by(member), layout.shard_of(member)))
@@ -749,8 +749,8 @@ class _Expirations(Expirations):
     ) -> _Answers:
         """Run a script for members, in each of their shards.
 
-        While records move, theirs are brought home first. With the end of a claim that is
-        ``over``, or 0, claims that have lapsed are ended for that.
+        While records move, theirs are brought home first. If ``over`` is given, the end of a claim
+        that is over or 0, claims that have lapsed are ended for that.
         """
         keys = self.keys if keys is None else keys
         answers = _Answers()
@@ -867,7 +867,7 @@ def _claim_one(token: int, reply: list[Any] | Relaid) -> ClaimOne:
 
 
 def _nobody(member: bytes) -> None:
-    """Fence nothing: who moves records ends no claim but as a sweep does."""
+    """Fence nothing: moving records ends claims only as a sweep does."""
 
 
 def _state(claimed: float | bytes | None, note: float | bytes | None) -> State:
@@ -890,8 +890,8 @@ def _given_up(member: bytes, why: Mapping[str, Any]) -> GivenUp:
 def _pattern(prefix: bytes | tuple[bytes, ...], text: bytes = b"") -> bytes:
     """Return the pattern of SCAN for a ``prefix``, and for a ``text`` somewhere behind it.
 
-    Where there are several, it says of each place which bytes one of them has there: that keeps
-    most of the others from being sent.
+    For several prefixes it lists, at each position, the bytes that one of them has there: so most
+    other members need not be sent.
     """
     if isinstance(prefix, tuple):
         beginning = b"".join(map(_one_of, zip(*prefix, strict=False)))

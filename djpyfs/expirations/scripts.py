@@ -29,8 +29,8 @@ VERBS = """schedule keep begin finish abandon reserve pledge release reserve_fre
     acknowledge fail postpone excuse tally next_due take_seat note_sweep counts take_back
     linked revoke kept record lay depart arrive deliver left_behind tidy""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due", "kept", "record", "left_behind"})
-RELAID = "LAYOUT "  # so begins what scripts answer where they are called by another layout
-# What the keys of a shard hold, by the last part of their names.
+RELAID = "LAYOUT "  # how a script answers a call by another layout
+# The types of the keys of a shard, by the last part of their names.
 _ZSETS = "due retries suspects claimed deadlines leases notes timekeeper sweepers".split()
 _HASHES = "failed writing owners revocations totals places transit".split()
 TYPES = {
@@ -43,7 +43,7 @@ TYPES = {
 
 
 class _Ground(NamedTuple):
-    """What is asked for at each call to a shard."""
+    """What each call to a shard needs."""
 
     format: bytes  # the key of its layout
     slot: int  # of a Cluster
@@ -61,7 +61,7 @@ class Call(NamedTuple):
     shard: int
     keys: Sequence[bytes]
     arguments: Sequence[Any]
-    #: By which the shard was chosen. None: it is the right one by any.
+    #: The layout by which the shard was chosen; None: it is right by any.
     layout: Layout | None = None
 
 
@@ -104,9 +104,9 @@ class Scripts:
     """The scripts on the servers of one ``redis_url``, over groups of keys.
 
     A server is used once it has the scripts and keeps what it is given, and a shard once its
-    records are of the form that these scripts know. Over how many ``shards`` a new store is spread
-    is up to who comes first; after that its ``layout`` is what is written down in each of them.
-    Each script compares it with the one that it is called by, and answers where they differ.
+    records are of the form that these scripts know. The first process that comes decides over how
+    many ``shards`` a new store is spread; from then on each of them has the ``layout``. Each script
+    compares it with the one that it is called by, and refuses if they differ.
     """
 
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int) -> None:
@@ -148,7 +148,7 @@ class Scripts:
         return self._ground(shard).format
 
     def run(self, call: Call) -> Any:
-        """Run one script. Raises `Relaid` where its shard was chosen by another layout."""
+        """Run one script. Raises `Relaid` if its shard was chosen by another layout."""
         if self._wait_replicas:
             return self.run_all([call])[0]
         ground = self._ground(call.shard)
@@ -166,7 +166,7 @@ class Scripts:
         return _without_errors(self.run_where(calls, confirmed))
 
     def run_where(self, calls: Sequence[Call], confirmed: bool = True) -> list[Any]:
-        """Do what `run_all` does, with a `Relaid` in place of the reply to those that raise it."""
+        """Do what `run_all` does, with a `Relaid` in place of the reply if one is raised."""
         changing = confirmed and any(call.verb not in READING for call in calls)
         replies = self.send(list(map(self._evalsha, calls)), changing)
         again = [
@@ -181,8 +181,7 @@ class Scripts:
     def run_each(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that no replica needs to confirm, whichever servers are away.
 
-        They are those of shards chosen by hand. In place of a reply there may be one of djpyfs'
-        errors.
+        Their shards are chosen by hand. In place of a reply there may be one of djpyfs' errors.
         """
         replies = self._send_each(list(map(self._evalsha, calls)))
         if again := [i for i, reply in enumerate(replies) if isinstance(reply, Relaid)]:
@@ -213,7 +212,7 @@ class Scripts:
             return [[shard] for shard in shards]
 
     def over_shards(self, ask: Callable[[range], T]) -> T:
-        """Return what ``ask`` does for all shards, again if that showed that there are others."""
+        """Return what ``ask`` returns for all shards; ask again if it found more shards."""
         while True:
             layout = self.layout
             answer = ask(layout.shards)
@@ -221,14 +220,14 @@ class Scripts:
                 return answer
 
     def sure_layout(self) -> Layout:
-        """Return the layout, and ask for it where nobody has told it yet."""
+        """Return the layout, and ask for it if it is not known yet."""
         if not self._is_sure:
             with self._translation:
                 self._servers.patiently(self._learn)
         return self.layout
 
     def newest_layout(self) -> Layout:
-        """Return the last layout that any shard has; some may not be there."""
+        """Return the last layout that any shard has; some shards may be away."""
         found = self.over_shards(
             lambda shards: self._send_each(
                 [Command(it, "get", (self._format(it),)) for it in shards]
@@ -243,7 +242,7 @@ class Scripts:
         return self.layout
 
     def lay(self, layout: Layout, shards: Iterable[int]) -> None:
-        """Write a layout down in shards. Raises `Relaid` where one has a later one, or another."""
+        """Write a layout down in shards. Raises `Relaid` if one has a later one, or another."""
         for shard in shards:
             believed = None
             while believed != layout:
@@ -405,7 +404,7 @@ class Scripts:
         return {shard: problem for shard, problem in problems.items() if problem}
 
     def _begun(self, client: redis.Redis, shards: Collection[int]) -> dict[int, Any]:
-        """Write the layout down in shards that have none; return what became of that."""
+        """Write the layout down in shards that have none; return the results."""
         if not self._is_sure:
             self._learn()
         own = [shard for shard in shards if shard in self.layout.shards]
@@ -484,7 +483,7 @@ class Scripts:
         return Relaid()
 
     def _meet_layout(self, form: str) -> Layout:
-        """Let a layout that was found be the one that holds, if it is later; return it."""
+        """Use a layout that was found from now on, if it is later; return the one that counts."""
         found = self._read(form)
         if not self._is_sure or found.epoch > self.layout.epoch:
             self.layout, self._is_sure = found, True

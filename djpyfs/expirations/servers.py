@@ -59,7 +59,7 @@ _KINDS = {
 }
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 
-# What a server says, or what becomes of the connection, while another one takes over.
+# What a server says, or what happens to the connection, while another one takes over.
 _PASSING = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -102,7 +102,7 @@ class Address:
 
 
 def address_of(url: str) -> Address:
-    """Take a ``redis_url`` apart. Raises `ConfigurationError`, in which no part of it is told.
+    """Take a ``redis_url`` apart. Raises `ConfigurationError`, which shows no part of it.
 
     Beside what redis-py takes (``redis://``, ``rediss://``, ``unix://``) it may be
 
@@ -175,7 +175,7 @@ def _host(place: str, kind: str) -> tuple[str, int]:
 
 def _options_of(url: str) -> dict[str, Any]:
     options = _parse_url(url)
-    # What requests and answers look like is not for the address to say.
+    # The address must not decide what requests and answers look like.
     return {key: options[key] for key in options.keys() - _OURS}
 
 
@@ -270,7 +270,7 @@ def servers_at(url: str) -> Servers:
 
 
 class OneServer(Servers):
-    """A server that nobody stands in for."""
+    """A server without a stand-in."""
 
     patience = 0.0
 
@@ -279,7 +279,7 @@ class OneServer(Servers):
         self._client = self._connect()
 
     def _connect(self) -> redis.Redis:
-        # A lost connection is tried once more at once; a time-out is not, for it has cost seconds.
+        # A lost connection is tried once more at once; a time-out is not, because it cost seconds.
         once_more = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         options = {
             "socket_timeout": REPLY_TIMEOUT,
@@ -316,7 +316,7 @@ _GUIDE_OPTIONS = {
 
 
 class MasterOfSentinels(OneServer):
-    """The server that the Sentinels take for the master: each new connection asks them."""
+    """The server that the Sentinels call the master: each new connection asks them."""
 
     patience = Servers.patience
 
@@ -433,5 +433,5 @@ class Cluster(Servers):
 
 def _places(nodes: Sequence[Sequence[Any]], asked: str) -> Iterator[tuple[str, int]]:
     for host, port, *_ in nodes:
-        # A node that does not know its own name is where it was asked.
+        # A node that does not know its own name is at the address where it was asked.
         yield (host.decode() if isinstance(host, bytes) else host) or asked, port
