@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 Values = Mapping[str, float]
 
-# A picture has no background: these colours read well on a light page and on a dark one.
+# A picture has no background: these colors read well on a light page and on a dark one.
 INK = "#7d8699"
-COLOURS = ("#3f83f8", "#e8638b", "#12a594", "#e59a1f", "#8f6ef2", "#5fae3e")
+COLORS = ("#3f83f8", "#e8638b", "#12a594", "#e59a1f", "#8f6ef2", "#5fae3e")
 
 # Matplotlib shares caches between figures and does not promise to be safe in threads.
 _one_at_a_time = threading.Lock()
@@ -58,7 +58,7 @@ def render(plot: Plot, values: Values) -> bytes:
 
 def _furnish(axes: Axes, caption: str) -> None:
     axes.set_facecolor("none")
-    axes.set_prop_cycle(color=COLOURS)
+    axes.set_prop_cycle(color=COLORS)
     axes.set_title(caption, color=INK, fontsize=10, pad=10)
     axes.tick_params(colors=INK, length=0, labelsize=9)
     axes.grid(color=INK, alpha=0.22, linewidth=0.8)
@@ -84,16 +84,16 @@ def _sine(axes: Axes, values: Values) -> None:
 def _damped(axes: Axes, values: Values) -> None:
     time = np.linspace(0, 5, 3000)
     envelope = np.exp(-values["damping"] * time)
-    axes.fill_between(time, -envelope, envelope, color=COLOURS[1], alpha=0.12, linewidth=0)
+    axes.fill_between(time, -envelope, envelope, color=COLORS[1], alpha=0.12, linewidth=0)
     angle = 2 * np.pi * values["frequency"] * time
-    axes.plot(time, envelope * np.cos(angle), color=COLOURS[1], linewidth=2.2)
+    axes.plot(time, envelope * np.cos(angle), color=COLORS[1], linewidth=2.2)
     axes.set_xlabel("seconds", color=INK)
 
 
 def _lissajous(axes: Axes, values: Values) -> None:
     angle = np.linspace(0, 2 * np.pi, 4000)
     across = np.sin(values["across"] * angle + np.radians(values["phase"]))
-    axes.plot(across, np.sin(values["up"] * angle), color=COLOURS[4], linewidth=2.2)
+    axes.plot(across, np.sin(values["up"] * angle), color=COLORS[4], linewidth=2.2)
     axes.set_aspect("equal")
 
 
@@ -101,10 +101,10 @@ def _normal(axes: Axes, values: Values) -> None:
     mean, deviation = values["mean"], values["deviation"]
     generator = np.random.default_rng()
     sample = generator.normal(mean, deviation, int(values["sample"]))
-    axes.hist(sample, bins=40, density=True, color=COLOURS[2], alpha=0.35)
+    axes.hist(sample, bins=40, density=True, color=COLORS[2], alpha=0.35)
     x = np.linspace(mean - 4 * deviation, mean + 4 * deviation, 1000)
     density = np.exp(-(((x - mean) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
-    axes.plot(x, density, color=COLOURS[2], linewidth=2.4)
+    axes.plot(x, density, color=COLORS[2], linewidth=2.4)
 
 
 def _walk(axes: Axes, values: Values) -> None:

@@ -166,7 +166,7 @@ def end_upload(request: HttpRequest) -> JsonResponse:
 @require_POST
 @unavailable_is_503
 def one_time_link(request: HttpRequest, pk: int) -> JsonResponse:
-    """Make an address of an upload that works once, whoever is first."""
+    """Return a link to an upload that works once, for the first who uses it."""
     kept = get_object_or_404(Upload, pk=pk)
     url = get_filesystem(UPLOADS).get_url(kept.name, max_downloads=1)
     return JsonResponse({"url": url}, status=201)

@@ -559,7 +559,7 @@ class ExpiringFS(FS):
         return Entry(self.namespace, path).member
 
     def validatepath(self, path: str) -> str:
-        """Return ``path`` absolute and normalised. Raises `InvalidName`."""
+        """Return ``path`` absolute and normalized. Raises `InvalidName`."""
         super().check()  # this needs no I/O
         return abspath(self._path(path))
 

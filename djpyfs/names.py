@@ -37,7 +37,7 @@ _are_plain = re.compile(f"(?:{_plain_segment}(?:/{_plain_segment})+\n)*").fullma
 
 
 class Entry(NamedTuple):
-    """One file, under its name in one namespace; both names are checked and normalised.
+    """One file, under its name in one namespace; both names are checked and normalized.
 
     The same file may have another name in a namespace above or below: it has one record.
     """
@@ -102,7 +102,7 @@ def check_namespace(namespace: str) -> str:
 
 
 def check_path(path: str) -> str:
-    """Return ``path`` normalised: relative, without ``.`` and ``..``; ``""`` is the root.
+    """Return ``path`` normalized: relative, without ``.`` and ``..``; ``""`` is the root.
 
     The rules for a namespace apply to its segments. Raises `InvalidName`.
     """
@@ -161,12 +161,12 @@ def _checked_namespace(namespace: str) -> str:
 @lru_cache(maxsize=4096)
 def _checked_path(path: str) -> str:
     try:
-        normalised = normpath(path).strip("/")
+        normalized = normpath(path).strip("/")
     except IllegalBackReference:
         raise InvalidName(path, "leads out of its namespace") from None
-    if normalised:
-        _check_segments(path, normalised.split("/"))
-    return normalised
+    if normalized:
+        _check_segments(path, normalized.split("/"))
+    return normalized
 
 
 def _check_segments(name: str, segments: list[str]) -> None:

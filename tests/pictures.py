@@ -18,7 +18,7 @@ from tests.pages import DOCS
 
 PICTURES = DOCS / "pictures"
 DRAWN = 4
-COLOURS = 128  # enough for pages, and half the bytes
+COLORS = 128  # enough for pages, and half the bytes
 
 
 def new_page(browser: Browser, url: str) -> Page:
@@ -68,7 +68,7 @@ def main() -> None:
             page = visit(browser, demo)
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=picture)
-            Image.open(picture).quantize(COLOURS).save(picture, optimize=True)
+            Image.open(picture).quantize(COLORS).save(picture, optimize=True)
             print(f"{picture.relative_to(DOCS.parent)}: {picture.stat().st_size:,} bytes")
 
 

@@ -440,7 +440,7 @@ def test_a_bad_value_gets_one_error_beside_its_field_and_nothing_is_written(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_the_page_fits_its_window_and_follows_the_colour_scheme(
+def test_the_page_fits_its_window_and_follows_the_color_scheme(
     chromium: Browser, address: str, scheme: Literal["light", "dark"], size: ViewportSize
 ) -> None:
     page = chromium.new_page(viewport=size, color_scheme=scheme)
@@ -520,7 +520,7 @@ def test_without_javascript_a_picture_opens_by_itself(chromium: Browser, address
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
-    "forced colours": {"color_scheme": "light", "forced_colors": "active"},
+    "forced colors": {"color_scheme": "light", "forced_colors": "active"},
     "print": {"forced_colors": "none", "media": "print"},
     "phone": {"media": "screen"},
 }
@@ -564,7 +564,7 @@ def test_axe_finds_nothing_serious_in_any_look_with_errors_shown_and_while_the_p
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "light"), (DESKTOP, "dark")])
-def test_the_admin_page_shows_the_numbers_fits_and_follows_the_colour_scheme(
+def test_the_admin_page_shows_the_numbers_fits_and_follows_the_color_scheme(
     chromium: Browser,
     demo: Demo,
     logged_in: StorageState,

@@ -194,8 +194,8 @@ def by_freezegun(moment: datetime) -> Iterator[Callable[[timedelta], object]]:
 
 @contextmanager
 def by_time_machine(moment: datetime) -> Iterator[Callable[[timedelta], object]]:
-    with time_machine.travel(moment, tick=False) as traveller:
-        yield traveller.shift
+    with time_machine.travel(moment, tick=False) as traveler:
+        yield traveler.shift
 
 
 frozen_by = pytest.mark.parametrize("frozen", [by_freezegun, by_time_machine])

@@ -41,8 +41,8 @@ def test_a_page_behind_a_link_is_in_the_language_of_the_visitor(
 
 def compiled(file: Path) -> dict[str, str]:
     with file.open("rb") as opened:
-        catalogue = GNUTranslations(opened)._catalog  # type: ignore[attr-defined]
-    return {text: translated for text, translated in catalogue.items() if text}  # no header
+        catalog = GNUTranslations(opened)._catalog  # type: ignore[attr-defined]
+    return {text: translated for text, translated in catalog.items() if text}  # no header
 
 
 def test_the_translation_is_complete_and_compiled(tmp_path: Path) -> None:

@@ -139,14 +139,14 @@ def as_svg(goals: Sequence[Goal]) -> str:
         y, reach = number * ROW, goal.least if goal.most is None else goal.most
         low, high = (_x(goal, value) for value in goal.spread or [goal.measured] * 2)
         missed = "darkorange" if goal.is_explained else "firebrick"
-        colour = "seagreen" if goal.met else missed
+        color = "seagreen" if goal.met else missed
         words = (
             f"{goal.what} against {goal.against}: {_short(goal.measured)} {goal.unit}, {reach:g}"
         )
         shapes += [
             f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(words)}</text>',
-            f'<circle cx="{_x(goal, goal.measured)}" cy="{y + 11}" r="5" fill="{colour}"/>',
-            f'<path d="M{low} {y + 11}H{high}" stroke="{colour}" stroke-width="2"/>',
+            f'<circle cx="{_x(goal, goal.measured)}" cy="{y + 11}" r="5" fill="{color}"/>',
+            f'<path d="M{low} {y + 11}H{high}" stroke="{color}" stroke-width="2"/>',
         ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + 2 * HALF} {height}" '

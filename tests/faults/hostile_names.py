@@ -1,7 +1,7 @@
 """Names that somebody might hope to do harm with, and what becomes of each.
 
 Most are the same as a namespace and as a file name. ``AS_FILES`` are those that PyFilesystem
-normalises as file names; as namespaces they are refused.
+normalizes as file names; as namespaces they are refused.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def status(url: str) -> int:
 
 
 def mutated(token: str, randomly: random.Random) -> str:
-    """The token with one character changed, left out, put in, or in its neighbour's place."""
+    """The token with one character changed, left out, put in, or in its neighbor's place."""
     at = randomly.randrange(len(token))
     before, character, after = token[:at], token[at], token[at + 1 :]
     other = randomly.choice(CHARACTERS)

@@ -218,7 +218,7 @@ def test_a_command_refuses_what_is_refused(files: ExpiringFS, refused: list[str]
     assert_untouched(files)
 
 
-def test_a_namespace_is_refused_where_a_file_name_would_be_normalised(
+def test_a_namespace_is_refused_where_a_file_name_would_be_normalized(
     files: ExpiringFS, djfs: Callable[..., None], place: dict[str, Any]
 ) -> None:
     for name in NO_NAMESPACES.values():
