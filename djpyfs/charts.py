@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 
 WIDTH, HEIGHT = 320, 160
 LEFT, RIGHT, TOP, BOTTOM = 40, 4, 12, 24  # room around the bars, for the labels of the axes
-GAP = 0.2  # share of its width that a bar fills
+GAP = 0.2  # share of a bar's width that stays empty
 
 
 @dataclass(frozen=True)
