@@ -15,7 +15,7 @@ LIVES_OFFERED = ((5, "5 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"), (300, "5
 
 
 class Upload(models.Model):
-    """An uploaded file; each goes when the other has gone, the file after ``DJFS["grace"]``."""
+    """An uploaded file. The row goes with its file, and the file ``grace`` after its row."""
 
     title: models.CharField[str, str] = models.CharField(max_length=255, default="")
     file = models.FileField(storage=ExpiringStorage(UPLOADS, clean_up=True), max_length=255)
@@ -37,6 +37,6 @@ def _drop_rows(*, namespace: str, paths: Sequence[str], **_: object) -> None:
     """Called by the worker that has deleted the files."""
     if namespace == UPLOADS:
         with transaction.atomic():
-            # Without the name first: there is no file left that a row could let go of.
+            # Clear the name first: there is no file left that a row could let go of.
             Upload.objects.filter(file__in=paths).update(file="")
             Upload.objects.filter(file="").delete()

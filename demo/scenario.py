@@ -34,7 +34,7 @@ ORDERS: tuple[dict[str, str], ...] = (
     {"plot": "walk", "walk-steps": "400", "walk-walks": "5", "walk-seed": "7"},
 ) * 2
 LIVES = (5, 6, 7, 8, 5, 6, 7, 8, 5, 6)  # seconds
-# What is uploaded, whether a browser is to show it or to save it, and how many seconds it lives.
+# What is uploaded, whether a browser shows it or saves it, and how many seconds it lives.
 UPLOADS = {
     "notes.txt": (b"To be gone soon.", "inline", 10),
     "page.html": (b"<script>alert(document.domain)</script>", "attachment", 10),
@@ -52,7 +52,7 @@ POLL = 0.05  # seconds
 LATEST = SWEEP_INTERVAL + 18.0  # seconds
 FLOWER_TIMEOUT = 30.0  # seconds: Flower hears of a sweep a little after its end
 LATE = "-uploads"
-# What the keys of records end with that wait for something, or are being deleted.
+# How the keys end that hold records waiting for something, or being deleted.
 WAITING = ":due", ":retries", ":suspects", ":claimed"
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -233,7 +233,7 @@ class Scenario:
     def _recorded_names(self) -> set[str]:
         """The names in the record store, overdue and claimed ones included.
 
-        What a sweep is to look for once more, should an upload come late, is no file's record.
+        A record that has a sweep look for a late upload is not the record of a file.
         """
         found = self._redis.scan_iter("djpyfs:*", _type="zset")
         keys = [key for key in found if key.endswith(WAITING) and LATE not in key]

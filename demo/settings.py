@@ -78,7 +78,7 @@ LOGGING = {
     "loggers": {"django": {"handlers": [], "level": "INFO"}},
 }
 
-# An address ends up in front of people: the page links to it.
+# People see this address: the page links to it.
 FLOWER_URL = os.environ.get("FLOWER_URL", "http://127.0.0.1:5555")
 
 PICTURES_URL = "/pictures/"  # where the site serves the pictures that are on disk
@@ -95,9 +95,9 @@ DJFS: dict[str, Any] = {
     **({"upload_origins": CSRF_TRUSTED_ORIGINS} if os.environ.get("DJFS_TYPE") == "s3fs" else {}),
     "redis_url": os.environ.get("DJFS_REDIS_URL", "redis://127.0.0.1:6379/0"),
     "sweep_interval": float(os.environ.get("DJFS_SWEEP_INTERVAL", "60")),
-    # Should the site die between writing a file and giving it its deadline.
+    # In case the site dies between writing a file and giving it its deadline.
     "default_ttl": 600,
-    # What a file has left when its row is deleted: short, so that one sees it.
+    # What a file has left when its row is deleted: short enough to watch.
     "grace": 10,
     # Pictures have addresses of the disk or of S3. Uploads may be anything, so they go out through
     # the view that keeps browsers from running them, wherever they are kept.

@@ -21,7 +21,7 @@ from demo.services import commands
 
 HOST = "127.0.0.1"
 BUCKET = "djpyfs-demo"
-SWEEP_INTERVAL = 2  # seconds: short, so that one sees it
+SWEEP_INTERVAL = 2  # seconds: short enough to watch
 SWEEP_TASK = "djpyfs_tasks.expire_objects"
 ADMIN_PAGE = "/admin/djpyfs/expiringfile/"
 ADMIN_USER = "admin"
@@ -175,7 +175,7 @@ class Stack:
         return list(tasks.values())
 
     def get(self, name: str, path: str) -> bytes:
-        """GET from a server. Raises OSError where it does not answer with success."""
+        """GET from a server. Raises OSError if it does not answer with success."""
         with urlopen(self.address(name) + path, timeout=HTTP_TIMEOUT) as answer:  # noqa: S310
             body: bytes = answer.read()
         return body
@@ -228,7 +228,7 @@ _reserved: list[socket.socket] = []  # until this process ends
 def _reserve(port: int) -> None:
     """Keep a usual port from another demo that starts before anything listens there.
 
-    Raises `OSError` where that one was first. Only Linux has such names.
+    Raises `OSError` if that one was first. Only Linux has such names.
     """
     if port and sys.platform == "linux":
         _reserved.append(socket.socket(socket.AF_UNIX))

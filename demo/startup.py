@@ -13,7 +13,7 @@ from django.db import connections
 
 
 def on_starting(server: object) -> None:
-    """Bring the database up to date, and let the one user in that the environment names."""
+    """Bring the database up to date, and create the one user that the environment names."""
     django.setup()
     call_command("migrate", verbosity=0)
     if password := os.environ.get("DJANGO_ADMIN_PASSWORD"):
@@ -27,7 +27,7 @@ def _let_browsers_in() -> None:
     """Tell the bucket from which pages browsers may send files to it."""
     try:
         call_command("djpyfs", "cors", "--apply", stdout=StringIO())
-    except CommandError as error:  # it is not there yet, say: `check --deploy` tells as well
+    except CommandError as error:  # it may not be there yet; `check --deploy` says so too
         logging.getLogger("demo").warning("no CORS rule was set: %s", error)
 
 

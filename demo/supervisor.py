@@ -91,7 +91,7 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
         except Interrupted:
             pass
         except Exception:
-            if not self._stopping.wait(WHILE_DYING):  # else it only met processes that stop
+            if not self._stopping.wait(WHILE_DYING):  # or it only met processes that stop
                 print_exc()
                 self._succeeded = False
         self.terminate()

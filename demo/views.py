@@ -48,13 +48,13 @@ PROJECT_URLS = dict(it.split(", ", 1) for it in metadata("djpyfs").get_all("Proj
 
 
 def unavailable_is_503(view: View) -> View:
-    """Let a view answer 503 where the record store or the place of the files is away."""
+    """Let a view answer 503 if the record store or the place of the files is away."""
 
     @wraps(view)
     def answer(request: HttpRequest, **names: Any) -> HttpResponse:
         try:
             return view(request, **names)
-        except TROUBLE as error:  # which names addresses that are nothing for strangers
+        except TROUBLE as error:  # which names addresses that strangers must not see
             log.error("%s answers 503: %s", request.path, error)
             away = "records" if isinstance(error, RecordStoreError) else "files"
             return JsonResponse({"status": "unavailable", "away": away}, status=503)
@@ -86,7 +86,7 @@ def _page(
         "grace": settings.DJFS["grace"],
     }
     response = render(request, "demo/page.html", context, status=status)
-    # Pictures come from an object store, and uploads go there, at whatever address that has.
+    # Pictures come from an object store, and uploads go there, whatever its address is.
     response["Content-Security-Policy"] = "default-src 'self'; img-src *; connect-src *"
     return response
 
@@ -123,7 +123,7 @@ def draw(request: HttpRequest) -> HttpResponse:
 def begin_upload(request: HttpRequest) -> JsonResponse:
     """Tell the browser where to send a file; answers as `draw` does.
 
-    What does not come within a few minutes has left nothing behind.
+    What does not come within a few minutes leaves nothing behind.
     """
     form = UploadForm(request.POST)
     if not form.is_valid():
@@ -156,7 +156,7 @@ def end_upload(request: HttpRequest) -> JsonResponse:
         return JsonResponse({"status": "nothing has come"}, status=409)
     kept = Upload.objects.filter(file=path).first()
     if kept is None:
-        files.expire(path, seconds)  # first: what is said after that is the last word
+        files.expire(path, seconds)  # first: what is called after that has the last word
         kept, _ = Upload.objects.get_or_create(
             file=path, defaults={"title": title, "seconds": seconds}
         )
@@ -233,7 +233,7 @@ def picture(request: HttpRequest, path: str) -> HttpResponseBase:
 
 
 def _answer(cards: Sequence[Card], status: int = 201) -> JsonResponse:
-    """Tell of one file, or of none where that has just gone."""
+    """Answer with one file, or with none if it has just gone."""
     return JsonResponse({"now": time.time(), **(cards[0] if cards else {})}, status=status)
 
 
