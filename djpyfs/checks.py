@@ -151,14 +151,14 @@ def _shards(settings: Settings, spread: Spread) -> Iterator[CheckMessage]:
     if spread.moving:
         yield Warning(
             f"the records are on their way from {spread.shards} to {spread.soon} shards",
-            hint=f"Call 'manage.py djpyfs reshard {spread.soon}', which goes on with that.",
+            hint=f"Call 'manage.py djpyfs reshard {spread.soon}', which finishes that.",
             obj="settings.DJFS",
             id="djpyfs.W011",
         )
     elif settings.shards != spread.shards and not settings.redis_url.startswith("memory://"):
         yield Warning(
             f"DJFS['shards'] is {settings.shards}, but the records are spread over "
-            f"{spread.shards} shards, and stay so",
+            f"{spread.shards} shards, and stay there",
             hint=f"Set it to {spread.shards}, or call "
             f"'manage.py djpyfs reshard {settings.shards}'.",
             obj="settings.DJFS",

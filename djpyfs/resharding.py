@@ -61,7 +61,7 @@ def plan(shards: int) -> Plan:
 def reshard(shards: int) -> Iterator[Resharding]:
     """Spread the records over so many shards, and yield the progress now and then.
 
-    Writers and sweeps go on meanwhile. It may be broken off at any time, and goes on where it was
+    Writers and sweeps go on meanwhile. It may be stopped at any time, and goes on where it was
     when it is called again. Raises `ConfigurationError` if the records are on their way to another
     number.
     """

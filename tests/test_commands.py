@@ -322,10 +322,10 @@ def test_reshard_can_be_broken_off_and_status_says_how_to_go_on(
         patched.setattr(Console, "progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         told = refused("reshard", "3")
     signal.signal(signal.SIGINT, before)
-    assert (told.returncode, "djpyfs reshard 3' goes on" in str(told)) == (2, True)
+    assert (told.returncode, "djpyfs reshard 3' moves the others" in str(told)) == (2, True)
     assert "from 5 to 3 shards: 'manage.py djpyfs reshard 3'" in djpyfs("status")
     assert (read("status")["shards"], read("status")["shards_soon"]) == (5, 3)
-    assert "reshard 3' end that first" in str(refused("reshard", "4"))
+    assert "reshard 3' finish first" in str(refused("reshard", "4"))
     assert 0 < read("reshard", "3")["moved"] <= moved
     assert "reshard" not in djpyfs("status")
 

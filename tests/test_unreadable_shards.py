@@ -129,7 +129,7 @@ def test_an_audit_judges_the_files_of_the_other_shards_and_tells_of_the_one(
     assert names_the(key, first["path"])
     assert (second["kind"], second["path"]) == ("no record", foreign)
     assert (totals["unreadable"], totals["no_record"], totals["no_file"]) == (1, 1, 0)
-    assert "differences that are left: 2" in told
+    assert "differences left: 2" in told
     run("audit", "--adopt", "600")
     assert sharded.expiration(foreign)
 

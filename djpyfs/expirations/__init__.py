@@ -757,7 +757,7 @@ class ExpirationStore(ABC):
     def reshard(self, shards: int, backoff: Backoff = BACKOFF) -> Iterator[Move]:
         """Spread all records over so many ``shards`` while writers and sweeps go on.
 
-        Others see the result of each step at once. It may be broken off after any step, and goes on
+        Others see the result of each step at once. It may stop after any step, and goes on
         where it was when it is called again with the same number.
         """
 

@@ -227,8 +227,8 @@ Records = Callable[[], Mapping[str, tuple[Moves, Expirations]]]
 def reshard(scripts: Scripts, shards: int, records: Records) -> Iterator[Move]:
     """Spread the ``records`` of all places over so many ``shards``; yield each step.
 
-    It may be broken off; a call with the same number takes it up again, and any number of processes
-    may do so at once.
+    It may stop after any step; a call with the same number goes on, and any number of processes may
+    do so at once.
     """
     while True:
         try:
@@ -250,7 +250,7 @@ def _begin(scripts: Scripts, shards: int, records: Records) -> Layout:
     if layout.moving and layout.new != shards:
         raise ConfigurationError(
             f"the records are on their way from {layout.old} to {layout.new} shards: let "
-            f"'manage.py djpyfs reshard {layout.new}' end that first"
+            f"'manage.py djpyfs reshard {layout.new}' finish first"
         )
     if not layout.moving:
         scripts.lay(layout, layout.shards)

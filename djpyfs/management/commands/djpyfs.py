@@ -204,7 +204,7 @@ def _status_lines(found: Status) -> Iterator[str]:
     if found.shards != found.shards_soon:
         yield (
             f"Records are on their way from {found.shards} to {found.shards_soon} shards: "
-            f"'manage.py djpyfs reshard {found.shards_soon}' goes on with that."
+            f"'manage.py djpyfs reshard {found.shards_soon}' finishes that."
         )
     elsewhere = [(f"{count:,}", name) for name, count in found.elsewhere.items()]
     yield from indented(
@@ -402,7 +402,7 @@ def _audit(console: Console, options: dict[str, Any]) -> None:
     totals = audit.totals
     console.stream(totals, _totals_line(totals))
     if totals.differences:
-        raise CommandError(f"differences that are left: {totals.differences:,}", returncode=AMISS)
+        raise CommandError(f"differences left: {totals.differences:,}", returncode=AMISS)
 
 
 def _totals_line(totals: Totals) -> str:
@@ -521,8 +521,8 @@ def _reshard(console: Console, options: dict[str, Any]) -> None:
             )
     except KeyboardInterrupt:
         raise CommandError(
-            f"broken off when {found.moved:,} files had moved; everything works as before: "
-            f"'manage.py djpyfs reshard {shards}' goes on with the others",
+            f"stopped when {found.moved:,} files had moved; everything works as before: "
+            f"'manage.py djpyfs reshard {shards}' moves the others",
             returncode=REFUSED,
         ) from None
     console.show(found, [_resharded(found)])
@@ -555,7 +555,7 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "sweep": (
         _describe_sweep,
         _sweep,
-        "Delete what is overdue, in this process: for cron, where there is no Celery. Any number "
+        "Delete what is overdue, in this process: for cron, if there is no Celery. Any number "
         "of sweeps may run at once. Exit status 1 means that deletions failed; they are tried "
         "again by a later sweep, or set aside after too many attempts.",
     ),
@@ -563,8 +563,8 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _describe_status,
         _status,
         "Count the records: tracked, overdue (and of these retried, on hold, postponed), claimed "
-        "by a sweep, set aside, and show what is due next, and in which namespaces they are, by "
-        "a sample where there are very many. Exit status 1 means that files were set aside, or "
+        "by a sweep, set aside. Show what is due next, and the namespaces with the most records, "
+        "by a sample if there are very many. Exit status 1 means that files were set aside, or "
         "that a shard cannot be read.",
     ),
     "ls": (
@@ -583,8 +583,8 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _describe_failed,
         _failed,
         "List the files whose deletion was given up: with reason, attempts and time, newest "
-        "first. With --retry or --forget, end that for those of a namespace, for single files, or "
-        "for all (to forget all takes --all). Exit status 1 means that there are some.",
+        "first. --retry makes those of a namespace, single files, or all of them due now; --forget "
+        "drops their records (of all only with --all). Exit status 1 means that there are some.",
     ),
     "import": (
         _describe_import,
@@ -596,38 +596,38 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "audit": (
         _describe_audit,
         _audit,
-        "Walk through namespaces, or all, and compare: list files without a record, which stay "
-        "forever, unless somebody has made them permanent; records without a file, which the "
-        "sweep drops when they are due; and names that djpyfs refuses. Directories below belong "
-        "to it. Nothing is changed without --adopt. JSON comes as one object per line, the "
+        "Walk through namespaces, or all, with the directories below them, and list files "
+        "without a record, which stay forever (those made permanent by hand are left out); "
+        "records without a file, which the sweep drops when they are due; and names that djpyfs "
+        "refuses. Nothing is changed without --adopt. JSON comes as one object per line, the "
         "totals last. Exit status 1 means that differences are left.",
     ),
     "lifecycle": (
         _describe_lifecycle,
         _lifecycle,
-        "Show, or set, lifecycle rules of S3: for each namespace with a max_ttl one that takes "
+        "Show, or set, lifecycle rules of S3: one for each namespace with a max_ttl, which takes "
         "what is a day older than that, in whole days. S3 counts from the last write: a file "
         "whose deadline is moved again and again, beyond max_ttl after it was written, goes "
-        "early. A rule takes all keys below its prefix, also those of namespaces that DJFS does "
-        "not name. It is as long as the longest max_ttl there, and is left out where a namespace "
+        "early. A rule takes all keys below its prefix, even those of namespaces that DJFS does "
+        "not name. It is as long as the longest max_ttl there, and is left out if a namespace "
         "below the prefix is on hold, or has no max_ttl. Rules of others stay as they are. Exit "
-        "status 1 tells that, without --apply, a bucket does not have these rules, or that one "
+        "status 1 means that, without --apply, a bucket does not have these rules, or that one "
         "could not be reached.",
     ),
     "reshard": (
         _describe_reshard,
         _reshard,
-        "Spread the records over N shards, while writers and sweeps go on. It can be broken off, "
-        "and goes on where it was when it is called again with the same number; until then "
-        "everything works, a little more slowly. All processes learn of it by themselves. Exit "
-        "status 2 tells that it has not come to its end.",
+        "Spread the records over N shards, while writers and sweeps go on. It can be stopped at "
+        "any time, and goes on where it was when it is called again with the same number; until "
+        "then everything works, a little more slowly. All processes learn of it by themselves. "
+        "Exit status 2 means that it has not finished.",
     ),
     "cors": (
         _describe_cors,
         _cors,
         "Show, or set, from which pages browsers may send files to S3: those of the origins in "
-        "DJFS['upload_origins'], by a CORS rule of its own beside the rules of others, where these "
-        "do not do already. Exit status 1 means that, without --apply, a bucket does not have "
-        "that rule, or that one could not be reached.",
+        "DJFS['upload_origins'], by a CORS rule beside the rules of others, if these do not allow "
+        "it already. Exit status 1 means that, without --apply, a bucket does not have that rule, "
+        "or that one could not be reached.",
     ),
 }
