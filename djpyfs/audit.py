@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from itertools import chain, islice
 from typing import NamedTuple
@@ -19,7 +19,8 @@ from .backends import Backend, backend_at, backend_for
 from .conf import LONGEST_LIFE, SECOND
 from .errors import BackendUnavailable, InvalidLifetime, InvalidName, printable
 from .expirations import store_for
-from .inspection import EPOCH, below, microseconds, names_of
+from .inspection import below, names_of
+from .lifetimes import datetime_of, microseconds
 from .names import RESERVED, Entry, check_namespace, check_path
 from .owners import await_owners
 from .places import Place, records_of
@@ -231,7 +232,7 @@ class Audit:
                 if self._makes and deadline != latest:
                     records.place_at(entry.member, deadline, expected=latest)
                 if deadline:
-                    adopted[entry] = EPOCH + timedelta(microseconds=deadline)
+                    adopted[entry] = datetime_of(deadline)
         if self._makes:
             await_owners(self._settings, records, adopted)
         self.totals.adopted += len(adopted) if self._makes else 0

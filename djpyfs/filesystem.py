@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from secrets import token_urlsafe
@@ -39,7 +39,7 @@ from .errors import (
     NamespaceHeld,
 )
 from .expirations import Expirations, Linked, store_for
-from .lifetimes import Lifetimes, Seconds, seconds_of, total_of
+from .lifetimes import Lifetimes, Seconds, datetime_of, microseconds, seconds_of, total_of
 from .names import (
     KEY_BYTES,
     REFUSED_CHARACTERS,
@@ -69,7 +69,6 @@ from .writes import (
 DEFAULT_URL = 3_600  # s, for a file without a deadline
 AT_A_TIME = 1_000  # files of a tree that are removed together; what one DeleteObjects takes
 MOST_DOWNLOADS = 1_000_000_000
-EPOCH = datetime.fromtimestamp(0, UTC)
 
 F = TypeVar("F", bound=FS)
 Namespaces = Collection[str] | None
@@ -212,7 +211,7 @@ class ExpiringFS(FS):
             raise InvalidLifetime(f"when is {when!r}: give it an aware datetime")
         self.check()
         now, _ = self._records.deadline(entry.member)
-        left = max(0, (when - EPOCH) // timedelta(microseconds=1) - now)
+        left = max(0, microseconds(when) - now)
         if left > LONGEST_LIFE * SECOND:
             raise InvalidLifetime(f"when is {when!r}: use a time within 100 years")
         ttl = cast(int, self._lifetimes(entry).of(left / SECOND))
@@ -227,7 +226,7 @@ class ExpiringFS(FS):
         """
         self.check()
         _, deadline = self._records.deadline(self._entry(filename).member)
-        return EPOCH + timedelta(microseconds=deadline) if deadline else None
+        return datetime_of(deadline) if deadline else None
 
     def set_default_life(self, seconds: Seconds) -> None:
         """Give new files written through this object that lifetime, as ``default_ttl`` would.
@@ -342,7 +341,7 @@ class ExpiringFS(FS):
         deadline = end = now + life
         if self._backend.longest_url is not None:
             end = min(end, now + self._backend.longest_url * SECOND)
-        until = EPOCH + timedelta(microseconds=end)
+        until = datetime_of(end)
         form = self._backend.upload_form(*entry, (end - now) // SECOND, max_bytes, types)
         if form:
             target = UploadTarget(name, form.url, "POST", dict(form.fields), {}, max_bytes, until)

@@ -26,11 +26,10 @@ from .expirations import (
     store_for,
     total,
 )
+from .lifetimes import datetime_of
 from .names import Entry, check_namespace, check_path
 from .places import Known, Place, places_here, records_known
 
-EPOCH = datetime.fromtimestamp(0, UTC)
-MICROSECOND = timedelta(microseconds=1)
 PAGE = 1_000  # records set aside that are read at a time
 
 
@@ -238,7 +237,10 @@ def deadlines_ahead(*horizons: Horizon) -> list[list[int]]:
 
 
 def _due_ahead(known: Sequence[Expirations], now: int, horizon: Horizon) -> list[int]:
-    edges = [now + part * (horizon.part // MICROSECOND) for part in range(horizon.parts + 1)]
+    edges = [
+        now + part * (horizon.part // timedelta(microseconds=1))
+        for part in range(horizon.parts + 1)
+    ]
     nothing = [0] * horizon.parts
     return [sum(bar) for bar in zip(nothing, *(it.due_between(edges) for it in known), strict=True)]
 
@@ -462,11 +464,6 @@ def _pages_of(known: Expirations, prefix: bytes) -> Iterator[Sequence[GivenUp]]:
         yield page
 
 
-def microseconds(moment: datetime) -> int:
-    """Return an aware point in time as the record store counts."""
-    return (moment - EPOCH) // MICROSECOND
-
-
 def _records() -> Sequence[Expirations]:
     return records_known(conf.current()).records
 
@@ -494,6 +491,6 @@ def _prefix(member: bytes) -> str:
 
 def _tracked(record: Record, now: int) -> TrackedFile:
     namespace, path = names_of(record.member)
-    deadline = EPOCH + timedelta(microseconds=record.deadline)
+    deadline = datetime_of(record.deadline)
     remaining = (record.deadline - now) / SECOND
     return TrackedFile(namespace, path, record.state, deadline, remaining)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -10,6 +10,9 @@ from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime
 
 Seconds = float | timedelta
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Lifetimes:
@@ -51,6 +54,16 @@ def total_of(seconds: Seconds, days: float) -> float:
     if total > LONGEST_LIFE:
         raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
     return total
+
+
+def datetime_of(microseconds: int) -> datetime:
+    """Return a time of the record store as an aware datetime (UTC)."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def microseconds(when: datetime) -> int:
+    """Return an aware datetime as a time of the record store."""
+    return (when - _EPOCH) // _MICROSECOND
 
 
 def seconds_of(name: str, value: Any) -> float:

@@ -17,7 +17,7 @@ from . import conf
 from .backends import backend_at
 from .conf import Placement, Settings
 from .errors import InvalidName, TableUnreadable
-from .inspection import microseconds
+from .lifetimes import microseconds
 from .names import Entry, check_length, check_namespace, check_path
 from .places import records_of
 

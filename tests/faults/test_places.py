@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from djpyfs import backends, expire_objects, get_filesystem
-from djpyfs.inspection import EPOCH, status
+from djpyfs.inspection import status
+from djpyfs.lifetimes import datetime_of
 from tests.faults.conftest import Measured
 from tests.faults.processes import Actor, names
 from tests.servers import RedisServer, wait_for
@@ -68,7 +69,7 @@ def live_and_sweep(short: list[str], long: list[str], whose: str) -> float:
     fs.expire_many(long, seconds=LATER)
     for name in short:
         fs.expire(name, seconds=random.uniform(0, 2))
-    waiting, late = {name: fs.expiration(name) or EPOCH for name in short}, 0.0
+    waiting, late = {name: fs.expiration(name) or datetime_of(0) for name in short}, 0.0
     while waiting:
         expire_objects()
         there, now = set(fs.listdir("/")), datetime.now(UTC)
