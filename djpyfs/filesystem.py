@@ -28,7 +28,7 @@ from fs.subfs import SubFS
 from fs.walk import BoundWalker, Step, Walker
 
 from . import conf, late_uploads, links
-from .backends import Backend, backend_for, is_away
+from .backends import Backend, backend_for
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import (
     BLOCKS,
@@ -991,8 +991,8 @@ class ExpiringFS(FS):
             except InvalidName:  # it has no record, and nobody writes to it through us
                 foreign.append(path)
         remove(foreign)
-        with self._removing_all(list(known)) as left_alone:
-            single += [known.pop(member) for member in left_alone]
+        with Removal(self._records, list(known), self._backend.late) as removal:
+            single += [known.pop(member) for member in removal.left_alone]
             remove(list(known.values()))
         for path in single:
             # A directory may end with its last file, on S3 or by a sweep. On S3 a file may have
@@ -1049,28 +1049,8 @@ class ExpiringFS(FS):
             yield relative
             reservation.forget()
 
-    @contextmanager
-    def _reserved(self, path: str) -> Iterator[Reservation]:
-        """Reserve a file; if a request was not answered, for as long as that may act."""
-        reservation = Reservation(self._records, self._member(path), self._backend.late)
-        try:
-            yield reservation
-        except BaseException as error:
-            reservation.leave() if self._backend.late and is_away(error) else reservation.release()
-            raise
-        reservation.release()
-
-    @contextmanager
-    def _removing_all(self, members: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-        """Do what `_removing` does for all of the records that nobody else has a claim on."""
-        removal = Removal(self._records, members, self._backend.late)
-        try:
-            yield removal.left_alone
-        except BaseException as error:
-            late = self._backend.late and is_away(error)
-            removal.leave() if late else removal.end(gone=False)
-            raise
-        removal.end(gone=True)
+    def _reserved(self, path: str) -> Reservation:
+        return Reservation(self._records, self._member(path), self._backend.late)
 
     def _check_removable(self, path: str) -> None:
         if self._policy_of(path).hold:

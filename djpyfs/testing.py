@@ -94,9 +94,8 @@ def expire_now() -> SweepReport:
     for place in places_here(conf.current()):
         for member in [record.member for _, step in place.records.scan(b"") for record in step]:
             # Under a claim a deadline moves, and what else is known of the file stays.
-            claim = Reservation(place.records, member, late=0)
-            claim.pledge(place.records.deadline(member)[0])
-            claim.release()
+            with Reservation(place.records, member, late=0) as claim:
+                claim.pledge(place.records.deadline(member)[0])
     return expire_objects()
 
 

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, BytesIO, TextIOWrapper
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, BinaryIO, NamedTuple, Self, cast
 
 from fs.iotools import RawWrapper, make_stream
 
 from . import leases
+from .backends import is_away
 from .conf import SECOND
 from .errors import FileBusy, WriteLost
 from .expirations import Begun, Expirations, Finished
@@ -145,18 +146,30 @@ class NewWrite(Write):
 
 class Reservation:
     """The claim of a writer on one file that is removed or replaced: no sweep and no other writer
-    touches it meanwhile. If the process dies, the file has its old deadline.
+    touches it meanwhile. If the process dies, the file has its old deadline. The end of a ``with``
+    block releases it, unless the backend did not answer: then it lapses, for the request may still
+    act for ``late`` seconds.
     """
 
     def __init__(self, records: Expirations, member: bytes, late: float) -> None:
         self._records = records
         self._member = member
+        self._late = late
         asked_at = leases.now()
         reserved = records.reserve(member)
         self._token, self.deadline, self.is_permanent, self._is_owned = reserved
         shard = records.shard_of(member)
         self._lease = leases.of_claim(records, shard, self._token, asked_at, late)
         leases.keep(self._lease)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if _may_still_act(error, self._late):
+            leases.drop(self._lease)  # and it lapses
+        else:
+            self.release()
 
     def pledge(self, deadline: int) -> None:
         """Give the file this deadline, or none for 0, however the reservation ends.
@@ -185,10 +198,6 @@ class Reservation:
         """End it, with the record: the file is gone."""
         self._end(0)
 
-    def leave(self) -> None:
-        """Let it lapse: a request that was not answered may still act on the file."""
-        leases.drop(self._lease)
-
     def _end(self, deadline: int | None) -> None:
         leases.drop(self._lease)
         token, self._token = self._token, 0
@@ -199,11 +208,13 @@ class Reservation:
 class Removal:
     """The claim of a writer on many files that are removed together, as a `Reservation` of each.
 
-    Files that somebody else has a claim on are ``left_alone``.
+    Files that somebody else has a claim on are ``left_alone``. If the ``with`` block does not
+    raise, the files are gone, and their records go too.
     """
 
     def __init__(self, records: Expirations, members: Sequence[bytes], late: float) -> None:
         self._records = records
+        self._late = late
         asked_at = leases.now()
         self._token, self.left_alone = records.reserve_free(members)
         self._leases = [
@@ -213,15 +224,20 @@ class Removal:
         for lease in self._leases:
             leases.keep(lease)
 
-    def end(self, gone: bool) -> None:
-        """End it; if the files are gone, with the records."""
-        self.leave()
-        self._records.release_all([it.shard for it in self._leases], self._token, gone)
+    def __enter__(self) -> Self:
+        return self
 
-    def leave(self) -> None:
-        """Let it lapse: a request that was not answered may still act on the files."""
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         for lease in self._leases:
             leases.drop(lease)
+        if not _may_still_act(error, self._late):
+            shards = [it.shard for it in self._leases]
+            self._records.release_all(shards, self._token, gone=error is None)
+
+
+def _may_still_act(error: BaseException | None, late: float) -> bool:
+    """Return whether a request without an answer may still reach the backend, which is ``late``."""
+    return error is not None and late > 0 and is_away(error)
 
 
 class WrittenFile(RawWrapper):
