@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from mimetypes import guess_type
+from secrets import token_urlsafe
 from typing import NamedTuple, cast
 
-from .errors import InvalidLimit
+from . import late_uploads, links
+from .conf import SECOND
+from .errors import InvalidLifetime, InvalidLimit
+from .lifetimes import Seconds, datetime_of
+from .namespaces import Namespace
 
 _is_type = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*").fullmatch
 
@@ -29,14 +34,49 @@ class UploadTarget(NamedTuple):
     until: datetime  # when it must have begun, aware
 
 
-def check_max_bytes(max_bytes: int) -> None:
+def upload_target(
+    here: Namespace,
+    name: str,
+    seconds: Seconds,
+    max_bytes: int,
+    content_types: Iterable[str] | None,
+) -> UploadTarget:
+    """Return where a browser may send a file; record its deadline first. See `get_upload_url`."""
+    entry, types = here.named(name), _types_for(name, content_types)
+    _check_max_bytes(max_bytes)
+    life = cast(int, here.lifetimes(entry).of(seconds))
+    if life < SECOND:
+        raise InvalidLifetime(f"seconds is {seconds!r}: use 1 or more")
+    now, (linked,) = here.records.linked([entry.member])
+    deadline = end = now + life
+    if here.backend.longest_url is not None:
+        end = min(end, now + here.backend.longest_url * SECOND)
+    until = datetime_of(end)
+    form = here.backend.upload_form(*entry, (end - now) // SECOND, max_bytes, types)
+    if form:
+        target = UploadTarget(name, form.url, "POST", dict(form.fields), {}, max_bytes, until)
+        late_uploads.watch(here.settings, here.records, entry.member, end, max_bytes)
+    else:
+        ticket, whole = token_urlsafe(12), -(-life // SECOND)
+        address = links.upload_address(
+            links.UploadLink(*entry, end, whole, max_bytes, types, ticket, linked.revocation)
+        )
+        headers = {"Content-Type": types[0]} if len(types) == 1 else {}
+        target = UploadTarget(name, address, "PUT", {}, headers, max_bytes, until)
+        here.records.issue_ticket(entry.member, ticket, 1, end)
+    here.records.place_at(entry.member, deadline)
+    here.announce([entry], life)
+    return target
+
+
+def _check_max_bytes(max_bytes: int) -> None:
     """Raise `InvalidLimit` unless ``max_bytes`` is a number of bytes."""
     given = cast(object, max_bytes)
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise InvalidLimit(f"max_bytes is {max_bytes!r}: give it a whole number of at least 1")
 
 
-def types_for(path: str, content_types: Iterable[str] | None) -> tuple[str, ...]:
+def _types_for(path: str, content_types: Iterable[str] | None) -> tuple[str, ...]:
     """Return those of ``content_types`` that a file may have; none where any will do.
 
     Where its name stands for one of them, that is the one. Raises `InvalidLimit`.

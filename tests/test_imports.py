@@ -30,10 +30,13 @@ ROOMS = [
     "lifetimes",
     "writes",
     "signals",
+    "namespaces",
     # The filesystem hands signed links out, and a link is no more than names and a signature:
     # so it comes before. The view that answers it reads files, and comes after.
     "links",
+    "addresses",
     "uploads",
+    "moves",
     # Who makes a file where one has expired has that one deleted first, as a sweep does.
     "owners",
     "outages",

@@ -35,10 +35,11 @@ from hypothesis.stateful import (
 )
 
 from djpyfs import backends, conf, expirations, expire_objects, get_filesystem, links
+from djpyfs.addresses import DEFAULT_URL
 from djpyfs.conf import LONGEST_LIFE, SECOND
 from djpyfs.errors import FileBusy
 from djpyfs.expirations import Backoff, Expirations, Move, claim_lease, store_for
-from djpyfs.filesystem import DEFAULT_URL, ExpiringFS
+from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
 from djpyfs.places import records_of
 from djpyfs.sweeper import SweepReport, delete_if_due

@@ -115,3 +115,15 @@ def test_an_entry_for_a_prefix_is_none_for_the_directory_itself(memos: ExpiringF
     assert above.expiration("a.png") is None
     assert above.expiration("of/today/b.png") == memos.expiration("b.png")
     assert memos.expiration("b.png")
+
+
+def test_a_directory_gives_new_files_the_life_that_was_set_above_it(plots: ExpiringFS) -> None:
+    plots.set_default_life(100)
+    below = plots.makedir("d")
+    below.writebytes("a.png", b"picture")
+    assert left(below, "a.png") == pytest.approx(100, abs=40)
+    below.set_default_life(1_000)
+    below.writebytes("b.png", b"picture")
+    plots.writebytes("d/c.png", b"picture")
+    assert left(below, "b.png") > 900
+    assert left(below, "c.png") < 101

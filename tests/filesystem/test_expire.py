@@ -210,6 +210,27 @@ def test_closing_one_filesystem_closes_no_other(plots: ExpiringFS) -> None:
     assert get_filesystem("plots").exists("a.png")
 
 
+def test_a_directory_is_closed_with_the_filesystem_that_it_was_opened_from(
+    plots: ExpiringFS,
+) -> None:
+    below = plots.makedir("d").makedir("e")
+    with plots.opendir("d/e") as other:
+        other.writebytes("a.png", b"picture")
+    assert below.readbytes("a.png") == b"picture"
+    plots.close()
+    with pytest.raises(errors.FilesystemClosed):
+        below.readbytes("a.png")
+    with pytest.raises(errors.FilesystemClosed):
+        below.expire("a.png", 5)
+
+
+def test_an_error_names_a_file_as_the_directory_was_asked_for_it(plots: ExpiringFS) -> None:
+    below = plots.makedir("d")
+    with pytest.raises(errors.ResourceNotFound) as raised:
+        below.readbytes("missing.png")
+    assert raised.value.path == "missing.png"
+
+
 def test_deadlines_are_aware(plots: ExpiringFS) -> None:
     plots.expire("a.png", 5)
     deadline = plots.expiration("a.png")

@@ -1,0 +1,164 @@
+"""Moves: of a file with its deadline, to another path or into another filesystem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import RLock
+from typing import BinaryIO, NamedTuple
+
+from fs import errors
+from fs.iotools import RawWrapper
+from fs.mode import Mode
+
+from .namespaces import Namespace
+from .writes import Reservation
+
+
+class File(NamedTuple):
+    """A file at a checked path."""
+
+    here: Namespace
+    path: str
+
+    def is_same(self, other: File) -> bool:
+        """Return whether another one is this file, perhaps under another name."""
+        return self.identity == other.identity
+
+    @property
+    def identity(self) -> tuple[str, bytes]:
+        """What tells it from all other files."""
+        return self.here.records.place, self.here.at(self.path).member
+
+
+class Transaction:
+    """The lock of a filesystem, and what has been copied from it since it was taken.
+
+    `fs.move` moves between two filesystems by copying and removing under the locks of both, and
+    nothing else tells of it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._depth = 0
+        self._copies: dict[str, File] = {}
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._copies.clear()
+        self._lock.release()
+
+    def copied(self, source: File, copy: File) -> None:
+        """Note that a file was copied."""
+        if self._depth:
+            self._copies[source.here.full(source.path)] = copy
+
+    def copy_of(self, source: File) -> File | None:
+        """Return what a file was copied to."""
+        return self._copies.get(source.here.full(source.path)) if self._depth else None
+
+
+class ReadFile(RawWrapper):
+    """An open file that knows where it comes from, in case it is copied."""
+
+    def __init__(self, file: BinaryIO, mode: str, source: File, transaction: Transaction) -> None:
+        super().__init__(file, mode=Mode(mode).to_platform_bin(), name=source.path)
+        self._source = source
+        self._transaction = transaction
+
+    def copied(self, copy: File) -> bool:
+        """Note that it is copied; return whether the copy is the file itself."""
+        self._transaction.copied(self._source, copy)
+        return self._source.is_same(copy)
+
+
+def move(source: File, target: File, replaces: bool, preserve_time: bool) -> None:
+    """Move a file within a filesystem; it ``replaces`` one that is there."""
+    with _both_reserved(source, target) as (origin, end):
+        _move(source, target, origin, end, replaces, preserve_time)
+        origin.forget()
+    origin.hand_on(end)
+    target.here.announce_at(target.path, end.deadline)
+
+
+def _move(
+    source: File,
+    target: File,
+    origin: Reservation,
+    end: Reservation,
+    replaces: bool,
+    preserve_time: bool,
+) -> None:
+    files = source.here.files
+    before, deadline = end.deadline, _deadline_of_moved(target, origin)
+    if before and not deadline:  # a permanent file must not have a deadline for a moment
+        with suppress(errors.ResourceNotFound):
+            files.remove(target.path)
+    if before != deadline:
+        end.pledge(deadline)
+    try:
+        files.move(source.path, target.path, True, preserve_time)
+    except BaseException:
+        # Many backends copy and then remove: the copy must not stay forever.
+        if before or replaces or not _is_surely_there(target):
+            end.pledge(before)
+        raise
+
+
+def remove_moved(source: File, copy: File) -> None:
+    """Remove a file that was moved to another filesystem by copying it.
+
+    Raises `fs.errors.OperationFailed` if the copy is gone: somebody has moved it back.
+    """
+    if source.is_same(copy):
+        return
+    source.here.check_removable(source.path)
+    with _both_reserved(source, copy) as (origin, end):
+        if not copy.here.files.isfile(copy.path):
+            raise errors.OperationFailed(
+                source.path, msg=f"'{source.path}' stays: its copy is gone"
+            )
+        if origin.deadline or origin.is_permanent:
+            end.pledge(_deadline_of_moved(copy, origin))
+        source.here.files.remove(source.path)
+        origin.forget()
+    origin.hand_on(end)
+    copy.here.announce_at(copy.path, end.deadline)
+
+
+@contextmanager
+def _both_reserved(source: File, target: File) -> Iterator[tuple[Reservation, Reservation]]:
+    """Reserve two files in the order of their names.
+
+    So two processes that move the same files back and forth do not wait for each other.
+    """
+    first, second = sorted((source, target), key=lambda file: file.identity)
+    with first.here.reserve(first.path) as one, second.here.reserve(second.path) as other:
+        yield (one, other) if first is source else (other, one)
+
+
+def _deadline_of_moved(target: File, origin: Reservation) -> int:
+    """Return the deadline of a file that was moved to ``target``, or 0.
+
+    It takes its deadline along, as far as the longest life there allows. If nobody has said how
+    long it lives, it lives as long as a new file.
+    """
+    here, path = target
+    has_life = origin.deadline or origin.is_permanent
+    longest = here.policy_of(path).max_ttl if has_life else here.life_of(path)
+    if not longest:
+        return origin.deadline
+    latest = here.records.deadline(here.at(path).member)[0] + longest
+    return min(origin.deadline or latest, latest)
+
+
+def _is_surely_there(target: File) -> bool:
+    try:
+        return target.here.files.isfile(target.path)
+    except errors.FSError:
+        return False

@@ -1,0 +1,151 @@
+"""What holds for the files of a namespace: their names, their records and their policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fs import errors
+from fs.base import FS
+from fs.subfs import SubFS
+
+from .backends import Backend
+from .conf import SECOND, Policy, Settings
+from .errors import NamespaceHeld
+from .expirations import Expirations
+from .lifetimes import Lifetimes
+from .names import KEY_BYTES, Entry, check_length, check_path
+from .places import records_of
+from .signals import deadline_set
+from .writes import Reservation, Write
+
+
+class Namespace:
+    """A namespace, or a directory in one. All paths are relative to it; `path` checks them.
+
+    ``name`` is the name of the namespace in either case. Links, signals and calls of the backend
+    use that name, and the path of a file from there.
+    """
+
+    def __init__(self, name: str, backend: Backend, settings: Settings) -> None:
+        self.name = name
+        self.backend = backend
+        self.settings = settings
+        #: What the backend has there, without records.
+        self.files: FS = backend.open(name)
+        #: Of new files, in µs; None: that of the policy.
+        self.default_life: int | None = None
+        #: Its name, with that of the directory.
+        self.directory = name
+        self._prefix = ""  # which makes a path here one of the namespace
+        self._before = backend.prefix + name  # what stands before a path in a key, but slashes
+
+    def within(self, path: str) -> Namespace:
+        """Return a directory."""
+        own = type(self)(self.name, self.backend, self.settings)
+        own.files = SubFS(self.files, path)
+        own.default_life = self.default_life
+        own.directory = self.directory + (path and f"/{path}")
+        own._prefix = self._prefix + (path and f"{path}/")
+        own._before = self._before + (path and f"/{path}")
+        return own
+
+    # -- names
+
+    def path(self, path: str) -> str:
+        """Return a path checked and normalized. Raises `InvalidName`."""
+        checked = check_path(path)
+        if 4 * (len(checked) + len(self._before)) > KEY_BYTES:
+            check_length(path, self.backend.prefix, self.directory, checked)
+        return checked
+
+    def named(self, filename: str) -> Entry:
+        """Return the file of an unchecked name. Raises `InvalidName` and `FileExpected`."""
+        path = self.path(filename)
+        if not path:
+            raise errors.FileExpected(filename)
+        return Entry(self.name, self._prefix + path)
+
+    def at(self, path: str) -> Entry:
+        """Return the file at a path."""
+        return Entry(self.name, self._prefix + path)
+
+    def full(self, path: str) -> str:
+        """Return a path from where the namespace begins."""
+        return self._prefix + path
+
+    # -- records
+
+    @property
+    def records(self) -> Expirations:
+        """The records of the backend's files. Raises `BackendUnavailable`."""
+        return records_of(self.settings, self.backend, make=True)
+
+    def announce(self, entries: Sequence[Entry], ttl: int) -> None:
+        """Report new deadlines to whoever sends one-shots."""
+        if self.settings.one_shot:
+            paths = [entry.path for entry in entries]
+            deadline_set.send_robust(type(self), namespace=self.name, paths=paths, ttl=ttl / SECOND)
+
+    def announce_at(self, path: str, deadline: int) -> None:
+        """Do what `announce` does, given the deadline of one file; 0 is none."""
+        if self.settings.one_shot and deadline:
+            entry = self.at(path)
+            now, _ = self.records.deadline(entry.member)
+            self.announce([entry], deadline - now)
+
+    def begin(self, path: str, life: int | None = None, kind: type[Write] = Write) -> Write:
+        """Begin to write a file, with a ``life`` of its own. Raises `NamespaceHeld`."""
+        self.check_writable(path)
+        life = self.life_of(path) if life is None else life
+        return kind(self.records, self.at(path), self.settings.grace, life)
+
+    def finish(self, write: Write) -> None:
+        """End the write of a file that is there as a whole. Raises `WriteLost`."""
+        if life := write.finish(lambda: self._is_file(write.entry)):
+            self.announce([write.entry], life)
+
+    def _is_file(self, entry: Entry) -> bool:
+        return self.files.isfile(entry.path.removeprefix(self._prefix))
+
+    def reserve(self, path: str) -> Reservation:
+        """Claim a file before it is removed or replaced."""
+        return Reservation(self.records, self.at(path).member, self.backend.late)
+
+    def hidden(self, *paths: str) -> set[str]:
+        """Return those of ``paths`` whose time is up, if the namespace hides them."""
+        if not paths or not self.policy_of(paths[0]).hide_expired:
+            return set()
+        now, deadlines = self.records.deadlines([self.at(path).member for path in paths])
+        return {path for path, due in zip(paths, deadlines, strict=True) if 0 < due <= now}
+
+    # -- policies
+
+    def policy_of(self, path: str) -> Policy:
+        """Return the policy for a file."""
+        return self.settings.policy_for(f"{self.directory}/{path}".rpartition("/")[0])
+
+    def policy_in(self, directory: str) -> Policy:
+        """Return the policy for the files of a directory."""
+        below = directory and f"/{directory}"
+        return self.settings.policy_for(self.directory + below)
+
+    def lifetimes(self, entry: Entry) -> Lifetimes:
+        """Return the lifetimes that a file may have."""
+        return Lifetimes(self.settings.policy_for(entry.directory))
+
+    def life_of(self, path: str) -> int:
+        """Return how long a file lives if nobody sets a deadline for it, in µs; 0: forever."""
+        policy = self.policy_of(path)
+        if self.default_life is None:
+            return policy.life
+        return Lifetimes(policy).of(self.default_life / SECOND) or 0
+
+    def check_removable(self, path: str) -> None:
+        """Raise `NamespaceHeld` if a file must stay."""
+        if self.policy_of(path).hold:
+            raise NamespaceHeld(path)
+
+    def check_writable(self, path: str) -> None:
+        """Raise `NamespaceHeld` if there is a file that must not be replaced."""
+        if self.policy_of(path).hold and self.files.isfile(path):
+            raise NamespaceHeld(path)
