@@ -12,13 +12,12 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from fs import errors
 
 from . import conf
-from .backends import backend_for
 from .conf import SECOND
 from .expirations import Expirations
 from .filesystem import ExpiringFS, get_filesystem
 from .lifetimes import Lifetimes
 from .names import Entry, check_namespace
-from .places import records_of
+from .places import records_for
 from .sweeper import delete_if_due
 
 SUFFIX = ".djcache"
@@ -205,8 +204,7 @@ class ExpiringCache(BaseCache):
 
     @property
     def _records(self) -> Expirations:
-        settings = conf.current()
-        return records_of(settings, backend_for(settings, self.namespace), make=True)
+        return records_for(self.namespace)
 
     def _stored(self) -> list[str]:
         return [name for name in self._files().listdir("/") if name.endswith(SUFFIX)]

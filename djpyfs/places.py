@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from .backends import Backend, backend_at, foreign_keys
+from . import conf
+from .backends import Backend, backend_at, backend_for, foreign_keys
 from .conf import SECOND, Bounds, Placement, Settings
 from .errors import BackendUnavailable, ConfigurationError, RecordStoreError
 from .expirations import LIVE, Backoff, Expirations, ExpirationStore, store_for
@@ -46,6 +47,12 @@ def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expi
             Backoff(settings.max_attempts),
         )
     return known[key]
+
+
+def records_for(namespace: str) -> Expirations:
+    """Return the records of a namespace's files, for who writes. Raises as `records_of` does."""
+    settings = conf.current()
+    return records_of(settings, backend_for(settings, namespace), make=True)
 
 
 def place_for(settings: Settings, namespace: str) -> Place:

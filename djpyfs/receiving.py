@@ -13,14 +13,13 @@ from django.views.decorators.csrf import csrf_exempt
 from fs.errors import FSError, ResourceNotFound
 from fs.path import dirname
 
-from . import conf
-from .backends import backend_for, reason
+from .backends import reason
 from .conf import SECOND
 from .errors import InvalidName
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import UploadLink, read_upload
-from .places import records_of
+from .places import records_for
 from .views import RETRY_AFTER, not_logged, refusal
 
 log = logging.getLogger("djpyfs")
@@ -66,8 +65,7 @@ def receive(request: HttpRequest, token: str) -> HttpResponseBase:
 def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
     if request.method != "PUT":
         return HttpResponseNotAllowed(["PUT"])
-    settings = conf.current()
-    records = records_of(settings, backend_for(settings, link.namespace), make=True)
+    records = records_for(link.namespace)
     now, (linked,) = records.linked([link.entry.member])
     if link.end <= now or link.revocation != linked.revocation:
         raise ResourceNotFound(link.path)

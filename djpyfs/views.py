@@ -33,11 +33,10 @@ from . import conf
 from .backends import backend_for, reason
 from .conf import SECOND
 from .errors import FileReplaced, InvalidName, LinkNotFollowed
-from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
 from .pages import is_wanted, page
-from .places import records_of
+from .places import records_for
 
 log = logging.getLogger("djpyfs")
 
@@ -162,7 +161,7 @@ def refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpR
 
 def _seconds_left(link: Link) -> int:
     """Return for how long the link and its file live. Raises `ResourceNotFound`."""
-    now, (linked,) = _records(link).linked([link.entry.member])
+    now, (linked,) = records_for(link.namespace).linked([link.entry.member])
     end = min(link.end, linked.deadline or link.end)
     if end <= now or link.revocation != linked.revocation:
         raise ResourceNotFound(link.path)
@@ -171,13 +170,10 @@ def _seconds_left(link: Link) -> int:
 
 def _use_ticket(link: Link, uses: int) -> None:
     """Count a download of a limited link. Raises `ResourceNotFound` where none was left."""
-    if link.ticket and not _records(link).use_ticket(link.entry.member, link.ticket, uses):
+    if link.ticket and not records_for(link.namespace).use_ticket(
+        link.entry.member, link.ticket, uses
+    ):
         raise ResourceNotFound(link.path)
-
-
-def _records(link: Link) -> Expirations:
-    settings = conf.current()
-    return records_of(settings, backend_for(settings, link.namespace), make=True)
 
 
 class _Version(NamedTuple):

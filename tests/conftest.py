@@ -21,7 +21,7 @@ from djpyfs import conf, get_filesystem
 from djpyfs.backends import backend_for
 from djpyfs.expirations import Counts, Expirations, total
 from djpyfs.filesystem import ExpiringFS
-from djpyfs.places import records_known, records_of
+from djpyfs.places import records_for, records_known
 from tests.pythons import build_wheel
 from tests.servers import (
     BigObject,
@@ -64,8 +64,7 @@ KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region"
 
 def records_here(namespace: str = "plots") -> Expirations:
     """Return the records of the files that a namespace has now."""
-    settings = conf.current()
-    return records_of(settings, backend_for(settings, namespace), make=True)
+    return records_for(namespace)
 
 
 def files_beneath(namespace: str = "plots") -> Any:

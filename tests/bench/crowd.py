@@ -12,9 +12,8 @@ import redis
 from django.test import override_settings
 
 from djpyfs import conf, expire_objects, get_filesystem
-from djpyfs.backends import backend_for
 from djpyfs.names import Entry
-from djpyfs.places import records_of
+from djpyfs.places import records_for
 from tests.bench.goals import Explained, Goal, compared, explained, tell
 from tests.bench.records import RECORDS as MANY
 from tests.bench.trips import in_round_trips, round_trips
@@ -61,8 +60,7 @@ def _djfs(directory: str, url: str) -> dict[str, str]:
 
 def _fill(count: int) -> None:
     tell(f"Keeping {count:,} records")
-    settings = conf.current()
-    records = records_of(settings, backend_for(settings, "users"), make=True)
+    records = records_for("users")
     members = (
         Entry(f"users/{number // A_USER:07}", f"plot-{number % A_USER}.png").member
         for number in range(count)

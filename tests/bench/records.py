@@ -13,9 +13,8 @@ import redis
 from django.test import override_settings
 
 from djpyfs import conf, expire_objects
-from djpyfs.backends import backend_for
 from djpyfs.names import Entry
-from djpyfs.places import records_of
+from djpyfs.places import records_for
 from tests.bench.goals import Goal, tell
 from tests.servers import running_redis
 
@@ -34,8 +33,7 @@ def goals() -> Iterator[Goal]:
 
 
 def _weight(client: redis.Redis) -> Goal:
-    settings = conf.current()
-    records = records_of(settings, backend_for(settings, "plots"), make=True)
+    records = records_for("plots")
     expire_objects()  # loads the scripts
     client.flushdb()
     weighed = [_memory(client)]

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from djpyfs import SweepReport, conf, expire_objects, get_filesystem
-from djpyfs.backends import backend_for
 from djpyfs.errors import RecordStoreUnavailable
 from djpyfs.expirations import Expirations, store_for
 from djpyfs.names import Entry
-from djpyfs.places import records_of
+from djpyfs.places import records_for
 from tests.faults.conftest import Measured
 from tests.faults.processes import Race, processes
 from tests.servers import (
@@ -98,8 +97,7 @@ def names_in(shard: int, records: Expirations) -> Iterator[str]:
 def keep_extending(shard: int, stop: Event) -> Work:
     """Give files short lives, extend them about when those end, and note which were in time."""
     fs, work = get_filesystem(Race.namespace), Work()
-    settings = conf.current()
-    records = records_of(settings, backend_for(settings, fs.namespace), make=True)
+    records = records_for(fs.namespace)
     names = names_in(shard, records)
     while not stop.is_set():
         group = list(islice(names, 20))

@@ -41,7 +41,7 @@ from djpyfs.errors import FileBusy
 from djpyfs.expirations import Backoff, Expirations, Move, claim_lease, store_for
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
-from djpyfs.places import records_of
+from djpyfs.places import records_for, records_of
 from djpyfs.sweeper import SweepReport, delete_if_due
 from tests.faults.conftest import FULL_TIMEOUT, Measured
 from tests.faults.model import GRACE, HIDING, MAX_ATTEMPTS, Claim, Model, Record, Write, file_of
@@ -701,8 +701,7 @@ def records(world: World) -> Expirations:
     """Records on whose clock no time passes by itself."""
     world.begin()
     django_settings.DJFS = {**django_settings.DJFS, "key_prefix": uuid.uuid4().hex}
-    settings = conf.current()
-    return records_of(settings, backends.backend_for(settings, "plots"), make=True)
+    return records_for("plots")
 
 
 def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(

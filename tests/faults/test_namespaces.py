@@ -15,11 +15,10 @@ import boto3
 import pytest
 from django.conf import settings as django_settings
 
-from djpyfs import conf, expire_objects, get_filesystem
-from djpyfs.backends import backend_for
+from djpyfs import expire_objects, get_filesystem
 from djpyfs.inspection import status
 from djpyfs.names import RESERVED, Entry
-from djpyfs.places import records_of
+from djpyfs.places import records_for
 from tests.conftest import BUCKET, KEYS
 from tests.faults.conftest import Measured
 from tests.faults.processes import Actor
@@ -71,8 +70,7 @@ def start(place: Place, redis_server: RedisServer, settings: Any) -> Iterator[Ca
 
 def leave_overdue(root: Path, count: int) -> None:
     """Make so many namespaces with an overdue file, without a call for each."""
-    settings = conf.current()
-    records = records_of(settings, backend_for(settings, "backlog"), make=True)
+    records = records_for("backlog")
     for first in range(0, count, AT_ONCE):
         entries = [
             Entry(f"backlog/{number // 1_000}/{number}", "a")
