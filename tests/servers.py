@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, TypeVar
@@ -494,7 +494,22 @@ def running_site() -> Iterator[int]:
             thread.join()
 
 
-class Moto:
+class InThread:
+    """What answers over HTTP in a thread of this process, under its ``url``."""
+
+    def start(self, server: HTTPServer) -> None:
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+        self.url = f"http://{HOST}:{server.server_port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Moto(InThread):
     """An S3 endpoint in this process that remembers the requests it got."""
 
     def __init__(self) -> None:
@@ -502,12 +517,11 @@ class Moto:
         #: How many bytes the answers to GET were going to have.
         self.promised = 0
         self._application = create_backend_app("s3")
-        self._server = serving.make_server(
-            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_SilentHandler
+        self.start(
+            serving.make_server(
+                HOST, 0, self._answer, threaded=True, request_handler=_SilentHandler
+            )
         )
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
         query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
@@ -527,18 +541,13 @@ class Moto:
         action()
         return list(self.requests)
 
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
 
 class _SilentHandler(serving.WSGIRequestHandler):
     def log(self, *_: Any) -> None:
         pass
 
 
-class BigObject:
+class BigObject(InThread):
     """A store with one object, which is made up as it is sent, and counts what it sends."""
 
     def __init__(self, size: int) -> None:
@@ -550,15 +559,7 @@ class BigObject:
         self.patience: int | None = None
         #: Whether it knows what a range is.
         self.ranges = True
-        self._server = _PatientServer((HOST, 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://{HOST}:{self._server.server_port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.start(_PatientServer((HOST, 0), self._handler()))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):

@@ -36,7 +36,7 @@ from djpyfs.inspection import preview
 from djpyfs.names import Entry
 from djpyfs_tasks.tasks import delete_expired
 from tests.endless import Endless
-from tests.servers import PATIENCE, Moto, RedisServer
+from tests.servers import HOST, PATIENCE, InThread, Moto, RedisServer
 
 CREDENTIALS = {"aws_access_key_id": "access-key", "aws_secret_access_key": "secret-key"}
 ODD_NAMES = [
@@ -452,7 +452,7 @@ def test_a_lease_that_runs_short_leaves_the_later_batches(backend: S3Backend) ->
 DROP = 0  # instead of a status: the connection is closed without an answer
 
 
-class Store:
+class Store(InThread):
     """A server whose answers a test decides on: ``answer(method, path, body)``."""
 
     def __init__(self, answer: Callable[[str, str, bytes], tuple[int, str]]) -> None:
@@ -481,15 +481,7 @@ class Store:
             def log_message(handler, format: str, *args: Any) -> None:  # noqa: N805
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.start(ThreadingHTTPServer((HOST, 0), Handler))
 
 
 def error_document(code: str, message: str = "no") -> str:

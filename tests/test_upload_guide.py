@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.chromium import running_chromium
 from tests.conftest import KEYS
 from tests.filesystem.steps import left
 from tests.pages import examples
-from tests.servers import HOST, Moto, running_site
+from tests.servers import HOST, InThread, Moto, running_site
 from tests.test_commands import djpyfs
 from tests.test_lifecycle import Bucket
 from tests.test_temporary_files import fetch
@@ -157,7 +156,7 @@ def test_a_page_that_the_bucket_was_not_told_of_is_shut_out(
     assert get_filesystem("pictures").listdir("/") == []
 
 
-class Sink:
+class Sink(InThread):
     """A store that takes forms from any page, keeps nothing, and counts what comes."""
 
     def __init__(self) -> None:
@@ -192,15 +191,7 @@ class Sink:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer((HOST, 0), Handler)
-        self.url = f"http://{HOST}:{self.server.server_port}"
-        self._thread = threading.Thread(target=self.server.serve_forever)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
+        self.start(ThreadingHTTPServer((HOST, 0), Handler))
 
 
 @pytest.fixture

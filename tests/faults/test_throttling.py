@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import quantiles
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import boto3
@@ -18,7 +18,7 @@ from botocore.config import Config
 from djpyfs import get_filesystem
 from tests.conftest import KEYS
 from tests.faults.conftest import Measured
-from tests.servers import HOST, RedisServer, running_redis, wait_for
+from tests.servers import HOST, InThread, RedisServer, running_redis, wait_for
 from tests.services import Service
 
 ALLOWED = 3_500  # keys a second, as S3 has it for a prefix
@@ -28,7 +28,7 @@ BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</
 OF_KEY = b"<Error><Key>%b</Key><Code>SlowDown</Code><Message>no</Message></Error>"
 
 
-class ThrottledStore:
+class ThrottledStore(InThread):
     """Forgets what it is given, and counts: each key of a batch is a request."""
 
     def __init__(self) -> None:
@@ -36,16 +36,7 @@ class ThrottledStore:
         self._left, self._at = float(ALLOWED), time.monotonic()
         #: How many keys were deleted, and how many deletions and requests of the site refused.
         self.deleted = self.refused = self.refused_site = 0
-        self._server = ThreadingHTTPServer((HOST, 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://{HOST}:{self._server.server_port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.start(ThreadingHTTPServer((HOST, 0), self._handler()))
 
     def _allow(self, wanted: int) -> int:
         with self._lock:
