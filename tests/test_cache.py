@@ -80,7 +80,8 @@ def test_a_value_whose_time_is_up_is_not_there_and_a_sweep_deletes_its_file(
     assert len(names_in(memos.namespace)) == 1
 
 
-def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
+def adding_at_once(memos: ExpiringCache) -> int:
+    """Add a value from many threads; return how many did."""
     start = Barrier(THREADS)
 
     def add(number: int) -> bool:
@@ -88,21 +89,18 @@ def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
         return cache_of(memos.namespace).add("a", number)
 
     with ThreadPoolExecutor(THREADS) as threads:
-        assert sum(threads.map(add, range(THREADS))) == 1
+        return sum(threads.map(add, range(THREADS)))
+
+
+def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
+    assert adding_at_once(memos) == 1
     assert memos.has_key("a")
 
 
 def test_of_many_who_add_a_value_whose_time_is_up_one_does(memos: ExpiringCache) -> None:
     memos.set("a", "old", 0.2)
     wait_for(lambda: not memos.has_key("a"), what="the end of a value")
-    start = Barrier(THREADS)
-
-    def add(number: int) -> bool:
-        start.wait(60)
-        return cache_of(memos.namespace).add("a", number)
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        assert sum(threads.map(add, range(THREADS))) == 1
+    assert adding_at_once(memos) == 1
     assert memos.get("a") in range(THREADS)
 
 

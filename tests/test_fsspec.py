@@ -23,7 +23,7 @@ from djpyfs.backends.fsspec import FsspecBackend
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.conformance import BackendTests, WholeFileTests
 from tests.servers import HOST, free_port
-from tests.test_opener import Ftp
+from tests.test_opener import Ftp, with_a_secret
 
 
 class TestMemory(BackendTests, WholeFileTests, TestCase):
@@ -178,15 +178,7 @@ def test_the_place_is_also_how_it_is_reached_but_for_what_is_secret() -> None:
     assert place(account_name="a") != place(account_name="b")
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://me:{}@127.0.0.1/a",
-        "ftp://me:x@{}@127.0.0.1/a",
-        "ftp://127.0.0.1/a?key={}",
-        "ftp://127.0.0.1/a?me=b@c&key={}",
-    ],
-)
+@with_a_secret
 def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
     [root] = FsspecBackend({"url": url.format("sesame")}).roots()
     assert "sesame" not in root

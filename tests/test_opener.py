@@ -135,7 +135,7 @@ def archive(path: Path, **files: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
+with_a_secret = pytest.mark.parametrize(
     "url",
     [
         "ftp://me:{}@127.0.0.1/a",
@@ -144,6 +144,9 @@ def archive(path: Path, **files: bytes) -> Path:
         "ftp://127.0.0.1/a?me=b@c&key={}",
     ],
 )
+
+
+@with_a_secret
 def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
     [root] = OpenerBackend({"url": url.format("sesame")}).roots()
     assert "sesame" not in root
