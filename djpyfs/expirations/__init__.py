@@ -34,6 +34,7 @@ PATIENCE = 35.0  # s for which a writer waits for a sweeper: more than the defau
 # For how long a holder that is alive may be late with renewing its lease; a dead one keeps a
 # writer waiting for as long.
 LIVE = 1_900_000  # µs
+SCANNED = 2_000  # records that are looked at in one step of a scan
 SWEEPS_KEPT = 1_000
 # How many of the last reports are searched for that of the sweep that a part belongs to.
 SWEEPS_AT_ONCE = 100

@@ -18,6 +18,7 @@ from . import (
     BACKOFF,
     LIVE,
     NOTHING,
+    SCANNED,
     SWEEPS_KEPT,
     Backoff,
     Begun,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
     from .pace import Pace
 
-SCANNED = 2_000  # records that are looked at in one step of a scan
 LAPSED = "its deletion did not end in time, or ended the process that tried it"
 
 

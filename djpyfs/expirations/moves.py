@@ -23,12 +23,11 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
-from . import Busy, Expirations, Move
+from . import SCANNED, Busy, Expirations, Move
 from .layout import Layout, Relaid
 from .scripts import Call, Command, Scripts
 
 MOVED = 500  # members that one script takes out of a shard: some milliseconds
-SCANNED = 2_000  # records that Redis looks at in one step of a scan
 # To find all members, scan these keys: the others only add to what is known of them.
 SCANS = dict.fromkeys("due retries suspects claimed".split(), ("zscan", "zcard"))
 SCANS |= dict.fromkeys("failed writing owners revocations".split(), ("hscan", "hlen"))

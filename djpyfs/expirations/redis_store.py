@@ -23,6 +23,7 @@ from . import (
     BACKOFF,
     LIVE,
     NOTHING,
+    SCANNED,
     SWEEPS_AT_ONCE,
     SWEEPS_KEPT,
     Backoff,
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from .pace import Pace
 
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
-SCANNED = 2_000  # records that Redis looks at in one step of a scan
 # What a note says of a record, by its number in prelude.lua; 0 is none.
 NOTED = State.DUE, State.RETRIED, State.HELD, State.POSTPONED
 KEYS = "due retries claimed deadlines leases notes failed writing permanent suspects owners".split()
