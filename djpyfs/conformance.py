@@ -120,7 +120,7 @@ class DeletionTests(BackendCase):
         self.assertCountEqual(outcome.deleted, entries)
         self.assertCountEqual(self.files().walk.files(), ["/b", "/d/b", "/e/f/b"])
 
-    def test_what_is_gone_is_done_and_the_others_are_deleted(self) -> None:
+    def test_a_missing_file_counts_as_done_and_the_others_are_deleted(self) -> None:
         self.files().writebytes("a", b"")
         there, *gone = self.entries("a", "b", "none/a")
         outcome = self.delete(*gone, there)
@@ -162,7 +162,7 @@ class DeletionTests(BackendCase):
         self.assertEqual(expire_objects().deleted, 1)
         self.assertCountEqual(files.listdir("/"), ["later", "renewed", "never"])
 
-    def test_the_size_of_a_file_is_right_where_it_is_told(self) -> None:
+    def test_a_size_that_is_returned_is_right(self) -> None:
         self.files().writebytes("a", b"picture")
         there, gone = self.entries("a", "b")
         self.assertIn(self.backend.size(there), (7, None))
@@ -208,7 +208,7 @@ class PlaceTests(BackendCase):
         above.removedir("d/f")
         self.assertFalse(below.exists("f"))
 
-    def test_an_address_is_a_text_or_there_is_none(self) -> None:
+    def test_a_url_is_a_str_or_there_is_none(self) -> None:
         self.files().writebytes("a", b"picture")
         try:
             found = self.backend.url(self.namespace, "a", self.backend.longest_url)
@@ -269,7 +269,7 @@ class WholeFileTests(BackendCase):
                     self.assertEqual(self.stored.readbytes("a"), b"the old contents")
                 self.assertIn(b"half", self.stored.readbytes("a"))
 
-    def test_what_is_discarded_leaves_what_was_there(self) -> None:
+    def test_a_discarded_file_leaves_the_old_contents(self) -> None:
         self.stored.writebytes("a", b"the old contents")
         for mode in "w", "a", "r+":
             with self.subTest(mode=mode):
@@ -292,7 +292,7 @@ class WholeFileTests(BackendCase):
         self.assertEqual(self.stored.readbytes("a"), b"the old contents")
         self.assertEqual(self.stored.listdir("/"), ["a"])
 
-    def test_a_file_for_which_somebody_was_faster_is_not_stored(self) -> None:
+    def test_a_file_that_somebody_else_created_first_is_not_stored(self) -> None:
         file = self.begun("a", "x")
         self.stored.writebytes("a", b"theirs")
         with self.assertRaises(errors.FileExists):
@@ -321,7 +321,7 @@ class WholeFileTests(BackendCase):
         self.assertEqual(self.stored.readbytes("a"), b"%d" % won[0])
         self.assertEqual(self.stored.listdir("/"), ["a"])
 
-    def test_nobody_sees_what_is_half_uploaded_nor_waits_for_it(self) -> None:
+    def test_nobody_sees_half_an_upload_or_waits_for_it(self) -> None:
         self.stored.writebytes("a", b"the old contents")
         source = _SlowSource()
         with ThreadPoolExecutor(1) as threads:

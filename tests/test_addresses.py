@@ -40,7 +40,7 @@ def at(form: str, server: RedisServer) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_records_broker_and_results_take_the_same_forms(
+def test_records_broker_and_results_take_the_same_forms_of_url(
     djfs: Callable[..., None], redis_server: RedisServer, form: str
 ) -> None:
     from djpyfs_tasks.celery import make_app
@@ -64,7 +64,7 @@ def test_records_broker_and_results_take_the_same_forms(
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form.endswith(MANY_OPTIONS)])
-def test_worker_beat_and_flower_run_with_it(
+def test_worker_beat_and_flower_run_with_such_a_url(
     djfs: Callable[..., None], redis_server: RedisServer, tmp_path: Path, form: str
 ) -> None:
     url = at(form, redis_server).replace("db=4", "db=6")

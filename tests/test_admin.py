@@ -177,7 +177,7 @@ class TestWhoMay:
         assert client.get(PAGE).status_code == 403
         assert PAGE not in client.get("/admin/").content.decode()
 
-    def test_who_may_view_has_a_link_and_no_buttons(self, viewer: Client) -> None:
+    def test_a_user_who_may_only_view_has_a_link_and_no_buttons(self, viewer: Client) -> None:
         assert PAGE in viewer.get("/admin/").content.decode()
         assert RELEASE not in shown(viewer)
         assert viewer.post(RELEASE, FORGET).status_code == 403
@@ -198,7 +198,7 @@ class TestWhoMay:
 
 @pytest.mark.usefixtures("given_up")
 class TestFilesSetAside:
-    def test_they_are_listed_with_the_reason_and_no_name_is_taken_for_html(
+    def test_files_set_aside_are_listed_with_the_reason_and_no_name_is_taken_for_html(
         self, viewer: Client
     ) -> None:
         page = shown(viewer)
@@ -209,7 +209,7 @@ class TestFilesSetAside:
     @pytest.mark.parametrize(
         ("action", "overdue", "says"), [("retry", 1, "Due again"), ("forget", 0, "Forgotten")]
     )
-    def test_one_is_tried_again_or_forgotten(
+    def test_a_file_set_aside_is_retried_or_forgotten(
         self, changer: Client, plots: ExpiringFS, action: str, overdue: int, says: str
     ) -> None:
         from django.contrib.admin.models import LogEntry
@@ -221,7 +221,7 @@ class TestFilesSetAside:
         [entry] = LogEntry.objects.all()
         assert (entry.object_id, entry.user.get_username()) == ("plots/bad", "someone")
 
-    def test_nothing_is_forgotten_before_somebody_has_said_twice_that_it_is_meant(self) -> None:
+    def test_nothing_is_forgotten_before_somebody_has_confirmed_it(self) -> None:
         client = logged_in("change_expiringfile", enforce_csrf_checks=True)
         sent = {**form(shown(client)), "_selected_action": ["plots/bad <b>too"]}
         page = client.post(RELEASE, {**sent, "action": "forget"}).content.decode()
@@ -232,13 +232,13 @@ class TestFilesSetAside:
         assert waiting() == (0, 1)
         assert said(page).startswith("Forgotten")
 
-    def test_several_are_tried_again_at_a_time(self, changer: Client) -> None:
+    def test_several_files_set_aside_are_retried_at_once(self, changer: Client) -> None:
         answer = changer.post(RELEASE, {**form(shown(changer)), "action": "retry"}, follow=True)
         assert waiting() == (2, 0)
         assert said(answer.content.decode()).endswith("2 files")
 
     @pytest.mark.parametrize("sent", [{"action": "retry"}, BAD], ids=["no file", "no action"])
-    def test_nothing_that_was_not_chosen_is_done(
+    def test_nothing_is_done_that_was_not_chosen(
         self, changer: Client, sent: dict[str, str]
     ) -> None:
         answer = changer.post(RELEASE, sent, follow=True)
@@ -253,11 +253,11 @@ class TestFilesSetAside:
             back = changer.post(unescape(address), sent)["Location"]
             assert back == f"{PAGE}?namespace=plots&file=bad&p=3#djpyfs-set-aside"
 
-    def test_a_search_narrows_them_down(self, viewer: Client) -> None:
+    def test_a_search_narrows_the_files_set_aside_down(self, viewer: Client) -> None:
         assert shown(viewer, file="too").count('data-label="Since"') == 1
         assert "No file that was set aside" in shown(viewer, namespace="memos")
 
-    def test_all_that_a_search_finds_are_taken_on_whatever_page_they_are(
+    def test_an_action_takes_all_that_a_search_finds_on_every_page(
         self, changer: Client, plots: ExpiringFS, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("djpyfs.admin.SET_ASIDE_SHOWN", 2)
@@ -294,17 +294,17 @@ class TestFilesSetAside:
         assert said(answer.content.decode()).startswith("Forgotten")
         assert waiting() == (0, 2)
 
-    def test_what_no_file_could_be_called_is_an_error_message(self, changer: Client) -> None:
+    def test_a_search_for_an_impossible_name_is_an_error_message(self, changer: Client) -> None:
         chosen = {"_selected_action": "../x/a", "action": "retry"}
         assert "../x" in said(changer.post(RELEASE, chosen, follow=True).content.decode())
 
-    def test_what_no_action_is_called_is_refused(self, changer: Client) -> None:
+    def test_an_unknown_action_is_refused(self, changer: Client) -> None:
         assert changer.post(RELEASE, {**BAD, "action": "drop"}).status_code == 403
         assert waiting() == (0, 2)
 
 
 @pytest.mark.usefixtures("given_up")
-def test_a_site_of_its_own_leads_to_nothing_of_the_other_one() -> None:
+def test_an_admin_site_of_your_own_links_to_nothing_of_the_default_one() -> None:
     from django.contrib.auth.models import User  # there are apps for them by now
 
     from djpyfs.admin import ExpiringFileAdmin
@@ -326,9 +326,7 @@ def test_a_site_of_its_own_leads_to_nothing_of_the_other_one() -> None:
         assert not [address for address in leads_to if address.startswith("/admin/")]
 
 
-def test_the_page_counts_records_by_what_is_to_come_of_them(
-    viewer: Client, plots: ExpiringFS
-) -> None:
+def test_the_page_counts_records_by_state(viewer: Client, plots: ExpiringFS) -> None:
     fill(plots, "bad")
     expire_objects()
     fill(plots, *(f"later {n}" for n in range(1_000)), seconds=5_000)
@@ -349,9 +347,7 @@ def wrong(page: str) -> set[str]:
     return {name for name, _ in found}
 
 
-def test_what_is_wrong_is_red_and_leads_to_where_it_is_listed(
-    viewer: Client, djfs: Callable[..., None]
-) -> None:
+def test_a_problem_is_red_and_links_to_its_list(viewer: Client, djfs: Callable[..., None]) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
     namespaces = {"held": {"hold": True}, "away": away}
     djfs(type="tests.test_sweep.BrittleBackend", namespaces=namespaces, sweep_interval=0.1)
@@ -377,7 +373,7 @@ def test_namespaces_are_listed_with_counts(viewer: Client, plots: ExpiringFS) ->
     assert 'href="?namespace=plots#djpyfs-set-aside">1</a>' in rows[0]
 
 
-def test_the_page_tells_its_time_zone(viewer: Client, plots: ExpiringFS, settings: Any) -> None:
+def test_the_page_names_its_time_zone(viewer: Client, plots: ExpiringFS, settings: Any) -> None:
     fill(plots, "bad")
     expire_objects()
     for zone, short in ("Europe/Berlin", "CE"), ("UTC", "UTC"):
@@ -405,7 +401,7 @@ def test_the_page_is_in_the_language_of_the_site(
     assert "Namespace" not in page
 
 
-def test_deadlines_to_come_are_drawn_where_they_fall(viewer: Client, plots: ExpiringFS) -> None:
+def test_coming_deadlines_are_drawn_where_they_fall(viewer: Client, plots: ExpiringFS) -> None:
     fill(plots, "a", "b", seconds=300)
     fill(plots, "c", seconds=5 * 3_600)
     fill(plots, "d", seconds=40 * 86_400)
@@ -487,12 +483,12 @@ def test_a_search_that_ends_early_says_so_and_still_finds_a_whole_name(
     assert ">9.png</th>" in shown(viewer, namespace="plots", file="9.png")
 
 
-def test_a_name_that_no_file_could_have_is_told(viewer: Client, plots: ExpiringFS) -> None:
+def test_a_name_that_no_file_could_have_is_shown(viewer: Client, plots: ExpiringFS) -> None:
     assert "leads out" in shown(viewer, namespace="plots", file="../x")
     assert "has the segment" in shown(viewer, namespace="../x")
 
 
-def test_one_file_is_told_with_its_state(plots: ExpiringFS) -> None:
+def test_one_file_is_shown_with_its_state(plots: ExpiringFS) -> None:
     fill(plots, "bad")
     expire_objects()
     fill(plots, "a", seconds=100)
@@ -516,7 +512,7 @@ def test_the_page_says_that_the_record_store_is_away(changer: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["due", "sweeps"])
-def test_the_page_shows_the_other_shards_where_one_cannot_be_read(
+def test_the_page_shows_the_other_shards_if_one_cannot_be_read(
     changer: Client, djfs: Callable[..., None], redis_server: RedisServer, name: str
 ) -> None:
     prefix = f"unreadable-{uuid.uuid4().hex}"
@@ -535,7 +531,7 @@ def test_the_page_shows_the_other_shards_where_one_cannot_be_read(
     assert f"its key {key}" in shown(changer, namespace="plots", file=min(lost))
 
 
-def test_the_page_takes_few_round_trips_whatever_there_is(
+def test_the_page_takes_few_round_trips_however_many_files_there_are(
     viewer: Client, djfs: Callable[..., None], own_redis: RedisServer
 ) -> None:
     djfs(type="memory", redis_url=own_redis.url)
@@ -575,7 +571,7 @@ def test_makemigrations_has_nothing_to_write(settings: Any, language: str) -> No
 
 
 @pytest.mark.parametrize("hold", [False, True])
-def test_rows_of_other_models_are_shown_though_the_time_of_their_files_is_up(
+def test_rows_of_other_models_are_shown_even_if_their_files_have_expired(
     djfs: Callable[..., None], settings: Any, records: dict[str, Any], hold: bool
 ) -> None:
     from demo.models import Upload

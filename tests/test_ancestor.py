@@ -29,7 +29,7 @@ def root(
     yield f"{endpoint}/djpyfs/{'some/prefix/' if prefix else ''}"
 
 
-def test_files_of_two_namespaces_expire_whether_they_are_there_or_not(root: str) -> None:
+def test_files_of_two_namespaces_expire_whether_they_exist_or_not(root: str) -> None:
     filesystems = [djpyfs.get_filesystem(name) for name in ("unittest", "unittest_2")]
     for filesystem in filesystems:
         filesystem.makedir("directory")
@@ -44,7 +44,7 @@ def test_files_of_two_namespaces_expire_whether_they_are_there_or_not(root: str)
             assert not filesystem.exists(name)
 
 
-def test_an_address_begins_with_the_root_and_needs_no_file(root: str) -> None:
+def test_a_url_begins_with_the_root_and_needs_no_file(root: str) -> None:
     filesystem = djpyfs.get_filesystem("unittest")
     assert not filesystem.exists("directory/file")
     assert filesystem.get_url("directory/file").startswith(f"{root}unittest/directory/file")

@@ -122,7 +122,7 @@ BLOCKING: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("name", BLOCKING)
-def test_what_blocks_is_refused_in_an_event_loop(
+def test_a_blocking_call_is_refused_in_an_event_loop(
     djfs: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path)
@@ -136,7 +136,7 @@ def test_what_blocks_is_refused_in_an_event_loop(
     assert counted().tracked == 0
 
 
-def test_who_says_so_may_block_an_event_loop(
+def test_a_setting_allows_blocking_in_an_event_loop(
     djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     djfs(type="memory")

@@ -80,7 +80,7 @@ def test_files_without_a_record_and_records_without_a_file_are_found(plots: Expi
     assert audit.totals == Totals(files=3, records=2, no_record=2, no_file=1)
 
 
-def test_nothing_is_changed_unless_it_is_told_to(plots: ExpiringFS) -> None:
+def test_nothing_is_changed_unless_it_is_asked_for(plots: ExpiringFS) -> None:
     fill(plots, "kept")
     plots.expire("never/was", 100)
     found()
@@ -89,7 +89,7 @@ def test_nothing_is_changed_unless_it_is_told_to(plots: ExpiringFS) -> None:
 
 
 @pytest.mark.parametrize("type_", ["osfs", "opener"])
-def test_a_namespace_that_is_not_there_is_not_made(
+def test_a_missing_namespace_is_not_made(
     djfs: Callable[..., None], tmp_path: Path, type_: str
 ) -> None:
     djfs(type=type_, directory_root=tmp_path, url=f"osfs://{tmp_path}")
@@ -136,7 +136,7 @@ def test_a_file_that_vanishes_while_it_is_adopted_leaves_no_record(
     assert counted().tracked == 0
 
 
-def test_records_that_were_lost_are_made_anew(djfs: Callable[..., None], tmp_path: Path) -> None:
+def test_lost_records_are_made_again(djfs: Callable[..., None], tmp_path: Path) -> None:
     place = {"type": "osfs", "directory_root": tmp_path}
     djfs(**place)
     plots = get_filesystem("plots")
@@ -149,7 +149,9 @@ def test_records_that_were_lost_are_made_anew(djfs: Callable[..., None], tmp_pat
     assert found() == set()
 
 
-def test_what_another_namespace_tracks_in_the_same_place_has_a_record(disk: ExpiringFS) -> None:
+def test_a_file_that_another_namespace_tracks_in_the_same_place_has_a_record(
+    disk: ExpiringFS,
+) -> None:
     inner = get_filesystem("plots/today")
     fill(inner, "tracked", "kept")
     inner.expire("tracked", 100)
@@ -160,7 +162,7 @@ def test_what_another_namespace_tracks_in_the_same_place_has_a_record(disk: Expi
     assert found("plots/today") == {(Kind.NO_RECORD, "today/kept")}
 
 
-def test_what_is_set_aside_has_a_record(djfs: Callable[..., None]) -> None:
+def test_a_file_set_aside_has_a_record(djfs: Callable[..., None]) -> None:
     djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1)
     plots = get_filesystem("plots")
     fill(plots, "bad")
@@ -179,18 +181,18 @@ def test_links_to_directories_are_not_followed(disk: ExpiringFS, tmp_path: Path)
     assert found(adopt=0) == set()
 
 
-def test_names_that_no_record_can_have_are_told(disk: ExpiringFS, tmp_path: Path) -> None:
+def test_names_that_no_record_can_have_are_reported(disk: ExpiringFS, tmp_path: Path) -> None:
     disk.makedir("d")
     (tmp_path / "files" / "plots" / "new\nline").write_bytes(b"")
     assert found(adopt=0) == {(Kind.REFUSED, "new\nline")}
 
 
-def test_a_record_that_no_file_could_have_is_told(disk: ExpiringFS) -> None:
+def test_a_record_that_no_file_could_have_is_reported(disk: ExpiringFS) -> None:
     records_here().schedule([b"plots/../x\xff"], 0)
     assert found() == {(Kind.NO_FILE, "../x\\xff")}
 
 
-def test_what_somebody_has_made_permanent_is_neither_told_nor_adopted(plots: ExpiringFS) -> None:
+def test_a_file_made_permanent_by_hand_is_neither_reported_nor_adopted(plots: ExpiringFS) -> None:
     fill(plots, "kept", "d", "moved")
     for name in "kept", "moved":
         plots.expire(name, expires=False)
@@ -222,7 +224,7 @@ def several(djfs: Callable[..., None], place: dict[str, Any], records: dict[str,
     ],
     ids=str,
 )
-def test_an_audit_is_of_the_files_that_ls_would_list(
+def test_an_audit_covers_the_files_that_ls_would_list(
     wheres: tuple[str, ...], namespaces: list[str]
 ) -> None:
     audit = Audit(adopt=1_000)
@@ -248,7 +250,7 @@ def test_files_of_others_in_the_same_place_are_left_alone(
     assert audit.totals.adopted == 2
 
 
-def test_a_dry_run_tells_what_would_be_adopted_and_adopts_nothing(disk: ExpiringFS) -> None:
+def test_a_dry_run_says_what_would_be_adopted_and_adopts_nothing(disk: ExpiringFS) -> None:
     fill(disk, "a")
     audit = Audit(adopt=1_000, dry_run=True)
     [finding] = audit.run("plots")
@@ -279,7 +281,7 @@ def looks(server: RedisServer) -> int:
     return int(stats.get("cmdstat_zscan", {"calls": 0})["calls"])
 
 
-def test_a_place_that_is_not_there_is_told_and_the_others_are_looked_at(
+def test_a_missing_place_is_reported_and_the_others_are_looked_at(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     bare = {"type": "osfs", "directory_root": tmp_path / "bare"}
@@ -303,7 +305,7 @@ def test_bad_arguments_are_refused(djfs: Callable[..., None]) -> None:
             Audit(ttl)
 
 
-def test_the_command_lists_findings_and_ends_with_1_where_some_are_left(
+def test_the_command_lists_findings_and_ends_with_1_if_some_are_left(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:
     fill(disk, "kept")

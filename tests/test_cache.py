@@ -69,7 +69,7 @@ def test_an_empty_cache_finds_nothing_and_may_be_cleared(memos: ExpiringCache) -
     assert names_in(memos.namespace) == []
 
 
-def test_a_value_whose_time_is_up_is_not_there_and_a_sweep_deletes_its_file(
+def test_an_expired_value_is_gone_and_a_sweep_deletes_its_file(
     memos: ExpiringCache,
 ) -> None:
     memos.set("a", "short", 0.3)
@@ -97,14 +97,14 @@ def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
     assert memos.has_key("a")
 
 
-def test_of_many_who_add_a_value_whose_time_is_up_one_does(memos: ExpiringCache) -> None:
+def test_of_many_who_add_an_expired_value_one_succeeds(memos: ExpiringCache) -> None:
     memos.set("a", "old", 0.2)
     wait_for(lambda: not memos.has_key("a"), what="the end of a value")
     assert adding_at_once(memos) == 1
     assert memos.get("a") in range(THREADS)
 
 
-def test_what_ends_soonest_makes_room(memos: ExpiringCache) -> None:
+def test_the_values_that_expire_soonest_make_room(memos: ExpiringCache) -> None:
     small = cache_of(memos.namespace, OPTIONS={"MAX_ENTRIES": 6, "CULL_FREQUENCY": 2})
     small.set("endless", 0, None)
     for seconds in 500, 100, 400, 200, 300:
@@ -119,7 +119,7 @@ def test_what_ends_soonest_makes_room(memos: ExpiringCache) -> None:
 # -- how long values live
 
 
-def test_what_is_over_makes_room_before_anything_else(alone: ExpiringCache) -> None:
+def test_expired_values_make_room_before_all_others(alone: ExpiringCache) -> None:
     small = cache_of("memos", OPTIONS={"MAX_ENTRIES": 4})
     small.set_many({"a": 1, "b": 2}, 10)
     small.set_many({"c": 3, "d": 4}, 100)
@@ -128,7 +128,7 @@ def test_what_is_over_makes_room_before_anything_else(alone: ExpiringCache) -> N
     assert small.get_many("abcde") == {"c": 3, "d": 4, "e": 5}
 
 
-def test_a_value_without_an_end_has_none_until_it_is_given_one(alone: ExpiringCache) -> None:
+def test_a_value_without_a_timeout_has_none_until_it_is_given_one(alone: ExpiringCache) -> None:
     alone.set("a", 1, None)
     alone.set("b", 2, 10)
     assert alone.touch("b", None)
@@ -142,7 +142,7 @@ def test_a_value_without_an_end_has_none_until_it_is_given_one(alone: ExpiringCa
     assert expire_objects().deleted == 2
 
 
-def test_the_life_of_a_value_is_that_of_the_last_who_has_set_it(alone: ExpiringCache) -> None:
+def test_a_value_lives_as_long_as_the_last_one_to_set_it_said(alone: ExpiringCache) -> None:
     alone.set("a", 1, 1_000)
     alone.set("a", 2, 5)
     advance(5)
@@ -160,7 +160,7 @@ def test_a_value_without_a_life_is_not_kept(alone: ExpiringCache, timeout: int) 
     assert names_in("memos") == []
 
 
-def test_what_has_lost_its_record_is_not_there_and_gives_way(alone: ExpiringCache) -> None:
+def test_a_value_that_has_lost_its_record_is_gone_and_gives_way(alone: ExpiringCache) -> None:
     alone.set("a", "ends", 1_000)
     alone.set("b", "endless", None)
     with expirations.fresh():
@@ -171,7 +171,7 @@ def test_what_has_lost_its_record_is_not_there_and_gives_way(alone: ExpiringCach
         assert alone.get("a") == "new"
 
 
-def test_the_policy_of_the_namespace_holds() -> None:
+def test_the_policy_of_the_namespace_applies() -> None:
     with isolated(max_ttl=60):
         memos = cache_of("memos")
         memos.set("a", 1, 60)
@@ -196,7 +196,7 @@ def test_files_of_others_stay(alone: ExpiringCache) -> None:
     assert get_filesystem("memos").listdir("/") == ["report.pdf"]
 
 
-def test_what_cannot_be_pickled_changes_nothing(alone: ExpiringCache) -> None:
+def test_a_value_that_cannot_be_pickled_changes_nothing(alone: ExpiringCache) -> None:
     alone.set("a", 1)
     for method in alone.set, alone.add:
         with pytest.raises((AttributeError, pickle.PicklingError)):
@@ -241,7 +241,7 @@ def test_async_views_use_what_does_not_block(alone: ExpiringCache) -> None:
     async_to_sync(view)()
 
 
-def test_what_would_block_is_refused_before_redis_is_asked(djfs: Callable[..., None]) -> None:
+def test_a_blocking_call_is_refused_before_redis_is_asked(djfs: Callable[..., None]) -> None:
     djfs(type="memory", redis_url=f"redis://{HOST}:{free_port()}/0")
 
     async def view() -> None:

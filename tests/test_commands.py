@@ -102,19 +102,19 @@ def test_a_terminal_shows_how_far_the_work_has_got_and_is_left_clean(
     assert piped.getvalue() == ""
 
 
-def test_sweep_ends_with_1_where_a_deletion_failed(plots: ExpiringFS) -> None:
+def test_sweep_ends_with_1_if_a_deletion_failed(plots: ExpiringFS) -> None:
     fill(plots, "bad", "good")
     assert refused("sweep").returncode == 1
     assert plots.listdir("/") == ["bad"]
 
 
-def test_sweep_ends_with_1_where_a_backend_is_away(djfs: Callable[..., None]) -> None:
+def test_sweep_ends_with_1_if_a_backend_is_away(djfs: Callable[..., None]) -> None:
     djfs(type="tests.test_sweep.AwayBackend")
     fill(get_filesystem("plots"), "a", "b")
     assert "postponed, because their backend or a database is away: 2" in str(refused("sweep"))
 
 
-def test_a_dry_run_tells_what_would_go_and_deletes_nothing(plots: ExpiringFS) -> None:
+def test_a_dry_run_says_what_would_go_and_deletes_nothing(plots: ExpiringFS) -> None:
     fill(plots, "a", "b")
     fill(get_filesystem("memos"), "a")
     fill(plots, "later", seconds=100)
@@ -170,7 +170,7 @@ def test_a_dry_run_measures_what_needs_no_network(
     assert told == bool(unmeasured)
 
 
-def test_a_dry_run_estimates_where_there_are_very_many(djfs: Callable[..., None]) -> None:
+def test_a_dry_run_estimates_if_there_are_very_many(djfs: Callable[..., None]) -> None:
     djfs(type="memory", batch_size=1_000)
     plots = get_filesystem("plots")
     fill(plots, *(f"a {number}" for number in range(10)), seconds=0)
@@ -185,7 +185,7 @@ def test_a_dry_run_estimates_where_there_are_very_many(djfs: Callable[..., None]
     assert "Namespaces of the 10,000 that were looked at:" in text
 
 
-def test_what_is_cut_off_a_list_of_namespaces_is_counted(djfs: Callable[..., None]) -> None:
+def test_namespaces_that_a_list_leaves_out_are_counted(djfs: Callable[..., None]) -> None:
     djfs(type="memory")
     for number in range(60):
         get_filesystem(f"n{number}").expire("a", 0)
@@ -196,7 +196,7 @@ def test_what_is_cut_off_a_list_of_namespaces_is_counted(djfs: Callable[..., Non
     assert "  ... and 57 more files\n" in djpyfs("status", "--next", "3")
 
 
-def test_a_dry_run_knows_what_is_on_hold(djfs: Callable[..., None]) -> None:
+def test_a_dry_run_says_what_is_on_hold(djfs: Callable[..., None]) -> None:
     djfs(type="memory", namespaces={"kept": {"hold": True}})
     for namespace in "kept", "plots":
         fill(get_filesystem(namespace), "a")
@@ -232,7 +232,7 @@ def test_status_says_when_nobody_keeps_time(plots: ExpiringFS) -> None:
     assert "Nobody keeps time" not in djpyfs("status")
 
 
-def test_status_and_ls_tell_of_files_that_wait_for_another_try(
+def test_status_and_ls_show_files_that_wait_for_a_retry(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
@@ -276,7 +276,7 @@ def test_status_shows_in_which_namespaces_the_records_are(plots: ExpiringFS) -> 
     assert "FILES  OVERDUE  SET ASIDE  NAMESPACE\n" in djpyfs("status", amiss=True)
 
 
-def test_status_samples_where_there_are_very_many(
+def test_status_samples_if_there_are_very_many(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="memory", **records)
@@ -302,7 +302,7 @@ def spread(djfs: Callable[..., None], redis_server: RedisServer) -> ExpiringFS:
     return filesystem
 
 
-def test_reshard_moves_records_and_tells_what_it_did(spread: ExpiringFS) -> None:
+def test_reshard_moves_records_and_says_what_it_did(spread: ExpiringFS) -> None:
     deadline = spread.expiration("7")
     assert read("reshard", "5", "--dry-run") == {"shards": 2, "soon": 5, "files": 50, "moving": 40}
     assert "From 2 to 5 shards" in djpyfs("reshard", "5", "--dry-run")
@@ -312,7 +312,7 @@ def test_reshard_moves_records_and_tells_what_it_did(spread: ExpiringFS) -> None
     assert spread.expiration("7") == deadline
 
 
-def test_reshard_can_be_broken_off_and_status_says_how_to_go_on(
+def test_reshard_can_be_stopped_and_status_says_how_to_go_on(
     spread: ExpiringFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = read("reshard", "5")["moved"]
@@ -331,7 +331,7 @@ def test_reshard_can_be_broken_off_and_status_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("shards", ["0", "1025", "few"])
-def test_reshard_refuses_what_is_no_number_of_shards(spread: ExpiringFS, shards: str) -> None:
+def test_reshard_refuses_a_bad_number_of_shards(spread: ExpiringFS, shards: str) -> None:
     assert shards in str(refused("reshard", shards))
 
 
@@ -352,7 +352,7 @@ def test_ls_lists_the_records_below_a_namespace(plots: ExpiringFS) -> None:
 
 
 @pytest.mark.parametrize("asked", [("ls", "plots"), ("failed",), ("sweep", "--dry-run")], ids=str)
-def test_nothing_found_is_said(plots: ExpiringFS, asked: tuple[str, ...]) -> None:
+def test_an_empty_list_says_so(plots: ExpiringFS, asked: tuple[str, ...]) -> None:
     assert djpyfs(*asked) == ""
     assert noted(*asked).startswith("No")
 
@@ -362,7 +362,7 @@ def test_ls_says_that_there_may_be_more(plots: ExpiringFS) -> None:
     assert "may be more" in noted("ls", "plots", "--limit", "2")
 
 
-def test_expire_sets_deadlines_and_takes_them_back(plots: ExpiringFS) -> None:
+def test_expire_sets_and_removes_deadlines(plots: ExpiringFS) -> None:
     djpyfs("expire", "plots", "a", "b", "--seconds", "50", "--days", "1")
     before = counted()
     assert before.tracked == 2
@@ -374,7 +374,7 @@ def test_expire_sets_deadlines_and_takes_them_back(plots: ExpiringFS) -> None:
 @pytest.mark.parametrize(
     "choice", [(), ("--never", "--seconds", "0"), ("--never", "--days", "1")], ids=str
 )
-def test_expire_wants_to_know_when(plots: ExpiringFS, choice: tuple[str, ...]) -> None:
+def test_expire_must_be_told_when(plots: ExpiringFS, choice: tuple[str, ...]) -> None:
     assert "--never" in str(refused("expire", "plots", "a", *choice))
 
 
@@ -390,7 +390,7 @@ def test_failed_lists_what_was_set_aside(plots: ExpiringFS) -> None:
     assert "read-only" in djpyfs("failed", amiss=True)
 
 
-def test_what_was_set_aside_last_is_listed_first_and_by_name_within_a_second(
+def test_the_file_set_aside_last_is_listed_first_and_within_a_second_by_name(
     plots: ExpiringFS,
 ) -> None:
     fill(plots, *(f"bad {number:02}" for number in reversed(range(30))))
@@ -402,7 +402,7 @@ def test_what_was_set_aside_last_is_listed_first_and_by_name_within_a_second(
 
 
 @pytest.mark.parametrize(("action", "overdue"), [("--retry", 1), ("--forget", 0)])
-def test_failed_files_are_tried_again_or_forgotten(
+def test_failed_files_are_retried_or_forgotten(
     plots: ExpiringFS, action: str, overdue: int
 ) -> None:
     fill(plots, "bad", "bad too", "bad as well")
@@ -415,7 +415,7 @@ def test_failed_files_are_tried_again_or_forgotten(
     assert plots.exists("bad")
 
 
-def test_all_are_forgotten_only_where_that_is_said(plots: ExpiringFS) -> None:
+def test_all_are_forgotten_only_with_an_option(plots: ExpiringFS) -> None:
     fill(plots, "bad")
     expire_objects()
     assert "--all" in str(refused("failed", "--forget"))
@@ -425,7 +425,7 @@ def test_all_are_forgotten_only_where_that_is_said(plots: ExpiringFS) -> None:
     assert read("failed") == {"files": [], "complete": True, "unreadable": []}
 
 
-def test_failed_tells_of_files_that_were_not_set_aside(plots: ExpiringFS) -> None:
+def test_failed_says_which_files_were_not_set_aside(plots: ExpiringFS) -> None:
     fill(plots, "bad")
     expire_objects()
     assert refused("failed", "--retry", "plots", "bad", "good").returncode == 1
@@ -447,14 +447,14 @@ def test_failed_tells_of_files_that_were_not_set_aside(plots: ExpiringFS) -> Non
     ],
     ids=str,
 )
-def test_what_is_refused_is_one_line(plots: ExpiringFS, arguments: tuple[str, ...]) -> None:
+def test_a_refusal_is_one_line(plots: ExpiringFS, arguments: tuple[str, ...]) -> None:
     error = refused(*arguments)
     assert error.returncode == 2
     assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("bound", ["--limit=0", "--seconds=-1", "--limit=x", "--seconds=nan"])
-def test_a_bound_of_nothing_is_refused(plots: ExpiringFS, bound: str) -> None:
+def test_a_bound_of_0_is_refused(plots: ExpiringFS, bound: str) -> None:
     assert "argument" in str(refused("sweep", bound))
 
 

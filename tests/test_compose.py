@@ -56,7 +56,7 @@ def test_redis_keeps_its_records_through_restarts_and_evicts_none() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_is_published_is_published_to_this_machine_alone(name: str) -> None:
+def test_ports_are_published_to_this_machine_alone(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
@@ -74,7 +74,7 @@ def test_a_service_waits_until_those_it_needs_are_healthy(name: str) -> None:
         assert need == {"condition": f"service_{ready[needed]}"}
 
 
-def test_redis_alone_has_its_key_and_whoever_calls_it_its_certificate() -> None:
+def test_redis_alone_has_its_key_and_its_clients_have_the_certificate() -> None:
     def who_has(volume: str) -> set[str]:
         mounts = {name: own.get("volumes", []) for name, own in SERVICES.items()}
         return {name for name, own in mounts.items() if any(m.startswith(volume) for m in own)}
@@ -93,7 +93,7 @@ def test_flower_asks_for_a_password_that_has_no_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["web", "worker"])
-def test_who_opens_the_database_has_the_volume_that_it_is_on(name: str) -> None:
+def test_every_service_that_opens_the_database_has_its_volume(name: str) -> None:
     directory = Path(SERVICES[name]["environment"]["DJANGO_DATABASE"]).parent
     assert f"site-data:{directory}" in SERVICES[name]["volumes"]
     assert f"--owner=djpyfs {directory}\n" in (ROOT / "Dockerfile").read_text()
@@ -136,7 +136,7 @@ def test_the_site_takes_the_settings_that_its_container_has() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_health_check_may_call_the_site_whatever_browsers_call_it() -> None:
+def test_the_health_check_reaches_the_site_whatever_its_public_host_is() -> None:
     allowed = SERVICES["web"]["environment"]["DJANGO_ALLOWED_HOSTS"]
     [called] = re.findall(r"http://([^:/]+):", SERVICES["web"]["healthcheck"]["test"][-1])
     assert called in re.sub(r"\$\{[^}]*\}", "example.org", allowed).split(",")

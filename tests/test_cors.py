@@ -46,7 +46,7 @@ def told() -> list[str]:
     return [each.msg for each in found if each.id == "djpyfs.W010"]
 
 
-def test_deployment_tells_where_a_page_is_shut_out_until_the_command_lets_it_in(
+def test_check_deploy_reports_a_page_that_is_shut_out_until_the_command_lets_it_in(
     djfs: Callable[..., None], bucket: Bucket
 ) -> None:
     djfs(**bucket.place, upload_origins=[SITE, OTHER])
@@ -90,7 +90,7 @@ def test_two_sites_in_one_bucket_leave_the_rules_of_each_other(
     assert [rule["AllowedOrigins"] for rule in rules(bucket)] == [[SITE], [OTHER]]
 
 
-def test_where_the_rules_of_others_do_already_ours_is_not_needed(
+def test_our_rule_is_not_needed_if_the_rules_of_others_allow_it_already(
     djfs: Callable[..., None], bucket: Bucket
 ) -> None:
     put(bucket, {"AllowedMethods": ["PUT", "POST"], "AllowedOrigins": ["https://*.example.com"]})
@@ -117,7 +117,9 @@ def test_an_origin_fits_a_pattern_as_s3_says(pattern: str, lets_in: bool) -> Non
     assert missing([SITE], [{**rule, "AllowedMethods": ["PUT"]}]) == [SITE]
 
 
-def test_a_bucket_that_cannot_be_asked_is_told(djfs: Callable[..., None], bucket: Bucket) -> None:
+def test_a_bucket_that_cannot_be_asked_is_reported(
+    djfs: Callable[..., None], bucket: Bucket
+) -> None:
     djfs(**{**bucket.place, "bucket": "not-there"}, upload_origins=[SITE])
     assert "NoSuchBucket" in told()[0]
     assert "NoSuchBucket" in djpyfs("cors", "--apply", amiss=True)
@@ -133,7 +135,7 @@ def test_without_a_bucket_there_is_nothing_to_set(djfs: Callable[..., None]) -> 
     "origins",
     [SITE, [f"{SITE}/"], ["www.example.com"], ["https://"], ["*"], ["https://me@example.com"], [1]],
 )
-def test_what_is_no_origin_is_refused(
+def test_a_bad_origin_is_refused(
     djfs: Callable[..., None], bucket: Bucket, origins: object
 ) -> None:
     djfs(**bucket.place, upload_origins=origins)

@@ -69,7 +69,7 @@ print(answer.status_code, answer.content.decode())
 """
 
 
-def test_the_site_is_unhealthy_while_redis_or_the_store_is_away_and_tells_strangers_no_more(
+def test_the_site_is_unhealthy_while_redis_or_the_store_is_away_and_says_no_more_to_strangers(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     on_s3 = {
@@ -134,7 +134,7 @@ for origin in "https://example.org", "https://example.com":
     assert on_the_site(send_forms, tmp_path / "db", **behind) == "400\n403"
 
 
-def test_each_start_lets_the_user_in_whom_the_environment_names(tmp_path: Path) -> None:
+def test_each_start_lets_in_the_user_that_the_environment_names(tmp_path: Path) -> None:
     start_often = """
 import os
 from demo.startup import on_starting
@@ -214,7 +214,7 @@ sys.exit(supervisor.run(commands, dict(os.environ), here))
 """
 
 
-def test_when_one_process_dies_the_others_are_stopped_and_its_last_words_are_told(
+def test_when_one_process_dies_the_others_are_stopped_and_its_last_words_are_shown(
     tmp_path: Path,
 ) -> None:
     supervised = subprocess.run(

@@ -235,7 +235,7 @@ def _unfinished(demo: Demo) -> list[Path]:
     return list((demo.directory / "files").glob(".djpyfs/writes/*"))
 
 
-def test_gunicorn_hands_bodies_on_that_do_not_tell_their_length_or_break_off(
+def test_gunicorn_hands_on_bodies_that_have_no_length_or_break_off(
     address: str, demo: Demo
 ) -> None:
     visitor = Client(address)
@@ -260,7 +260,7 @@ def test_gunicorn_hands_bodies_on_that_do_not_tell_their_length_or_break_off(
     assert put(b"once more") == 409
 
 
-def test_an_upload_that_does_not_arrive_says_so_beside_its_name(page: Page) -> None:
+def test_a_failed_upload_says_so_beside_its_name(page: Page) -> None:
     page.route("**/files/upload/**", lambda route: route.abort())
     page.set_input_files(
         "#upload-file", {"name": "lost.txt", "mimeType": "text/plain", "buffer": b"x"}
@@ -375,7 +375,7 @@ def test_a_file_whose_row_is_deleted_stays_on_the_page_until_it_goes_by_itself(
     assert errors == []
 
 
-def test_what_a_browser_would_run_is_downloaded(page: Page, address: str) -> None:
+def test_a_file_that_a_browser_would_run_is_downloaded(page: Page, address: str) -> None:
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     names = [upload_by_keyboard(page, name, script) for name in ("page.html", "drawing.svg")]
     links = [page.locator(f"[data-name='{name}'] .name") for name in names]
@@ -483,7 +483,7 @@ def test_the_page_says_when_it_is_blind_and_never_that_nothing_is_there(
     expect(page.locator(".error:visible")).to_have_count(0)
 
 
-def test_what_is_not_known_yet_is_not_told_as_nothing(chromium: Browser, address: str) -> None:
+def test_the_page_does_not_say_nothing_before_it_knows(chromium: Browser, address: str) -> None:
     page = chromium.new_page()
     page.route("**/state", lambda _: None)  # no answer comes
     page.goto(address)

@@ -54,7 +54,7 @@ def found(words: Iterable[str], pages: Iterable[Path]) -> list[tuple[Path, str]]
     return [(page, word) for page in others for word in any_of_them.findall(page.read_text())]
 
 
-def test_nobody_has_to_stop_at_a_word() -> None:
+def test_no_text_has_a_refused_word() -> None:
     [refused] = re.findall(r"Words that a test refuses(?:.+\n)+", WORDS.read_text())
     rooms = [path for room in ROOMS for path in ROOT.glob(f"{room}/**/*") if path.suffix in TEXTS]
     assert found(re.findall('"(.+?)"', refused), [*ROOT.glob("*.md"), *rooms]) == []
@@ -65,5 +65,5 @@ def test_the_documentation_has_one_word_for_each_thing() -> None:
     assert found(filter(None, map(str.strip, others)), PAGES) == []
 
 
-def test_the_readme_is_one_screen_and_a_half() -> None:
+def test_the_readme_stays_short() -> None:
     assert (ROOT / "README.md").read_text().count("\n") <= LINES_OF_A_README

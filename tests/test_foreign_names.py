@@ -77,7 +77,7 @@ def _write(directory: bytes) -> None:
 
 
 @pytest.mark.parametrize("hide_expired", [False, True])
-def test_they_are_listed(foreign: Callable[..., ExpiringFS], hide_expired: bool) -> None:
+def test_names_of_others_are_listed(foreign: Callable[..., ExpiringFS], hide_expired: bool) -> None:
     plots = foreign(hide_expired=hide_expired)
     names = plots.listdir("/")
     assert "fine" in names
@@ -87,7 +87,7 @@ def test_they_are_listed(foreign: Callable[..., ExpiringFS], hide_expired: bool)
     assert len(plots.listdir("/")) == len(names) - hide_expired
 
 
-def test_an_audit_tells_of_each_and_ends(foreign: Callable[..., ExpiringFS]) -> None:
+def test_an_audit_reports_each_and_ends(foreign: Callable[..., ExpiringFS]) -> None:
     foreign()
     for wheres in ["plots"], []:
         audit = Audit(adopt=1_000)
@@ -116,7 +116,7 @@ def test_a_directory_that_holds_them_moves_as_a_whole_or_not_at_all(
     assert {where: sorted(plots.listdir(where)) for where in names} == names
 
 
-def test_what_is_on_hold_stays(foreign: Callable[..., ExpiringFS]) -> None:
+def test_a_tree_on_hold_stays(foreign: Callable[..., ExpiringFS]) -> None:
     foreign()
     plots = foreign(namespaces={"plots/d": {"hold": True}, "plots/a": {"hold": True}})
     with pytest.raises(NamespaceHeld):

@@ -110,7 +110,7 @@ class TestFtp(BackendTests, WholeFileTests, TestCase):
         self.djfs = {"type": "fsspec", "url": ftp.url}
 
 
-def test_what_others_do_there_is_seen(djfs: Callable[..., None]) -> None:
+def test_changes_that_others_make_are_seen(djfs: Callable[..., None]) -> None:
     djfs(type="fsspec", url="memory://files")
     namespace = f"plots/{uuid.uuid4().hex}"
     plots = get_filesystem(namespace)
@@ -163,14 +163,14 @@ def test_a_directory_by_its_address_is_the_place_that_it_is_as_a_disk(tmp_path: 
         ("memory://files", "memory://files", True),
     ],
 )
-def test_the_place_of_files_is_told_without_their_password(
+def test_the_place_of_files_is_shown_without_their_password(
     one: str, other: str, same: bool
 ) -> None:
     places = [FsspecBackend({"url": url}).place() for url in (one, other)]
     assert (places[0] == places[1]) is same
 
 
-def test_the_place_is_also_how_it_is_reached_but_for_what_is_secret() -> None:
+def test_the_place_includes_how_it_is_reached_except_for_secrets() -> None:
     def place(**options: str) -> str:
         return FsspecBackend({"url": "objects://bucket", "storage_options": options}).place()
 
@@ -200,7 +200,7 @@ def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_had_is_one_error_without_what_may_be_a_secret(
+def test_a_url_that_cannot_be_opened_is_one_error_without_secrets(
     djfs: Callable[..., None], options: dict[str, Any], message: str
 ) -> None:
     djfs(type="fsspec", **options)
@@ -218,7 +218,7 @@ def test_without_the_package_the_error_says_what_to_install(
         get_filesystem("plots")
 
 
-def test_a_server_that_is_away_is_an_error_without_its_password(djfs: Callable[..., None]) -> None:
+def test_an_unreachable_server_is_an_error_without_its_password(djfs: Callable[..., None]) -> None:
     djfs(type="fsspec", url=f"ftp://ann:sesame@{HOST}:{free_port()}")
     with pytest.raises(errors.CreateFailed) as raised:
         get_filesystem("plots")

@@ -153,6 +153,6 @@ def test_a_driver_is_imported_in_its_own_room_alone(driver: str, room: str) -> N
     assert {importer for importer in importers if not importer.startswith(room)} == set()
 
 
-def test_there_are_no_drawers() -> None:
+def test_no_module_is_called_utils_or_helpers() -> None:
     modules = [Path(importer).stem for importer, _ in library() + tasks()]
     assert {"utils", "helpers", "base", "common", "misc"}.isdisjoint(modules)

@@ -45,7 +45,7 @@ def pause(seconds: float) -> None:
     wait_for(lambda: leases.now() > end)
 
 
-def test_what_is_kept_outlasts_its_lease_and_ends_soon_after_it_is_dropped(
+def test_a_lease_that_is_kept_outlasts_its_length_and_ends_soon_after_it_is_dropped(
     store: Expirations,
 ) -> None:
     with leases.kept(write(store)) as lease:
@@ -62,7 +62,7 @@ class Breaking:
         raise AttributeError("'NoneType' object has no attribute 'readline'")
 
 
-def test_what_breaks_at_one_lease_keeps_no_other_from_being_extended(
+def test_trouble_with_one_lease_keeps_no_other_from_being_extended(
     store: Expirations, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken: Any = Breaking()
@@ -90,7 +90,7 @@ def test_a_claim_ends_here_before_it_ends_in_the_store(store: Expirations) -> No
     wait_for(outlasts_itself_in_the_store)  # this process may stand still between the two
 
 
-def test_of_a_claim_some_time_is_left_for_requests_that_are_not_answered(
+def test_a_claim_leaves_some_time_for_requests_that_are_not_answered(
     store: Expirations,
 ) -> None:
     assert 0 < claimed(store, late=0.5).remaining() < SHORT / SECOND - 0.5

@@ -101,7 +101,9 @@ def test_applied_rules_are_a_day_longer_than_max_ttl_and_end_uploads(
         assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
 
 
-def test_nothing_is_set_unless_told_to(namespaces: Callable[..., None], bucket: Bucket) -> None:
+def test_nothing_is_set_unless_it_is_asked_for(
+    namespaces: Callable[..., None], bucket: Bucket
+) -> None:
     namespaces({"a": {"max_ttl": 60}})
     assert refused("lifecycle").returncode == 1
     assert bucket.rules() == []
@@ -197,7 +199,7 @@ class Legacy(Moto):
         return super()._answer(environ, start)
 
 
-def test_what_else_is_set_with_the_rules_stays(djfs: Callable[..., None]) -> None:
+def test_other_settings_beside_the_rules_stay(djfs: Callable[..., None]) -> None:
     legacy = Legacy()
     try:
         bucket = Bucket(legacy.url)
@@ -237,7 +239,7 @@ def test_a_rule_is_as_long_as_the_longest_life_below_it_or_is_left_out(
 
 
 @pytest.mark.parametrize("held", ["a", "a/*", "a/b", "a/b/*", "a/b/c", "a/b/c/*"])
-def test_what_is_on_hold_is_under_no_rule(
+def test_a_namespace_on_hold_is_under_no_rule(
     planned: Callable[..., dict[str, int | str]], held: str
 ) -> None:
     own = {"a/b": {"max_ttl": DAY}, "z": {"max_ttl": DAY}}
@@ -260,7 +262,7 @@ def test_a_max_ttl_of_all_is_one_rule_for_the_prefix(
     assert bucket.days() == {}
 
 
-def test_a_whole_bucket_is_taken_only_where_that_is_said(
+def test_a_whole_bucket_is_taken_only_with_an_option(
     namespaces: Callable[..., None], bucket: Bucket
 ) -> None:
     namespaces({}, max_ttl=DAY, prefix="")
@@ -314,7 +316,9 @@ def test_without_s3_there_is_nothing_to_do(djfs: Callable[..., None]) -> None:
     assert json.loads(djpyfs("lifecycle", "--format", "json")) == []
 
 
-def test_what_is_printed_is_what_s3_takes(namespaces: Callable[..., None], bucket: Bucket) -> None:
+def test_the_printed_rules_are_those_that_s3_takes(
+    namespaces: Callable[..., None], bucket: Bucket
+) -> None:
     namespaces({"a": {"max_ttl": DAY}})
     djpyfs("lifecycle", "--apply")
     [found] = read("lifecycle")

@@ -122,7 +122,7 @@ def revocable(djfs: Callable[..., None], records: dict[str, Any]) -> ExpiringFS:
     return _with_picture()
 
 
-def test_links_that_are_revoked_are_dead_for_good_and_new_ones_work(
+def test_revoked_links_are_dead_for_good_and_new_ones_work(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     files = revocable(djfs, records)
@@ -189,7 +189,7 @@ def test_a_file_without_an_address_of_its_own_gets_a_signed_one(linked: Expiring
 @pytest.mark.parametrize(
     "place", [{"type": "storage"}, {"type": "opener", "url": "mem://"}], ids=str
 )
-def test_links_and_hiding_work_on_whatever_keeps_the_files(
+def test_links_and_hiding_work_on_every_backend(
     djfs: Callable[..., None], settings: Any, place: dict[str, Any]
 ) -> None:
     settings.STORAGES = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
@@ -248,7 +248,7 @@ def test_a_link_ends_with_its_time_and_never_after_its_file(
     assert get(long).status == 200
 
 
-def test_whatever_is_wrong_the_answer_is_the_same_404(linked: ExpiringFS) -> None:
+def test_every_bad_link_gets_the_same_404(linked: ExpiringFS) -> None:
     names = "overdue swept removed directory".split()
     urls = {name: linked.get_url(name) for name in [*names, "missing"]}
     linked.makedir("directory")
@@ -281,7 +281,7 @@ def test_a_file_that_is_overdue_gets_a_link_that_is_over(
     assert files.exists("a.png") == hold
 
 
-def test_a_person_is_told_on_a_page_that_a_link_is_dead(
+def test_a_person_gets_a_page_that_says_that_a_link_is_dead(
     memory: ExpiringFS, settings: Any, tmp_path: Path
 ) -> None:
     over = memory.get_url("a.png", 60, max_downloads=1)
@@ -327,7 +327,9 @@ def test_nothing_but_get_and_head_is_allowed(memory: ExpiringFS) -> None:
         *((name, "attachment") for name in "a.rss a.unknown a.png.gz data:image/png,x".split()),
     ],
 )
-def test_what_a_browser_would_run_is_downloaded(memory: ExpiringFS, name: str, shown: str) -> None:
+def test_a_file_that_a_browser_would_run_is_downloaded(
+    memory: ExpiringFS, name: str, shown: str
+) -> None:
     memory.makedirs("data:image", recreate=True)
     memory.writebytes(name, b"x")
     response = get(memory.get_url(name))
@@ -355,7 +357,7 @@ def test_a_download_is_saved_under_the_name_that_is_asked_for(
     assert response.headers["Content-Type"] == "image/png"
 
 
-def test_a_static_address_carries_no_name_so_a_signed_one_does(
+def test_a_static_url_carries_no_name_so_a_signed_one_does(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, url_root="/files/")
@@ -414,7 +416,7 @@ def test_a_range_behind_the_end_is_416(linked: ExpiringFS, asked: str) -> None:
 @pytest.mark.parametrize(
     "asked", ["bytes=9-1", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=0-1,3-4"]
 )
-def test_what_is_no_single_range_brings_the_whole_file(memory: ExpiringFS, asked: str) -> None:
+def test_several_ranges_or_a_bad_one_bring_the_whole_file(memory: ExpiringFS, asked: str) -> None:
     response = get(memory.get_url("a.png"), Range=asked)
     assert response.status == 200
     assert response.headers["Accept-Ranges"] == "bytes"
@@ -435,7 +437,7 @@ def test_if_range_asks_for_the_same_version(memory: ExpiringFS) -> None:
     assert get(url, Range="bytes=0-1", If_Range=date).status == 206
 
 
-def test_what_the_client_has_is_not_sent_again(linked: ExpiringFS) -> None:
+def test_a_file_that_the_client_has_is_not_sent_again(linked: ExpiringFS) -> None:
     url = linked.get_url("a.png", 60)
     first = get(url)
     for condition in (
@@ -452,7 +454,7 @@ def test_what_the_client_has_is_not_sent_again(linked: ExpiringFS) -> None:
     assert get(url, If_Match=first.headers["ETag"]).status == 412
 
 
-def test_head_tells_what_get_would_without_the_body(linked: ExpiringFS) -> None:
+def test_head_answers_as_get_without_the_body(linked: ExpiringFS) -> None:
     url = linked.get_url("a.png", 60)
     head, whole = ask("HEAD", url, Range="bytes=0-1"), get(url)
     assert (head.status, head.body) == (200, b"")
@@ -532,7 +534,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
     ],
     ids=lambda headers: next(iter(headers.values())).split("/")[0],
 )
-def test_nothing_that_no_person_asks_for_uses_a_link_up(
+def test_only_a_request_by_a_person_uses_a_link_up(
     memory: ExpiringFS, headers: dict[str, str]
 ) -> None:
     url = memory.get_url("a.png", 60, max_downloads=1)
@@ -643,7 +645,7 @@ class RewrittenMemory(MemoryBackend):
     [[CONTENT[::-1]], [b"short"], [b"x" * length for length in range(1, 10)]],
     ids=["same size", "shorter", "again and again"],
 )
-def test_what_is_replaced_before_it_is_opened_goes_out_whole_and_under_its_own_validator(
+def test_a_file_that_is_replaced_before_it_is_opened_goes_out_whole_with_its_own_validator(
     djfs: Callable[..., None], tmp_path: Path, contents: list[bytes], kind: type[Backend]
 ) -> None:
     djfs(type=f"{__name__}.{kind.__name__}", directory_root=tmp_path)
@@ -766,7 +768,7 @@ def on_disk_with_no_files(
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("name", ["pipe", "socket", "device"])
-def test_what_is_no_regular_file_keeps_nobody_waiting(
+def test_a_pipe_or_a_socket_keeps_nobody_waiting(
     on_disk_with_no_files: ExpiringFS, name: str
 ) -> None:
     files = on_disk_with_no_files

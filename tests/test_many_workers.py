@@ -67,7 +67,7 @@ def sweep_at_once(count: int) -> list[SweepReport]:
 # -- seats
 
 
-def test_any_number_of_sweeps_is_at_a_backend_without_a_bound(
+def test_any_number_of_sweeps_works_at_a_backend_without_a_bound(
     crowded: Callable[..., ExpiringFS],
 ) -> None:
     crowded(20)
@@ -75,7 +75,7 @@ def test_any_number_of_sweeps_is_at_a_backend_without_a_bound(
     assert CrowdedBackend.most > 2
 
 
-def test_no_more_sweeps_are_at_a_backend_than_its_bound_says(
+def test_no_more_sweeps_work_at_a_backend_than_its_bound_says(
     crowded: Callable[..., ExpiringFS],
 ) -> None:
     crowded(20, sweepers=2)
@@ -136,7 +136,7 @@ def test_the_strictest_bound_of_a_place_holds_for_all_its_namespaces(
 # -- a backlog
 
 
-def test_what_is_soon_done_is_done_before_a_backlog(crowded: Callable[..., ExpiringFS]) -> None:
+def test_small_work_is_done_before_a_backlog(crowded: Callable[..., ExpiringFS]) -> None:
     other = {"other": {"type": f"{__name__}.{OtherBackend.__name__}"}}
     crowded(30, batch_size=10, namespaces=other)
     get_filesystem("other").touch("a")

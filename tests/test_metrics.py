@@ -113,7 +113,7 @@ def test_the_gauges_show_what_the_records_are_now(measured: Callable[..., None])
     assert 50 <= found["djpyfs_oldest_overdue_seconds"] < 110
 
 
-def test_files_that_wait_for_another_try_are_overdue_since_their_deadline(
+def test_files_that_wait_for_a_retry_are_overdue_since_their_deadline(
     measured: Callable[..., None],
 ) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
@@ -128,7 +128,7 @@ def test_files_that_wait_for_another_try_are_overdue_since_their_deadline(
     assert 500 <= found["djpyfs_oldest_overdue_seconds"] < 560
 
 
-def test_deletions_are_counted_by_what_became_of_the_files(measured: Callable[..., None]) -> None:
+def test_deletions_are_counted_by_outcome(measured: Callable[..., None]) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
     measured(namespaces={"held": {"hold": True}, "away": away})
     overdue("a", "b", "bad one")
@@ -259,7 +259,7 @@ def test_the_endpoint_is_off_by_default(djfs: Callable[..., None]) -> None:
     assert Client().get("/metrics").status_code == 404
 
 
-def test_what_prometheus_asks_for_is_what_it_gets(measured: Callable[..., None]) -> None:
+def test_prometheus_gets_the_format_that_it_asks_for(measured: Callable[..., None]) -> None:
     overdue("a")
     expire_objects()
     accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -318,7 +318,7 @@ def test_without_prometheus_client_the_endpoint_can_be_off(djfs: Callable[..., N
     assert Client().get("/metrics").status_code == 404
 
 
-def test_the_checks_tell_that_prometheus_client_is_missing(
+def test_the_checks_report_that_prometheus_client_is_missing(
     djfs: Callable[..., None], request: pytest.FixtureRequest
 ) -> None:
     djfs(type="memory", metrics=True)
@@ -413,7 +413,7 @@ def test_prometheus_itself_scrapes_takes_every_query_and_raises_an_alert(
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_every_alert_says_how_grave_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_every_alert_says_how_severe_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("warning", "critical")
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["description"]

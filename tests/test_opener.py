@@ -111,7 +111,9 @@ class TestOneThreadAtATime(FilesystemTests, TestCase):
         super().setUp()
 
 
-def test_what_is_not_made_for_threads_is_used_by_one_at_a_time(djfs: Callable[..., None]) -> None:
+def test_a_filesystem_that_is_not_thread_safe_is_used_by_one_thread_at_a_time(
+    djfs: Callable[..., None],
+) -> None:
     registry.install(_Careless)
     djfs(type="opener", url="careless://another")
     plots = get_filesystem("plots")
@@ -170,7 +172,7 @@ def test_a_directory_of_an_ftp_server_may_be_the_root(djfs: Callable[..., None],
 
 
 @pytest.mark.filterwarnings("ignore:unclosed")  # which PyFilesystem leaves to the collector
-def test_a_connection_that_broke_is_made_anew(
+def test_a_broken_connection_is_opened_again(
     djfs: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("djpyfs.backends.opened.CONNECTION_LIFE", 0)
@@ -189,7 +191,7 @@ def test_a_connection_that_broke_is_made_anew(
         gc.collect()  # while what is left unclosed is ignored
 
 
-def test_a_server_that_is_away_is_an_error_without_its_password(djfs: Callable[..., None]) -> None:
+def test_an_unreachable_server_is_an_error_without_its_password(djfs: Callable[..., None]) -> None:
     djfs(type="opener", url=f"ftp://ann:sesame@{HOST}:{free_port()}")
     with pytest.raises(errors.CreateFailed) as raised:
         get_filesystem("plots")
@@ -280,7 +282,7 @@ def outcome_of(*names: str) -> Outcome:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )
-def test_one_file_in_trouble_puts_no_other_off(
+def test_one_file_in_trouble_postpones_no_other(
     monkeypatch: pytest.MonkeyPatch, error: Exception, left: str
 ) -> None:
     monkeypatch.setattr(_Troubled, "troubles", {"bad": error})
@@ -290,14 +292,16 @@ def test_one_file_in_trouble_puts_no_other_off(
     assert not outcome.away
 
 
-def test_what_a_library_makes_of_a_time_out_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_out_that_a_library_wraps_is_still_a_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     error = RuntimeError("the library's own")
     error.__cause__ = TimeoutError("no answer")
     monkeypatch.setattr(_Troubled, "troubles", {"bad": error})
     assert [entry.path for entry, _ in outcome_of("a", "bad").unanswered] == ["bad"]
 
 
-def test_a_server_that_does_not_answer_at_all_puts_off_what_is_left(
+def test_a_server_that_does_not_answer_postpones_what_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_Troubled, "troubles", {"b": TimeoutError("no answer")})
@@ -347,7 +351,7 @@ class _ToOneByOne(Opener):
         return _OneByOne()
 
 
-def test_files_behind_a_network_are_deleted_at_a_time_by_connections_of_their_own(
+def test_files_behind_a_network_are_deleted_in_parallel_by_separate_connections(
     djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.install(_ToOneByOne)
@@ -401,7 +405,7 @@ def test_an_audit_makes_no_directory_over_ftp(djfs: Callable[..., None], ftp: Ft
         ("temp://", "temp://", False),
     ],
 )
-def test_the_place_of_files_is_told_without_their_password(
+def test_the_place_of_files_is_shown_without_their_password(
     one: str, other: str, same: bool
 ) -> None:
     places = [OpenerBackend.at({"url": url}).place() for url in (one, other)]
@@ -484,7 +488,7 @@ def test_threads_read_one_archive_at_the_same_time(
             assert found == contents[name]
 
 
-def test_memory_is_shared_in_a_process_and_made_anew_after_a_fork(
+def test_memory_is_shared_in_a_process_and_new_after_a_fork(
     djfs: Callable[..., None],
 ) -> None:
     djfs(type="opener", url="mem://")
@@ -534,7 +538,7 @@ def test_a_child_leaves_the_connection_of_its_parent_alone(
     ],
     ids=str,
 )
-def test_a_wrong_address_is_told_without_its_password(
+def test_a_wrong_url_is_reported_without_its_password(
     djfs: Callable[..., None], url: dict[str, Any], message: str
 ) -> None:
     djfs(type="opener", **url)
@@ -543,7 +547,9 @@ def test_a_wrong_address_is_told_without_its_password(
     assert "sesame" not in str(raised.value)
 
 
-def test_there_is_no_address_without_our_own_view(djfs: Callable[..., None], settings: Any) -> None:
+def test_there_is_no_url_without_the_view_of_djpyfs(
+    djfs: Callable[..., None], settings: Any
+) -> None:
     settings.ROOT_URLCONF = None
     djfs(type="opener", url="mem://")
     with pytest.raises(errors.NoURL, match=r"include djpyfs\.urls"):

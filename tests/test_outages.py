@@ -26,7 +26,7 @@ def test_a_backend_is_left_alone_for_half_as_long_as_it_has_been_away(
     assert pauses(exports, monkeypatch, 100, 103, 120, 160, 5_000) == [5, 5, 10, 30, 600]
 
 
-def test_a_backend_that_has_answered_starts_anew(
+def test_a_backend_that_has_answered_starts_over(
     exports: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses(exports, monkeypatch, 100, 5_000)
@@ -36,7 +36,7 @@ def test_a_backend_that_has_answered_starts_anew(
     assert pauses(exports, monkeypatch, 5_010) == [5]
 
 
-def test_a_sweep_soon_stops_asking_and_sooner_where_that_takes_long(exports: str) -> None:
+def test_a_sweep_soon_stops_asking_and_even_sooner_if_answers_take_long(exports: str) -> None:
     for seconds, times in (0, 3), (2, 2), (13, 1):
         patience = outages.Patience()
         for _ in range(times):

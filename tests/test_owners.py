@@ -178,7 +178,7 @@ def test_a_file_of_an_inner_block_goes_where_that_is_rolled_back_and_the_outer_i
     assert later().deleted == 1
 
 
-def test_a_row_that_nobody_told_of_keeps_its_file_when_the_sweep_asks_for_it() -> None:
+def test_a_row_saved_without_signals_keeps_its_file_when_the_sweep_asks_for_it() -> None:
     Document.objects.bulk_create([Document(file=content(n)) for n in ("a", "b")])
     document = Document.objects.create()
     name = DOCUMENTS.save("c", content())
@@ -209,7 +209,7 @@ def test_a_file_lives_as_long_as_its_namespace_says() -> None:
         assert left("a.pdf") == some(1_000)
 
 
-def test_what_was_said_by_hand_before_the_row_was_committed_stays() -> None:
+def test_a_deadline_set_by_hand_before_the_row_was_committed_stays() -> None:
     with transaction.atomic():
         for name in "abc":
             saved(name)
@@ -226,7 +226,7 @@ def test_what_was_said_by_hand_before_the_row_was_committed_stays() -> None:
     assert later().deleted == 2
 
 
-def test_what_is_kept_by_hand_stays_though_its_row_was_rolled_back() -> None:
+def test_a_file_kept_by_hand_stays_even_if_its_row_was_rolled_back() -> None:
     with transaction.atomic():
         saved()
         DOCUMENTS.keep("a.pdf")
@@ -245,7 +245,7 @@ def test_a_row_that_names_its_file_in_another_form_keeps_it(spelled: str) -> Non
     assert document.file.read() == b"content"
 
 
-def test_rows_of_which_nobody_tells_may_name_their_files_as_from_here() -> None:
+def test_rows_saved_without_signals_may_name_their_files_with_a_leading_dot() -> None:
     names = [DOCUMENTS.save(name, content()) for name in ("a", "b")]
     Document.objects.bulk_create([Document(file=f"./{names[0]}")])
     Document.objects.filter(pk=Document.objects.create().pk).update(file=f"./{names[1]}")
@@ -293,7 +293,7 @@ def test_files_of_rows_whose_records_are_lost_outlive_an_audit_that_adopts_them(
         assert list(Audit(adopt=100).run("documents")) == []
 
 
-def test_what_a_row_names_outlives_a_test_that_lets_everything_expire_now() -> None:
+def test_a_file_that_a_row_names_outlives_expire_now() -> None:
     Document.objects.bulk_create([Document(file=content("a"))])
     Picture.objects.bulk_create([Picture(image=png("b.png"))])
     DOCUMENTS.save("c", content())
@@ -304,14 +304,14 @@ def test_what_a_row_names_outlives_a_test_that_lets_everything_expire_now() -> N
     assert expire_now().deleted == 1
 
 
-def test_the_models_of_a_migration_keep_what_they_name() -> None:
+def test_the_models_of_a_migration_keep_the_files_that_they_name() -> None:
     old: Any = ProjectState.from_apps(apps).apps.get_model("rows", "Document")
     old.objects.create(file=content("a"))
     assert later().owned == 1
     assert left("a") is None
 
 
-def test_a_row_that_is_there_already_leaves_the_file_of_the_one_who_lost() -> None:
+def test_a_row_that_existed_already_leaves_the_file_of_the_loser_to_expire() -> None:
     saved("a", title="taken")
     for defaults in {"file": content("b")}, {"file": content("c")}:
         Document.objects.get_or_create(title="taken", defaults=defaults)
@@ -369,7 +369,7 @@ def test_a_row_that_is_saved_again_changes_nothing() -> None:
     assert left("a.pdf") == some(500)
 
 
-def test_a_file_with_no_field_for_it_goes_unless_it_is_kept_by_hand() -> None:
+def test_a_file_that_no_field_can_name_goes_unless_it_is_kept_by_hand() -> None:
     storage = ExpiringStorage("elsewhere", until_committed=100)
     for name in "ab":
         storage.save(name, content())
@@ -437,7 +437,7 @@ def test_a_file_stays_for_as_long_as_a_database_cannot_be_asked(
     assert later().deleted == 1
 
 
-def test_a_file_stays_where_the_question_for_its_row_fails() -> None:
+def test_a_file_stays_if_the_query_for_its_row_fails() -> None:
     def rename(column: str, to: str) -> None:
         with connections["other"].cursor() as cursor:
             cursor.execute(f"ALTER TABLE rows_picture RENAME COLUMN {column} TO {to}")
@@ -507,7 +507,7 @@ def test_a_subclass_has_files_in_both_tables_and_a_proxy_those_of_its_model() ->
     assert later().deleted == 3
 
 
-def test_forms_and_the_admin_keep_what_they_have_saved() -> None:
+def test_forms_and_the_admin_keep_the_files_that_they_have_saved() -> None:
     form: Any = modelform_factory(Document, fields=["title", "file"])
     filled = form({"title": "one"}, {"file": upload("a.pdf")})
     document = filled.save()
@@ -555,7 +555,7 @@ def test_rows_that_go_with_another_let_go_of_their_files() -> None:
     assert later().deleted == 2
 
 
-def test_what_a_transaction_that_was_rolled_back_let_go_of_stays() -> None:
+def test_a_file_that_a_rolled_back_transaction_let_go_of_stays() -> None:
     document = saved("a")
     for act in lambda: replace(document, "b"), document.delete:
         with transaction.atomic():
@@ -567,7 +567,9 @@ def test_what_a_transaction_that_was_rolled_back_let_go_of_stays() -> None:
     assert not DOCUMENTS.exists("b")
 
 
-def test_what_is_let_go_of_before_the_process_dies_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_let_go_of_before_the_process_died_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     document = saved("a")
     # The process dies between the commit and what is to follow it.
     monkeypatch.setattr(transaction, "on_commit", lambda *_, **__: None)
@@ -589,7 +591,7 @@ def test_a_file_that_another_row_names_stays_whatever_field_and_namespace_it_is_
     assert later().deleted == 1
 
 
-def test_what_stays_for_another_row_has_the_deadline_that_it_had() -> None:
+def test_a_file_that_stays_for_another_row_keeps_its_deadline() -> None:
     with isolated(namespaces={"documents": {"default_ttl": 1_000, "max_ttl": 2_000}}):
         document = saved("a")
         Document.objects.create(file="a")
@@ -626,7 +628,7 @@ LET_GO: dict[str, Callable[[Document], object]] = {
 
 @pytest.mark.parametrize("let_go", LET_GO.values(), ids=LET_GO)
 @pytest.mark.parametrize(("say", "expected"), LAST_WORDS.values(), ids=LAST_WORDS)
-def test_what_was_said_by_hand_stays_when_its_row_lets_go_of_the_file(
+def test_a_deadline_set_by_hand_stays_when_the_row_lets_go_of_the_file(
     say: Callable[[str], object], expected: float | None, let_go: Callable[[Document], object]
 ) -> None:
     document = saved("a")
@@ -637,7 +639,7 @@ def test_what_was_said_by_hand_stays_when_its_row_lets_go_of_the_file(
     assert DOCUMENTS.exists("a")
 
 
-def test_what_is_kept_before_a_row_names_it_or_while_it_is_saved_or_let_go_of_stays() -> None:
+def test_a_file_kept_by_hand_stays_whenever_that_was() -> None:
     DOCUMENTS.save("a", content())
     DOCUMENTS.keep("a")
     Document.objects.create(file="a").delete()
@@ -697,7 +699,7 @@ def test_a_file_of_a_transaction_that_takes_its_time_is_not_let_go_of_by_another
     assert left("a") is None
 
 
-def test_the_row_in_the_database_says_what_is_let_go_of_and_not_an_old_copy_of_it() -> None:
+def test_the_row_in_the_database_decides_what_is_let_go_of_and_not_an_old_copy_of_it() -> None:
     document = saved("a")
     for last in "b", "c":
         replace(Document.objects.get(), last)
@@ -748,7 +750,7 @@ def test_two_who_replace_a_file_at_the_same_time_leave_only_the_last(on_postgres
     assert [left(name) for name in "abc"] == [some(GRACE), None, some(GRACE)]
 
 
-def test_the_file_of_all_rows_without_one_of_their_own_stays() -> None:
+def test_the_default_file_of_rows_without_one_stays() -> None:
     get_filesystem("documents").makedirs("scans").writebytes(NONE, b"")
     Page.objects.create(document=saved()).delete()
     later()
@@ -807,7 +809,7 @@ print("some" if DOCUMENTS.exists("a") else "none")
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "soon", True])
-def test_a_time_that_is_none_is_refused_at_once(wrong: Any) -> None:
+def test_a_bad_lifetime_is_refused_at_once(wrong: Any) -> None:
     with pytest.raises(InvalidLifetime, match=f"until_committed is {wrong!r}"):
         ExpiringStorage("documents", until_committed=wrong)
 
@@ -852,7 +854,7 @@ def empty(document: Document) -> None:
 
 
 @pytest.mark.parametrize("row_first", [False, True], ids=["file-first", "row-first"])
-def test_what_a_browser_has_sent_belongs_to_the_row_that_names_it_or_goes(
+def test_an_upload_from_a_browser_belongs_to_the_row_that_names_it_or_goes(
     settings: Any, row_first: bool
 ) -> None:
     settings.ROOT_URLCONF = "tests.test_uploads"

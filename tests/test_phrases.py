@@ -25,7 +25,7 @@ from djpyfs.phrases import counted, duration, moment, size
         (-864_000, "10 d"),
     ],
 )
-def test_a_length_of_time_has_two_units_at_most(seconds: float, written: str) -> None:
+def test_a_length_of_time_has_no_more_than_two_units(seconds: float, written: str) -> None:
     assert duration(seconds) == written
 
 

@@ -63,7 +63,7 @@ def test_two_sites_on_one_redis_do_not_touch_each_others_files(
     assert get_filesystem("plots").expiration("f")
 
 
-def test_files_of_a_namespace_that_has_moved_go_from_where_they_are(
+def test_files_of_a_namespace_that_has_moved_are_deleted_from_where_they_are(
     site: Callable[..., None], tmp_path: Path
 ) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
@@ -97,7 +97,7 @@ def test_a_place_that_was_swept_before_it_was_written_to_is_counted(
 
 
 @pytest.mark.parametrize("gone", ["", ".djpyfs", ".djpyfs/place"])
-def test_what_is_written_after_its_root_was_removed_goes_on_time(
+def test_a_file_written_after_its_root_was_removed_goes_on_time(
     site: Callable[..., None], tmp_path: Path, gone: str
 ) -> None:
     root = tmp_path / "files"
@@ -110,7 +110,7 @@ def test_what_is_written_after_its_root_was_removed_goes_on_time(
     assert not (root / "plots" / "after").exists()
 
 
-def test_a_call_that_only_asks_for_its_place_sees_that_the_root_was_removed(
+def test_a_call_that_only_asks_for_its_place_notices_that_the_root_was_removed(
     site: Callable[..., None], tmp_path: Path
 ) -> None:
     site(tmp_path / "files")

@@ -74,7 +74,7 @@ def heard() -> Iterator[Callable[[Signal], list[dict[str, Any]]]]:
 # -- bounds
 
 
-def test_a_life_out_of_bounds_is_refused(make: Make) -> None:
+def test_a_lifetime_out_of_bounds_is_refused(make: Make) -> None:
     plots = make(min_ttl=10, max_ttl=100)
     for seconds in 9, 101:
         with pytest.raises(InvalidLifetime, match=r"m.._ttl"):
@@ -86,7 +86,7 @@ def test_a_life_out_of_bounds_is_refused(make: Make) -> None:
     assert left(plots, "a") > 20
 
 
-def test_a_life_out_of_bounds_is_cut_where_the_policy_says_so(make: Make) -> None:
+def test_a_lifetime_out_of_bounds_is_cut_if_the_policy_says_so(make: Make) -> None:
     plots = make(min_ttl=50, max_ttl=100, clamp=True)
     plots.expire("short", 1)
     plots.expire("long", days=1)
@@ -96,7 +96,7 @@ def test_a_life_out_of_bounds_is_cut_where_the_policy_says_so(make: Make) -> Non
     assert left(plots, "endless") == pytest.approx(100, abs=20)
 
 
-def test_a_file_becomes_permanent_whatever_its_shortest_life(make: Make) -> None:
+def test_a_file_may_become_permanent_whatever_its_shortest_lifetime(make: Make) -> None:
     plots = make(min_ttl=50)
     plots.expire("a", 60)
     plots.expire("a", 0, expires=False)
@@ -132,12 +132,12 @@ READS: dict[str, Callable[[ExpiringFS], object]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_file_whose_time_is_up_is_not_found(hidden: ExpiringFS, read: str) -> None:
+def test_an_expired_file_is_not_found(hidden: ExpiringFS, read: str) -> None:
     with pytest.raises(errors.ResourceNotFound):
         READS[read](hidden)
 
 
-def test_a_file_whose_time_is_up_is_in_no_listing(hidden: ExpiringFS) -> None:
+def test_an_expired_file_is_in_no_listing(hidden: ExpiringFS) -> None:
     assert not hidden.exists("d/over")
     assert not hidden.isfile("d/over")
     assert sorted(hidden.listdir("d")) == ["due", "permanent"]
@@ -155,7 +155,7 @@ def test_a_write_finds_nothing_where_a_file_is_hidden(hidden: ExpiringFS, mode: 
     assert expire_objects().deleted == 0
 
 
-def test_of_many_who_make_a_file_where_one_is_hidden_one_does(hidden: ExpiringFS) -> None:
+def test_of_many_who_create_a_file_where_one_is_hidden_one_succeeds(hidden: ExpiringFS) -> None:
     start = Barrier(THREADS)
 
     def make_it(number: int) -> int:
@@ -173,7 +173,7 @@ def test_of_many_who_make_a_file_where_one_is_hidden_one_does(hidden: ExpiringFS
     assert hidden.exists("d/over")
 
 
-def test_a_file_that_is_made_takes_nothing_from_one_who_writes_over_what_has_expired(
+def test_a_new_file_takes_nothing_from_a_writer_who_overwrites_an_expired_one(
     hidden: ExpiringFS,
 ) -> None:
     with hidden.openbin("d/over", "w") as file:
@@ -222,7 +222,7 @@ CONTENTS: dict[str, Callable[[ExpiringFS], object]] = {
 
 
 @pytest.mark.parametrize("read", CONTENTS)
-def test_reading_a_file_starts_its_life_anew(make: Make, read: str) -> None:
+def test_reading_a_file_renews_its_life(make: Make, read: str) -> None:
     plots = make(**SLIDING)
     plots.writebytes("a", b"picture")
     plots.expire("a", 40)
@@ -274,7 +274,7 @@ class TimelessBackend(MemoryBackend):
         return Timeless()
 
 
-def test_a_file_with_a_longest_life_is_not_renewed_where_nobody_knows_when_it_was_written(
+def test_a_file_with_a_longest_life_is_not_renewed_if_nobody_knows_when_it_was_written(
     djfs: Callable[..., None],
 ) -> None:
     djfs(type="tests.test_policies.TimelessBackend", **SLIDING, max_ttl=100)
@@ -292,7 +292,7 @@ def test_a_file_that_is_overdue_is_not_renewed(make: Make) -> None:
     assert expire_objects().deleted == 1
 
 
-def test_a_permanent_file_stays_so_when_it_is_read(make: Make) -> None:
+def test_a_permanent_file_stays_permanent_when_it_is_read(make: Make) -> None:
     plots = make(**SLIDING)
     plots.writebytes("a", b"picture")
     plots.expire("a", expires=False)
@@ -300,7 +300,7 @@ def test_a_permanent_file_stays_so_when_it_is_read(make: Make) -> None:
     assert plots.expiration("a") is None
 
 
-def test_sliding_lives_need_a_length(make: Make) -> None:
+def test_renewing_lives_need_a_default_length(make: Make) -> None:
     with pytest.raises(ConfigurationError, match="default_ttl"):
         make(renew_on_read=True)
 
@@ -324,7 +324,7 @@ def test_nothing_on_hold_is_deleted_until_the_hold_is_lifted(make: Make) -> None
     assert plots.readbytes("a") == b"old"
 
 
-def test_what_was_on_hold_counts_as_overdue(make: Make) -> None:
+def test_a_file_that_was_on_hold_counts_as_overdue(make: Make) -> None:
     plots = make(hold=True)
     overdue(plots, "a")
     expire_objects()
@@ -344,7 +344,7 @@ def test_what_was_on_hold_counts_as_overdue(make: Make) -> None:
 # -- signals
 
 
-def test_a_sweep_tells_which_files_it_deleted(
+def test_a_sweep_signals_which_files_it_deleted(
     make: Make, heard: Callable[[Signal], list[dict[str, Any]]]
 ) -> None:
     plots, other = make(), get_filesystem("other")
@@ -379,14 +379,14 @@ def test_a_receiver_that_raises_is_logged_and_stops_nothing(
 # -- bounds
 
 
-def test_the_longest_life_bounds_what_nobody_called_expire_for(make: Make) -> None:
+def test_the_longest_life_bounds_files_that_nobody_called_expire_for(make: Make) -> None:
     plots = make(max_ttl=100)
     plots.writebytes("a", b"new")
     assert 50 < left(plots, "a") <= 100
 
 
 @pytest.mark.parametrize("move", [None, fs.move.move_file])
-def test_what_is_moved_to_where_files_have_a_default_life_gets_it_unless_it_was_made_permanent(
+def test_a_file_moved_to_where_there_is_a_default_lifetime_gets_it_unless_it_was_made_permanent(
     djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any], move: Any
 ) -> None:
     djfs(**place, **records, namespaces={"plots/born": {"default_ttl": 60}})
@@ -404,7 +404,7 @@ def test_what_is_moved_to_where_files_have_a_default_life_gets_it_unless_it_was_
     assert files.expiration("born/kept") is None
 
 
-def test_the_longest_life_bounds_what_is_moved_in(make: Make) -> None:
+def test_the_longest_life_bounds_files_that_are_moved_in(make: Make) -> None:
     plots, others = make(max_ttl=100), get_filesystem("others")
     outer = get_filesystem("plots").opendir("/")
     others.writebytes("a", b"new")
@@ -416,7 +416,7 @@ def test_the_longest_life_bounds_what_is_moved_in(make: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "a"])
-def test_of_the_entries_that_hold_for_a_file_the_strictest_counts(
+def test_the_strictest_of_the_entries_for_a_file_counts(
     djfs: Callable[..., None], place: dict[str, Any], name: str
 ) -> None:
     entries = {"a": {"max_ttl": 1_000, "hold": True}, "a/b": {"max_ttl": 100, "default_ttl": 50}}

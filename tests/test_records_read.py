@@ -82,7 +82,7 @@ def test_an_empty_store_counts_nothing(store: Expirations) -> None:
     assert not any(counts[1:])
 
 
-def test_records_are_counted_by_what_is_to_come_of_them(store: Expirations) -> None:
+def test_records_are_counted_by_state(store: Expirations) -> None:
     store.schedule([b"n/%d" % number for number in range(20)], 100 * SECOND)
     store.schedule([b"n/overdue", b"m/overdue"], 0)
     store.schedule([b"n/claimed"], 0)
@@ -92,7 +92,7 @@ def test_records_are_counted_by_what_is_to_come_of_them(store: Expirations) -> N
     assert (tracked, overdue, claimed, failed) == (23, 2, 1, 1)
 
 
-def test_what_waits_for_another_try_is_overdue_since_its_deadline(store: Expirations) -> None:
+def test_a_file_that_waits_for_a_retry_is_overdue_since_its_deadline(store: Expirations) -> None:
     states = {record.state for record in in_every_state(store)}
     store.place_at(b"n/retried", store.counts().now - 50 * SECOND)
     settle(store, b"n/retried", Verdict(failures=[(b"n/retried", "no")]), attempts=2)
@@ -102,7 +102,7 @@ def test_what_waits_for_another_try_is_overdue_since_its_deadline(store: Expirat
     assert oldest >= 50 * SECOND
 
 
-def test_what_waits_for_another_try_is_counted_by_what_it_waits_for(store: Expirations) -> None:
+def test_a_file_that_waits_for_a_retry_is_counted_by_what_it_waits_for(store: Expirations) -> None:
     in_every_state(store)
     store.schedule([b"n/held too"], 0)
     settle(store, b"n/held too", Verdict(put_off={(LEASE, State.HELD): [b"n/held too"]}))
@@ -113,7 +113,7 @@ def test_what_waits_for_another_try_is_counted_by_what_it_waits_for(store: Expir
     assert (counts.retried, counts.held, counts.postponed) == (0, 1, 0)
 
 
-def test_the_age_of_the_oldest_overdue_record_is_told(store: Expirations) -> None:
+def test_the_age_of_the_oldest_overdue_record_is_reported(store: Expirations) -> None:
     now, _ = store.deadline(b"n/a")
     store.place_at(b"n/a", now - 50 * SECOND)
     store.place_at(b"n/b", now - 20 * SECOND)
@@ -156,7 +156,7 @@ def test_records_are_found_in_every_state_with_their_true_deadlines(store: Expir
     assert sorted(records) == known
 
 
-def test_the_earliest_are_told_in_every_state_but_set_aside_with_their_true_deadlines(
+def test_the_earliest_are_listed_in_every_state_but_set_aside_with_their_true_deadlines(
     store: Expirations,
 ) -> None:
     known = [record for record in in_every_state(store) if record.state != State.SET_ASIDE]
@@ -179,14 +179,14 @@ def test_names_that_look_like_patterns_are_taken_literally(store: Expirations, n
     assert names(look(store, name + b"/", 10, 1_000).records) == [name + b"/x"]
 
 
-def test_more_records_than_the_limit_are_told_not_to_be_all(store: Expirations) -> None:
+def test_a_list_cut_at_its_limit_says_that_it_is_not_complete(store: Expirations) -> None:
     store.schedule([b"n/%d" % number for number in range(10)], SECOND)
     assert look(store, b"n/", limit=10, looks=1_000).complete
     records, complete = look(store, b"n/", limit=9, looks=1_000)
     assert (len(records), complete) == (9, False)
 
 
-def test_a_search_ends_where_it_has_looked_at_enough(store: Expirations) -> None:
+def test_a_search_ends_once_it_has_looked_at_enough(store: Expirations) -> None:
     store.schedule([b"m/%d" % number for number in range(30_000)], SECOND)
     assert not look(store, b"n/", limit=10, looks=1).complete
     assert look(store, b"n/", limit=10, looks=100_000).complete
@@ -222,14 +222,14 @@ def test_deadlines_are_counted_between_edges_each_of_which_begins_a_part(
     assert list(store.due_between(edges)) == [1, 0, 4, 4]
 
 
-def test_a_text_is_looked_for_in_names_of_files_and_taken_literally(store: Expirations) -> None:
+def test_a_text_is_searched_in_file_names_and_taken_literally(store: Expirations) -> None:
     store.schedule([b"a*b/x", b"n/a*b/c", b"n/aXb", b"m/n/a*b", b"n/xa*b"], 100 * SECOND)
     for prefix, found in (b"", [b"m/n/a*b", b"n/xa*b"]), (b"n/", [b"n/xa*b"]):
         assert sorted(names(look(store, prefix, 10, 1_000, b"a*b").records)) == found
     assert names(look(store, b"a*b/", 10, 1_000, b"*").records) == []
 
 
-def test_one_record_is_told_in_every_state_with_its_true_deadline(store: Expirations) -> None:
+def test_one_record_is_read_in_every_state_with_its_true_deadline(store: Expirations) -> None:
     known = in_every_state(store)
     assert [store.record(record.member) for record in known] == known
     members = [record.member for record in known]
@@ -237,7 +237,7 @@ def test_one_record_is_told_in_every_state_with_its_true_deadline(store: Expirat
     assert store.record(b"n/never") is None
 
 
-def test_what_a_sweep_died_of_is_told_as_retried(
+def test_a_file_that_a_sweep_died_of_counts_as_retried(
     store: Expirations, all_records: ExpirationStore
 ) -> None:
     deadline = store.schedule([b"n/a"], 0)
@@ -248,7 +248,7 @@ def test_what_a_sweep_died_of_is_told_as_retried(
     assert store.counts().retried == 1
 
 
-def test_no_other_place_tells_of_a_record(store: Expirations, all_records: ExpirationStore) -> None:
+def test_no_other_place_knows_of_a_record(store: Expirations, all_records: ExpirationStore) -> None:
     in_every_state(store)
     there = all_records.at("there")
     assert not any(there.counts()[1:])
@@ -257,7 +257,7 @@ def test_no_other_place_tells_of_a_record(store: Expirations, all_records: Expir
     assert there.retry([b"n/set-aside"]) == there.forget([b"n/set-aside"]) == []
 
 
-def test_what_was_set_aside_can_be_tried_again(store: Expirations) -> None:
+def test_a_file_set_aside_can_be_retried(store: Expirations) -> None:
     set_aside(store, b"n/b")
     deadline = set_aside(store, b"n/a")
     assert store.retry([b"n/a", b"n/never"]) == [b"n/a"]
@@ -266,13 +266,13 @@ def test_what_was_set_aside_can_be_tried_again(store: Expirations) -> None:
     assert store.claim_one(b"n/a").token
 
 
-def test_what_was_set_aside_can_be_forgotten(store: Expirations) -> None:
+def test_a_file_set_aside_can_be_forgotten(store: Expirations) -> None:
     set_aside(store, b"n/a", b"n/b")
     assert sorted(store.forget([b"n/a", b"n/b", b"n/never"])) == [b"n/a", b"n/b"]
     assert not any(store.counts()[1:])
 
 
-def test_a_deadline_ends_what_had_failed(store: Expirations) -> None:
+def test_a_new_deadline_ends_a_failure(store: Expirations) -> None:
     for attempts in 2, 1:
         store.schedule([b"n/a"], 0)
         settle(store, b"n/a", Verdict(failures=[(b"n/a", "no")]), attempts)
@@ -281,13 +281,13 @@ def test_a_deadline_ends_what_had_failed(store: Expirations) -> None:
         assert store.counts().set_aside == 0
 
 
-def test_only_what_was_set_aside_is_tried_again_or_forgotten(store: Expirations) -> None:
+def test_only_files_set_aside_are_retried_or_forgotten(store: Expirations) -> None:
     deadline = store.schedule([b"n/a"], 100 * SECOND)
     assert store.retry([b"n/a"]) == store.forget([b"n/a"]) == []
     assert store.deadline(b"n/a")[1] == deadline
 
 
-def test_deadlines_are_adopted_where_there_is_no_record(store: Expirations) -> None:
+def test_deadlines_are_adopted_if_there_is_no_record(store: Expirations) -> None:
     known = store.schedule([b"n/known"], 100 * SECOND)
     store.schedule([b"n/claimed"], 0)
     store.claim_one(b"n/claimed")

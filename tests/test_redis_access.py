@@ -130,7 +130,7 @@ print(app.control.inspect(timeout=30, limit=1).ping())
 """
 
 
-def test_the_whole_service_runs_with_it(
+def test_the_whole_service_runs_as_its_own_redis_user(
     server: RedisServer, url: str, tmp_path: Path, denied: Callable[[], list[str]]
 ) -> None:
     service = Service(tmp_path, server, redis_url=url)
@@ -338,7 +338,7 @@ def test_waiting_for_replicas_is_permitted(url: str, denied: Callable[[], list[s
     assert denied() == []
 
 
-def test_every_check_and_command_works_with_it(
+def test_every_check_and_command_works_as_this_user(
     url: str, djfs: Callable[..., None], tmp_path: Path, denied: Callable[[], list[str]]
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, redis_url=url, shards=1)
@@ -352,7 +352,7 @@ def test_every_check_and_command_works_with_it(
     assert denied() == []
 
 
-def test_what_is_refused_is_told_and_not_taken_for_being_away(url: str) -> None:
+def test_a_refused_command_is_reported_and_not_taken_for_an_outage(url: str) -> None:
     with (
         contextlib.closing(RedisStore(url, "other", 1)) as store,
         pytest.raises(RecordStoreError, match=r"refused: .*permission") as caught,
@@ -374,7 +374,7 @@ def test_a_password_that_is_refused_is_not_tried_again(
     assert len(denied()) == 1
 
 
-def test_it_can_touch_nothing_else(url: str) -> None:
+def test_the_user_can_touch_nothing_else(url: str) -> None:
     client: Any = redis.Redis.from_url(url)
     forbidden: list[Callable[[], object]] = [
         lambda: client.get("other"),
@@ -395,13 +395,13 @@ def test_it_can_touch_nothing_else(url: str) -> None:
                 call()
 
 
-def test_nobody_comes_in_without_the_password(url: str) -> None:
+def test_nobody_gets_in_without_the_password(url: str) -> None:
     anonymous = redis.Redis.from_url(url.replace("djpyfs:secret@", ""), retry=ONCE)
     with contextlib.closing(anonymous), pytest.raises(redis.AuthenticationError):
         anonymous.ping()
 
 
-def test_nobody_comes_in_without_tls(port: int, admin: Any) -> None:
+def test_nobody_gets_in_without_tls(port: int, admin: Any) -> None:
     plain = redis.Redis(host=HOST, port=port, username="djpyfs", password="secret", retry=ONCE)
     with contextlib.closing(plain), pytest.raises(redis.ConnectionError):
         plain.ping()
@@ -424,7 +424,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_by_records_broker_and_
             results.client.ping()
 
 
-def test_the_certificate_stays_as_long_as_it_holds(url: str, here: Here) -> None:
+def test_the_certificate_stays_as_long_as_it_is_valid(url: str, here: Here) -> None:
     certificate, key = (Path(here(f"/{volume}/redis.pem")) for volume in ("certificate", "key"))
     made = certificate.read_bytes(), key.read_bytes()
     make_certificate(here)
@@ -444,7 +444,9 @@ def test_the_health_check_of_redis_finds_it_well(url: str, here: Here, port: int
     assert told.stdout == "PONG\n"
 
 
-def test_another_broker_has_nothing_of_our_tls(djfs: Callable[..., None], settings: Any) -> None:
+def test_another_broker_gets_none_of_the_tls_settings(
+    djfs: Callable[..., None], settings: Any
+) -> None:
     from djpyfs_tasks.celery import make_app
 
     settings.CELERY_BROKER_URL = "amqp://localhost"
@@ -454,7 +456,7 @@ def test_another_broker_has_nothing_of_our_tls(djfs: Callable[..., None], settin
     assert app_conf.redis_backend_use_ssl["ssl_ca_certs"] == "/ca"
 
 
-def test_flower_lets_nobody_in_without_the_password(
+def test_flower_lets_nobody_in_without_a_password(
     server: RedisServer, url: str, tmp_path: Path
 ) -> None:
     service = Service(tmp_path, server, redis_url=url)

@@ -100,7 +100,7 @@ def calls(fs: Any, there: str, refused: Any) -> Iterator[tuple[str, Callable[[],
 @pytest.mark.filterwarnings("ignore:method .* has been deprecated:DeprecationWarning")
 @pytest.mark.parametrize("there", ["file", "directory", "missing", "expired"])
 @pytest.mark.parametrize("refused", REFUSED)
-def test_every_method_refuses_a_name_as_open_does_whatever_the_other_one_names(
+def test_every_method_refuses_a_bad_name_as_open_does_whatever_its_other_name(
     fs: Any, refused: Any, there: str
 ) -> None:
     fs.makedir("directory")

@@ -352,9 +352,7 @@ def test_a_copy_keeps_its_type_and_has_the_upload_args(
         ("no extension", "application/octet-stream"),
     ],
 )
-def test_a_file_has_the_type_of_the_bytes_that_are_stored(
-    files: Any, name: str, expected: str
-) -> None:
+def test_a_file_has_the_type_of_its_stored_bytes(files: Any, name: str, expected: str) -> None:
     files.writebytes(name, b"x")
     assert files.getinfo(name, ["s3"]).get("s3", "content_type") == expected
 
@@ -531,7 +529,7 @@ def test_each_key_of_a_batch_is_settled_on_its_own(
     ]
 
 
-def test_a_batch_fails_where_it_is_unclear_which_keys_were_refused(
+def test_a_batch_fails_if_it_is_unclear_which_keys_were_refused(
     start_store: Callable[..., tuple[Store, S3Backend]],
 ) -> None:
     _, backend = start_store(lambda *_: (200, delete_result(other="AccessDenied")))
@@ -625,7 +623,7 @@ PAGE = "<html><head><title>We are back soon</title></head></html>"
         ("a", "no mark-up"),
     ],
 )
-def test_what_is_no_answer_of_s3_deletes_nothing(
+def test_an_answer_that_is_not_from_s3_deletes_nothing(
     start_store: Callable[..., tuple[Store, S3Backend]], due: str, page: str
 ) -> None:
     _, backend = start_store(lambda *_: (200, page))
@@ -657,7 +655,7 @@ def test_a_removal_that_was_not_answered_is_sent_once_and_says_so(
         (False, 200, PAGE),
     ],
 )
-def test_a_store_answers_where_it_would_delete_what_no_file_can_be(
+def test_a_store_answers_if_it_would_delete_an_impossible_file(
     start_store: Callable[..., tuple[Store, S3Backend]],
     expected: bool,
     status: int,
@@ -727,7 +725,7 @@ SIZES = pytest.mark.parametrize("size", [7, 9_000_000], ids=["small", "big"])
 
 
 @SIZES
-def test_of_two_that_create_a_file_at_a_time_one_does(files: Any, size: int) -> None:
+def test_of_two_that_create_a_file_at_once_one_succeeds(files: Any, size: int) -> None:
     faster, slower = files.open("a", "xb"), files.open("a", "xb")
     faster.write(b"f" * size)
     slower.write(b"s" * size)
@@ -752,7 +750,7 @@ def test_a_file_that_was_created_in_vain_leaves_no_parts_behind(
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidArgument")])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_store_that_cannot_compare_is_looked_at_before_a_file_is_created(
+def test_a_store_without_conditional_writes_is_asked_before_a_file_is_created(
     start_store: Callable[..., tuple[Store, S3Backend]], status: int, code: str, there: bool
 ) -> None:
     def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
@@ -1043,14 +1041,14 @@ def test_other_files_are_at_another_place(
     assert len(places) == 3 + (other not in (AMAZON, CHINA))
 
 
-def test_the_address_of_the_store_may_stand_in_the_environment(
+def test_the_endpoint_of_the_store_may_come_from_the_environment(
     make_backend: Callable[..., S3Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", HERE["endpoint_url"])
     assert make_backend(**AMAZON).place() == make_backend(**HERE).place()
 
 
-def test_without_a_region_that_can_be_there_is_no_place(
+def test_without_a_possible_region_there_is_no_place(
     make_backend: Callable[..., S3Backend],
 ) -> None:
     with pytest.raises(BackendUnavailable, match="InvalidRegion"):

@@ -170,7 +170,7 @@ def use_everything(files: ExpiringFS, large: int = 9_000_000) -> None:
     files.removetree("/")
 
 
-def test_the_rights_in_the_docs_are_those_that_are_needed(
+def test_the_permissions_in_the_docs_are_those_that_are_needed(
     made: Callable[..., ExpiringFS], guarded: Guarded
 ) -> None:
     for options in {}, {"signed_urls": True}, {"signed_urls": True, "redirect": True}:
@@ -190,7 +190,7 @@ def test_the_rights_in_the_docs_are_those_that_are_needed(
 
 
 @pytest.mark.parametrize("right", ["ListBucket", "PutObject", "GetObject", "DeleteObject"])
-def test_a_right_that_is_missing_is_told_at_deployment(
+def test_check_deploy_reports_a_missing_permission(
     made: Callable[..., ExpiringFS], guarded: Guarded, right: str
 ) -> None:
     del guarded.allowed[f"s3:{right}"]
@@ -199,7 +199,7 @@ def test_a_right_that_is_missing_is_told_at_deployment(
     assert f"refuses s3:{right}" in told()["E008"].msg
 
 
-def test_keys_without_rights_are_told_once(
+def test_credentials_without_permissions_are_reported_once(
     made: Callable[..., ExpiringFS], guarded: Guarded
 ) -> None:
     guarded.allowed = {}
@@ -210,12 +210,12 @@ def test_keys_without_rights_are_told_once(
         assert f"s3:{right}" in message
 
 
-def test_rights_for_another_prefix_are_told(made: Callable[..., ExpiringFS]) -> None:
+def test_permissions_for_another_prefix_are_reported(made: Callable[..., ExpiringFS]) -> None:
     made(prefix="elsewhere")
     assert "refuses s3:PutObject, s3:GetObject, s3:DeleteObject" in told()["E008"].msg
 
 
-def test_no_credentials_at_all_are_told(
+def test_missing_credentials_are_reported(
     made: Callable[..., ExpiringFS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE":
@@ -230,7 +230,7 @@ def test_no_credentials_at_all_are_told(
 # -- the bucket
 
 
-def test_a_bucket_that_is_not_there_is_told_at_deployment(
+def test_check_deploy_reports_a_missing_bucket(
     made: Callable[..., ExpiringFS], guarded: Guarded
 ) -> None:
     guarded.allowed = {"s3:*": "*"}
@@ -239,7 +239,7 @@ def test_a_bucket_that_is_not_there_is_told_at_deployment(
     assert "NoSuchBucket" in told()["E008"].msg
 
 
-def test_a_store_that_is_away_is_told_at_deployment(made: Callable[..., ExpiringFS]) -> None:
+def test_check_deploy_reports_a_store_that_is_away(made: Callable[..., ExpiringFS]) -> None:
     made(endpoint_url="http://127.0.0.1:1")
     assert "cannot be used" in told()["E008"].msg
 
@@ -268,7 +268,7 @@ def versioned(guarded: Guarded) -> tuple[Any, str]:
     return s3, name
 
 
-def test_a_bucket_that_keeps_what_is_deleted_is_told_at_deployment(
+def test_check_deploy_reports_a_bucket_that_keeps_deleted_files(
     made: Callable[..., ExpiringFS], versioned: tuple[Any, str]
 ) -> None:
     s3, name = versioned
@@ -283,14 +283,14 @@ def test_a_bucket_that_keeps_what_is_deleted_is_told_at_deployment(
 
 
 @pytest.mark.parametrize("days", [None, 7])
-def test_it_is_told_nothing_where_their_days_are_counted(
+def test_check_deploy_accepts_such_a_bucket_with_noncurrent_days(
     made: Callable[..., ExpiringFS], versioned: tuple[Any, str], days: int | None
 ) -> None:
     made(bucket=versioned[1], noncurrent_days=days)
     assert told().keys() == ({"W009"} if days is None else set())
 
 
-def test_who_may_not_ask_for_versions_is_told(
+def test_a_missing_permission_to_ask_for_versions_is_reported(
     made: Callable[..., ExpiringFS], guarded: Guarded
 ) -> None:
     del guarded.allowed["s3:GetBucketVersioning"]
@@ -301,7 +301,7 @@ def test_who_may_not_ask_for_versions_is_told(
 # -- signed links
 
 
-def test_signed_links_that_nobody_answers_are_told_at_deployment(
+def test_check_deploy_reports_signed_links_that_nobody_answers(
     djfs: Callable[..., None], tmp_path: Path, settings: Any
 ) -> None:
     place = {"type": "osfs", "directory_root": tmp_path}

@@ -109,7 +109,7 @@ def put_in_the_same_second(
             return found
 
 
-def test_the_etag_tells_two_files_of_one_size_and_second_apart(files: ExpiringFS) -> None:
+def test_the_etag_distinguishes_two_files_of_one_size_and_second(files: ExpiringFS) -> None:
     url = files.get_url("a.bin")
     old, new = b"1" * 1000, b"2" * 1000
     first = put_in_the_same_second(files, old, new, lambda: get(url))
@@ -175,7 +175,7 @@ def led_on(on_s3: Callable[..., ExpiringFS]) -> ExpiringFS:
     return with_a_file(on_s3(signed_urls=True, redirect=True))
 
 
-def test_a_link_leads_on_to_an_address_of_a_minute(moto: Moto, led_on: ExpiringFS) -> None:
+def test_a_link_redirects_to_a_url_that_works_for_a_minute(moto: Moto, led_on: ExpiringFS) -> None:
     led_on.writebytes("page.html", b"<script>")
     answer = get(led_on.get_url("page.html", download_as="größe.html"))
     assert (answer.status, answer.body) == (302, b"")
@@ -190,13 +190,13 @@ def test_a_link_leads_on_to_an_address_of_a_minute(moto: Moto, led_on: ExpiringF
         assert response.headers["Content-Disposition"] == wanted
 
 
-def test_the_address_that_a_link_leads_on_to_ends_with_the_file(led_on: ExpiringFS) -> None:
+def test_the_url_that_a_link_redirects_to_ends_with_the_file(led_on: ExpiringFS) -> None:
     led_on.expire("a.bin", 30)
     location = get(led_on.get_url("a.bin")).headers["Location"]
     assert 1 <= int(parse_qs(urlsplit(location).query)["X-Amz-Expires"][0]) <= 30
 
 
-def test_a_link_that_leads_on_fetches_no_more_than_a_byte(moto: Moto, led_on: ExpiringFS) -> None:
+def test_a_link_that_redirects_fetches_no_more_than_a_byte(moto: Moto, led_on: ExpiringFS) -> None:
     url = led_on.get_url("a.bin")
     moto.promised = 0
     assert get(url).status == 302
@@ -205,7 +205,7 @@ def test_a_link_that_leads_on_fetches_no_more_than_a_byte(moto: Moto, led_on: Ex
     assert moto.promised <= 1
 
 
-def test_a_limited_link_that_leads_on_counts(led_on: ExpiringFS) -> None:
+def test_a_limited_link_that_redirects_counts(led_on: ExpiringFS) -> None:
     url = led_on.get_url("a.bin", max_downloads=2)
     assert ask("HEAD", url).status == 200
     assert get(url).status == 302

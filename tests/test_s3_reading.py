@@ -71,7 +71,7 @@ def test_a_store_that_hangs_up_on_a_slow_reader_is_asked_for_the_rest(
     assert big.sent == big.size
 
 
-def test_a_store_without_ranges_is_told(big: BigObject, far: ExpiringFS) -> None:
+def test_a_store_without_ranges_is_an_error(big: BigObject, far: ExpiringFS) -> None:
     big.ranges = False
     with far.open("a.bin", "rb") as file:
         file.seek(MIB)
@@ -118,7 +118,7 @@ def test_an_empty_file_can_be_opened(files: ExpiringFS) -> None:
         assert (file.read(1), file.read()) == (b"", b"")
 
 
-def test_seeking_to_and_fro_reads_what_is_there(files: ExpiringFS) -> None:
+def test_seeking_back_and_forth_reads_what_is_there(files: ExpiringFS) -> None:
     with files.open("a.bin", "rb") as file:
         for position in 0, MIB, 300 * KIB, MIB - 5, 2 * MIB - 10, 2 * MIB, 5 * MIB, 100, 3:
             assert file.seek(position) == position
@@ -140,9 +140,7 @@ def test_one_member_of_an_archive_does_not_fetch_the_others(moto: Moto, files: E
 
 
 @pytest.mark.parametrize("contents", [CONTENT[::-1], b"short", b""])
-def test_a_file_that_is_replaced_meanwhile_is_never_spliced(
-    files: ExpiringFS, contents: bytes
-) -> None:
+def test_two_versions_of_a_file_are_never_spliced(files: ExpiringFS, contents: bytes) -> None:
     with files.open("a.bin", "rb") as file:
         assert file.read(1000) == CONTENT[:1000]
         files.writebytes("a.bin", contents)

@@ -99,7 +99,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("url", "cure"), WRONG, ids=[cure for _, cure in WRONG])
-def test_a_wrong_address_is_told_without_the_password(
+def test_a_wrong_url_is_reported_without_the_password(
     store_at: Callable[..., Expirations], url: str, cure: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=cure) as raised:
@@ -115,7 +115,7 @@ FORMS_AWAY = [
 ]
 
 
-def test_what_is_away_is_one_error_in_time_and_without_the_password(
+def test_an_outage_is_one_error_in_time_and_without_the_password(
     store_at: Callable[..., Expirations],
 ) -> None:
     with socket.socket() as refuses, socket.socket() as hangs, ThreadPoolExecutor(64) as at_once:
@@ -136,7 +136,7 @@ def test_what_is_away_is_one_error_in_time_and_without_the_password(
     assert SECRET not in repr(conf.current())
 
 
-def test_a_node_of_a_cluster_is_told_from_a_server_of_its_own(
+def test_a_node_of_a_cluster_is_not_taken_for_a_single_server(
     store_at: Callable[..., Expirations], redis_cluster: RedisCluster
 ) -> None:
     node = next(node for node in redis_cluster.nodes if node not in redis_cluster.masters())
@@ -144,7 +144,7 @@ def test_a_node_of_a_cluster_is_told_from_a_server_of_its_own(
         store_at(node.url).schedule([b"n/a"], SECOND)
 
 
-def test_a_server_of_its_own_is_told_from_a_cluster(
+def test_a_single_server_is_not_taken_for_a_cluster(
     store_at: Callable[..., Expirations], redis_server: RedisServer
 ) -> None:
     url = redis_server.url.replace("redis://", "redis+cluster://")
@@ -321,7 +321,7 @@ def test_celery_takes_the_passwords_along(djfs: Callable[..., None]) -> None:
     assert app_conf.broker_use_ssl == {"ssl_cert_reqs": "required"}
 
 
-def test_with_a_cluster_celery_wants_a_broker_of_its_own(
+def test_with_a_cluster_celery_needs_another_broker(
     djfs: Callable[..., None], settings: Any
 ) -> None:
     from djpyfs_tasks import celery, checks  # noqa: F401

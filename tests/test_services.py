@@ -179,7 +179,7 @@ class UnhurriedBackend(DiskBackend):
         super().delete_one(entry)
 
 
-def test_a_soft_time_limit_ends_a_sweep_with_the_truth_in_its_report(
+def test_a_sweep_that_a_soft_time_limit_ends_has_a_true_report(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
     slow = f"{__name__}.{UnhurriedBackend.__name__}"
@@ -241,7 +241,7 @@ class Harm:
         return Path.touch, (self.path,)
 
 
-def test_the_worker_refuses_what_is_not_json(
+def test_the_worker_refuses_messages_that_are_not_json(
     service: Service, files: ExpiringFS, tmp_path: Path
 ) -> None:
     harm, control = Harm(tmp_path / "harm"), Harm(tmp_path / "control")
@@ -304,7 +304,7 @@ BAD_MESSAGES: list[tuple[str, list[Any], dict[str, Any]]] = [
 ]
 
 
-def test_a_task_that_nobody_of_ours_would_send_is_refused_logged_and_deletes_nothing(
+def test_a_task_that_djpyfs_would_not_send_is_refused_and_logged_and_deletes_nothing(
     service: Service, files: ExpiringFS
 ) -> None:
     for name in "overdue", "alive", "foreign":
@@ -429,7 +429,7 @@ def environ_of_own_app(redis: RedisServer, directory: Path, **more: str) -> dict
     }
 
 
-def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queue(
+def test_your_own_celery_app_sweeps_and_takes_one_shots_in_its_default_queue(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
     records = f"redis://{HOST}:{redis.port}/2"
@@ -453,7 +453,7 @@ def test_a_celery_app_of_ones_own_sweeps_and_takes_one_shots_in_its_default_queu
     assert not [key for key in keys if "djpyfs." in key]
 
 
-def test_a_worker_of_a_celery_app_of_ones_own_keeps_time_without_a_beat(
+def test_a_worker_of_your_own_celery_app_keeps_time_without_a_beat(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
     records, broker = (f"redis://{HOST}:{redis.port}/{database}" for database in (6, 7))

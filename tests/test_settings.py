@@ -59,7 +59,7 @@ class Shelf(MemoryBackend):
 
 
 @pytest.mark.parametrize(("djfs_", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_a_wrong_setting_is_told_with_its_key_and_the_cure(
+def test_a_wrong_setting_is_reported_with_its_key_and_the_cure(
     settings: Any, djfs_: dict[str, Any], message: str
 ) -> None:
     settings.DJFS = djfs_
@@ -75,7 +75,7 @@ def test_a_wrong_setting_is_told_with_its_key_and_the_cure(
 @pytest.mark.parametrize(
     "key", ["region_name", "use_proxy", "proxy_root", "remove_signature", "foo"]
 )
-def test_a_key_that_is_near_to_none_of_ours_is_a_warning(
+def test_a_key_that_resembles_no_known_one_is_a_warning(
     djfs: Callable[..., None], type_: str, key: str
 ) -> None:
     known = {"bucket": "b", "directory_root": "x"}
@@ -86,7 +86,7 @@ def test_a_key_that_is_near_to_none_of_ours_is_a_warning(
     get_filesystem("plots")
 
 
-def test_settings_that_are_no_dict_are_refused(settings: Any) -> None:
+def test_settings_that_are_not_a_dict_are_refused(settings: Any) -> None:
     settings.DJFS = ["osfs"]
     with pytest.raises(ConfigurationError, match="give it a dict"):
         get_filesystem("plots")
@@ -110,7 +110,7 @@ def durable() -> Iterator[str]:
         yield server.url
 
 
-def test_a_configuration_that_works_is_told_nothing(
+def test_a_working_configuration_gets_no_message(
     djfs: Callable[..., None], tmp_path: Path, durable: str
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path / "new", url_root="/m/", redis_url=durable)
@@ -118,20 +118,24 @@ def test_a_configuration_that_works_is_told_nothing(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_root_that_cannot_be_written_is_told(djfs: Callable[..., None], tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_written_is_reported(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     djfs(type="osfs", directory_root=tmp_path / "file" / "root")
     assert ids() == ["djpyfs.E002"]
 
 
-def test_an_address_that_is_a_path_is_told(djfs: Callable[..., None], tmp_path: Path) -> None:
+def test_a_url_root_that_is_a_path_is_reported(djfs: Callable[..., None], tmp_path: Path) -> None:
     for root in tmp_path, tmp_path / "new":
         djfs(type="osfs", directory_root=root, url_root=f"{root}/")
         assert ids() == ["djpyfs.W002"]
 
 
 @pytest.mark.parametrize("inner", ["root/inner", "root"])
-def test_roots_that_overlap_are_told(djfs: Callable[..., None], tmp_path: Path, inner: str) -> None:
+def test_overlapping_roots_are_reported(
+    djfs: Callable[..., None], tmp_path: Path, inner: str
+) -> None:
     namespaces = {"exports": {"directory_root": tmp_path / inner, "url_root": "/exports/"}}
     djfs(type="osfs", directory_root=tmp_path / "root", namespaces=namespaces)
     assert ids() == (["djpyfs.W003"] if inner == "root/inner" else [])
@@ -162,7 +166,7 @@ def overlapping(tmp_path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("case", range(4))
-def test_places_that_overlap_are_told_without_a_secret(
+def test_overlapping_places_are_reported_without_a_secret(
     djfs: Callable[..., None], settings: Any, tmp_path: Path, case: int
 ) -> None:
     s3 = {
@@ -182,7 +186,7 @@ def test_places_that_overlap_are_told_without_a_secret(
 
 
 @pytest.mark.parametrize("url", ["mem://", "temp://a", "zip:///a.zip"])
-def test_what_is_never_shared_or_written_overlaps_nothing(
+def test_places_that_are_never_shared_or_written_overlap_nothing(
     djfs: Callable[..., None], url: str
 ) -> None:
     djfs(type="opener", url=url, namespaces={"a": {"url": f"{url}/b"}})
@@ -210,7 +214,7 @@ def test_a_storage_that_keeps_its_files_in_djpyfs_is_refused_as_a_backend(
     ],
     ids=str,
 )
-def test_a_storage_that_cannot_be_made_is_told(
+def test_a_storage_that_cannot_be_made_is_reported(
     djfs: Callable[..., None], settings: Any, storage: dict[str, Any]
 ) -> None:
     settings.STORAGES = {"default": storage}
@@ -218,7 +222,7 @@ def test_a_storage_that_cannot_be_made_is_told(
     assert ids() == ["djpyfs.E006"]
 
 
-def test_a_redis_that_forgets_is_told_at_deployment(
+def test_check_deploy_reports_a_redis_that_forgets(
     djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, redis_url=redis_server.url, key_prefix="checks")
@@ -226,14 +230,14 @@ def test_a_redis_that_forgets_is_told_at_deployment(
     assert ids(include_deployment_checks=True) == ["djpyfs.W004"]
 
 
-def test_a_redis_that_is_away_is_told_at_deployment(
+def test_check_deploy_reports_a_redis_that_is_away(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, redis_url="redis://127.0.0.1:1")
     assert ids(include_deployment_checks=True) == ["djpyfs.E003"]
 
 
-def test_a_redis_that_evicts_is_told_at_deployment(
+def test_check_deploy_reports_a_redis_that_evicts(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     with running_redis(**{"maxmemory-policy": "allkeys-lru"}) as server:
@@ -241,7 +245,7 @@ def test_a_redis_that_evicts_is_told_at_deployment(
         assert ids(include_deployment_checks=True) == ["djpyfs.E004"]
 
 
-def test_another_number_of_shards_is_told_at_deployment_and_so_is_who_stopped_on_the_way_there(
+def test_check_deploy_reports_another_number_of_shards_and_a_reshard_that_has_stopped(
     djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer
 ) -> None:
     own = {"type": "osfs", "directory_root": tmp_path, "redis_url": redis_server.url}
@@ -259,7 +263,7 @@ def test_another_number_of_shards_is_told_at_deployment_and_so_is_who_stopped_on
     [{"type": "memory"}, {"type": "opener", "url": "mem://"}, {"type": "storage"}],
     ids=str,
 )
-def test_what_no_worker_can_see_is_told_at_deployment(
+def test_check_deploy_reports_files_that_no_worker_can_see(
     djfs: Callable[..., None], settings: Any, redis_server: RedisServer, place: dict[str, str]
 ) -> None:
     settings.STORAGES = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
@@ -267,14 +271,14 @@ def test_what_no_worker_can_see_is_told_at_deployment(
     assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W005"]
 
 
-def test_records_that_no_worker_can_see_are_told_at_deployment(
+def test_check_deploy_reports_records_that_no_worker_can_see(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path)
     assert ids(include_deployment_checks=True) == ["djpyfs.W004", "djpyfs.W005"]
 
 
-def test_one_shots_that_nobody_sends_are_told_of(settings: Any, tmp_path: Path) -> None:
+def test_one_shots_that_nobody_sends_are_reported(settings: Any, tmp_path: Path) -> None:
     settings.DJFS = {"type": "memory", "one_shot": True}
     assert run_checks() == []
     settings.INSTALLED_APPS = ["djpyfs"]

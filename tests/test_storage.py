@@ -56,7 +56,7 @@ def test_directories_are_made_as_they_are_needed(storage: ExpiringStorage) -> No
         assert file.read() == "täxt"
 
 
-def test_a_name_that_is_taken_gets_an_addition(storage: ExpiringStorage) -> None:
+def test_a_name_that_is_taken_gets_a_suffix(storage: ExpiringStorage) -> None:
     first, second = (storage.save("d/a.tar.gz", ContentFile(text)) for text in (b"1", b"2"))
     assert first == "d/a.tar.gz"
     assert re.fullmatch(r"d/a_\w{7}\.tar\.gz|d/a\.tar_\w{7}\.gz", second)
@@ -64,7 +64,7 @@ def test_a_name_that_is_taken_gets_an_addition(storage: ExpiringStorage) -> None
     assert storage.open(second).read() == b"2"
 
 
-def test_who_saves_at_the_same_time_gets_a_name_of_his_own(
+def test_two_who_save_at_the_same_time_get_different_names(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path)
@@ -107,7 +107,7 @@ def anywhere(
     return ExpiringStorage(f"uploads/{uuid.uuid4().hex}")
 
 
-def test_of_fifty_who_save_one_name_at_once_each_finds_his_own_content(
+def test_fifty_who_save_one_name_at_once_each_find_their_own_content(
     anywhere: ExpiringStorage,
 ) -> None:
     start = Barrier(50)
@@ -146,7 +146,7 @@ class LateStorage(ExpiringStorage):
         return found
 
 
-def test_what_was_saved_in_between_is_not_overwritten(
+def test_a_file_saved_in_between_is_not_overwritten(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path)
@@ -168,7 +168,7 @@ def test_a_name_that_leads_out_is_a_suspicious_operation(storage: ExpiringStorag
         storage.delete("")
 
 
-def test_a_flood_of_a_name_is_refused_in_a_few_words(storage: ExpiringStorage) -> None:
+def test_a_very_long_name_is_refused_in_a_short_message(storage: ExpiringStorage) -> None:
     flood = "../" * 10_000 + "a"
     for act in storage.generate_filename, storage.get_available_name:
         with pytest.raises(SuspiciousFileOperation) as raised:
@@ -239,7 +239,7 @@ def test_an_absolute_name_is_a_suspicious_operation(storage: ExpiringStorage) ->
                 act(name)
 
 
-def test_what_is_no_file_or_no_directory_is_told_as_the_system_does(
+def test_a_wrong_kind_of_entry_raises_what_the_system_raises(
     storage: ExpiringStorage, place: dict[str, Any]
 ) -> None:
     storage.save("d/a", ContentFile(b""))
@@ -275,7 +275,7 @@ def test_a_directory_goes_only_when_it_is_empty(djfs: Callable[..., None], tmp_p
     assert not storage.exists("d")
 
 
-def test_what_is_on_hold_cannot_be_deleted(djfs: Callable[..., None]) -> None:
+def test_a_file_on_hold_cannot_be_deleted(djfs: Callable[..., None]) -> None:
     djfs(type="memory", namespaces={"uploads": {"hold": True}})
     storage = ExpiringStorage("uploads")
     storage.save("a", ContentFile(b""))
@@ -346,7 +346,7 @@ def test_a_storage_that_overwrites_keeps_names_and_starts_a_new_life(
     assert storage.save("a-long-name.txt", ContentFile(b""), max_length=8) == "a-lo.txt"
 
 
-def test_times_without_zone_are_those_of_the_site_whatever_the_visitor_is_in(
+def test_naive_times_are_in_the_zone_of_the_site_and_not_of_the_visitor(
     storage: ExpiringStorage, settings: Any
 ) -> None:
     settings.USE_TZ = False
@@ -358,7 +358,7 @@ def test_times_without_zone_are_those_of_the_site_whatever_the_visitor_is_in(
 
 
 @pytest.mark.parametrize("aware", [True, False])
-def test_the_time_of_the_last_change_is_told(
+def test_the_time_of_the_last_change_is_reported(
     storage: ExpiringStorage, settings: Any, aware: bool
 ) -> None:
     settings.USE_TZ = aware
@@ -482,7 +482,7 @@ def test_fields_of_a_model_keep_their_files_in_it() -> None:
     assert python(MODEL).communicate(timeout=PATIENCE)[0] == b"done\n"
 
 
-def test_what_is_saved_in_place_of_a_file_keeps_its_deadline_however_long_it_takes(
+def test_a_file_that_replaces_another_keeps_its_deadline_however_long_that_takes(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="memory", **records)

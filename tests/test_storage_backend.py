@@ -140,7 +140,9 @@ def test_a_directory_is_looked_for_once_until_it_is_removed(
         write("d")
 
 
-def test_a_storage_that_replaces_files_has_always_one_of_both(on_moto: ExpiringFS) -> None:
+def test_a_storage_that_replaces_files_always_has_the_old_or_the_new_one(
+    on_moto: ExpiringFS,
+) -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("the source is gone")
@@ -183,7 +185,7 @@ class PrunedStorage(FileSystemStorage):
         return found
 
 
-def test_a_directory_that_goes_while_it_is_looked_at_is_no_sign_of_there_being_none(
+def test_a_directory_that_goes_while_it_is_listed_does_not_mean_that_there_are_none(
     djfs: Callable[..., None], settings: Any, tmp_path: Path
 ) -> None:
     settings.STORAGES = on_disk(tmp_path)
@@ -196,7 +198,7 @@ def test_a_directory_that_goes_while_it_is_looked_at_is_no_sign_of_there_being_n
     assert plots.isdir("e")
 
 
-def test_what_has_expired_is_gone_from_the_storage(
+def test_an_expired_file_is_gone_from_the_storage(
     djfs: Callable[..., None], settings: Any, tmp_path: Path
 ) -> None:
     settings.STORAGES = on_disk(tmp_path)
@@ -211,7 +213,7 @@ def test_what_has_expired_is_gone_from_the_storage(
     assert not default_storage.exists("plots/a.png")
 
 
-def test_what_the_storage_was_given_by_others_is_there(
+def test_files_that_others_have_put_into_the_storage_are_there(
     djfs: Callable[..., None], settings: Any
 ) -> None:
     settings.STORAGES = IN_MEMORY
@@ -226,7 +228,7 @@ def test_what_the_storage_was_given_by_others_is_there(
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk", "s3"])
-def test_times_are_right_without_time_zones_whatever_the_visitor_is_in(
+def test_times_are_right_without_time_zones_whatever_the_zone_of_the_visitor(
     djfs: Callable[..., None],
     settings: Any,
     request: pytest.FixtureRequest,
@@ -308,7 +310,7 @@ def outcome_of(*names: str) -> Outcome:
     return backend.delete([Entry("plots", name) for name in names], Endless())
 
 
-def test_one_file_in_trouble_on_disk_puts_no_other_off(settings: Any, tmp_path: Path) -> None:
+def test_one_file_in_trouble_on_disk_postpones_no_other(settings: Any, tmp_path: Path) -> None:
     settings.STORAGES = on_disk(tmp_path)
     settings.STORAGES["default"]["BACKEND"] = f"{__name__}.{TroubledStorage.__name__}"
     outcome = outcome_of("a", "bad", "b")
@@ -316,14 +318,14 @@ def test_one_file_in_trouble_on_disk_puts_no_other_off(settings: Any, tmp_path: 
     assert [entry.path for entry, _ in outcome.failed] == ["bad"]
 
 
-def test_one_file_in_trouble_elsewhere_may_still_go_and_puts_no_other_off(settings: Any) -> None:
+def test_one_file_in_trouble_elsewhere_may_still_go_and_postpones_no_other(settings: Any) -> None:
     settings.STORAGES = {"default": {"BACKEND": REMOTE}}
     outcome = outcome_of("a", "bad", "b")
     assert [entry.path for entry in outcome.deleted] == ["a", "b"]
     assert [entry.path for entry, _ in outcome.unanswered] == ["bad"]
 
 
-def test_a_storage_that_is_away_puts_off_what_is_left(
+def test_a_storage_that_is_away_postpones_what_is_left(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.STORAGES = {"default": {"BACKEND": REMOTE}}
@@ -443,7 +445,7 @@ def test_the_place_on_s3_is_the_bucket_and_the_location_in_it(settings: Any) -> 
     assert ours(**options) != ours(**{**options, "location": "elsewhere"})
 
 
-def test_an_alias_that_is_not_there_is_told_with_those_that_are(
+def test_an_unknown_alias_is_reported_with_the_known_ones(
     djfs: Callable[..., None], settings: Any
 ) -> None:
     settings.STORAGES = IN_MEMORY

@@ -131,7 +131,7 @@ def fill(filesystem: ExpiringFS, *names: str, seconds: float = 0) -> None:
     filesystem.expire_many(names, seconds)
 
 
-def test_the_report_counts_what_became_of_the_files(plots: ExpiringFS) -> None:
+def test_the_report_counts_files_by_outcome(plots: ExpiringFS) -> None:
     fill(plots, "a", "b")
     fill(plots, "later", seconds=100)
     report = expire_objects()
@@ -172,7 +172,7 @@ def test_one_sweep_serves_many_namespaces_and_backends(
     assert expire_objects().deleted == 4
 
 
-def test_a_limit_is_kept_and_what_remains_is_told(plots: ExpiringFS) -> None:
+def test_a_limit_is_kept_and_the_report_says_what_remains(plots: ExpiringFS) -> None:
     fill(plots, *"abcdef")
     report = expire_objects(limit=4)
     assert (report.deleted, report.remaining) == (4, 2)
@@ -196,7 +196,7 @@ def test_a_bound_that_is_no_number_above_zero_is_refused(name: str, bound: Any) 
         expire_objects(**{name: bound})
 
 
-def test_progress_is_told_batch_by_batch(
+def test_progress_is_reported_batch_by_batch(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="memory", batch_size=2, **records)
@@ -230,7 +230,7 @@ def test_a_deletion_that_fails_stops_nothing_and_is_set_aside(
     assert plots.exists("bad one")
 
 
-def test_a_deletion_that_fails_is_put_off_before_that(
+def test_a_deletion_that_fails_is_retried_before_that(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.test_sweep.BrittleBackend", **records)
@@ -279,7 +279,7 @@ def test_a_namespace_that_a_sweep_has_emptied_leaves_nothing_and_works_on(
     assert (disk.listdir("/"), deep.listdir("/")) == (["d"], ["y"])
 
 
-def test_what_is_left_of_a_pruning_that_broke_off_goes_with_the_next_try(
+def test_the_next_try_removes_what_an_interrupted_pruning_left(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:
     fill(disk, "kept")
@@ -363,7 +363,7 @@ def test_a_backend_that_was_away_is_asked_after_the_others(
 
 
 @pytest.mark.parametrize("mount_point", [False, True])
-def test_files_of_a_disk_that_is_not_mounted_are_put_off_and_not_missing(
+def test_files_of_a_disk_that_is_not_mounted_are_postponed_and_not_missing(
     disk: ExpiringFS, tmp_path: Path, mount_point: bool
 ) -> None:
     fill(disk, "x", "y")
@@ -387,7 +387,7 @@ def test_a_namespace_that_is_gone_while_others_are_there_has_no_files(
     assert expire_objects().missing == 1
 
 
-def test_files_on_a_backend_that_is_away_are_put_off_as_often_as_it_takes(
+def test_files_on_a_backend_that_is_away_are_postponed_as_often_as_it_takes(
     djfs: Callable[..., None], records: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     away = {"type": "tests.test_sweep.AwayBackend"}
@@ -404,7 +404,7 @@ def test_files_on_a_backend_that_is_away_are_put_off_as_often_as_it_takes(
     assert expire_objects() == SweepReport(duration=ANY), "they were due again at once"
 
 
-def test_what_is_written_after_a_claim_that_redis_has_lost_stays(
+def test_a_file_written_after_a_claim_that_redis_lost_stays(
     djfs: Callable[..., None], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     backend, own = "tests.test_sweep.EmptiedBackend", {"key_prefix": uuid.uuid4().hex}
@@ -490,7 +490,7 @@ def test_as_many_deletions_go_on_at_once_as_the_backend_likes(
     assert max(map(len, WatchedBackend.together)) == 3
 
 
-def test_what_may_end_its_sweeper_is_deleted_while_nothing_else_is(
+def test_a_file_that_may_kill_its_sweeper_is_deleted_while_nothing_else_is(
     djfs: Callable[..., None], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = {"redis_url": redis_server.url, "key_prefix": uuid.uuid4().hex}
@@ -516,7 +516,7 @@ class RepeatingBackend(MemoryBackend):
         return outcome
 
 
-def test_a_backend_that_tells_of_one_file_twice_makes_no_other_forgotten(
+def test_a_backend_that_reports_one_file_twice_makes_no_other_forgotten(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.test_sweep.RepeatingBackend", **records)
@@ -569,7 +569,7 @@ class EndingLease(Endless):
 
 
 @pytest.mark.parametrize("place", ["osfs", "memory"], indirect=True)
-def test_what_is_left_of_a_batch_when_the_lease_ends_stays(
+def test_the_rest_of_a_batch_stays_when_the_lease_ends(
     djfs: Callable[..., None], place: dict[str, Any]
 ) -> None:
     djfs(**place)
@@ -607,7 +607,7 @@ class SilentBackend(MemoryBackend):
         return not self.is_out
 
 
-def test_what_was_not_answered_stays_claimed_and_counts_as_an_attempt(
+def test_a_deletion_that_was_not_answered_stays_claimed_and_counts_as_an_attempt(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.test_sweep.SilentBackend", max_attempts=2, **records)
@@ -644,7 +644,7 @@ def test_a_backend_that_fails_as_a_whole_stops_no_other(
     assert (report.deleted, report.retried) == (1, 1)
 
 
-def test_what_was_not_answered_in_an_outage_costs_no_attempt(
+def test_a_deletion_that_was_not_answered_in_an_outage_costs_no_attempt(
     djfs: Callable[..., None], records: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     djfs(type="tests.test_sweep.SilentBackend", max_attempts=1, **records)

@@ -72,7 +72,7 @@ def test_deadlines_are_taken_over_to_the_microsecond(table: Table) -> None:
     assert get_filesystem("usage/x").expiration("d/b") == LATER
 
 
-def test_what_is_overdue_there_goes_with_the_next_sweep(table: Table) -> None:
+def test_an_overdue_file_of_the_table_goes_with_the_next_sweep(table: Table) -> None:
     plots = get_filesystem("plots")
     plots.writebytes("a", b"picture")
     take_over(table(("plots", "a", True, EARLIER)))
@@ -80,7 +80,7 @@ def test_what_is_overdue_there_goes_with_the_next_sweep(table: Table) -> None:
     assert not plots.exists("a")
 
 
-def test_the_ends_of_time_are_drawn_in_to_where_deadlines_are_exact(table: Table) -> None:
+def test_extreme_dates_are_clamped_to_where_deadlines_are_exact(table: Table) -> None:
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     take_over(table(("plots", "first", True, first), ("plots", "last", True, last)))
     plots = get_filesystem("plots")
@@ -135,7 +135,7 @@ def test_a_table_that_is_not_there_is_one_error(
         take_over(database)
 
 
-def test_an_expiration_that_is_no_date_is_one_error(table: Table) -> None:
+def test_an_expiration_that_is_not_a_date_is_one_error(table: Table) -> None:
     database = table(("plots", "a", True, LATER))
     with database.cursor() as cursor:
         cursor.execute("UPDATE djpyfs_fsexpirations SET expiration = '2199-13-01 00:00:00'")
@@ -143,7 +143,7 @@ def test_an_expiration_that_is_no_date_is_one_error(table: Table) -> None:
         take_over(database)
 
 
-def test_moments_without_a_time_zone_are_those_of_the_database(
+def test_naive_times_are_in_the_zone_of_the_database(
     table: Table, database: BaseDatabaseWrapper
 ) -> None:
     database.settings_dict["TIME_ZONE"] = "Etc/GMT-2"

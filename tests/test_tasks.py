@@ -76,7 +76,7 @@ def test_arguments_that_nobody_sends_are_refused_and_delete_nothing(
     assert plots.exists("a")
 
 
-def test_what_is_due_after_the_horizon_is_left_to_the_sweep(
+def test_files_due_after_the_horizon_are_left_to_the_sweep(
     djfs: Callable[..., None], sent: Callable[[], int]
 ) -> None:
     djfs(type="memory", one_shot=True, one_shot_horizon=60)
@@ -123,7 +123,7 @@ GIVE_A_DEADLINE: dict[str, Callable[[ExpiringFS], object]] = {
 
 
 @pytest.mark.parametrize("how", GIVE_A_DEADLINE)
-def test_whatever_gives_a_deadline_sends_a_one_shot_for_it(
+def test_every_call_that_sets_a_deadline_sends_a_one_shot(
     djfs: Callable[..., None], queue: SimpleQueue, how: str
 ) -> None:
     renewed = {"plots/renewed": {"default_ttl": 50, "renew_on_read": True}}
@@ -171,7 +171,7 @@ def backlog(djfs: Callable[..., None], queue: SimpleQueue) -> Backlog:
 
 
 @pytest.mark.parametrize(("bound", "helpers"), [({}, 15), ({"sweepers": 3}, 2)])
-def test_where_much_is_due_others_are_called_to_help_and_the_sweep_goes_on_under_its_id(
+def test_a_backlog_calls_for_help_and_the_sweep_goes_on_under_its_id(
     backlog: Backlog, bound: dict[str, int], helpers: int
 ) -> None:
     sent = backlog(**bound)
@@ -196,7 +196,7 @@ def test_a_sweep_that_comes_while_another_one_leads_takes_part_in_that_one_for_a
     assert [it["missing"] for it in recent_sweeps()] == [report["missing"]]
 
 
-def test_what_helpers_do_is_told_as_one_with_the_sweep_that_called_them(backlog: Backlog) -> None:
+def test_the_work_of_helpers_is_reported_with_the_sweep_that_called_them(backlog: Backlog) -> None:
     backlog()
     with pytest.raises(Ignore):
         in_worker(expire_objects)
@@ -208,7 +208,7 @@ def test_what_helpers_do_is_told_as_one_with_the_sweep_that_called_them(backlog:
     assert whole["missing"] + whole["remaining"] == 5_000
 
 
-def test_a_call_for_help_that_is_taken_up_late_is_left_alone(backlog: Backlog) -> None:
+def test_a_call_for_help_that_arrives_late_is_ignored(backlog: Backlog) -> None:
     backlog()
     help_sweep("one", store_for(conf.current()).now() - 5 * conf.SECOND)
     assert recent_sweeps() == []
@@ -260,7 +260,7 @@ def test_a_schedule_made_above_djfs_has_its_interval(tmp_path: Path) -> None:
     assert process.communicate(timeout=PATIENCE)[0] == b"7.0\n"
 
 
-def test_where_tasks_are_carried_out_at_once_a_one_shot_is_none(
+def test_a_one_shot_is_not_sent_if_tasks_run_eagerly(
     djfs: Callable[..., None], queue: SimpleQueue
 ) -> None:
     djfs(type="memory", one_shot=True)
@@ -286,7 +286,7 @@ def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
     assert report["remaining"] == 5_000 - report["missing"]
 
 
-def test_ticks_that_nobody_takes_up_for_a_day_expire(djfs: Callable[..., None]) -> None:
+def test_ticks_that_no_worker_takes_for_a_day_expire(djfs: Callable[..., None]) -> None:
     djfs(sweep_interval=7)
     [tick] = beat_schedule().values()
     assert tick["schedule"].run_every.total_seconds() == 7

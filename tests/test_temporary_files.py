@@ -53,7 +53,9 @@ def test_a_temporary_file_has_its_deadline_first_and_appears_when_its_block_ends
     assert left(plots, f.name) == pytest.approx(300, abs=30)
 
 
-def test_a_file_that_expired_in_its_block_lives_from_the_end_of_that(plots: ExpiringFS) -> None:
+def test_a_file_that_expired_in_its_block_lives_from_the_end_of_the_block(
+    plots: ExpiringFS,
+) -> None:
     with plots.temporary_file(seconds=300) as f:
         plots.expire(f.name, 0)
         expire_objects()
@@ -62,9 +64,7 @@ def test_a_file_that_expired_in_its_block_lives_from_the_end_of_that(plots: Expi
 
 
 @pytest.mark.parametrize("bad", [{"encoding": "nope"}, {"newline": "nope"}, {"buffering": "x"}])
-def test_what_cannot_be_opened_so_leaves_the_file_as_it_is(
-    plots: ExpiringFS, bad: dict[str, Any]
-) -> None:
+def test_a_bad_mode_leaves_the_file_as_it_is(plots: ExpiringFS, bad: dict[str, Any]) -> None:
     plots.writebytes("kept", b"precious")
     for name in "kept", "new":
         with pytest.raises((LookupError, ValueError, TypeError)):
@@ -98,7 +98,7 @@ def test_a_file_of_length_zero_is_published_too(plots: ExpiringFS) -> None:
     assert plots.readbytes(f.name) == b""
 
 
-def test_a_file_whose_time_is_up_is_swept(plots: ExpiringFS) -> None:
+def test_an_expired_temporary_file_is_swept(plots: ExpiringFS) -> None:
     with plots.temporary_file(".png", seconds=timedelta(milliseconds=1)) as f:
         f.write(b"picture")
     wait_for(lambda: expire_objects().deleted == 1)
@@ -139,7 +139,7 @@ def test_its_url_leads_to_it(plots: ExpiringFS) -> None:
     assert fetch(f.url) == b"picture"
 
 
-def test_its_name_is_that_in_the_directory_where_it_is(plots: ExpiringFS) -> None:
+def test_its_name_is_relative_to_its_directory(plots: ExpiringFS) -> None:
     inner = plots.makedirs("d/e")
     with inner.temporary_file(".png", seconds=300) as f:
         f.write(b"picture")
@@ -151,7 +151,7 @@ def test_its_name_is_that_in_the_directory_where_it_is(plots: ExpiringFS) -> Non
 
 
 @pytest.mark.parametrize(("hours", "told"), [(100, 1), (0.001, 2)])
-def test_the_deadline_is_recorded_in_one_round_trip_and_moved_in_another_where_that_matters(
+def test_the_deadline_is_recorded_in_one_round_trip_and_moved_in_another_if_that_matters(
     djfs: Callable[..., None], tmp_path: Path, hours: float, told: int
 ) -> None:
     with running_redis() as server:
@@ -170,7 +170,7 @@ def test_the_deadline_is_recorded_in_one_round_trip_and_moved_in_another_where_t
         assert least == told
 
 
-def test_a_life_begins_when_a_block_has_ended_that_takes_a_while(plots: ExpiringFS) -> None:
+def test_the_life_begins_at_the_end_of_a_block_that_takes_a_while(plots: ExpiringFS) -> None:
     with plots.temporary_file(".png", seconds=300) as f:
         begun = plots.expiration(f.name)
         assert begun
@@ -180,7 +180,7 @@ def test_a_life_begins_when_a_block_has_ended_that_takes_a_while(plots: Expiring
     assert ended - begun >= timedelta(seconds=LONGEST_NEGLIGIBLE)
 
 
-def test_what_is_said_of_a_file_in_its_block_holds(plots: ExpiringFS) -> None:
+def test_a_deadline_set_in_the_block_stays(plots: ExpiringFS) -> None:
     for seconds in 300, 1:  # the end of the block is told for the second alone
         with plots.temporary_file(".png", seconds=seconds) as f:
             plots.expire(f.name, expires=False)
@@ -213,7 +213,7 @@ def memory(djfs: Callable[..., None]) -> ExpiringFS:
     return get_filesystem("plots")
 
 
-def test_without_a_life_it_has_the_default_one_and_where_there_is_none_that_is_an_error(
+def test_without_a_lifetime_it_has_the_default_one_or_raises(
     memory: ExpiringFS,
 ) -> None:
     memos = get_filesystem("memos")

@@ -59,7 +59,7 @@ def test_a_block_has_files_and_records_of_its_own_and_leaves_nothing(
     assert not list(tmp_path.rglob("theirs"))
 
 
-def test_a_block_keeps_the_life_times_and_the_policies(djfs: Callable[..., None]) -> None:
+def test_a_block_keeps_the_lifetimes_and_the_policies(djfs: Callable[..., None]) -> None:
     own = {"type": "s3fs", "bucket": "none", "default_ttl": 10}
     djfs(type="osfs", directory_root="/none", max_ttl=600, namespaces={"memos": own})
     with isolated(), pytest.raises(InvalidLifetime, match="max_ttl"):
@@ -115,7 +115,7 @@ def test_time_moves_for_signed_links(settings: Any) -> None:
     assert Client().get(address).status_code == 404
 
 
-def test_time_moves_for_when_a_file_was_written() -> None:
+def test_the_time_at_which_a_file_was_written_moves_too() -> None:
     with isolated(default_ttl=60, max_ttl=600, renew_on_read=True):
         advance(3_600)
         plots = written("a", 30)
@@ -155,7 +155,7 @@ def test_everything_with_a_deadline_expires_now_and_nothing_else() -> None:
     assert expire_objects().deleted == 0
 
 
-def test_what_expires_now_is_over_as_if_its_time_had_come() -> None:
+def test_expire_now_works_as_if_the_time_had_come() -> None:
     with isolated(hide_expired=True):
         plots = written("a", 60)
         with plots.openbin("a", "w") as file:
@@ -166,7 +166,7 @@ def test_what_expires_now_is_over_as_if_its_time_had_come() -> None:
 
 
 @pytest.mark.parametrize("call", [expire_now, lambda: advance(1)])
-def test_no_time_moves_for_real_files(
+def test_the_time_of_real_files_does_not_move(
     djfs: Callable[..., None], call: Callable[[], object]
 ) -> None:
     djfs(type="memory")
@@ -217,7 +217,7 @@ def test_deadlines_are_in_the_time_that_a_library_says(frozen: Any, moment: date
 
 @frozen_by
 @at_each
-def test_that_holds_too_for_blocks_within_it_and_records_from_before(
+def test_freezing_applies_to_nested_blocks_and_older_records_too(
     frozen: Any, moment: datetime
 ) -> None:
     with isolated():
@@ -232,7 +232,7 @@ def test_that_holds_too_for_blocks_within_it_and_records_from_before(
 
 @frozen_by
 @pytest.mark.usefixtures("isolated_files")
-def test_what_is_advanced_adds_to_it(frozen: Any) -> None:
+def test_advance_adds_to_the_time_of_the_library(frozen: Any) -> None:
     with frozen(FAR_AHEAD):
         advance(MINUTE)
         assert written("a", 60).expiration("a") == FAR_AHEAD + 2 * MINUTE

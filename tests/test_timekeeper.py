@@ -65,7 +65,7 @@ def test_a_sweep_is_sent_when_the_deadline_has_come_and_then_no_more(plots: Expi
     assert site.run(0.3) == 0
 
 
-def test_a_file_alone_goes_within_a_second_of_its_deadline_also_after_a_night_of_nothing(
+def test_a_single_file_goes_within_a_second_of_its_deadline_even_after_an_idle_night(
     djfs: Callable[..., None],
 ) -> None:
     djfs(type="memory")
@@ -97,7 +97,7 @@ def test_many_deadlines_share_a_sweep(plots: ExpiringFS) -> None:
     assert status().tracked == 0
 
 
-def test_sweeps_that_nobody_takes_up_do_not_pile_up(plots: ExpiringFS) -> None:
+def test_sweeps_that_no_worker_takes_do_not_pile_up(plots: ExpiringFS) -> None:
     for number in range(50):
         plots.expire(f"{number}", seconds=number / 100)
     site = Site()
@@ -126,7 +126,7 @@ def test_a_file_on_hold_is_not_swept_for_again(
     assert status().held == 1
 
 
-def test_one_keeps_time_and_another_one_when_it_has_resigned(plots: ExpiringFS) -> None:
+def test_one_worker_keeps_time_and_another_one_after_it_has_resigned(plots: ExpiringFS) -> None:
     first, second = Site("first", sweeps=True), Site("second", sweeps=True)
     assert not status().punctual
     first.run(0.1)
@@ -149,7 +149,7 @@ def test_the_time_of_a_place_that_comes_later_is_kept_too(
     assert site.run(0.3) == 1
 
 
-def test_a_record_store_that_is_away_is_told_of_at_each_look_until_it_is_back(
+def test_each_look_says_that_the_record_store_is_away_until_it_is_back(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     with running_redis(appendonly="yes") as redis:
@@ -166,7 +166,7 @@ def test_a_record_store_that_is_away_is_told_of_at_each_look_until_it_is_back(
         assert status().tracked == 0
 
 
-def test_where_it_is_off_nobody_keeps_time(
+def test_nobody_keeps_time_if_that_is_off(
     djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, punctual=False, **records)

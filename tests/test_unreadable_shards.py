@@ -113,7 +113,7 @@ def test_a_dry_run_looks_at_the_other_shards_and_ends_with_1(
     assert names_the(key, told)
 
 
-def test_an_audit_judges_the_files_of_the_other_shards_and_tells_of_the_one(
+def test_an_audit_judges_the_files_of_the_other_shards_and_reports_the_broken_one(
     sharded: ExpiringFS, left: set[str], redis_server: RedisServer
 ) -> None:
     for name in NAMES:
@@ -170,7 +170,7 @@ def test_metrics_count_the_other_shards_and_the_one_that_cannot_be_read(
     assert registry.get_sample_value("djpyfs_deletions_total", {"outcome": "deleted"}) == 0
 
 
-def test_totals_that_are_known_in_part_are_left_out_of_the_metrics(
+def test_totals_that_are_only_partly_known_are_left_out_of_the_metrics(
     sharded: ExpiringFS, prefix: str, redis_server: RedisServer
 ) -> None:
     with redis_server.client() as client:
@@ -204,7 +204,7 @@ def test_once_the_key_is_deleted_all_is_well(
     assert inspection.status().tracked == len(NAMES)
 
 
-def test_where_no_shard_can_be_read_the_error_is_all_there_is(
+def test_if_no_shard_can_be_read_there_is_only_the_error(
     sharded: ExpiringFS, redis_server: RedisServer
 ) -> None:
     for shard in range(4):
@@ -215,7 +215,7 @@ def test_where_no_shard_can_be_read_the_error_is_all_there_is(
 
 
 @pytest.mark.parametrize("name", ["places", "sweeps"])
-def test_what_one_shard_alone_knows_is_left_out_where_that_is_the_one(
+def test_information_that_only_the_broken_shard_has_is_left_out(
     sharded: ExpiringFS, prefix: str, redis_server: RedisServer, name: str
 ) -> None:
     with redis_server.client() as client:

@@ -147,7 +147,7 @@ def test_the_example_of_the_guide_says_what_is_wrong(
     assert pictures.listdir("/") == []
 
 
-def test_a_page_that_the_bucket_was_not_told_of_is_shut_out(
+def test_a_page_of_another_origin_is_shut_out(
     djfs: Callable[..., None], moto: Moto, opened: Page
 ) -> None:
     on_s3(djfs, moto, "https://www.example.com")
@@ -204,7 +204,7 @@ def sink() -> Iterator[Sink]:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("site", [GIB], indirect=True)
-def test_of_a_gib_that_goes_to_s3_less_than_a_mib_passes_through_the_site(
+def test_of_a_gibibyte_sent_to_s3_less_than_a_mebibyte_passes_through_the_site(
     djfs: Callable[..., None], sink: Sink, opened: Page, tmp_path: Path
 ) -> None:
     djfs(type="s3fs", bucket="any", endpoint_url=sink.url, **KEYS)

@@ -71,7 +71,7 @@ def send(target: UploadTarget, content: bytes, type_: str = "") -> int:
     return int(answer.status_code)
 
 
-def test_what_a_browser_sends_is_there_under_its_path_with_the_deadline_that_it_had_at_once(
+def test_an_upload_is_stored_under_its_path_with_the_deadline_recorded_at_once(
     plots: ExpiringFS,
 ) -> None:
     target = plots.get_upload_url(".png", prefix="me-", seconds=300, max_bytes=1_000)
@@ -86,14 +86,14 @@ def test_what_a_browser_sends_is_there_under_its_path_with_the_deadline_that_it_
     assert (target.until - datetime.now(UTC)).total_seconds() == pytest.approx(300, abs=30)
 
 
-def test_an_upload_that_is_given_up_leaves_nothing(plots: ExpiringFS) -> None:
+def test_an_abandoned_upload_leaves_nothing(plots: ExpiringFS) -> None:
     plots.get_upload_url(seconds=1, max_bytes=1_000)
     assert counted().tracked >= 1
     wait_for(lambda: expire_objects().failed == counted().tracked == 0)
     assert plots.listdir("/") == []
 
 
-def test_a_target_is_told_as_json_as_it_is(plots: ExpiringFS) -> None:
+def test_a_target_can_be_sent_as_json(plots: ExpiringFS) -> None:
     target = plots.get_upload_url(".txt", seconds=timedelta(minutes=1), max_bytes=10)
     told = json.loads(JsonResponse(target._asdict()).content)
     assert told["url"] == target.url
@@ -120,7 +120,7 @@ def test_a_target_is_told_as_json_as_it_is(plots: ExpiringFS) -> None:
         ({"prefix": 1}, InvalidName),
     ],
 )
-def test_what_is_refused_is_refused_before_anything_is_recorded(
+def test_bad_input_is_refused_before_anything_is_recorded(
     plots: ExpiringFS, how: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -128,7 +128,7 @@ def test_what_is_refused_is_refused_before_anything_is_recorded(
     assert counted().tracked == 0
 
 
-def test_a_life_beyond_the_policy_is_refused(
+def test_a_lifetime_beyond_the_policy_is_refused(
     djfs: Callable[..., None], place: dict[str, Any]
 ) -> None:
     djfs(**place, max_ttl=60)
@@ -141,7 +141,7 @@ def test_async_views_get_a_target_too(plots: ExpiringFS) -> None:
     assert plots.expiration(target.path)
 
 
-def test_a_directory_has_targets_of_its_own_also_when_a_sweep_has_removed_it(
+def test_a_directory_has_its_own_targets_even_after_a_sweep_removed_it(
     plots: ExpiringFS,
 ) -> None:
     below = plots.makedirs("a/b")
@@ -171,7 +171,7 @@ def chunked(body: Any) -> dict[str, Any]:
     }
 
 
-def test_what_is_too_long_is_refused_before_a_byte_of_it_is_read(here: ExpiringFS) -> None:
+def test_a_body_that_is_too_long_is_refused_before_a_byte_of_it_is_read(here: ExpiringFS) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)
 
     class Unread(io.BytesIO):
@@ -184,7 +184,7 @@ def test_what_is_too_long_is_refused_before_a_byte_of_it_is_read(here: ExpiringF
     assert put(target, b"ten bytes!") == 201
 
 
-def test_what_does_not_tell_its_length_is_counted_and_not_stored_where_it_is_too_long(
+def test_a_body_without_a_length_is_counted_and_not_stored_if_it_is_too_long(
     here: ExpiringFS,
 ) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=100_000)
@@ -242,7 +242,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_can_be_repeated(
     assert put(target, b"complete") == 201
 
 
-def test_an_address_takes_one_file_also_when_that_has_gone(here: ExpiringFS) -> None:
+def test_an_address_takes_one_file_even_after_that_has_gone(here: ExpiringFS) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)
     assert [put(target, b"one"), put(target, b"two")] == [201, 409]
     assert here.readbytes(target.path) == b"one"
@@ -274,14 +274,14 @@ def test_an_upload_whose_record_is_gone_has_a_deadline_all_the_same(here: Expiri
     assert left(here, target.path) == pytest.approx(300, abs=30)
 
 
-def test_a_file_that_is_permanent_before_it_comes_stays_so(here: ExpiringFS) -> None:
+def test_an_upload_made_permanent_before_it_arrives_stays_permanent(here: ExpiringFS) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)
     here.expire(target.path, expires=False)
     assert put(target, b"kept") == 201
     assert here.expiration(target.path) is None
 
 
-def test_whatever_is_wrong_with_the_address_is_a_404(here: ExpiringFS) -> None:
+def test_every_bad_address_is_a_404(here: ExpiringFS) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)
     here.writebytes("picture.png", b"")
     download = get_signed(here, "picture.png")
@@ -310,7 +310,7 @@ def test_an_address_ends_with_its_time(here: ExpiringFS) -> None:
     assert here.listdir("/") == []
 
 
-def test_an_upload_that_begins_in_time_is_stored_though_its_address_ends_meanwhile(
+def test_an_upload_that_begins_in_time_is_stored_even_if_its_address_ends_meanwhile(
     here: ExpiringFS,
 ) -> None:
     target = here.get_upload_url(seconds=1, max_bytes=10)
@@ -534,7 +534,7 @@ def test_a_form_for_s3_binds_the_type_that_the_name_stands_for(
     ],
     ids=["bytes", "types", "name"],
 )
-def test_what_s3_cannot_bind_is_refused(
+def test_a_limit_that_s3_cannot_bind_is_refused(
     bucket: Callable[..., ExpiringFS], how: dict[str, Any], error: type[Exception], cure: str
 ) -> None:
     files = bucket()
@@ -543,7 +543,7 @@ def test_what_s3_cannot_bind_is_refused(
     assert counted().tracked == 0
 
 
-def test_a_form_for_s3_says_the_upload_args_too(bucket: Callable[..., ExpiringFS]) -> None:
+def test_a_form_for_s3_includes_the_upload_args(bucket: Callable[..., ExpiringFS]) -> None:
     args = {"ACL": "private", "CacheControl": "no-store", "Metadata": {"by": "tests"}}
     files = bucket(upload_args=args)
     target = files.get_upload_url(".png", seconds=300, max_bytes=10)
@@ -573,7 +573,7 @@ def test_a_form_for_amazon_is_signed_for_the_region_of_the_bucket(
 # -- what comes to S3 after its address has ended
 
 
-def test_an_upload_that_comes_when_its_record_has_gone_is_deleted_all_the_same(
+def test_an_upload_that_arrives_after_its_record_has_gone_is_still_deleted(
     on_s3: Callable[..., ExpiringFS],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -592,7 +592,7 @@ def test_an_upload_that_comes_when_its_record_has_gone_is_deleted_all_the_same(
     assert files.isfile(permanent.path)
 
 
-def test_an_upload_to_an_address_whose_file_was_removed_is_deleted_all_the_same(
+def test_an_upload_to_an_address_whose_file_was_removed_is_still_deleted(
     on_s3: Callable[..., ExpiringFS],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

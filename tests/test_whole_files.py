@@ -44,7 +44,7 @@ def test_a_deletion_opens_no_namespace_that_is_not_there() -> None:
     assert len(outcome.missing) == 1
 
 
-def test_a_namespace_is_there_again_after_it_was_removed_from_above(
+def test_a_namespace_that_was_removed_from_above_is_made_again(
     djfs: Callable[..., None],
 ) -> None:
     djfs(type="memory")

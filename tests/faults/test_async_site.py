@@ -72,7 +72,7 @@ def get(proxies: dict[str, Proxy], tmp_path: Path) -> Iterator[Callable[[str], i
 )
 @pytest.mark.parametrize("view", ["unrelated", "thread"])
 @pytest.mark.parametrize("hanging", ASKS)
-def test_what_hangs_stops_no_view_that_does_not_ask_it(
+def test_a_hang_stops_no_view_that_does_not_need_what_hangs(
     proxies: dict[str, Proxy],
     get: Callable[[str], int],
     hanging: str,

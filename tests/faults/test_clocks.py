@@ -67,7 +67,7 @@ def redis() -> Iterator[RedisServer]:
     "web clock +1 h, worker clock −1 h", "nothing early, nothing late by more than the interval"
 )
 @pytest.mark.parametrize(("web", "worker"), [pytest.param(1, -1, marks=pytest.mark.long), (-1, 1)])
-def test_clocks_that_are_wrong_make_nothing_early_or_late(
+def test_wrong_clocks_make_nothing_early_or_late(
     tmp_path: Path,
     redis: RedisServer,
     djfs: Callable[..., None],
@@ -107,7 +107,7 @@ def test_clocks_that_are_wrong_make_nothing_early_or_late(
     )
 
 
-def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
+def test_a_beat_ticks_at_its_start_even_after_one_whose_clock_was_an_hour_ahead(
     tmp_path: Path,
     redis: RedisServer,
     djfs: Callable[..., None],
@@ -125,7 +125,7 @@ def test_a_beat_ticks_at_its_start_also_after_one_whose_clock_was_an_hour_ahead(
     service.close()
 
 
-def test_a_redis_whose_clock_is_set_back_by_an_hour_delays_no_sweep(
+def test_a_redis_whose_clock_goes_back_an_hour_delays_no_sweep(
     tmp_path: Path,
     djfs: Callable[..., None],
     clock: Callable[[int], dict[str, str]],

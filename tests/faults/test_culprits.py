@@ -155,7 +155,7 @@ class Failing(MemoryBackend):
 @pytest.mark.parametrize(
     "error", [TimeoutError("no answer"), ValueError("a fault in it")], ids=["time-out", "fault"]
 )
-def test_a_file_for_which_a_backend_that_answers_raises_stops_no_other_and_is_set_aside(
+def test_a_file_for_which_the_backend_raises_stops_no_other_and_is_set_aside(
     djfs: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -216,7 +216,7 @@ def test_a_file_that_a_lease_is_too_short_to_find_is_tried_alone(
     "one shard of four broken", "the other three drained in the same sweep, the error told"
 )
 @pytest.mark.parametrize("broken", ["due", "claimed", "deadlines", "retries"])
-def test_a_shard_that_is_broken_stops_no_other_and_is_told(
+def test_a_broken_shard_stops_no_other_and_is_reported(
     djfs: Callable[..., None],
     tmp_path: Any,
     redis_server: RedisServer,

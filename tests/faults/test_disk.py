@@ -292,14 +292,14 @@ def write_while_there_is_no_room(mode: str) -> tuple[str, bool, object]:
 
 
 @pytest.mark.parametrize("mode", ROOM_COMES_BACK)
-def test_half_a_file_goes_also_where_there_is_room_again_at_the_end(
+def test_half_a_file_goes_even_if_there_is_room_again_at_the_end(
     race_with: Callable[..., Race], tmp_path: Path, mode: str
 ) -> None:
     race = race_with(directory_root=str(tmp_path), default_ttl=600)
     assert race.start(write_while_there_is_no_room, mode).result() == ("EFBIG", False, None)
 
 
-def test_what_was_there_stays_where_adding_to_it_fails(
+def test_a_file_stays_as_it_was_if_appending_to_it_fails(
     race_with: Callable[..., Race], tmp_path: Path
 ) -> None:
     race = race_with(directory_root=str(tmp_path), default_ttl=600)

@@ -105,7 +105,7 @@ def visit(page: Page, url: str) -> None:
 
 
 @pytest.mark.fault("files that would run, in Chromium", "none runs")
-def test_chromium_runs_nothing_that_is_behind_a_signed_link(
+def test_chromium_runs_nothing_behind_a_signed_link(
     files: ExpiringFS,
     djfs: Callable[..., None],
     tmp_path: Path,
@@ -135,7 +135,7 @@ def second_of_silence() -> bytes:
     return sound.getvalue()
 
 
-def test_what_runs_nothing_is_shown_and_played(
+def test_harmless_files_are_shown_and_played(
     files: ExpiringFS, djfs: Callable[..., None], tmp_path: Path, page: Page
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path / "files")
@@ -152,7 +152,7 @@ def test_what_runs_nothing_is_shown_and_played(
             page.goto(site + files.get_url("a.wav", max_downloads=1))
 
 
-def test_the_same_files_do_run_where_they_are_served_without_care(
+def test_the_same_files_do_run_if_they_are_served_carelessly(
     files: ExpiringFS, tmp_path: Path, page: Page, asked: list[str]
 ) -> None:
     types = "types { text/html html; image/svg+xml svg; application/xhtml+xml xhtml; }"

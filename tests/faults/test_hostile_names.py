@@ -175,7 +175,7 @@ def test_a_name_that_is_refused_is_the_same_error_everywhere(
     measured(f"{len(REFUSED)} names, {len(calls):,} calls")
 
 
-def test_a_storage_refuses_what_is_refused_in_the_words_of_django(
+def test_a_storage_refuses_bad_names_with_the_errors_of_django(
     files: ExpiringFS, refused: list[str]
 ) -> None:
     files.expire("mine", 0)
@@ -210,7 +210,7 @@ def save(storage: ExpiringStorage) -> Callable[[str], str]:
     return lambda name: storage.save(name, ContentFile(b"harm"))
 
 
-def test_a_command_refuses_what_is_refused(files: ExpiringFS, refused: list[str]) -> None:
+def test_a_command_refuses_bad_names(files: ExpiringFS, refused: list[str]) -> None:
     files.expire("mine", 0)
     for name in refused:
         for call in (*calls_of_commands("plots", name), *calls_of_commands(name)):
@@ -240,7 +240,7 @@ def test_other_spellings_are_one_file(files: ExpiringFS) -> None:
         assert tracked() == 0
 
 
-def test_the_root_is_no_file(files: ExpiringFS) -> None:
+def test_the_root_is_not_a_file(files: ExpiringFS) -> None:
     for name in ROOTS.values():
         for call in (
             lambda: files.expire(name, 5),  # noqa: B023
@@ -252,7 +252,7 @@ def test_the_root_is_no_file(files: ExpiringFS) -> None:
         assert files.listdir(name) == ["mine"]
 
 
-def test_a_signed_link_to_what_cannot_be_is_a_404(files: ExpiringFS) -> None:
+def test_a_signed_link_to_an_impossible_file_is_a_404(files: ExpiringFS) -> None:
     client, end = Client(), int(time.time() + 60) * SECOND
     for name in REFUSED.values():
         if not isinstance(name, bytes):  # which JSON does not hold

@@ -105,7 +105,7 @@ def kill_writers(settings: dict[str, Any], writers: int, kills: int) -> None:
 @pytest.mark.parametrize(
     ("place", "writers"), [("osfs", 20), ("memory", 20), ("s3fs", 6)], indirect=["place"]
 )
-def test_writes_of_any_length_are_kept_and_leave_no_file_for_ever(
+def test_writes_of_any_length_are_kept_and_leave_no_file_forever(
     place: dict[str, Any],
     writers: int,
     redis_server: RedisServer,

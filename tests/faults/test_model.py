@@ -721,7 +721,7 @@ def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
     assert world.now - BEGINNING > 2 * LEASE
 
 
-def test_closing_a_file_leaves_it_the_grace_again(records: Expirations, world: World) -> None:
+def test_closing_a_file_gives_it_the_grace_again(records: Expirations, world: World) -> None:
     fs = get_filesystem("plots")
     fs.expire("a", 1)
     file = fs.openbin("a", "wb")

@@ -126,7 +126,7 @@ def write_and_sweep(files: list[str]) -> int:
     "a namespace moved to another root while an old and a new process run",
     "every file goes from where it is; status tells what waits elsewhere",
 )
-def test_files_of_a_namespace_that_has_moved_go_from_where_they_are(
+def test_files_of_a_namespace_that_has_moved_are_deleted_from_where_they_are(
     shared: Djfs,
     start: Callable[..., Actor],
     djfs: Callable[..., None],
@@ -208,7 +208,7 @@ def umount(target: Path) -> None:
 
 
 @pytest.mark.fault("a root that is not there", "0 records dropped, swept once it is back")
-def test_nothing_is_forgotten_while_a_root_is_not_there(
+def test_nothing_is_forgotten_while_a_root_is_missing(
     root: Any, djfs: Callable[..., None], full: bool, measured: Measured
 ) -> None:
     place, take_away, bring_back = root

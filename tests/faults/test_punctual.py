@@ -96,7 +96,7 @@ def timekeepers() -> list[str]:
     "500 expirations a second for two minutes, lives of 1 to 60 s, the defaults and no beat",
     "late by 150 ms at the median, 1 s at the 99th percentile; 10 Celery messages a second",
 )
-def test_a_stream_of_deadlines_is_kept_by_a_few_sweeps(
+def test_a_few_sweeps_keep_a_stream_of_deadlines(
     service: Service, full: bool, measured: Measured
 ) -> None:
     rate, seconds, longest = (500, 120, 60) if full else (100, 3, 2)
@@ -134,7 +134,7 @@ def test_a_stream_of_deadlines_is_kept_by_a_few_sweeps(
     "one file alone, with the defaults and no beat: in 1 s, in 10 min, in 1 s after that",
     "late by 1 s at most, each",
 )
-def test_a_file_alone_goes_within_a_second_or_so(
+def test_a_single_file_goes_within_a_second_or_so(
     service: Service, full: bool, measured: Measured
 ) -> None:
     with service.process("worker"):

@@ -180,7 +180,7 @@ class Written:
     "4 processes each",
     "every write and extension that returned is kept",
 )
-def test_no_file_is_lost_whose_extension_or_write_has_returned(
+def test_no_file_is_lost_once_its_extension_or_write_has_returned(
     race_with: Callable[..., Race], full: bool, measured: Measured
 ) -> None:
     race = race_with(grace=10, batch_size=50)
@@ -427,7 +427,7 @@ class Frozen:
     "rewritten, 200 times",
     "0 new files lost",
 )
-def test_what_is_written_while_a_sweeper_is_frozen_past_its_lease_stays(
+def test_a_file_written_while_a_sweeper_is_frozen_past_its_lease_stays(
     race_with: Callable[..., Race], tmp_path: Path, full: bool, measured: Measured
 ) -> None:
     times, at_once = (200, 20) if full else (8, 8)
@@ -454,7 +454,7 @@ def test_what_is_written_while_a_sweeper_is_frozen_past_its_lease_stays(
     "FLUSHALL while a sweeper is in the middle of a batch and its files are rewritten, 50 times",
     "0 new files lost",
 )
-def test_what_is_written_after_redis_has_lost_all_in_the_middle_of_a_batch_stays(
+def test_a_file_written_after_redis_lost_everything_in_the_middle_of_a_batch_stays(
     race_with: Callable[..., Race], tmp_path: Path, full: bool, measured: Measured
 ) -> None:
     times, at_once = (50, 10) if full else (4, 4)
@@ -498,7 +498,7 @@ def test_a_sweeper_frozen_past_its_lease_does_not_end_the_claim_of_the_next(
     assert second.result()["deleted"] == 1
 
 
-def test_a_failure_told_after_the_lease_gives_a_new_file_no_deadline(
+def test_a_failure_reported_after_the_lease_gives_a_new_file_no_deadline(
     race_with: Callable[..., Race],
 ) -> None:
     race = race_with(lease=1)
@@ -544,7 +544,7 @@ def test_one_file_that_cannot_be_deleted_is_set_aside_and_stops_no_other(
     assert expire_objects().as_dict()["failed"] == 0
 
 
-def test_one_file_that_cannot_be_deleted_is_tried_again_while_nothing_waits_for_it(
+def test_one_file_that_cannot_be_deleted_is_retried_while_no_other_waits_for_it(
     race_with: Callable[..., Race],
 ) -> None:
     race = race_with(max_attempts=2)

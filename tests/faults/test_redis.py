@@ -140,7 +140,7 @@ def test_a_redis_that_is_killed_and_started_again_loses_no_acknowledged_record(
 @pytest.mark.fault(
     "Redis lost with all records", "0 files deleted; audit lists 100 %; --adopt takes them in"
 )
-def test_a_redis_that_lost_all_records_deletes_nothing_and_an_audit_takes_all_files_in(
+def test_a_redis_that_lost_all_records_deletes_nothing_and_an_audit_adopts_all_files(
     djfs: Callable[..., None], tmp_path: Path, full: bool, measured: Measured
 ) -> None:
     count = 20_000 if full else 500
@@ -298,7 +298,7 @@ def test_a_use_of_a_link_whose_reply_is_lost_is_taken_once(scene: Scene) -> None
 
 
 @pytest.mark.fault("Redis accepts and never answers", "every call ends within 5 s with one error")
-def test_every_call_ends_where_redis_accepts_and_never_answers(
+def test_every_call_ends_if_redis_accepts_and_never_answers(
     scene: Scene, full: bool, measured: Measured
 ) -> None:
     acts = {**WRITES, **READS}
@@ -321,9 +321,7 @@ def test_every_call_ends_where_redis_accepts_and_never_answers(
 
 @pytest.mark.long  # 4 s for each of the calls
 @pytest.mark.fault("Redis falls silent in the middle of a call", "it ends within 5 s")
-def test_every_write_ends_where_redis_falls_silent_half_way(
-    scene: Scene, measured: Measured
-) -> None:
+def test_every_write_ends_if_redis_falls_silent_halfway(scene: Scene, measured: Measured) -> None:
     longest = 0.0
     for act in WRITES.values():
         fs = scene.filled()
@@ -337,7 +335,7 @@ def test_every_write_ends_where_redis_falls_silent_half_way(
 
 
 @pytest.mark.fault("Redis 200 ms away", "every call succeeds within 5 s")
-def test_every_call_succeeds_where_redis_is_far_away(
+def test_every_call_succeeds_if_redis_is_far_away(
     scene: Scene, full: bool, measured: Measured
 ) -> None:
     acts = {**WRITES, **READS}
@@ -408,7 +406,7 @@ def with_lease(name: str) -> Any:
 
 @pytest.mark.parametrize(("name", "scene"), [*map(with_lease, WRITES)], indirect=["scene"])
 @pytest.mark.fault("connection to Redis cut in mid-reply", "no half state, within 5 s")
-def test_no_half_state_is_left_where_the_connection_is_cut_in_mid_reply(
+def test_no_half_state_is_left_if_the_connection_is_cut_in_mid_reply(
     scene: Scene, name: str, full: bool, measured: Measured
 ) -> None:
     act, longest, tried, errors = WRITES[name], 0.0, 0, 0
@@ -495,7 +493,7 @@ BROKEN = [
 
 
 @pytest.mark.fault("broken records in Redis", "set aside, the rest swept")
-def test_broken_records_are_set_aside_at_once_and_listed_and_the_rest_is_swept(
+def test_broken_records_are_set_aside_at_once_and_listed_and_the_others_are_swept(
     djfs: Callable[..., None], tmp_path: Path, redis_server: RedisServer, measured: Measured
 ) -> None:
     prefix = f"test-{uuid.uuid4().hex}"

@@ -95,7 +95,7 @@ def reshard_to(shards: int, begun: Event | None = None) -> None:
     "files beside them, from 1 shard to 16",
     "0 lost, 0 early, all records where they belong, nothing left of it",
 )
-def test_who_moves_records_is_killed_again_and_again_and_no_file_is_lost_or_early(
+def test_a_mover_of_records_that_is_killed_again_and_again_loses_no_file_and_makes_none_early(
     race_with: Callable[..., Race], full: bool, measured: Measured
 ) -> None:
     race = race_with(shards=2, batch_size=50, lease=1)

@@ -191,7 +191,7 @@ def test_a_removal_whose_answer_is_lost_says_that_it_may_still_come(
         backend.open("plots").remove("a")
 
 
-def test_a_file_whose_creation_was_carried_out_unheard_is_not_called_somebody_elses(
+def test_a_file_whose_creation_got_no_answer_is_not_taken_for_somebody_elses(
     muted: tuple[Proxy, S3Backend], bucket: Any
 ) -> None:
     proxy, backend = muted
@@ -205,7 +205,7 @@ def test_a_file_whose_creation_was_carried_out_unheard_is_not_called_somebody_el
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.fault("S3 in trouble", "0 left after 5 sweeps, only what is refused set aside")
-def test_an_s3_in_trouble_is_swept_all_the_same(
+def test_a_sweep_of_an_s3_in_trouble_gets_done(
     djfs: Callable[..., None],
     redis_server: RedisServer,
     troubled: TroubledMoto,
@@ -279,7 +279,7 @@ def ten_files(
 
 @pytest.mark.parametrize("code", STATUS)
 @pytest.mark.parametrize("keys", [b"7", b"0123456789"], ids=["one key", "all keys"])
-def test_a_key_for_which_the_store_is_busy_is_put_off_for_as_long_as_it_takes(
+def test_a_key_for_which_the_store_is_busy_is_postponed_for_as_long_as_it_takes(
     ten_files: Callable[[], None], troubled: TroubledMoto, bucket: Any, code: str, keys: bytes
 ) -> None:
     troubled.trouble = Trouble(refuses=lambda number, key: code if key[-1] in keys else "")
@@ -296,7 +296,7 @@ def test_a_key_for_which_the_store_is_busy_is_put_off_for_as_long_as_it_takes(
     assert not list(bucket.objects.all())
 
 
-def test_a_key_for_which_each_batch_is_told_to_slow_down_keeps_no_other(
+def test_a_key_for_which_every_batch_is_throttled_holds_up_no_other(
     ten_files: Callable[[], None], troubled: TroubledMoto, bucket: Any
 ) -> None:
     troubled.trouble = Trouble(hot=b"/7")
@@ -313,7 +313,7 @@ def test_a_key_for_which_each_batch_is_told_to_slow_down_keeps_no_other(
     assert expire_objects().deleted == 1
 
 
-def test_a_store_that_asks_to_slow_down_is_asked_for_less_by_all(
+def test_all_workers_slow_down_for_a_store_that_asks_to(
     ten_files: Callable[[], None], troubled: TroubledMoto, pace: Pace
 ) -> None:
     troubled.trouble = Trouble(refuses=lambda number, key: "SlowDown" if key[-1] in b"67" else "")
@@ -324,7 +324,7 @@ def test_a_store_that_asks_to_slow_down_is_asked_for_less_by_all(
     assert expire_objects().deleted == 2
 
 
-def test_a_moment_in_which_a_store_is_busy_slows_nothing_down(
+def test_a_store_that_is_busy_for_a_moment_slows_nothing_down(
     ten_files: Callable[[], None], troubled: TroubledMoto, pace: Pace
 ) -> None:
     troubled.trouble, troubled.deletions = Trouble(busy=lambda number: number == 0), 0
@@ -341,7 +341,7 @@ def pace(ten_files: Callable[[], None]) -> Pace:
 
 
 @pytest.mark.parametrize("page", [b"", b"<html><body>Please log in</body></html>"])
-def test_a_page_of_somebody_else_deletes_nothing_however_often_it_comes(
+def test_a_page_from_a_proxy_deletes_nothing_however_often_it_comes(
     ten_files: Callable[[], None], troubled: TroubledMoto, bucket: Any, page: bytes
 ) -> None:
     troubled.trouble = Trouble(page=lambda number: page)

@@ -161,7 +161,7 @@ def test_nothing_that_can_be_shown_shows_a_secret(settings: Any, told: Callable[
     told(files, repr(files), store_for(read), repr(store_for(read)))
 
 
-def test_djangos_reports_show_none_with_the_filter_of_the_docs(
+def test_the_error_reports_of_django_show_no_secret_with_the_filter_of_the_docs(
     settings: Any, told: Callable[..., None]
 ) -> None:
     ftp = {"type": "opener", "url": f"ftp://me:{MARK}@{HOST}/"}
@@ -229,7 +229,7 @@ def test_no_message_to_the_broker_holds_a_secret(told: Callable[..., None]) -> N
 
 
 @pytest.mark.parametrize("redis_url", ["memory://", REDIS])
-def test_no_log_shows_an_address_that_is_signed(
+def test_no_log_shows_a_signed_url(
     redis_url: str, settings: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.DJFS = {"type": "osfs", "directory_root": tmp_path / "files"}
@@ -268,7 +268,7 @@ class BrokenStorage(Storage):
         raise ZeroDivisionError
 
 
-def test_so_is_a_storage_that_fails_in_a_way_of_its_own(
+def test_a_storage_that_raises_its_own_error_is_a_503_too(
     settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.STORAGES = {"default": {"BACKEND": f"{__name__}.BrokenStorage"}}
@@ -279,7 +279,7 @@ def test_so_is_a_storage_that_fails_in_a_way_of_its_own(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_no_error_of_s3_shows_the_address_that_it_signed(
+def test_no_error_of_s3_shows_the_signed_url(
     settings: Any, s3_endpoint: str, told: Callable[..., None]
 ) -> None:
     settings.DJFS = {**S3, **KEYS, "redis_url": "memory://", "endpoint_url": s3_endpoint}

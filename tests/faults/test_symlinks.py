@@ -154,7 +154,7 @@ def test_a_signed_link_leads_to_no_other_link(
         assert all("X-Accel-Redirect" not in answer for answer in answers)
 
 
-def test_a_site_may_say_that_links_are_followed(
+def test_a_site_may_choose_to_follow_links(
     djfs: Callable[..., None], root: Path, tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=root, follow_symlinks=True)

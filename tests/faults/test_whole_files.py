@@ -115,7 +115,7 @@ def test_readers_find_whole_files_while_others_overwrite_them(
     measured(f"{2 * times:,} overwrites, {seen:,} whole files read, 0 torn")
 
 
-def test_of_many_that_make_one_file_exclusively_one_does(files: Any) -> None:
+def test_of_many_that_create_one_file_exclusively_one_succeeds(files: Any) -> None:
     start = Barrier(20)
 
     def save(number: int) -> int | None:
@@ -146,7 +146,7 @@ def write_for_ever(root: str) -> None:
 
 
 @pytest.mark.fault("200 writers killed at random moments", "the next sweep leaves nothing of them")
-def test_a_sweep_leaves_nothing_of_writers_that_died(
+def test_a_sweep_leaves_nothing_behind_of_writers_that_died(
     files: Any, backend: DiskBackend, full: bool, measured: Measured
 ) -> None:
     with files.openbin("mine", "w") as mine:
@@ -199,7 +199,7 @@ def write_below_and_die(root: str) -> None:
     os._exit(0)
 
 
-def test_a_sweep_leaves_nothing_of_writers_that_died_on_another_disk(
+def test_a_sweep_leaves_nothing_behind_on_another_disk_of_writers_that_died(
     files: Any, backend: DiskBackend, other_device: Path
 ) -> None:
     writer = os.fork()
@@ -278,7 +278,7 @@ def learn(files: Any, backend: DiskBackend) -> None:
     delete(backend, "early")
 
 
-def test_where_a_directory_cannot_be_held_each_file_is_looked_at(
+def test_each_file_is_looked_at_if_its_directory_cannot_be_held(
     files: Any, backend: DiskBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn(files, backend)
@@ -337,7 +337,7 @@ def test_what_was_written_before_a_batch_began_and_after_its_claim_is_not_attemp
 # -- which disk it is
 
 
-def test_a_root_is_one_place_under_any_path_and_no_other_root_is(
+def test_a_root_is_one_place_under_every_path_and_no_other_root_is_that_place(
     backend: DiskBackend, tmp_path: Path
 ) -> None:
     here = backend.place(make=True)
@@ -346,7 +346,7 @@ def test_a_root_is_one_place_under_any_path_and_no_other_root_is(
     assert DiskBackend({"directory_root": tmp_path / "other"}).place(make=True) != here
 
 
-def test_those_who_only_read_make_no_place(backend: DiskBackend) -> None:
+def test_reading_makes_no_place(backend: DiskBackend) -> None:
     with pytest.raises(BackendUnavailable):
         backend.place()
     with pytest.raises(BackendUnavailable, match="directory_root is away"):
@@ -356,7 +356,7 @@ def test_those_who_only_read_make_no_place(backend: DiskBackend) -> None:
     assert not os.path.exists(backend.root)
 
 
-def test_many_that_make_one_place_at_once_agree(tmp_path: Path) -> None:
+def test_many_processes_that_make_one_place_at_once_agree(tmp_path: Path) -> None:
     for round_ in range(5):
         start, root = Barrier(8), tmp_path / str(round_)
 
@@ -381,7 +381,9 @@ def test_nothing_is_deleted_where_another_disk_has_taken_the_place_of_one(
     assert backend.place() != before
 
 
-def test_nothing_is_written_below_a_disk_that_was_mounted_and_is_not(tmp_path: Path) -> None:
+def test_nothing_is_written_below_the_mount_point_of_a_disk_that_is_no_longer_mounted(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / "mounted"
     root.mkdir()
     backend = DiskBackend({"directory_root": root})

@@ -127,7 +127,7 @@ def leaders() -> Collection[str]:
     "two beats; the same one-shot 50 times; a one-shot an hour late after an extension",
     "one deletion; none",
 )
-def test_two_beats_and_fifty_one_shots_delete_once_and_a_late_one_deletes_nothing(
+def test_two_beats_and_fifty_one_shots_delete_a_file_once_and_a_late_one_shot_deletes_nothing(
     service_with: Callable[..., Service], full: bool, measured: Measured
 ) -> None:
     service = service_with(punctual=False)

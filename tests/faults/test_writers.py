@@ -190,7 +190,7 @@ def harm_in(namespace: str, kind: str, story: Story) -> list[str]:
 @pytest.mark.parametrize(
     ("place", "short"), [("osfs", (5, "")), ("s3fs", (4, "replace what"))], indirect=["place"]
 )
-def test_a_writer_killed_at_any_step_leaves_no_file_for_ever_and_loses_no_permanent_one(
+def test_a_writer_killed_at_any_step_leaves_no_file_forever_and_loses_no_permanent_one(
     place: dict[str, Any],
     redis_server: RedisServer,
     short: tuple[int, str],

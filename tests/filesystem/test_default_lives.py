@@ -51,7 +51,7 @@ def test_the_default_life_begins_when_the_write_has_ended(memos: ExpiringFS) -> 
     assert ended > begun
 
 
-def test_a_write_that_comes_to_nothing_leaves_no_record(memos: ExpiringFS) -> None:
+def test_a_write_that_fails_leaves_no_record(memos: ExpiringFS) -> None:
     with pytest.raises((errors.FSError, OSError)):
         memos.upload("a.png", Unreadable())
     assert memos.expiration("a.png") is None
@@ -64,7 +64,7 @@ SET_BY_HAND: dict[str, Callable[[ExpiringFS], object]] = {
 
 
 @pytest.mark.parametrize("by_hand", SET_BY_HAND)
-def test_what_is_set_by_hand_during_a_long_write_holds_from_then_on(
+def test_a_deadline_set_by_hand_during_a_long_write_counts_from_then_on(
     djfs: Callable[..., None], records: dict[str, Any], by_hand: str
 ) -> None:
     djfs(type="memory", **records, grace=1, default_ttl=100)
@@ -101,13 +101,13 @@ def test_a_life_longer_than_the_longest_is_refused(memos: ExpiringFS) -> None:
     assert memos.expiration("a.png") is None
 
 
-def test_other_namespaces_have_no_default_life(memos: ExpiringFS) -> None:
+def test_other_namespaces_have_no_default_lifetime(memos: ExpiringFS) -> None:
     others = get_filesystem("others")
     others.writebytes("a.png", b"picture")
     assert others.expiration("a.png") is None
 
 
-def test_an_entry_for_a_prefix_is_none_for_the_directory_itself(memos: ExpiringFS) -> None:
+def test_an_entry_for_a_prefix_is_not_for_the_directory_itself(memos: ExpiringFS) -> None:
     above = get_filesystem("memos")
     above.makedirs("of/today", recreate=True)
     for name in "a.png", "of/today/b.png":

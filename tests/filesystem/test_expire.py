@@ -99,7 +99,7 @@ def test_namespaces_do_not_touch_each_other(plots: ExpiringFS) -> None:
     ],
     ids=str,
 )
-def test_a_bad_life_time_is_one_error_and_stores_nothing(
+def test_a_bad_lifetime_is_one_error_and_stores_nothing(
     plots: ExpiringFS, arguments: tuple[Any, ...]
 ) -> None:
     for act in plots.expire, lambda name, *rest: plots.expire_many([name], *rest):
@@ -119,7 +119,7 @@ def test_a_life_may_be_a_timedelta(plots: ExpiringFS) -> None:
     assert left(plots, "c.png") == pytest.approx(300, abs=30)
 
 
-def test_a_life_that_is_not_given_is_an_error_that_says_what_to_write(plots: ExpiringFS) -> None:
+def test_a_missing_lifetime_is_an_error_that_says_what_to_write(plots: ExpiringFS) -> None:
     with pytest.raises(InvalidLifetime, match="seconds=0"):
         plots.expire("a.png")
     with pytest.raises(InvalidLifetime, match="seconds=0"):

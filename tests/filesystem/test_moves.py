@@ -49,7 +49,7 @@ class SweptBackend(MemoryBackend):
         return SweptWhileMoving()
 
 
-def test_what_was_made_permanent_stays_so_where_it_is_moved(
+def test_a_permanent_file_stays_permanent_when_it_is_moved(
     djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
 ) -> None:
     djfs(**place, **records, default_ttl=300)
@@ -67,7 +67,7 @@ def test_what_was_made_permanent_stays_so_where_it_is_moved(
     assert plots.expiration("b"), "it is another file, which nobody made permanent"
 
 
-def test_a_sweep_during_a_move_makes_no_file_stay_for_ever(
+def test_a_sweep_during_a_move_makes_no_file_stay_forever(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.filesystem.test_moves.SweptBackend", **records)
@@ -79,7 +79,9 @@ def test_a_sweep_during_a_move_makes_no_file_stay_for_ever(
     assert plots.listdir("/") == []
 
 
-def test_a_permanent_file_stays_so_where_it_replaces_one_that_expires(plots: ExpiringFS) -> None:
+def test_a_permanent_file_stays_permanent_when_it_replaces_one_that_expires(
+    plots: ExpiringFS,
+) -> None:
     overdue(plots, "a.png")
     plots.writebytes("b.png", b"permanent")
     plots.move("b.png", "a.png", overwrite=True)
@@ -111,7 +113,7 @@ class CopyingBackend(MemoryBackend):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_copy_that_a_failed_move_left_does_not_stay_for_ever(
+def test_a_copy_that_a_failed_move_left_does_not_stay_forever(
     djfs: Callable[..., None], records: dict[str, Any], overwrite: bool
 ) -> None:
     djfs(type="tests.filesystem.test_moves.CopyingBackend", **records)
@@ -221,7 +223,7 @@ def test_a_copy_onto_itself_changes_nothing(plots: ExpiringFS) -> None:
         plots.copy("a.png", "/a.png")
 
 
-def test_the_short_cuts_of_fs_move_forget_what_they_took_away(
+def test_the_shortcuts_of_fs_move_forget_what_they_took_away(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:
     overdue(disk, "a.png")
@@ -231,7 +233,7 @@ def test_the_short_cuts_of_fs_move_forget_what_they_took_away(
     assert expire_objects().deleted == 0
 
 
-def test_the_short_cuts_of_fs_move_start_a_new_life_where_they_write(
+def test_the_shortcuts_of_fs_move_start_a_new_life_where_they_write(
     disk: ExpiringFS, tmp_path: Path
 ) -> None:
     overdue(disk, "a.png")
@@ -280,7 +282,7 @@ def test_the_move_of_a_directory_to_another_filesystem_carries_the_deadlines(
     assert not plots.exists("d/a.png")
 
 
-def test_two_that_move_a_file_to_and_fro_keep_its_deadline(
+def test_two_that_move_a_file_back_and_forth_keep_its_deadline(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="memory", **records)
@@ -350,7 +352,7 @@ def test_a_move_onto_the_same_file_under_its_other_name_changes_nothing(
         assert inner.expiration("f") == deadline
 
 
-def test_two_that_move_a_file_to_and_fro_between_filesystems_do_not_lose_it(
+def test_two_that_move_a_file_back_and_forth_between_filesystems_do_not_lose_it(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="memory", **records)

@@ -146,7 +146,7 @@ def test_a_tree_that_cannot_be_removed_keeps_its_deadlines(djfs: Callable[..., N
     assert left(plots, "b.png") == pytest.approx(100, abs=30)
 
 
-def test_a_tree_that_takes_long_to_remove_is_nobody_elses(djfs: Callable[..., None]) -> None:
+def test_nobody_else_claims_a_tree_that_takes_long_to_remove(djfs: Callable[..., None]) -> None:
     djfs(type="tests.filesystem.test_removals.SlowBackend", lease=1)
     plots = get_filesystem("plots")
     overdue(plots, "a.png")
@@ -165,7 +165,9 @@ def test_a_tree_that_takes_long_to_remove_is_nobody_elses(djfs: Callable[..., No
     assert counted().tracked == 0
 
 
-def test_a_tree_waits_for_the_sweep_that_has_one_of_its_files(plots: ExpiringFS) -> None:
+def test_the_removal_of_a_tree_waits_for_a_sweep_that_has_claimed_one_of_its_files(
+    plots: ExpiringFS,
+) -> None:
     for path in "d/a.png", "d/b.png":
         plots.makedirs("d", recreate=True)
         overdue(plots, path)

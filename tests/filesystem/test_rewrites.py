@@ -47,7 +47,7 @@ def test_writing_to_an_expired_path_starts_a_new_life(plots: ExpiringFS, write: 
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_writing_shortly_before_the_deadline_leaves_the_grace(
+def test_a_file_written_shortly_before_its_deadline_lives_for_the_grace(
     plots: ExpiringFS, write: str
 ) -> None:
     plots.writebytes("other", b"other")
@@ -198,7 +198,7 @@ def test_a_backend_without_discard_keeps_what_was_written_and_its_deadline(
     assert plots.expiration("a.txt")
 
 
-def test_one_slow_write_keeps_no_other_from_the_filesystem(plots: ExpiringFS) -> None:
+def test_one_slow_write_does_not_block_the_filesystem(plots: ExpiringFS) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(io.BytesIO):
@@ -218,7 +218,9 @@ def test_one_slow_write_keeps_no_other_from_the_filesystem(plots: ExpiringFS) ->
 
 
 @pytest.mark.parametrize("place", ["osfs", "memory"], indirect=True)
-def test_what_a_child_drops_its_parent_still_writes(plots: ExpiringFS) -> None:
+def test_a_file_that_a_child_process_drops_is_still_written_by_its_parent(
+    plots: ExpiringFS,
+) -> None:
     file = plots.open("a.png", "wb")
     file.write(b"picture")
     file.flush()

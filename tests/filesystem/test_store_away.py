@@ -24,7 +24,7 @@ from djpyfs.filesystem import ExpiringFS
 from tests.servers import HOST
 
 
-def test_what_redis_knows_nothing_of_goes_on_while_it_is_away(
+def test_calls_that_need_no_record_go_on_while_redis_is_away(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, url_root="/m", redis_url=f"redis://{HOST}:1")
@@ -39,7 +39,7 @@ def test_what_redis_knows_nothing_of_goes_on_while_it_is_away(
     assert plots.makedirs("d/e").listdir("/") == []
 
 
-def test_what_redis_must_know_of_is_an_error_of_files_and_of_the_system(
+def test_calls_that_need_a_record_raise_an_error_of_files_and_of_the_system_while_redis_is_away(
     bucket: ExpiringFS, djfs: Callable[..., None], settings: Any
 ) -> None:
     bucket.writebytes("a.png", b"picture")
@@ -60,7 +60,7 @@ def test_what_redis_must_know_of_is_an_error_of_files_and_of_the_system(
 
 
 @pytest.mark.parametrize("kind", [BackendUnavailable, FileBusy, RecordStoreUnavailable])
-def test_the_message_of_an_error_stands_as_it_is_also_in_another_process(
+def test_the_message_of_an_error_stays_as_it_is_in_another_process(
     kind: type[errors.FSError],
 ) -> None:
     error = pickle.loads(pickle.dumps(kind("refused: {00}")))

@@ -64,7 +64,7 @@ def test_a_bad_timeout_is_one_error(bucket: ExpiringFS, timeout: Any) -> None:
         bucket.get_url("a.png", timeout)
 
 
-def test_a_bad_timeout_is_an_error_also_where_addresses_last(
+def test_a_bad_timeout_is_an_error_even_if_urls_are_permanent(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
     djfs(type="osfs", directory_root=tmp_path, url_root="/files/")
@@ -81,6 +81,6 @@ def test_a_timeout_beyond_what_s3_signs_is_cut_with_a_warning(
     assert [warning.filename for warning in told] == [__file__]
 
 
-def test_no_timeout_is_the_default_one(bucket: ExpiringFS) -> None:
+def test_no_timeout_stands_for_the_default_one(bucket: ExpiringFS) -> None:
     assert life_of(bucket.get_url("a.png", timeout=None)) == 3_600
     assert life_of(bucket.makedir("d").get_url("a.png", None)) == 3_600

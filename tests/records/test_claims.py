@@ -22,7 +22,7 @@ def test_nothing_is_claimed_twice_while_the_lease_lasts(store: Expirations) -> N
     assert len(first.members) + len(second.members) + len(third.members) == 50
 
 
-def test_a_claim_of_none_counts_what_is_overdue_and_not_being_written(store: Expirations) -> None:
+def test_an_empty_claim_counts_what_is_overdue_and_not_being_written(store: Expirations) -> None:
     store.schedule([b"n/%d" % number for number in range(50)], 0)
     store.begin(b"n/7", LEASE)
     assert sum(store.claim(shard, 0).overdue for shard in store.shards) == 49
@@ -71,7 +71,7 @@ def test_settling_claims_the_next_batch_at_once(store: Expirations) -> None:
     assert {*first.members, *then.members} == {one, other}
 
 
-def test_a_claim_that_is_done_as_a_whole_is_settled_without_names_and_no_other_with_it(
+def test_a_claim_that_is_done_as_a_whole_is_settled_without_names_and_settles_no_other(
     store: Expirations,
 ) -> None:
     shard = store.shard_of(due(store, 2)[0])

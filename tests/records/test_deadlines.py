@@ -61,7 +61,7 @@ def test_keep_makes_permanent_and_no_default_life_or_adoption_changes_that(
     ],
     ids="schedule place_at release pledge removal".split(),
 )
-def test_whoever_gives_a_permanent_file_a_deadline_or_removes_it_ends_its_permanence(
+def test_a_deadline_or_a_removal_ends_the_permanence_of_a_file(
     store: Expirations, verb: Callable[[Expirations], object]
 ) -> None:
     store.keep(A)
@@ -104,13 +104,13 @@ def test_renew_moves_a_deadline_on_but_not_beyond_the_latest(store: Expirations)
     assert deadline(store) == latest
 
 
-def test_what_says_that_it_was_written_in_the_future_is_not_renewed(store: Expirations) -> None:
+def test_a_file_dated_in_the_future_is_not_renewed(store: Expirations) -> None:
     scheduled = store.schedule([A], 50 * SECOND)
     assert store.renew(A, 100 * SECOND, now(store) + 10 * SECOND, 300 * SECOND) == 0
     assert deadline(store) == scheduled
 
 
-def test_renew_leaves_what_is_over_or_has_no_deadline(store: Expirations) -> None:
+def test_renew_leaves_alone_what_has_expired_or_has_no_deadline(store: Expirations) -> None:
     assert store.renew(A, SECOND) == 0
     store.schedule([A], 0)
     assert store.renew(A, SECOND) == 0

@@ -9,7 +9,7 @@ from tests.records.steps import MINUTE, SHORT, A, At, B
 from tests.servers import wait_for
 
 
-def test_places_are_told_once_they_are_introduced(all_records: ExpirationStore) -> None:
+def test_places_are_listed_once_they_are_introduced(all_records: ExpirationStore) -> None:
     all_records.introduce("disk:1", "/srv/files")
     all_records.introduce("disk:1", "/srv/moved")
     all_records.introduce("s3:2", "bucket")
@@ -30,7 +30,7 @@ def test_only_places_with_something_to_do_are_waiting(all_records: ExpirationSto
     wait_for(lambda: waiting() == {"due", "lapsed"})
 
 
-def test_it_is_told_how_much_can_be_claimed_where_something_is_waiting(
+def test_it_says_how_much_can_be_claimed_if_something_is_waiting(
     all_records: ExpirationStore, store: Expirations
 ) -> None:
     members = [b"n/%d" % number for number in range(20)]
@@ -56,7 +56,7 @@ def test_a_seat_is_free_when_it_is_given_up_or_its_lease_is_over(
     assert take("", lease=0) == {"first", "fourth"}
 
 
-def test_what_is_due_next_is_told_and_what_is_being_written_is_left_out(
+def test_it_says_what_is_due_next_and_leaves_out_what_is_being_written(
     all_records: ExpirationStore, store: Expirations
 ) -> None:
     def next_due() -> int | None:
@@ -73,7 +73,7 @@ def test_what_is_due_next_is_told_and_what_is_being_written_is_left_out(
     assert next_due() == soon
 
 
-def test_one_keeps_time_until_it_gives_it_up_or_is_late(
+def test_one_worker_keeps_time_until_it_gives_that_up_or_is_late(
     all_records: ExpirationStore, at: At
 ) -> None:
     here, there = at("here"), at("there")
@@ -93,7 +93,7 @@ def test_one_keeps_time_until_it_gives_it_up_or_is_late(
     wait_for(lambda: keeps_time("second", here))
 
 
-def test_who_keeps_time_is_told_what_is_due_next_in_the_same_call(
+def test_the_timekeeper_learns_what_is_due_next_in_the_same_call(
     all_records: ExpirationStore, at: At
 ) -> None:
     here, there = at("here"), at("there")

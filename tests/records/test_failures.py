@@ -31,13 +31,13 @@ def pause_after_failure(store: Expirations, member: bytes) -> float:
     return store.claim_one(member).wait / SECOND
 
 
-def test_the_pause_doubles_with_each_attempt_up_to_the_longest(store: Expirations) -> None:
+def test_the_back_off_doubles_with_each_attempt_up_to_the_longest(store: Expirations) -> None:
     store.schedule([A], 0)
     for longest in 400, 800, 1_000, 1_000, 1_000:
         assert longest / 2 - 60 < pause_after_failure(store, A) <= longest
 
 
-def test_what_failed_together_is_not_tried_again_together(store: Expirations) -> None:
+def test_files_that_failed_together_are_not_retried_together(store: Expirations) -> None:
     members = due(store, 20)
     shard = store.shard_of(members[0])
     failed = Verdict(failures=[(member, "no") for member in members])
@@ -46,7 +46,7 @@ def test_what_failed_together_is_not_tried_again_together(store: Expirations) ->
     assert max(waits) - min(waits) > 10
 
 
-def test_a_failed_deletion_is_retried_and_set_aside_at_last(store: Expirations) -> None:
+def test_a_failed_deletion_is_retried_and_in_the_end_set_aside(store: Expirations) -> None:
     scheduled = store.schedule([A], 0)
     fail(store, A, attempts=3)
     assert claim(store).members == []
@@ -58,7 +58,7 @@ def test_a_failed_deletion_is_retried_and_set_aside_at_last(store: Expirations) 
     assert store.record(A) == Record(A, scheduled, State.SET_ASIDE)
 
 
-def test_what_is_put_off_waits_and_no_attempt_is_counted(store: Expirations) -> None:
+def test_a_postponed_file_waits_and_no_attempt_is_counted(store: Expirations) -> None:
     scheduled = store.schedule([A], 0)
     put_off(store, A, claim(store).token, MINUTE, State.POSTPONED)
     assert claim(store).members == []
@@ -68,7 +68,7 @@ def test_what_is_put_off_waits_and_no_attempt_is_counted(store: Expirations) -> 
     assert settle(store, A, claim_later(store).token, "it failed") == (1, 0)
 
 
-def test_what_was_not_tried_is_due_again_at_once(store: Expirations) -> None:
+def test_a_file_that_was_not_tried_is_due_again_at_once(store: Expirations) -> None:
     scheduled = store.schedule([A], 0)
     put_off(store, A, claim(store).token, 0, State.DUE)
     assert store.record(A) == Record(A, scheduled)
@@ -78,14 +78,14 @@ def test_what_was_not_tried_is_due_again_at_once(store: Expirations) -> None:
     assert claim(store).members == [A]
 
 
-def test_putting_off_nothing_puts_nothing_off(store: Expirations) -> None:
+def test_postponing_nothing_postpones_nothing(store: Expirations) -> None:
     [member] = due(store)
     store.settle(claim(store), Verdict(put_off={(0, State.DUE): []}))
     assert state(store, member) == State.CLAIMED
 
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["set aside", "retried"])
-def test_what_could_not_be_deleted_has_a_new_life_once_it_is_written(
+def test_a_file_that_could_not_be_deleted_starts_a_new_life_once_it_is_written(
     store: Expirations, attempts: int
 ) -> None:
     store.schedule([A], 0)
@@ -97,7 +97,7 @@ def test_what_could_not_be_deleted_has_a_new_life_once_it_is_written(
     assert store.counts().set_aside == 0
 
 
-def test_what_is_broken_is_set_aside_at_once_beside_what_has_failed(store: Expirations) -> None:
+def test_a_broken_record_is_set_aside_at_once_beside_files_that_failed(store: Expirations) -> None:
     broken, failed = due(store, 2)
     shard = store.shard_of(broken)
     verdict = Verdict(failures=[(failed, "no")], broken=[(broken, "is none")])
@@ -107,7 +107,7 @@ def test_what_is_broken_is_set_aside_at_once_beside_what_has_failed(store: Expir
     assert (given_up.member, given_up.reason, given_up.attempts) == (broken, "is none", 1)
 
 
-def test_what_was_set_aside_starts_again_with_a_deadline(store: Expirations) -> None:
+def test_a_file_set_aside_starts_over_with_a_deadline(store: Expirations) -> None:
     store.schedule([A], 0)
     fail(store, A, attempts=1)
     assert not store.claim_one(A).token

@@ -35,7 +35,7 @@ def test_a_lapsed_claim_counts_as_a_failed_attempt(at: At) -> None:
     assert settle(store, member, found.token, "no", attempts=2) == (0, 1)
 
 
-def test_what_ends_its_sweepers_is_set_aside_in_the_end(dying: Expirations) -> None:
+def test_a_file_that_kills_its_sweepers_is_set_aside_in_the_end(dying: Expirations) -> None:
     scheduled, claims = dying.schedule([A], 0), 0
 
     def given_up_on() -> Sequence[GivenUp]:
@@ -49,7 +49,7 @@ def test_what_ends_its_sweepers_is_set_aside_in_the_end(dying: Expirations) -> N
     assert "did not end in time" in given_up.reason
 
 
-def test_what_ended_a_sweeper_alone_is_tried_again_after_a_pause(dying: Expirations) -> None:
+def test_a_file_that_killed_a_sweeper_alone_is_retried_after_a_pause(dying: Expirations) -> None:
     dying.schedule([A], 0)
     dying.claim_one(A)
     lapses(dying)
@@ -75,7 +75,7 @@ def test_members_of_a_lapsed_claim_are_claimed_one_by_one_and_after_all_others(a
     assert [one.overdue for one in claims[1:]] == [2, 1, 0, 0]
 
 
-def test_a_suspect_is_not_claimed_by_who_deletes_something_else_meanwhile(at: At) -> None:
+def test_a_suspect_is_not_claimed_by_a_sweep_that_is_deleting_something_else(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     suspects = due(store, 2)
     shard = store.shard_of(suspects[0])
@@ -85,7 +85,7 @@ def test_a_suspect_is_not_claimed_by_who_deletes_something_else_meanwhile(at: At
     assert store.claim(shard, 9).members == suspects[:1]
 
 
-def test_one_that_was_retried_does_not_wait_behind_suspects(at: At) -> None:
+def test_a_file_that_was_retried_does_not_wait_behind_suspects(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     retried, suspect = due(store, 2)
     shard = store.shard_of(suspect)
@@ -109,7 +109,7 @@ def test_an_excused_claim_lapses_without_an_attempt_and_is_claimed_together_agai
     assert store.counts().set_aside == 0
 
 
-def test_what_others_have_claimed_is_not_excused(at: At) -> None:
+def test_members_that_others_have_claimed_are_not_excused(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     [member] = due(store)
     lapsed = claim(dying)
@@ -122,7 +122,7 @@ def test_what_others_have_claimed_is_not_excused(at: At) -> None:
     assert store.counts().set_aside == 1
 
 
-def test_a_reserved_member_has_its_deadline_again_when_the_reservation_lapses(
+def test_a_reserved_member_gets_its_deadline_back_when_the_reservation_lapses(
     at: At,
 ) -> None:
     store, dying = at(), at(lease=SHORT)

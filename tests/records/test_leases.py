@@ -41,7 +41,7 @@ def test_a_claim_lasts_for_as_long_as_its_lease_is_extended(at: At) -> None:
     assert claim_later(store, AT_ONCE).members == [member]
 
 
-def test_extend_tells_which_leases_are_over(at: At) -> None:
+def test_extend_says_which_leases_are_over(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     [member] = due(store)
     token, shard = claim(dying).token, store.shard_of(member)
@@ -55,7 +55,7 @@ def test_extend_tells_which_leases_are_over(at: At) -> None:
     assert store.counts().claimed == 0
 
 
-def test_a_new_write_is_one_as_any_other_once_its_lease_is_extended(at: At) -> None:
+def test_a_new_write_is_like_any_other_once_its_lease_is_extended(at: At) -> None:
     store = at()
     write, shard = store.begin_new(A, SHORT), store.shard_of(A)
     lease = write_lease(write.token, A)
@@ -69,7 +69,7 @@ def test_a_new_write_is_one_as_any_other_once_its_lease_is_extended(at: At) -> N
     assert store.extend(shard, {lease: LEASE}) == [lease]
 
 
-def test_a_new_write_whose_record_was_claimed_begins_no_more(at: At) -> None:
+def test_a_new_write_whose_record_was_claimed_no_longer_begins(at: At) -> None:
     store = at()
     write, shard = store.begin_new(A, 0), store.shard_of(A)
     token, lease = claim_later(store).token, write_lease(write.token, A)
@@ -95,7 +95,7 @@ def test_a_settled_claim_has_no_lease(store: Expirations) -> None:
     assert store.extend(store.shard_of(member), {lease: LEASE}) == [lease]
 
 
-def test_a_claim_is_over_whose_lease_nothing_moves_although_the_clock_was_set_back(
+def test_a_claim_whose_lease_nobody_extends_is_over_even_if_the_clock_was_set_back(
     at: At,
 ) -> None:
     fenced: list[bytes] = []
@@ -112,7 +112,7 @@ def test_a_claim_is_over_whose_lease_nothing_moves_although_the_clock_was_set_ba
     assert deadline(store, member) == renewed
 
 
-def test_a_claim_whose_lease_moves_is_waited_for_although_the_clock_was_set_back(
+def test_a_writer_waits_for_a_claim_whose_lease_is_extended_even_if_the_clock_was_set_back(
     redis_store: Expirations,
 ) -> None:
     redis_store.schedule([A], 0)

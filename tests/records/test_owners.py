@@ -31,7 +31,7 @@ def is_permanent(store: Expirations, member: bytes = A) -> bool:
     return list(store.permanent([member])) == [member]
 
 
-def test_what_waits_for_an_owner_is_told_from_the_others_when_it_is_claimed(
+def test_a_claim_says_which_members_wait_for_an_owner(
     store: Expirations,
 ) -> None:
     store.schedule([A, B], 0)
@@ -39,13 +39,13 @@ def test_what_waits_for_an_owner_is_told_from_the_others_when_it_is_claimed(
     assert awaiting(store) == [A]
 
 
-def test_what_is_claimed_by_itself_is_told_to_wait_for_an_owner(store: Expirations) -> None:
+def test_a_claim_of_one_member_says_whether_it_waits_for_an_owner(store: Expirations) -> None:
     store.schedule([A, B], 0)
     store.await_owner(A, 0, 0)
     assert [store.claim_one(member).awaiting for member in (A, B)] == [True, False]
 
 
-def test_what_has_no_deadline_waits_for_no_owner(store: Expirations) -> None:
+def test_a_member_without_a_deadline_waits_for_no_owner(store: Expirations) -> None:
     store.keep(B)
     for member in A, B:
         store.await_owner(member, SECOND, 0)
@@ -56,7 +56,7 @@ def test_what_has_no_deadline_waits_for_no_owner(store: Expirations) -> None:
 
 
 @pytest.mark.parametrize(("ttl", "expected"), [(50, 100), (200, 200)])
-def test_what_waits_for_an_owner_is_never_due_sooner(
+def test_a_member_that_waits_for_an_owner_is_never_due_sooner(
     store: Expirations, ttl: int, expected: int
 ) -> None:
     store.schedule([A], 100 * SECOND)
@@ -64,7 +64,7 @@ def test_what_waits_for_an_owner_is_never_due_sooner(
     assert has_left(store) == expected
 
 
-def test_what_is_owned_is_permanent_or_has_its_life(store: Expirations) -> None:
+def test_an_owned_member_is_permanent_or_has_its_lifetime(store: Expirations) -> None:
     store.schedule([A, B], 100 * SECOND)
     store.await_owner(A, 0, 0)
     store.await_owner(B, 0, 500 * SECOND)
@@ -84,7 +84,7 @@ def test_an_owner_changes_nothing_about_what_did_not_wait_for_one(store: Expirat
 
 
 @pytest.mark.parametrize("last_word", ["schedule", "keep", "place_at", "remove", "sweep"])
-def test_who_has_the_last_word_on_a_file_leaves_nothing_to_an_owner(
+def test_a_deadline_set_by_hand_leaves_nothing_to_an_owner(
     store: Expirations, last_word: str
 ) -> None:
     store.schedule([A], 0)
@@ -106,7 +106,7 @@ def test_who_has_the_last_word_on_a_file_leaves_nothing_to_an_owner(
     assert awaiting(store, [A]) == []
 
 
-def test_what_is_put_off_fails_is_written_or_is_not_removed_waits_for_its_owner_still(
+def test_a_postponed_failed_written_or_kept_member_still_waits_for_its_owner(
     store: Expirations,
 ) -> None:
     store.schedule([A], 0)
@@ -119,7 +119,7 @@ def test_what_is_put_off_fails_is_written_or_is_not_removed_waits_for_its_owner_
     assert awaiting(store, [A]) == [A]
 
 
-def test_what_is_set_aside_and_forgotten_waits_for_no_owner(store: Expirations) -> None:
+def test_a_member_that_was_set_aside_and_forgotten_waits_for_no_owner(store: Expirations) -> None:
     store.schedule([A], 0)
     store.await_owner(A, 0, 0)
     fail(store, A, attempts=1)
@@ -129,7 +129,7 @@ def test_what_is_set_aside_and_forgotten_waits_for_no_owner(store: Expirations) 
 
 
 @pytest.mark.parametrize(("before", "expected"), [(None, 50), (100, 50), (20, 20)])
-def test_what_an_owner_lets_go_of_is_due_soon_and_asked_for(
+def test_a_member_that_its_owner_lets_go_of_is_due_soon_and_waits_for_an_owner(
     store: Expirations, before: int | None, expected: int
 ) -> None:
     if before:
@@ -142,7 +142,7 @@ def test_what_an_owner_lets_go_of_is_due_soon_and_asked_for(
     assert is_permanent(store) == (before is None)
 
 
-def test_a_row_that_names_what_has_a_deadline_may_let_go_of_it(store: Expirations) -> None:
+def test_a_row_that_names_a_file_with_a_deadline_may_let_go_of_it(store: Expirations) -> None:
     store.schedule([A], 100 * SECOND)
     store.await_owner(A, 500 * SECOND)
     assert has_left(store) == 100
@@ -152,7 +152,7 @@ def test_a_row_that_names_what_has_a_deadline_may_let_go_of_it(store: Expiration
     assert has_left(store) == 100
 
 
-def test_what_is_let_go_of_twice_has_its_first_deadline_again(store: Expirations) -> None:
+def test_a_member_let_go_of_twice_gets_its_first_deadline_back(store: Expirations) -> None:
     store.schedule([A], 1_000 * SECOND)
     store.take_up(A, unawaited=True)
     for ttl in 500, 50, 500:
@@ -162,14 +162,14 @@ def test_what_is_let_go_of_twice_has_its_first_deadline_again(store: Expirations
     assert has_left(store) == 1_000
 
 
-def test_what_awaits_its_first_owner_is_nobodys_to_let_go_of(store: Expirations) -> None:
+def test_nobody_can_let_go_of_a_member_that_waits_for_its_first_owner(store: Expirations) -> None:
     store.schedule([A], 100 * SECOND)
     store.await_owner(A, 0, 0)
     store.let_go(A, 10 * SECOND)
     assert has_left(store) == 100
 
 
-def test_what_was_let_go_of_awaits_a_new_owner_with_the_deadline_that_it_had(
+def test_a_member_that_was_let_go_of_waits_for_a_new_owner_with_its_old_deadline(
     store: Expirations,
 ) -> None:
     store.schedule([A], 1_000 * SECOND)
@@ -186,7 +186,7 @@ def test_what_was_let_go_of_awaits_a_new_owner_with_the_deadline_that_it_had(
 
 @pytest.mark.parametrize("owned", ["from the first", "after it waited", "not yet"])
 @pytest.mark.parametrize("said", ["keep", "schedule"])
-def test_what_somebody_has_said_of_a_file_is_not_for_rows_to_change(
+def test_rows_do_not_change_a_deadline_that_was_set_by_hand(
     store: Expirations, owned: str, said: str
 ) -> None:
     store.schedule([A], 500 * SECOND)
@@ -205,14 +205,14 @@ def test_what_somebody_has_said_of_a_file_is_not_for_rows_to_change(
     assert awaiting(store, [A]) == []
 
 
-def test_what_is_kept_is_not_given_to_rows_by_who_saves_it_again(store: Expirations) -> None:
+def test_a_file_kept_by_hand_stays_kept_when_it_is_saved_again(store: Expirations) -> None:
     store.keep(A)
     store.take_up(A, unawaited=True)
     store.let_go(A, 10 * SECOND)
     assert is_permanent(store)
 
 
-def test_a_file_that_its_row_has_made_permanent_is_so_for_everybody(store: Expirations) -> None:
+def test_a_file_that_its_row_made_permanent_is_permanent_for_everybody(store: Expirations) -> None:
     store.schedule([A], 500 * SECOND)
     store.await_owner(A, 0, 0)
     store.take_up(A)
@@ -238,7 +238,7 @@ def test_a_deadline_that_takes_the_place_of_permanence_is_not_permanent(
 
 
 @pytest.mark.parametrize("verb", ["await_owner", "let_go", "take_up"])
-def test_owners_wait_for_a_sweep_that_is_at_their_file(store: Expirations, verb: str) -> None:
+def test_owners_wait_for_a_sweep_that_has_claimed_their_file(store: Expirations, verb: str) -> None:
     store.schedule([A], 0)
     store.await_owner(A, 0, 500 * SECOND)
     token = store.claim_one(A).token

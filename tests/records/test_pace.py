@@ -21,7 +21,7 @@ def elsewhere(all_records: ExpirationStore, records: dict[str, Any]) -> Expirati
 
 
 @pytest.mark.parametrize("records", ["memory", "redis", "sentinel", "cluster"], indirect=True)
-def test_all_who_delete_from_a_place_keep_its_rate_together(
+def test_all_workers_together_keep_the_rate_of_a_place(
     all_records: ExpirationStore, elsewhere: ExpirationStore
 ) -> None:
     paces = [all_records.pace("here", 50), elsewhere.pace("here", 50)]
@@ -39,7 +39,7 @@ def test_all_who_delete_from_a_place_keep_its_rate_together(
     assert all_records.pace("there", 200).share(1_000) == 20, "a tenth of a second's at once"
 
 
-def test_without_a_rate_and_a_store_that_asks_for_less_all_goes_at_once(
+def test_without_a_rate_or_a_store_that_asks_for_less_everything_goes_at_once(
     all_records: ExpirationStore,
 ) -> None:
     pace = all_records.pace("here")
@@ -69,7 +69,7 @@ def test_a_store_that_asks_for_less_halves_the_rate_of_all_once_a_second(
 
 
 @pytest.mark.parametrize("records", ["memory", "redis"], indirect=True)
-def test_what_was_on_its_way_when_the_rate_was_halved_does_not_halve_it_again(
+def test_requests_on_their_way_when_the_rate_was_halved_do_not_halve_it_again(
     all_records: ExpirationStore, elsewhere: ExpirationStore
 ) -> None:
     first, late = all_records.pace("here"), elsewhere.pace("here")

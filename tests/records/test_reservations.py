@@ -27,7 +27,7 @@ from tests.records.steps import (
 from tests.servers import wait_for
 
 
-def test_a_reserved_member_is_nobody_elses_and_has_its_deadline_afterwards(
+def test_a_reserved_member_is_claimed_by_nobody_else_and_keeps_its_deadline(
     store: Expirations,
 ) -> None:
     scheduled = store.schedule([A], 0)
@@ -46,7 +46,7 @@ def test_a_reservation_is_released_with_another_deadline_or_none(store: Expirati
     assert (deadline(store, A), store.record(B)) == (1_000, None)
 
 
-def test_a_reservation_tells_whether_somebody_made_its_member_permanent(store: Expirations) -> None:
+def test_a_reservation_says_whether_somebody_made_its_member_permanent(store: Expirations) -> None:
     store.keep(A)
     assert [store.reserve(member).permanent for member in (A, B)] == [True, False]
 
@@ -67,7 +67,7 @@ def test_failed_attempts_outlast_a_reservation(store: Expirations) -> None:
     assert settle(store, A, claim(store).token, "no", attempts=2) == (0, 1)
 
 
-def test_what_is_pledged_holds_when_the_reservation_lapses(at: At) -> None:
+def test_a_pledged_deadline_counts_when_the_reservation_lapses(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     store.schedule([A, B], 0)
     pledges = {A: now(store) + MINUTE, B: 0}
@@ -78,7 +78,7 @@ def test_what_is_pledged_holds_when_the_reservation_lapses(at: At) -> None:
     assert store.deadlines([A, B])[1] == list(pledges.values())
 
 
-def test_what_is_pledged_holds_when_the_reservation_is_released(store: Expirations) -> None:
+def test_a_pledged_deadline_counts_when_the_reservation_is_released(store: Expirations) -> None:
     pledge = store.schedule([A], MINUTE) + 1
     fail_and_reserve = store.reserve(A).token
     store.pledge(A, fail_and_reserve, pledge)
@@ -97,7 +97,7 @@ def test_the_token_of_a_lapsed_reservation_pledges_and_releases_nothing(at: At) 
     assert store.record(A) == Record(A, renewed)
 
 
-def test_many_are_reserved_together_but_those_of_which_more_is_known(at: At) -> None:
+def test_many_are_reserved_together_except_those_with_more_than_a_deadline(at: At) -> None:
     store = at()
     plain, unknown, permanent, swept, failed, given_up = (b"m/%d" % n for n in range(6))
     for member, backoff in (failed, BACKOFF), (given_up, Backoff(1)):
@@ -136,7 +136,7 @@ def test_many_that_are_removed_together_are_forgotten(at: At) -> None:
     assert deadline(store, written), "the later write has a record of its own"
 
 
-def test_what_many_are_reserved_for_and_never_done_is_as_it_was(at: At) -> None:
+def test_members_reserved_together_for_nothing_are_as_they_were(at: At) -> None:
     store, dying = at(), at(lease=SHORT)
     scheduled = store.schedule([A], MINUTE)
     assert dying.reserve_free([A, B])[1] == []
@@ -145,7 +145,7 @@ def test_what_many_are_reserved_for_and_never_done_is_as_it_was(at: At) -> None:
     assert (state(store), deadline(store), state(store, B)) == (State.DUE, scheduled, "none")
 
 
-def test_many_that_are_reserved_in_a_reply_that_was_lost_are_known_again(
+def test_a_reservation_of_many_whose_reply_was_lost_is_made_once(
     losing: tuple[Any, Proxy],
 ) -> None:
     store, proxy = losing

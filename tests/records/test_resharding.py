@@ -124,7 +124,7 @@ def written(here: Expirations) -> dict[bytes, Begun]:
     return {name: here.begin(name, LEASE) for name in NAMES[16:24]}
 
 
-def test_all_that_is_known_moves_with_a_file(
+def test_everything_known_about_a_file_moves_with_it(
     store: ExpirationStore, here: Expirations, there: Expirations, written: dict[bytes, Begun]
 ) -> None:
     def known(records: Expirations) -> tuple[Any, ...]:
@@ -153,7 +153,7 @@ def test_all_that_is_known_moves_with_a_file(
         assert there.deadline(name)[1] > before[0][0] + HOUR
 
 
-def test_it_can_be_broken_off_at_any_step_and_goes_on_with_the_rest(
+def test_it_can_be_stopped_at_any_step_and_goes_on_with_the_rest(
     store: ExpirationStore, process: Stores, here: Expirations, there: Expirations
 ) -> None:
     here.schedule(NAMES, HOUR)
@@ -167,7 +167,7 @@ def test_it_can_be_broken_off_at_any_step_and_goes_on_with_the_rest(
     assert there.deadlines(NAMES)[1] == here.deadlines(NAMES)[1] == before
 
 
-def test_who_knows_the_old_number_of_shards_does_the_right_thing_nevertheless(
+def test_a_process_that_knows_the_old_number_of_shards_still_does_the_right_thing(
     store: ExpirationStore, process: Stores, here: Expirations, there: Expirations
 ) -> None:
     here.schedule(NAMES, HOUR)
@@ -180,7 +180,7 @@ def test_who_knows_the_old_number_of_shards_does_the_right_thing_nevertheless(
     assert here.counts().tracked == len(NAMES)
 
 
-def test_what_has_happened_to_a_file_since_it_left_is_not_undone_when_it_arrives(
+def test_an_arrival_undoes_nothing_that_happened_since_the_file_left(
     store: ExpirationStore, here: Expirations, there: Expirations
 ) -> None:
     here.schedule(NAMES, HOUR)
@@ -195,7 +195,7 @@ def test_what_has_happened_to_a_file_since_it_left_is_not_undone_when_it_arrives
     assert here.permanent(NAMES) == [A]
 
 
-def test_a_file_that_is_claimed_stays_where_it_is_until_that_ends(
+def test_a_claimed_file_stays_where_it_is_until_its_claim_ends(
     store: ExpirationStore, here: Expirations, there: Expirations, leaving: bytes
 ) -> None:
     due = here.schedule([leaving], 0)
@@ -218,7 +218,7 @@ def test_a_file_that_is_claimed_stays_where_it_is_until_that_ends(
     assert counts == Counts(counts.now)
 
 
-def test_a_writer_makes_sure_of_a_claim_that_has_lapsed_in_the_shard_that_a_file_leaves(
+def test_a_writer_fences_a_lapsed_claim_in_the_shard_that_a_file_leaves(
     process: Stores, store: ExpirationStore, here: Expirations, leaving: bytes
 ) -> None:
     fenced: list[bytes] = []
@@ -360,7 +360,7 @@ def test_one_time_links_and_totals_outlast_it(
     assert store.totals() == {"deleted": 3}
 
 
-def test_places_that_nobody_has_told_of_move_as_well(
+def test_places_that_were_never_introduced_move_as_well(
     store: ExpirationStore, process: Stores
 ) -> None:
     store.at("a:b-uploads").schedule(NAMES, HOUR)
@@ -383,7 +383,7 @@ def test_a_shard_that_has_lost_the_last_layout_is_told_it_again(
     assert client.get(key) == now
 
 
-def test_another_number_has_to_wait_until_it_is_through(store: ExpirationStore) -> None:
+def test_another_number_has_to_wait_until_it_has_finished(store: ExpirationStore) -> None:
     list(islice(store.reshard(3), 1))
     with pytest.raises(ConfigurationError, match=r"from 2 to 3 shards.*reshard 3"):
         reshard(store, 4)
@@ -392,7 +392,7 @@ def test_another_number_has_to_wait_until_it_is_through(store: ExpirationStore) 
     assert store.spread() == Spread(4, 4)
 
 
-def test_nothing_is_left_of_it_in_the_end(store: ExpirationStore, here: Expirations) -> None:
+def test_it_leaves_nothing_behind(store: ExpirationStore, here: Expirations) -> None:
     here.schedule(NAMES, HOUR)
     reshard(store, 3)
     kinds = {

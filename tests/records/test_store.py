@@ -89,7 +89,7 @@ def test_a_shard_whose_records_have_another_form_is_left_alone(
     assert isinstance(problem, ConfigurationError)
 
 
-def test_a_shard_that_cannot_be_asked_keeps_no_other_from_being_told_of(
+def test_a_shard_that_cannot_be_asked_hides_no_other(
     djfs: Callable[..., None], redis_server: RedisServer
 ) -> None:
     djfs(type="memory", redis_url=redis_server.url, key_prefix="wrong", shards=3)
@@ -123,7 +123,7 @@ def test_scripts_that_redis_has_forgotten_are_loaded_again(
         assert not redis_store.retry([A])
 
 
-def test_a_full_redis_refuses_deadlines_and_still_lets_sweeps_and_what_has_begun_through(
+def test_a_full_redis_refuses_deadlines_and_lets_sweeps_and_begun_writes_through(
     djfs: Callable[..., None],
 ) -> None:
     with running_redis() as server:

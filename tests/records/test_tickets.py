@@ -23,13 +23,13 @@ def test_a_ticket_is_good_for_its_uses_and_its_time(store: Expirations) -> None:
     wait_for(lambda: not store.use_ticket(A, "late", 0))
 
 
-def test_a_ticket_that_is_not_there_is_told_from_one_that_is_used_up(store: Expirations) -> None:
+def test_a_missing_ticket_is_not_the_same_as_a_used_one(store: Expirations) -> None:
     store.issue_ticket(A, "one", 1, now(store) + 60 * SECOND)
     assert [store.use_ticket(A, "one") for _ in range(2)] == [True, False]
     assert store.use_ticket(A, "never issued") is None
 
 
-def test_a_ticket_that_is_held_is_there_for_longer_and_never_for_less(store: Expirations) -> None:
+def test_holding_a_ticket_makes_it_last_longer_and_never_shorter(store: Expirations) -> None:
     for ticket in "free", "held":
         store.issue_ticket(A, ticket, 1, now(store) + SECOND)
     store.issue_ticket(A, "long", 1, now(store) + 60 * SECOND)
@@ -40,7 +40,7 @@ def test_a_ticket_that_is_held_is_there_for_longer_and_never_for_less(store: Exp
     assert store.use_ticket(A, "long")
 
 
-def test_a_use_that_many_ask_for_at_a_time_is_taken_once(store: Expirations) -> None:
+def test_a_use_that_many_ask_for_at_once_is_taken_once(store: Expirations) -> None:
     begun = now(store)
     start = threading.Barrier(20)
 

@@ -42,7 +42,7 @@ class TestWriters:
             settle(store, A, token)
             writing.result(60)
 
-    def test_a_writer_waits_no_longer_than_the_lease_and_makes_sure_of_who_held_it(
+    def test_a_writer_waits_no_longer_than_the_lease_and_fences_its_holder(
         self, at: At, verb: Callable[[Expirations, Begun], Any]
     ) -> None:
         fenced: list[bytes] = []
@@ -57,7 +57,7 @@ class TestWriters:
         assert claim(store, backoff=Backoff(1)).members in ([A], [])
         assert store.counts().set_aside == 0, "a writer who came first counts no attempt"
 
-    def test_a_writer_makes_sure_of_who_held_a_claim_that_a_sweep_has_ended(
+    def test_a_writer_fences_the_holder_of_a_claim_that_a_sweep_has_ended(
         self, at: At, verb: Callable[[Expirations, Begun], Any]
     ) -> None:
         fenced: list[bytes] = []
@@ -79,7 +79,7 @@ def lapsed_write(store: Expirations) -> Begun:
     return write
 
 
-def test_a_writer_gives_up_on_what_sweeps_never_let_go(
+def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
     redis_store: Expirations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expirations, "PATIENCE", 0.2)
@@ -90,7 +90,7 @@ def test_a_writer_gives_up_on_what_sweeps_never_let_go(
 
 
 @pytest.mark.parametrize("verb", ["schedule", "keep"])
-def test_whoever_extends_a_file_hears_soon_that_a_request_of_a_dead_sweeper_may_still_act(
+def test_extending_a_file_soon_says_that_a_request_of_a_dead_sweeper_may_still_act(
     redis_store: Expirations, verb: str
 ) -> None:
     def call() -> None:

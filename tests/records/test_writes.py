@@ -29,7 +29,7 @@ from tests.records.steps import (
 from tests.servers import wait_for
 
 
-def test_what_is_being_written_is_not_claimed_whatever_its_deadline(store: Expirations) -> None:
+def test_a_file_being_written_is_not_claimed_whatever_its_deadline(store: Expirations) -> None:
     due_members = due(store, 3)
     written, retried, other = due_members
     shard = store.shard_of(written)
@@ -43,7 +43,7 @@ def test_what_is_being_written_is_not_claimed_whatever_its_deadline(store: Expir
     assert sorted(store.claim(shard, 9).members) == sorted([written, retried])
 
 
-def test_what_is_being_written_takes_no_room_in_a_claim(store: Expirations) -> None:
+def test_a_file_being_written_takes_no_room_in_a_claim(store: Expirations) -> None:
     *written, other = due(store, 6)
     for member in written:
         store.begin(member, LEASE)
@@ -60,7 +60,7 @@ def test_a_write_keeps_a_deadline_that_lies_ahead(store: Expirations) -> None:
     assert deadline(store) == scheduled
 
 
-def test_a_write_makes_no_record_where_there_is_none(store: Expirations) -> None:
+def test_a_write_without_a_default_lifetime_makes_no_record(store: Expirations) -> None:
     write = store.begin(A, LEASE)
     assert store.finish(A, write, MINUTE) == (0, False, True)
     assert store.record(A) is None
@@ -75,7 +75,7 @@ def test_a_deadline_that_passes_during_a_write_waits_for_the_grace(store: Expira
     assert now(store) + 30 * SECOND < finished.deadline == deadline(store)
 
 
-def test_what_was_overdue_has_a_new_life_when_the_write_is_done_and_not_before(
+def test_an_overdue_file_starts_a_new_life_when_the_write_is_done_and_not_before(
     store: Expirations,
 ) -> None:
     for life in 0, 100 * SECOND:
@@ -88,7 +88,7 @@ def test_what_was_overdue_has_a_new_life_when_the_write_is_done_and_not_before(
     assert finished.deadline
 
 
-def test_a_new_life_that_comes_to_nothing_leaves_the_file_overdue(store: Expirations) -> None:
+def test_a_failed_write_of_an_overdue_file_leaves_it_overdue(store: Expirations) -> None:
     store.schedule([A], 0)
     store.abandon(A, store.begin(A, LEASE).token)
     assert claim(store).members == [A]
@@ -157,7 +157,7 @@ def test_a_file_is_written_until_the_last_of_its_writers_has_ended(store: Expira
     assert claim(store).members == [A]
 
 
-def test_a_default_life_that_others_write_under_makes_nothing_overdue(store: Expirations) -> None:
+def test_the_default_lifetime_of_another_write_makes_nothing_overdue(store: Expirations) -> None:
     store.begin(A, LEASE, 1)
     wait_for(lambda: deadline(store) < now(store))
     assert not store.begin(A, LEASE, 1).overdue
@@ -180,7 +180,9 @@ def pledged_and_released(store: Expirations) -> None:
 
 @pytest.mark.parametrize("verb", ["schedule", "place_at", "release", "pledge"])
 @pytest.mark.parametrize("end", ["finish", "abandon"])
-def test_what_is_set_by_hand_during_a_write_holds(store: Expirations, verb: str, end: str) -> None:
+def test_a_deadline_set_by_hand_during_a_write_stays(
+    store: Expirations, verb: str, end: str
+) -> None:
     write = store.begin(A, LEASE, 100 * SECOND)
     by_hand(store)[verb]()
     known = deadline(store)
@@ -191,14 +193,14 @@ def test_what_is_set_by_hand_during_a_write_holds(store: Expirations, verb: str,
     assert known == deadline(store) > now(store) + 150 * SECOND
 
 
-def test_what_is_set_by_hand_during_a_write_to_something_overdue_holds(store: Expirations) -> None:
+def test_a_deadline_set_by_hand_during_a_write_to_an_overdue_file_stays(store: Expirations) -> None:
     store.schedule([A], 0)
     write = store.begin(A, LEASE)
     known = store.schedule([A], 200 * SECOND)
     assert store.finish(A, write, SECOND).deadline == known == deadline(store)
 
 
-def test_what_is_made_permanent_during_a_write_stays_so(store: Expirations) -> None:
+def test_a_file_made_permanent_during_a_write_stays_permanent(store: Expirations) -> None:
     store.schedule([B], 100 * SECOND)
     for member in A, B:
         write = store.begin(member, LEASE, 100 * SECOND)
@@ -207,7 +209,9 @@ def test_what_is_made_permanent_during_a_write_stays_so(store: Expirations) -> N
         assert store.record(member) is None
 
 
-def test_what_is_removed_during_a_write_has_a_default_life_or_none(store: Expirations) -> None:
+def test_a_file_removed_during_a_write_gets_the_default_lifetime_or_none(
+    store: Expirations,
+) -> None:
     store.schedule([A, B], MINUTE)
     for member, life in (A, 0), (B, 100 * SECOND):
         write = store.begin(member, LEASE, life)
@@ -227,7 +231,7 @@ def test_a_write_that_is_given_up_while_its_file_is_reserved_leaves_the_reservat
     assert deadline(store) == 1_000
 
 
-def test_a_write_that_is_given_up_takes_its_record_also_from_a_reservation(
+def test_a_write_that_is_given_up_takes_its_record_even_from_a_reservation(
     store: Expirations,
 ) -> None:
     write = store.begin(A, LEASE, 100 * SECOND)
@@ -267,7 +271,7 @@ def test_a_deadline_that_vanished_under_a_lapsed_write_is_put_back(store: Expira
     assert now(store) + 30 * SECOND < finished.deadline == deadline(store)
 
 
-def test_nothing_is_put_back_that_was_made_permanent_under_a_lapsed_write(
+def test_no_deadline_is_put_back_if_the_file_was_made_permanent_under_a_lapsed_write(
     store: Expirations,
 ) -> None:
     write = write_that_a_sweep_ended(store)
