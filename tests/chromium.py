@@ -1,4 +1,4 @@
-"""A real Chromium, without what it does besides."""
+"""A real Chromium, without its background work."""
 
 from __future__ import annotations
 

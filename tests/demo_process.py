@@ -54,7 +54,7 @@ class Demo:
 
     @property
     def redis_url(self) -> str:
-        """Where its records are; the server tells in the title of its process."""
+        """Where its records are; the title of the server process says it."""
         [port] = re.findall(r"-server 127\.0\.0\.1:(\d+)", "\n".join(self.processes().values()))
         return f"redis://127.0.0.1:{port}/0"
 

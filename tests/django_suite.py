@@ -1,4 +1,4 @@
-"""Django's own tests of storages, file fields and caches, with ours in the place of its own.
+"""Django's own tests of storages, file fields and caches, run on those of djpyfs.
 
 It runs in a process of its own: ``python -m tests.django_suite`` with Django's directory of tests,
 an empty directory, and the tests to run.
@@ -26,7 +26,7 @@ from djpyfs.storage import ExpiringStorage
 
 APPS = "contenttypes auth sites sessions messages"
 
-# What is left out, each with why it cannot hold for what is no FileSystemStorage or FileBasedCache.
+# Tests left out, each with the reason why only a FileSystemStorage or FileBasedCache passes.
 OTHERWISE = {
     "base_url is an option of FileSystemStorage; DJFS says where namespaces are served": [
         "test_base_url",

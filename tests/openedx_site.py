@@ -1,6 +1,6 @@
 """Plays with blocks of Open edX in xblock-sdk's workbench, in an environment that holds these.
 
-Arguments: DJFS as JSON, the path of a SQLite file. Whatever does not work raises.
+Arguments: DJFS as JSON, the path of a SQLite file. It raises if anything does not work.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def try_uploads() -> None:
 
 
 def try_an_upload_without_redis() -> None:
-    """RecommenderXBlock tells of what it catches as an IOError."""
+    """RecommenderXBlock reports what it catches as an IOError."""
     usage = next(usages("recommender.0", "recommender"))
     with override_settings(DJFS={**DJFS, "redis_url": "redis://127.0.0.1:1"}):
         told = handle(usage, "upload_screenshot", screenshot(), status=404)

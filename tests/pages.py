@@ -11,7 +11,7 @@ from textwrap import dedent
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("**/*.md"))]
-# In a comment stands what the reader of an example has already, such as a file to show.
+# A comment holds what the reader of an example has already, such as a file to show.
 FENCE = re.compile(
     r"^(?P<indent> *)(?:```|<!-- )(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)(?:```|-->)$",
     re.MULTILINE | re.DOTALL,

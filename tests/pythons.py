@@ -32,7 +32,7 @@ djpyfs_tasks.app.conf.beat_schedule
 
 
 def run(*command: str | Path) -> str:
-    """What ``command`` wrote, on both streams; in a note of the error where it fails."""
+    """What ``command`` wrote, on both streams; if it fails, in a note of the error."""
     result = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )

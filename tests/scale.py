@@ -1,8 +1,8 @@
-"""A day with a billion files, of which a small part passes through the real scripts, compressed.
+"""A day with a billion files, compressed, of which a small part runs through the real scripts.
 
 ``python -m tests.scale`` starts a Redis, a store that speaks as S3 does, and a sweeper, lets the
-deadlines of a day arrive and pass, and prints what that cost. docs/explanation/scale.md reckons
-with it.
+deadlines of a day arrive and pass, and prints what that cost. docs/explanation/scale.md builds on
+it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def names() -> Iterator[str]:
 
 
 def sweep_for_ever() -> None:
-    """Sweep what is due again and again: somebody will put an end to it."""
+    """Sweep what is due again and again, until the process is killed."""
     django.setup()
     from djpyfs import expire_objects
 
@@ -178,7 +178,7 @@ def _cores(seconds: float) -> str:
 
 
 def _lateness(totals: Any) -> dict[str, str]:
-    """Tell how late most sweeps were."""
+    """Return how late most sweeps were."""
     from djpyfs.expirations.totals import LATENESS
 
     buckets, _ = LATENESS.read(totals)

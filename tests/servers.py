@@ -1,4 +1,4 @@
-"""Real servers for the tests: processes on free loopback ports, stopped by whoever started them."""
+"""Real servers for the tests: processes on free loopback ports, which stop with their test."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from demo.stack import redis_server
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
-PATIENCE = 150  # s, for a machine on which dozens wait for each core: it is for what hangs
-# Below those from which the kernel takes one for a connection, or for who asks for any: there a
-# server that is started again might find its port taken by a client that has looked for it.
+PATIENCE = 150  # s, for an overloaded machine: this only ends what hangs
+# Below the ports that the kernel hands out: a server that is restarted there might find its port
+# taken by a client.
 PORTS = range(20_000, 32_000)
 
 
 def installed(*names: str) -> str:
-    """Return the path of a program; without it the test is skipped, and fails where CI is set."""
+    """Return the path of a program; without it the test is skipped, or fails if CI is set."""
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         missing = pytest.fail if "CI" in os.environ else pytest.skip
@@ -51,12 +51,12 @@ def installed(*names: str) -> str:
     return str(found)
 
 
-# Sockets with these names tell whoever else runs tests on this machine that a port is taken.
+# Sockets with these names tell other test runs on this machine that a port is taken.
 _taken: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that is this process's until its end, also while nothing listens there."""
+    """Return a port that is this process's until its end, even while nothing listens there."""
     while True:
         port = secrets.choice(PORTS)
         ours = socket.socket(socket.AF_UNIX)
@@ -149,7 +149,7 @@ class RedisServer(Server):
         return redis.Redis(host=HOST, port=self.port)
 
     def commands(self) -> int:
-        """How many commands came from outside, this question included."""
+        """How many commands came from outside, including this one."""
         stats: dict[str, Any] = self.client().info("commandstats")
         inside = ("time", "get", "z", "h", "exists")  # what the scripts call
         return sum(
@@ -178,7 +178,7 @@ def running_redis(**options: str) -> Iterator[RedisServer]:
 
 @contextlib.contextmanager
 def running_late_store(answers_after: float) -> Iterator[int]:
-    """A store that speaks as much of S3 as a sweep does, in so many seconds; yields its port."""
+    """A store that speaks enough S3 for a sweep, and takes so many seconds; yields its port."""
     port = free_port()
     program = [sys.executable, "-m", "tests.bench.late_store"]
     store = Server([*program, str(port), str(answers_after)], port)
@@ -191,7 +191,7 @@ def running_late_store(answers_after: float) -> Iterator[int]:
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[dict[str, Any]]:
-    """A PostgreSQL on a socket of its own, for nobody but this test; yields Django's settings."""
+    """A PostgreSQL on its own socket, for this test alone; yields Django's settings."""
     debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), reverse=True)
     program = Path(installed("postgresql", *debian, "postgres"))
     # It refuses to run as root.
@@ -310,7 +310,7 @@ class RedisCluster:
         return [node for node in self.nodes if node.port in ports]
 
     def hand_over(self, key: bytes) -> None:
-        """Have the replica of a key's master take over, whether that one lives or not."""
+        """Have the replica of a key's master take over, whether the master lives or not."""
         old = self.master(key)
         replica = next(node for node in self.nodes if self._follows(node, old))
         self.say(replica, "FAILOVER", "TAKEOVER")
@@ -330,13 +330,13 @@ class RedisCluster:
         return next(node for node in self.nodes if node.process and node.process.poll() is None)
 
     def _known(self, node: RedisServer) -> list[set[bytes]]:
-        """The flags of each node that this one takes for a sound member."""
+        """The flags of each node that this one considers a sound member."""
         flags = [set(line.split()[2].split(b",")) for line in self.say(node, "NODES").splitlines()]
         return [own for own in flags if own.isdisjoint({b"handshake", b"fail", b"fail?"})]
 
 
 class SentinelSet:
-    """A master with replicas, and three Sentinels that see to it that there is one."""
+    """A master with replicas, and three Sentinels that watch over it."""
 
     name = "mymaster"
 
@@ -471,7 +471,7 @@ def running_moto() -> Iterator[str]:
 
 
 class ThreadedServer(ThreadingMixIn, WSGIServer):
-    """One that is not held up by a connection over which a browser asks for nothing."""
+    """A server that is not held up by a connection over which a browser asks nothing."""
 
     daemon_threads = True
 
@@ -514,7 +514,7 @@ class Moto(InThread):
 
     def __init__(self) -> None:
         self.requests: list[str] = []
-        #: How many bytes the answers to GET were going to have.
+        #: How many bytes the answers to GET announced.
         self.promised = 0
         self._application = create_backend_app("s3")
         self.start(
@@ -557,7 +557,7 @@ class BigObject(InThread):
         self.sent = 0
         #: After how many bytes of an answer it hangs up.
         self.patience: int | None = None
-        #: Whether it knows what a range is.
+        #: Whether it supports ranges.
         self.ranges = True
         self.start(_PatientServer((HOST, 0), self._handler()))
 

@@ -53,7 +53,7 @@ def started(
 def running(
     command: list[str], environ: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process of the service for as long as the block lasts, and end it in peace."""
+    """Run a process of the service for as long as the block lasts, and end it gracefully."""
     with started(command, environ, log) as process:
         yield process
         assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
@@ -85,7 +85,7 @@ class Service:
             "FLOWER_ADDRESS": HOST,
             "FLOWER_PORT": str(self.flower_port),
             "FLOWER_UNAUTHENTICATED_API": "true",
-            # Else a worker that takes pickle would not even start, where root runs the tests.
+            # Otherwise a worker that takes pickle would not even start if root runs the tests.
             "C_FORCE_ROOT": "1",
             "BEAT_SCHEDULE": str(self.directory / f"beat-{uuid.uuid4().hex}"),
         }
@@ -120,7 +120,7 @@ class Service:
         return self.celery.send_task(SWEEP, queue=SWEEPS)
 
     def wait_until_idle(self) -> None:
-        """Wait for the end of all sweeps, those included of which Flower has yet to hear."""
+        """Wait for the end of all sweeps, including those that Flower has yet to hear of."""
         last = self.sweep().id
 
         def is_idle() -> bool:

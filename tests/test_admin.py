@@ -137,7 +137,7 @@ def shown(client: Client, **search: str) -> str:
 
 
 def form(page: str) -> dict[str, list[str]]:
-    """What the form of a page would send, were all of its boxes checked."""
+    """What the form of a page would send if all of its boxes were checked."""
     [body] = re.findall(rf'<form[^>]*action="{RELEASE}[^"]*">(.*?)</form>', page, re.DOTALL)
     sent: dict[str, list[str]] = {}
     for tag in re.findall(r"<input[^>]*>", body):

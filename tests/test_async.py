@@ -1,4 +1,4 @@
-"""The filesystem in an event loop, which nothing of it may block."""
+"""The filesystem in an event loop, which it must not block."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def remaining(filesystem: ExpiringFS, name: str) -> float:
 
 
 def found(*wheres: str, adopt: float | None = None) -> set[tuple[Kind, str]]:
-    """What is found, by the names that the files have in ``plots`` or in all namespaces."""
+    """The findings, by the names of the files in ``plots`` or in all namespaces."""
     findings = Audit(adopt).run(*(wheres or ["plots"]))
     names = ((it.kind, f"{it.namespace}/{it.path}") for it in findings)
     return {(kind, name.removeprefix("plots/")) for kind, name in names}

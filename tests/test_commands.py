@@ -316,7 +316,7 @@ def test_reshard_can_be_stopped_and_status_says_how_to_go_on(
     spread: ExpiringFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = read("reshard", "5")["moved"]
-    # Where the tests run in the background of a shell, Ctrl-C would be ignored.
+    # If the tests run in the background of a shell, Ctrl-C is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched:
         patched.setattr(Console, "progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))

@@ -1,4 +1,4 @@
-"""CORS rules for uploads to S3, read back from the bucket, and what deployment tells of them."""
+"""CORS rules for uploads to S3, read back from the bucket, and the checks of them."""
 
 from __future__ import annotations
 

@@ -103,12 +103,12 @@ def cut_short(demo: Demo, djfs: Callable[..., None]) -> Callable[[str, str], Non
 
 
 def hear(page: Page, news: str) -> None:
-    """Wait until the page has said something; meanwhile it may have gone on to other files."""
+    """Wait until the page has said something; by now it may speak of other files."""
     page.wait_for_function("news => heard.some((text) => text.includes(news))", arg=news)
 
 
 def tab_to(page: Page, selector: str) -> None:
-    """Press Tab until the element has the focus, once round the page and its cards at most."""
+    """Press Tab until the element has the focus, no more than once around the page."""
     stops = page.locator("a, button, input, select").count() + 30  # and cards that come meanwhile
     for _ in range(stops):
         if page.locator(f"{selector}:focus").count():
@@ -529,7 +529,7 @@ GRAVE = {"serious", "critical"}
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The script that looks for what some people could not use."""
+    """The script that looks for barriers to accessibility."""
     if not find_spec("axe_playwright_python"):
         missing = pytest.fail if "CI" in os.environ else pytest.skip
         missing("no axe-playwright-python here: pip install it")
@@ -609,7 +609,7 @@ def set_aside(demo: Demo, djfs: Callable[..., None]) -> None:
     files = get_filesystem("plots")
     files.writebytes("bad", b"")
     report = None
-    while not (report and report.set_aside):  # else the demo's own worker was faster
+    while not (report and report.set_aside):  # or the demo's own worker was faster
         files.expire("bad", 0)
         report = expire_objects()
 

@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, and leads nowhere that is not there."""
+"""The documentation builds without a warning, and has no dead link."""
 
 from __future__ import annotations
 

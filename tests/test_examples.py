@@ -2,9 +2,9 @@
 
 A block of Python is executed. What it sets in capitals is a Django setting from then on, its
 ``urlpatterns`` are the URLs of the site, and a function whose first parameter is ``request`` is a
-view, which is called when the page has ended, as is a function named ``test_…``. What a shell is
-told is taken apart by the parser of the command; only the quick start is carried out, by a test of
-its own.
+view, which is called when the page has ended, as is a function named ``test_…``. Shell commands are
+checked by the parser of the command; only those of the quick start are carried out, by another
+test.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def start_nginx(code: str, here: Path) -> None:
 
 
 def leave(code: str, _: Path) -> None:
-    """Try nothing: it shows what is printed, or is tried elsewhere by what reads it."""
+    """Try nothing: it shows output, or another test tries it."""
 
 
 TRIED: dict[str, Callable[[str, Path], object]] = {

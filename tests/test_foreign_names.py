@@ -1,4 +1,4 @@
-"""What others have put there, under names that every call refuses."""
+"""Files that others have put there, under names that every call refuses."""
 
 from __future__ import annotations
 

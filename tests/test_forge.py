@@ -1,4 +1,4 @@
-"""What a forge reads, held against the schemas of those who read it."""
+"""Files that a forge reads, checked against its schemas."""
 
 from __future__ import annotations
 

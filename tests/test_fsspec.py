@@ -38,7 +38,7 @@ class TestDisk(BackendTests, WholeFileTests, TestCase):
 
 
 class Objects(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A store of objects, as one behind HTTP looks to fsspec: names with slashes, and no more."""
+    """An object store, as one behind HTTP looks to fsspec: names with slashes, and no more."""
 
     protocol = "objects"
     stored: ClassVar[dict[str, tuple[bytes, datetime]]] = {}
@@ -70,7 +70,7 @@ class Objects(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         self.stored.pop(path, None)  # whether it was there is not told
 
     async def _mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
-        """Do nothing, for there are no directories."""
+        """Do nothing, because there are no directories."""
 
     def modified(self, path: str) -> datetime:
         return self.stored[path][1]
@@ -96,7 +96,7 @@ class TestObjects(BackendTests, WholeFileTests, TestCase):
     djfs = {"type": "fsspec", "url": "objects://bucket/files"}
 
 
-# What FTP might fail in, which has one connection and knows few kinds of errors.
+# Tests that FTP might fail: it has one connection and knows few kinds of errors.
 SHORT = """copy exists getinfo isdir listdir makedirs openbin_exclusive remove removedir removetree
     files_of_many_namespaces_are_deleted_at_once_and_no_others
     what_is_gone_is_done_and_the_others_are_deleted names_are_taken_as_they_are

@@ -1,4 +1,4 @@
-"""What `make bench` takes for reached, and for explained."""
+"""When `make bench` counts a goal as met, and when as explained."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ ROOMS = [
     "testing",
     "conformance",
     "pytest_plugin",
-    "intact",  # asks whether the front door is ours
+    "intact",  # asks whether the front door belongs to djpyfs
     "apps",
 ]
 DRIVERS = {

@@ -1,4 +1,4 @@
-"""Leases that are kept alive while those who hold them are at work."""
+"""Leases that are kept alive while their holders work."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_lease_that_is_kept_outlasts_its_length_and_ends_soon_after_it_is_drop
 
 
 class Breaking:
-    """Records of which every call fails as nobody foresaw: of a store closed under it, say."""
+    """Records whose every call raises an unforeseen error, as if the store had been closed."""
 
     def extend(self, *_: Any) -> None:
         raise AttributeError("'NoneType' object has no attribute 'readline'")

@@ -35,7 +35,7 @@ def client(endpoint: str) -> Any:
 
 
 class Bucket:
-    """A new bucket, and what it says of itself."""
+    """A new bucket, and its settings."""
 
     def __init__(self, endpoint: str) -> None:
         self.name = f"bucket-{uuid.uuid4()}"

@@ -613,7 +613,7 @@ def test_a_file_that_cannot_be_opened_uses_no_link_up(
 
 
 class Rewritten(FS):
-    """Replaces a file each time between the look at it and its opening, until nothing is left."""
+    """Replaces a file between each look at it and its opening, until no contents are left."""
 
     replacements: ClassVar[list[bytes]] = []
 

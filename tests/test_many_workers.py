@@ -22,7 +22,7 @@ from djpyfs.sweeper import delete_if_due
 
 
 class CrowdedBackend(MemoryBackend):
-    """Takes its time, and notes how many were at it at once, and in which order."""
+    """Takes its time, and notes how many sweeps worked at once, and in which order."""
 
     now = most = 0
     seen: list[str]
@@ -42,7 +42,7 @@ class CrowdedBackend(MemoryBackend):
 
 @pytest.fixture
 def crowded(djfs: Callable[..., None], records: dict[str, Any]) -> Callable[..., ExpiringFS]:
-    """Make a backend at which somebody may be, with files that are due."""
+    """Make a backend for several sweeps, with files that are due."""
     CrowdedBackend.now = CrowdedBackend.most = 0
     CrowdedBackend.seen = []
 

@@ -62,7 +62,7 @@ def uv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def beside(uv: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with both distributions, ours installed once more by pip."""
+    """A Python with both distributions, djpyfs installed once more by pip."""
     environment = Environment(tmp_path_factory.mktemp("beside") / "environment")
     run(uv, "pip", "install", "--python", environment.python, wheel, *BLOCKS)
     environment.pip("install", "--force-reinstall", "--no-deps", wheel)
@@ -72,7 +72,7 @@ def beside(uv: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def instead(uv: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with ours alone, as uv makes it that was told to leave the other one out."""
+    """A Python with djpyfs alone, as uv makes it if told to leave the other out."""
     project = tmp_path_factory.mktemp("instead")
     dependencies = json.dumps(["djpyfs", *BLOCKS])
     (project / "pyproject.toml").write_text(SITE.format(dependencies=dependencies, wheel=wheel))

@@ -80,7 +80,7 @@ class TestFtp(BackendTests, WholeFileTests, TestCase):
 
 
 class _ForOneThread(MemoryFS):
-    """Says that it is not made for threads, and lists those that have met in it nevertheless."""
+    """Says that it is not thread-safe, and lists the threads that met in it nevertheless."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class _Troubled(MemoryFS):
         return super().getinfo(path, namespaces)
 
     def close(self) -> None:
-        """Stay, as a server does when a connection to it is closed."""
+        """Stay open, as a server does when a connection to it is closed."""
 
 
 class _ToTrouble(Opener):
@@ -263,7 +263,7 @@ class _ToTrouble(Opener):
 
 
 def outcome_of(*names: str) -> Outcome:
-    """What becomes of files behind a network that are deleted as one batch."""
+    """The outcome of deleting files behind a network as one batch."""
     registry.install(_ToTrouble)
     backend = OpenerBackend.at({"url": "troubled://"})
     files = backend.open("plots")
@@ -462,7 +462,7 @@ def test_memory_is_another_place_in_a_child_of_this_process(djfs: Callable[..., 
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Have threads take turns as often as they can, so that none has the time to be lucky."""
+    """Make threads take turns as often as they can, so that no race is won by luck."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -1,4 +1,4 @@
-"""Files that belong to rows, or go: what becomes of them with the rows."""
+"""Files that belong to rows: what happens to them with the rows."""
 
 from __future__ import annotations
 
@@ -571,7 +571,7 @@ def test_a_file_that_was_let_go_of_before_the_process_died_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     document = saved("a")
-    # The process dies between the commit and what is to follow it.
+    # The process dies between the commit and what should follow it.
     monkeypatch.setattr(transaction, "on_commit", lambda *_, **__: None)
     replace(document, "b")
     report = later()

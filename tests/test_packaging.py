@@ -66,7 +66,7 @@ for start in start_a_worker, start_a_site:
 
 @pytest.fixture
 def after(wheel: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Tell with what a worker and a site start after a call of pip."""
+    """Return with what a worker and a site start after a call of pip."""
     environment = Environment(tmp_path / "environment")
     # What djpyfs needs is where the tests find it.
     [packages] = tmp_path.glob("environment/lib/*/site-packages")

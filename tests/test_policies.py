@@ -1,4 +1,4 @@
-"""Policies of a namespace: bounds for lives, hidden files, holds; and what sweeps tell."""
+"""Policies of a namespace: bounds for lifetimes, hidden files, holds; and signals of sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the record store tells of itself: counts, listings, and what was set aside."""
+"""What the record store says of itself: counts, listings, and files set aside."""
 
 from __future__ import annotations
 

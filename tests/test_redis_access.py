@@ -1,4 +1,4 @@
-"""docker-compose.yml's Redis, by its own commands: what the service needs, by TLS, and no more."""
+"""docker-compose.yml's Redis, started as there: it allows what the service needs, by TLS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, port: int) -> Here:
-    """Have what docker-compose.yml says of its containers mean this machine."""
+    """Make what docker-compose.yml says of its containers true of this machine."""
     volumes = tmp_path_factory.mktemp("volumes")
     here = {"redis:6379": f"{HOST}:{port}", "6379": str(port), "DNS:redis": f"IP:{HOST}"}
     for volume in "certificate", "key":

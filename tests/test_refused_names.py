@@ -16,11 +16,11 @@ from djpyfs.errors import InvalidName
 from djpyfs.filesystem import ExpiringFS, ExpiringSubFS
 
 REFUSED = ["a\nb", "../../b", b"a"]
-#: What is a name, or a list of names.
+#: Parameters that are a name, or a list of names.
 NAMES = {"path", "src_path", "dst_path", "dir_path", "filename"}
 LISTS = {"filenames"}
 WALKS = "files", "dirs", "info"
-#: What the methods take beside names.
+#: Arguments that the methods take beside names.
 OTHERS: Mapping[str, Callable[[], Any]] = {
     "contents": lambda: b"",
     "data": lambda: b"",

@@ -1,4 +1,4 @@
-"""Signed links to files on S3: what they fetch, whose ETag they have, and where they lead on to."""
+"""Signed links to files on S3: what they fetch, which ETag they have, and where they redirect."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_etag_distinguishes_two_files_of_one_size_and_second(files: Expiring
     assert get(url, If_None_Match=etag).body == new
     assert get(url, If_None_Match=etag, If_Modified_Since=date).body == new
     assert get(url, If_Match=etag).status == 412
-    # Until the date could be taken for a strong validator.
+    # Until the date counts as a strong validator.
     written: Any = files.getinfo("a.bin", ["details"]).get("details", "modified")
     wait_for(lambda: time.time() > written + 2, what="the end of the second")
     for stale in etag, date:

@@ -1,4 +1,4 @@
-"""The simulation that docs/explanation/scale.md reckons with still runs."""
+"""The simulation that docs/explanation/scale.md builds on still runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DJFS setting: what is refused, and how it is told."""
+"""The DJFS setting: what is refused, and how it is reported."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def on_s3(moto: Moto, settings: Any) -> None:
     settings.STORAGES = {"default": {"BACKEND": backend, "OPTIONS": options}}
 
 
-# What a storage without directories might fail in.
+# Tests that a storage without directories might fail.
 SHORT = """appendbytes copy exists getinfo getsize isdir isempty isfile listdir makedirs
     openbin_exclusive remove removedir scandir touch unicode_path upload writebytes""".split()
 
@@ -302,7 +302,7 @@ REMOTE = f"{__name__}.{RemoteStorage.__name__}"
 
 
 def outcome_of(*names: str) -> Outcome:
-    """What becomes of files that are deleted as one batch."""
+    """The outcome of deleting files as one batch."""
     backend = StorageBackend({})
     backend.place(make=True)
     for name in names:

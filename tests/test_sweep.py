@@ -1,4 +1,4 @@
-"""The sweep: what it deletes, what it counts, and what it leaves in peace."""
+"""The sweep: what it deletes, what it counts, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ def test_a_record_that_looks_like_two_is_broken_and_deletes_neither(
 
 
 class MeetingBackend(MemoryBackend):
-    """A backend whose deletions end two by two."""
+    """A backend whose deletions end in pairs."""
 
     deletions_at_once = 2
     meeting: Barrier
@@ -508,7 +508,7 @@ def test_a_file_that_may_kill_its_sweeper_is_deleted_while_nothing_else_is(
 
 
 class RepeatingBackend(MemoryBackend):
-    """A backend with a mistake: it tells of the first file twice, and leaves the second."""
+    """A backend with a mistake: it reports the first file twice, and leaves the second."""
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         outcome = super().delete(entries[:1], lease)

@@ -155,7 +155,7 @@ Backlog = Callable[..., Callable[[], list[tuple[str, str]]]]
 
 @pytest.fixture
 def backlog(djfs: Callable[..., None], queue: SimpleQueue) -> Backlog:
-    """Have more due than a turn is enough for; return what tells ids and names of what is sent."""
+    """Make more files due than one turn can sweep; return a function that lists the tasks sent."""
 
     def sent() -> list[tuple[str, str]]:
         headers = [queue.get(timeout=PATIENCE).headers for _ in range(queue.qsize())]

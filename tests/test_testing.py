@@ -261,7 +261,7 @@ def test_threads_wait_for_each_other_while_the_time_stands_still(
 
 
 class TestEachByItself(IsolatedFiles, TestCase):
-    """Each test sees what itself has written, and nothing of the others' or of its class."""
+    """Each test sees only what it has written itself, and nothing of others or of its class."""
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -28,7 +28,7 @@ def plots(djfs: Callable[..., None], tmp_path: Path, records: dict[str, Any]) ->
 
 
 class Site:
-    """A timekeeper, and the sweeps that it has sent; they are carried out where it says so."""
+    """A timekeeper, and the sweeps that it has sent, which run if it says so."""
 
     def __init__(self, name: str = "one", sweeps: bool = False) -> None:
         self.sent: list[float] = []

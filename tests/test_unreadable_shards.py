@@ -1,4 +1,4 @@
-"""Onlookers where one shard of several cannot be read: they show the rest, and tell the error."""
+"""Onlookers when one shard of several cannot be read: they show the rest, and report the error."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def left(sharded: ExpiringFS) -> set[str]:
 
 
 def run(*arguments: str) -> tuple[Any, str]:
-    """Return what the command shows, and with which error it ends."""
+    """Return what the command shows, and the error with which it ends."""
     out = StringIO()
     with pytest.raises(CommandError) as caught:
         call_command("djpyfs", *arguments, "--format", "json", stdout=out, stderr=StringIO())
@@ -150,7 +150,7 @@ def test_what_was_set_aside_in_the_other_shards_is_listed_and_retried(
 
 
 def set_aside(member: bytes) -> None:
-    """Have a deletion be given up, as a sweep does whose record is broken."""
+    """Give up on a deletion, as a sweep does if the record is broken."""
     records = records_here()
     records.schedule([member], 0)
     claim = Claim(records.shard_of(member), records.claim_one(member).token)

@@ -34,7 +34,7 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(100_000)
 
 
 class Counted:
-    """Counts what passes through the site: bodies of requests, and answers but for files."""
+    """Counts what passes through the site: bodies of requests, and answers except files."""
 
     passed = 0
 
@@ -96,7 +96,7 @@ def pictures(
 
 
 def on_s3(djfs: Callable[..., None], moto: Moto, origin: str) -> None:
-    """Keep files in a new bucket to which pages of one origin send some."""
+    """Keep files in a new bucket to which pages of one origin may send files."""
     djfs(**Bucket(moto.url).place, upload_origins=[origin])
     djpyfs("cors", "--apply")
 

@@ -62,7 +62,7 @@ def here(request: pytest.FixtureRequest, djfs: Callable[..., None], tmp_path: Pa
 
 
 def send(target: UploadTarget, content: bytes, type_: str = "") -> int:
-    """Send a file as a browser does, by what the target says alone; return the status."""
+    """Send a file as a browser does, using only the target; return the status."""
     if target.method == "POST":
         file = ("C:\\fakepath\\${filename}", content, type_ or "application/octet-stream")
         return urllib3.request("POST", target.url, fields={**target.fields, "file": file}).status
@@ -162,7 +162,7 @@ def put(target: UploadTarget, content: Any = b"", **environ: Any) -> int:
 
 
 def chunked(body: Any) -> dict[str, Any]:
-    """The request of a client that does not tell its length, as Gunicorn hands it on."""
+    """A request without a length, as Gunicorn hands it on."""
     return {
         "HTTP_TRANSFER_ENCODING": "chunked",
         "CONTENT_LENGTH": "",
@@ -209,7 +209,7 @@ class _Breaking(io.BytesIO):
 
 ELSEWHERE = {
     "opener": {"type": "opener", "url": "mem://"},
-    # Of its own: all of a process share what fsspec keeps in memory.
+    # Its own path: a whole process shares what fsspec keeps in memory.
     "fsspec": {"type": "fsspec", "url": f"memory://{uuid.uuid4().hex}"},
     "storage": {"type": "storage"},
 }

@@ -1,4 +1,4 @@
-"""What is particular about backends that keep a copy of what is being written."""
+"""Backends that keep a copy of what is being written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_write_that_failed_is_not_stored(djfs: Callable[..., None]) -> None:
 
 
 class Nowhere(MemoryBackend):
-    """Has no directory of any namespace."""
+    """Has no directory for any namespace."""
 
     def has(self, namespace: str) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Runs the comparisons and prints one table; the exit status is 1 where a goal is missed, and
+"""Runs the comparisons and prints one table; the exit status is 1 if a goal is missed and
 docs/explanation/speed.md does not say which limit stops it.
 
 With arguments, only those of the modules that they name; ``--full`` takes ten times as many

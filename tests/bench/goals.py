@@ -1,4 +1,4 @@
-"""What is to be reached, and the table that tells whether it was."""
+"""The goals, and the table that says whether they were met."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Goal:
     least: float | None = None
     most: float | None = None
     unit: str = "×"
-    #: What must hold besides, or nothing.
+    #: What else must hold, or nothing.
     besides: str = ""
     besides_holds: bool = True
-    #: Between which figures the middle half of the turns lay, where there were several.
+    #: The range of the middle half of the turns, if there were several.
     spread: tuple[float, float] | None = None
-    #: Why it may be missed, where a profile has shown what stops it, and how far.
+    #: Why, and by how much, it may be missed, if a profile has shown what stops it.
     explained: Explained | None = None
     tolerated: float = 0.0
 
@@ -81,7 +81,7 @@ class Goal:
 
 
 def explained(why: Explained, tolerated: float) -> dict[str, Any]:
-    """Return what a goal tells of its explanation, and how far that goes."""
+    """Return what a goal says of its explanation, and how far that goes."""
     return {"explained": why, "tolerated": tolerated}
 
 
@@ -161,5 +161,5 @@ def _x(goal: Goal, value: float) -> int:
 
 
 def tell(progress: str) -> None:
-    """Tell on standard error what comes next."""
+    """Say on standard error what comes next."""
     print(progress, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""A store that speaks as much of S3 as a sweep does, and answers as late as it is told to.
+"""A store that speaks as much of S3 as a sweep needs, and delays each answer.
 
-Arguments: a port, and the seconds until each answer. ``PUT`` has it keep the keys of the body,
-and ``GET`` tells how many it keeps, and how many requests to delete some it has answered. It costs
-next to no time of its own, which moto does: there a thousand keys take 100 ms in one thread.
+Arguments: a port, and the seconds until each answer. ``PUT`` stores the keys of the body, and
+``GET`` returns how many there are, and how many requests to delete it has answered. Unlike moto it
+takes next to no time itself: there a thousand keys take 100 ms in one thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process of its own that sweeps, or does the bare thing, when it is told to.
+"""A separate process that sweeps, or unlinks bare files, on command.
 
 Each line that it reads is a number of seconds since the epoch at which to begin, or a JSON list of
 paths to unlink; for each it prints what it took, and how much it has grown since the first.
@@ -19,7 +19,7 @@ from tests.pythons import ROOT
 
 
 class Took(NamedTuple):
-    """What a process says of what it has done."""
+    """What a process reports of its work."""
 
     seconds: float
     files: int

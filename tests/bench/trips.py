@@ -17,6 +17,6 @@ def round_trips(server: RedisServer, side: Side) -> int:
 
 
 def in_round_trips(count: int, most: int) -> dict[str, Any]:
-    """Return what a goal tells of round trips besides, of which there may be so many."""
+    """Return what a goal says of its round trips, and how many it may have."""
     told = f"{count} round trips" if count != 1 else "one round trip"
     return {"besides": f"{told} to Redis", "besides_holds": count <= most}

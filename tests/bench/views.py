@@ -40,7 +40,7 @@ WHY = Explained.VIEWS
 
 
 def goals() -> Iterator[Goal]:
-    """Compare what views do with the bare calls that it cannot do without."""
+    """Compare what views do with the bare calls that they need anyway."""
     with running_redis() as server, redis.Redis.from_url(server.url) as client:
         for name, place in DISKS.items():
             if place is None or os.path.isdir(place):

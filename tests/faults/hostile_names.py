@@ -1,4 +1,4 @@
-"""Names that somebody might hope to do harm with, and what becomes of each.
+"""Names that somebody might hope to do harm with, and what happens to each.
 
 Most are the same as a namespace and as a file name. ``AS_FILES`` are those that PyFilesystem
 normalizes as file names; as namespaces they are refused.
@@ -24,7 +24,7 @@ REFUSED: dict[str, Any] = {
     "out by backslashes": "..\\canary\\secret",
     "out by both": "a/..\\../canary",
     "overlong and out": "../" * 300 + "etc/passwd",
-    # NUL, control characters, and what ends a line
+    # NUL, control characters, and ends of lines
     "NUL": "a\0b",
     "NUL at the end": "a.png\0",
     "NUL and out": "\0/../secret",
@@ -40,7 +40,7 @@ REFUSED: dict[str, Any] = {
     "escape of C1": "a\x9b2Jb",
     "line separator": "a\u2028b",
     "paragraph separator": "a\u2029b",
-    # what makes a name look like another
+    # characters that make a name look like another
     "right to left override": "plot\u202egnp.exe",
     "left to right override": "a\u202db",
     "embedding": "a\u202ab\u202c",

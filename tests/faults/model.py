@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from djpyfs.names import Entry
 from tests.faults.world import World
 
-GRACE = 9_000_300  # between two ticks, so that nothing ends just when somebody looks
+GRACE = 9_000_300  # between two ticks, so that nothing ends at the moment of a look
 HIDING = "hiding"  # a namespace that hides what has expired
 MAX_ATTEMPTS = 3
 
@@ -32,7 +32,7 @@ class Record:
     deadline: int
     again: int = 0  # when its deletion is tried again
     attempts: int = 0
-    is_suspect: bool = False  # it may be what has ended a sweep
+    is_suspect: bool = False  # it may have killed a sweep
     claim: Claim | None = None
     set_aside: bool = False
 
@@ -45,7 +45,7 @@ class Write:
     life: int
     before: int
     starts_new_life: bool
-    until: int = 0  # when it is over, where its process stands still
+    until: int = 0  # when it is over, if its process stands still
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Model:
     """The files of all namespaces, and when they go."""
 
     world: World
-    #: How long it takes until a deletion is tried again, which chance decides.
+    #: How long until a deletion is retried, which chance decides.
     wait: Callable[[Entry], int]
     files: dict[Entry, bytes] = field(default_factory=dict)
     records: dict[Entry, Record] = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Model:
         return write.file in self.writing and self.writing[write.file].own_the_record
 
     def end(self, write: Write) -> bool:
-        """End a write; tell whether it still went on."""
+        """End a write; return whether it still went on."""
         writes = self.writing.get(write.file, Writes())
         if write not in writes.going_on:
             return False
@@ -200,14 +200,14 @@ class Model:
     # -- sweeps
 
     def unclaim(self, file: Entry) -> None:
-        """End a claim that has lapsed, without an attempt."""
+        """End a claim that has lapsed, without counting an attempt."""
         record = self.records.get(file)
         if record and record.claim:
             record.claim, record.is_suspect = None, False
             record.again = self.now if record.attempts else 0
 
     def fail(self, file: Entry, waits: bool = True, is_suspect: bool = False) -> bool:
-        """Count an attempt; tell whether it was the last."""
+        """Count an attempt; return whether it was the last."""
         record = self.records[file]
         record.claim, record.is_suspect = None, is_suspect
         record.attempts += 1

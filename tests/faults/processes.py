@@ -1,4 +1,4 @@
-"""Processes that race, die and freeze, and the namespace that they are at."""
+"""Processes that race, die and freeze, and the namespace that they share."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _perform(
 
 
 class Race:
-    """A namespace on disk, its records in Redis, and the processes that are at them."""
+    """A namespace on disk, its records in Redis, and the processes that work on them."""
 
     namespace = "plots"
 
@@ -103,7 +103,7 @@ class Race:
             actor.kill()
 
     def fill(self, names: Iterable[str], contents: bytes = b"old") -> None:
-        """Put files there without telling anybody."""
+        """Put files there, bypassing djpyfs."""
         self.fs.makedir("/", recreate=True)
         for name in names:
             path = self.directory / name

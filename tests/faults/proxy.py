@@ -12,7 +12,7 @@ from tests.servers import HOST
 
 
 class Proxy:
-    """Passes bytes on to a server on a loopback port, as well as it is told."""
+    """Passes bytes on to a server on a loopback port, or holds them back."""
 
     def __init__(self, target: int) -> None:
         self._target = target

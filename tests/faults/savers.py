@@ -1,7 +1,7 @@
 """Processes that save rows with files, and are killed while they do; what is left afterwards.
 
 It runs in a process of its own, with a database of its own: ``python -c`` with what to do as JSON.
-The processes are its children, for a fork costs less than a start.
+The processes are its children, because a fork costs less than a start.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Saver:
         }
         while True:
             [act] = random.choices(list(acts), list(acts.values()))
-            with suppress(Error):  # a lock that came too late, say: then nothing is committed
+            with suppress(
+                Error
+            ):  # a lock that came too late, for instance: then nothing is committed
                 act()
 
     def _file(self) -> ContentFile[bytes]:
@@ -152,7 +154,7 @@ def run(saves: int, kills: int, count: Path) -> dict[str, int]:
             ends[forked(Saver(counted).work)] = time.monotonic() + random.uniform(*LIVES)
         time.sleep(0.01)
         for child in [child for child, end in ends.items() if end < time.monotonic()]:
-            if done < kills:  # who comes after these lives on
+            if done < kills:  # the children after these live on
                 del ends[child]
                 killed(child)
                 done += 1

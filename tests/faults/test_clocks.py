@@ -20,7 +20,7 @@ from tests.services import Service
 INTERVAL = 2  # s
 HOUR = 3_600  # s
 
-# What a view does: files with lives of 2 to 7 s, one that lives on, and a link of 2 s to that.
+# What a view does: files that live 2 to 7 s, one that lives on, and a link to it for 2 s.
 VIEW = """
 import json, time
 from django.test import Client
@@ -49,7 +49,7 @@ print(json.dumps([deadlines, answers, time.time()]))
 def clock(tmp_path: Path) -> Callable[[int], dict[str, str]]:
     """Gives the environment of a process whose wall clock, and no other, is wrong by some seconds.
 
-    Debian's libfaketime has Python's sleeps fail and its waits hang.
+    Debian's libfaketime makes Python's sleeps fail and its waits hang.
     """
     source, library = Path(__file__).with_name("clock.c"), tmp_path / "clock.so"
     command = [installed("cc", "gcc"), "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]

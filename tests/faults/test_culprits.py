@@ -30,7 +30,7 @@ def is_culprit(entry: Entry) -> bool:
 
 
 class Deadly(DiskBackend):
-    """Deletes what stands before the culprit, and then does not come back."""
+    """Deletes the files before the culprit, and then does not return."""
 
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         for number, entry in enumerate(entries):
@@ -70,7 +70,7 @@ def let_it_hang(race: Race, sweeper: Actor) -> None:
 
 
 class Stillness:
-    """Tells when the culprit is claimed, and nothing else happens any more."""
+    """Notices when the culprit is claimed and nothing else happens any more."""
 
     def __init__(self, race: Race) -> None:
         self._race = race

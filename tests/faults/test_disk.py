@@ -46,7 +46,7 @@ print(json.dumps(expire_objects().as_dict()))
 
 
 def with_failing_calls(*faults: str) -> list[str]:
-    """Return what has the kernel refuse some system calls of the command that stands behind it.
+    """Return a prefix for a command that makes the kernel refuse some of its system calls.
 
     Each of ``faults`` is one of strace's: ``unlinkat:error=EIO:when=500``.
     """
@@ -142,7 +142,7 @@ def test_a_disk_that_is_stale_as_a_whole_costs_no_file_an_attempt(
 
 @contextmanager
 def mounted(directory: Path) -> Iterator[bool]:
-    """Have a directory be a small disk in memory, where that is permitted."""
+    """Make a directory a small disk in memory, if that is permitted."""
     options = ["-t", "tmpfs", "-o", f"size={SMALL + 50_000}", "tmpfs", str(directory)]
     if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
         yield False
@@ -219,7 +219,7 @@ WAYS: dict[str, Callable[[ExpiringFS, str], object]] = {
 
 
 def overfill(limit: int) -> list[str]:
-    """Write too much in every way; return what that raised, each checked for what it left."""
+    """Write too much in every way; return the errors, after checking what each write left."""
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     cases = [(way, ns, "new") for ns in ("plots", "born") for way in (*WAYS, "save")]
@@ -337,7 +337,7 @@ def write_often(file: Any) -> None:
 
 def fill_up(opened: Any, write: Callable[[Any], object] = write_often) -> str:
     try:
-        with closing(opened) as file:  # which, other than its own block, tells it of no error
+        with closing(opened) as file:  # which, unlike its own block, reports no error to it
             write(file)
     except OSError as error:
         return errno.errorcode[error.errno or 0]
@@ -415,7 +415,7 @@ def test_files_on_a_backend_that_is_away_wait_and_the_others_go_at_once(
     report = expire_objects()
 
     assert report.deleted == 6
-    # Where the place itself is not there, nobody even claims what is in it.
+    # If the place itself is missing, nobody even claims what is in it.
     assert report.postponed + sum(status().elsewhere.values()) == 6
     assert (report.missing, report.failed, report.set_aside) == (0, 0, 0)
     assert plots.listdir("/") == []

@@ -34,7 +34,7 @@ from tests.servers import (
 TAKEN_FOR_DEAD = 2.0  # s
 LONGEST_OUTAGE = 10.0  # s
 LONGEST_CALL = 5.0  # s
-BUSY = 10.0  # s more in the short form; a machine that runs others too is never quite in time
+BUSY = 10.0  # s more in the short form; a shared machine is never quite in time
 PAUSE = 0.01  # s
 SETTINGS: dict[str, Any] = {"wait_replicas": 1, "lease": 1, "key_prefix": "failover"}
 KEY = b"failover:{00}:due"  # the master that holds it is the one that fails
@@ -119,7 +119,7 @@ def keep_sweeping(stop: Event) -> int:
 
 
 def fail_over(servers: RedisCluster | SentinelSet, how: signal.Signals, full: bool) -> RedisServer:
-    """Kill or freeze the master until another one has taken over; return that one."""
+    """Kill or freeze the master until another has taken over; return the new one."""
     old = servers.master(KEY)
     if how is signal.SIGKILL:
         old.stop()
@@ -145,7 +145,7 @@ def scripts_loaded(server: RedisServer) -> int:
 
 
 def wait_for_progress(race: Race, shards: list[int]) -> None:
-    """Wait until each of the writers goes on, also that whose master has failed."""
+    """Wait until each of the writers goes on, even the one whose master has failed."""
     seen = race.files()
 
     def all_go_on() -> bool:
@@ -156,7 +156,7 @@ def wait_for_progress(race: Race, shards: list[int]) -> None:
 
 
 def survive(race: Race, servers: RedisCluster | SentinelSet, shards: list[int], full: bool) -> str:
-    """Let masters fail under writers and a sweeper; return what that has cost."""
+    """Make masters fail under writers and a sweeper; return what that cost."""
     faults = [signal.SIGKILL, signal.SIGSTOP] * 5 if full else [signal.SIGKILL]
     stop = processes.Event()
     sweeper = race.start(keep_sweeping, stop)

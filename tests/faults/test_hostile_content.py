@@ -44,7 +44,7 @@ FILES: dict[str, bytes] = {
     "data:text": HTML.encode(),
     "javascript:alert(1)": HTML.encode(),
 }
-# How a page of the same site might take a file up.
+# How a page of the same site might load a file.
 PARTS = [
     '<iframe src="{}"></iframe>',
     '<embed src="{}">',
@@ -57,7 +57,7 @@ PARTS = [
 
 
 def around(request: HttpRequest) -> HttpResponse:
-    """A page that takes up a file in every way there is."""
+    """A page that loads a file in every possible way."""
     return HttpResponse("".join(part.format(request.GET["url"]) for part in PARTS))
 
 

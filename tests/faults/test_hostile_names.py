@@ -1,4 +1,4 @@
-"""Every hostile name through every door: brought back as it was, or refused by one error."""
+"""Every hostile name through every call: it comes back as it was, or one error refuses it."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ NAMES = len({*map(repr, NO_NAMESPACES.values()), *ACCEPTED.values()})
 
 @pytest.fixture
 def accepted(full: bool, place: dict[str, Any]) -> list[str]:
-    """The names to try; over HTTP a part of them at a time, but for the full form."""
+    """The names to try; over HTTP only some of them, except in the full form."""
     names = list(ACCEPTED.values())
     return names if full or place["type"] == "osfs" else names[:: random.randint(4, 6)]
 
 
 @pytest.fixture
 def refused(full: bool) -> list[str]:
-    """The texts to try where a call takes long."""
+    """The names to try with slow calls."""
     names = [name for name in REFUSED.values() if isinstance(name, str)]
     return names if full else names[:: random.randint(4, 6)]
 

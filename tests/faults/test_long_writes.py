@@ -22,13 +22,13 @@ from tests.servers import RedisServer
 
 BORN = "born"  # a namespace with a default life
 NAMESPACES = (BORN, "bare")
-GRACE = 1  # s; it is also for how long a write that has died counts as one
+GRACE = 1  # s; also how long a write whose process died still counts
 LONGEST = 2.5 * GRACE
 SETTINGS = {"grace": GRACE, "namespaces": {BORN: {"default_ttl": 600}}, "batch_size": 10}
 
 
 class Kept(NamedTuple):
-    """What a write that has returned has left."""
+    """What a finished write has left."""
 
     contents: bytes
     deadline: datetime | None

@@ -1,6 +1,6 @@
 """The filesystem, the record stores and the sweeps against a model that is simple enough to trust.
 
-Hypothesis thinks up what writers, sweeps that die or freeze, and time do; after each step the
+Hypothesis makes up what writers, time, and sweeps that die or freeze do; after each step the
 files and their deadlines must be those of the model. The invariants: nothing goes before its
 deadline, nothing whose write or extension has returned is lost, a sweep acts on no claim that has
 lapsed, and in the end nothing that is overdue stays, nor any record of it.
@@ -61,18 +61,18 @@ from tests.servers import RedisServer
 
 urlpatterns = [path("f/", include("djpyfs.urls"))]
 
-# Between two ticks, so that nothing ends just when somebody looks.
+# Between two ticks, so that nothing ends at the moment of a look.
 LEASE = 1_500_500
 BACKOFF = 5 * SECOND
 LONGEST_BACKOFF = 3_600 * SECOND
 
 IN_MEMORY = "memory://"
-TELLERS = 2  # processes that tell the stories of the full form
-STEPS = 110  # or fewer: now and then Hypothesis ends a story early
+TELLERS = 2  # processes that run the examples of the full form
+STEPS = 110  # or fewer: now and then Hypothesis ends an example early
 
 PATHS = ("a", "b", "d/a", "e/a")
 TOPS = ("plain", HIDING)
-# One file has two names where one namespace lies in the other.
+# One file has two names if one namespace lies in the other.
 NAMES = [Entry(ns, path) for ns in TOPS for path in PATHS] + [Entry(f"{ns}/d", "a") for ns in TOPS]
 FILES = [file_of(name) for name in NAMES[: len(TOPS) * len(PATHS)]]
 POLICIES = (*TOPS, "plain/d")  # each may have a default life of its own
@@ -146,7 +146,7 @@ class Machine(RuleBasedStateMachine):
         return (self.default_lives.get(file.namespace, self.default_lives[top]) or 0) * SECOND
 
     def wait(self, file: Entry) -> int:
-        """How long it takes until a deletion that has failed is tried again."""
+        """How long until a deletion that has failed is retried."""
         wait = self.records.claim_one(file.member).wait
         longest = BACKOFF * 2 ** (self.model.records[file].attempts - 1)
         assert longest / 2 <= wait <= longest
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
 
     @contextmanager
     def waiting(self, *files: Entry) -> Iterator[None]:
-        """What a writer does; it must not pass by a live claim, nor wait for longer."""
+        """What a writer does; it must neither ignore a live claim nor wait for longer."""
         claims = [self.model.records[it].claim for it in files if self.model.is_busy(it)]
         free = max((claim.until for claim in claims if claim), default=self.world.now)
         began = self.world.now
@@ -540,7 +540,7 @@ class Machine(RuleBasedStateMachine):
         self.moves = None
 
     def end_what_has_lapsed(self) -> None:
-        """Do in all shards what a sweep does in one at a time: the model knows of none."""
+        """Do in all shards at once what a sweep does in one: the model knows no shards."""
         for shard in self.records.shards:
             self.records.claim(shard, 0)
         self.model.end_what_has_lapsed()
@@ -567,7 +567,7 @@ class Machine(RuleBasedStateMachine):
             followed.sweep.thaw(to_die=True)
         if not sys.exc_info()[0]:
             self.let_all_end()
-        for handle in self.handles:  # a step has failed, and that is what is to be told
+        for handle in self.handles:  # a step has failed, and that must be reported
             with suppress(Exception):
                 handle.file.close()  # which the collector would do in another example's time
 
@@ -641,7 +641,7 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 
 
 def tell(redis_url: str, stories: int, derandomize: bool = False) -> Counter[str]:
-    """Let Hypothesis tell so many stories; return what was seen in them."""
+    """Run so many examples of Hypothesis; return what was seen in them."""
     with world_over(redis_url) as world:
         Machine.world, Machine.seen = world, Counter()
         Machine.has_shards = redis_url != IN_MEMORY
@@ -661,7 +661,7 @@ def tell(redis_url: str, stories: int, derandomize: bool = False) -> Counter[str
 
 
 def tell_side_by_side(redis_url: str, stories: int) -> Counter[str]:
-    """Let several processes tell so many stories together."""
+    """Run so many examples in several processes together."""
     tellers = [Actor({}, tell, redis_url, stories // TELLERS) for _ in range(TELLERS)]
     try:
         return sum((teller.result(FULL_TIMEOUT) for teller in tellers), Counter())

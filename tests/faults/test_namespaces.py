@@ -32,7 +32,7 @@ AT_ONCE = 10_000
 LIFE = 0.01  # s
 # So many namespaces later every cache of namespaces, names and policies is full.
 CACHED = 10_000
-AGAIN = 0.1  # of the namespaces are written to again, while a sweep may be at them
+AGAIN = 0.1  # of the namespaces are written to again, while a sweep may be working on them
 MIB = 1_024  # KiB
 
 Place = dict[str, Any]
@@ -84,7 +84,7 @@ def leave_overdue(root: Path, count: int) -> None:
 
 
 def write(storages: Any, numbers: Sequence[int]) -> int:
-    """Use each namespace once, and some again; return by how many KiB that let the process grow."""
+    """Use each namespace once, and some again; return by how many KiB the process grew."""
     django_settings.STORAGES = storages
     before = 0
     for done, number in enumerate(numbers):
@@ -120,7 +120,7 @@ def resident() -> int:
 
 
 def left_in(place: Place, settings: Any) -> list[str]:
-    """What is there: directories on disk, but for that of djpyfs, and all objects on S3."""
+    """What is there: directories on disk, except that of djpyfs, and all objects on S3."""
     if place["type"] == "s3fs":
         given: Any = {key: KEYS[key] for key in ("aws_access_key_id", "aws_secret_access_key")}
         client = boto3.Session(**given, region_name=KEYS["region"]).client(

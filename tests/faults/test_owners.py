@@ -59,7 +59,7 @@ def test_savers_that_are_killed_leave_the_files_of_committed_rows_and_no_others(
     assert process.returncode == 0
     found = json.loads(output)
     assert (found["orphans"], found["lost"], found["records"]) == (0, 0, 0), found
-    # Else nobody was killed between a commit and its end; the short form has too few kills.
+    # Otherwise nobody was killed between a commit and its end; the short form has too few kills.
     assert not full or found["owned"], found
     measured(
         f"{request.node.callspec.id}: {found['saves']:,} saves, {found['kills']} kills, "

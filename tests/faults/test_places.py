@@ -61,7 +61,7 @@ def files_below(root: Path) -> list[str]:
 def live_and_sweep(short: list[str], long: list[str], whose: str) -> float:
     """Write files, sweep until the short-lived are gone; return by how much the last was late.
 
-    Fails where one goes too early, or anything of another site shows.
+    Fails if one goes too early, or anything of another site shows.
     """
     fs = get_filesystem(NAMESPACE)
     for name in [*short, *long]:
@@ -168,7 +168,7 @@ def test_files_of_a_namespace_that_has_moved_are_deleted_from_where_they_are(
 
 
 def elsewhere() -> dict[str, int]:
-    """How many files wait in places that are not known here, by what these were called."""
+    """How many files wait in places that are not known here, by the names of the places."""
     return {told.rpartition(" ")[0]: count for told, count in status().elsewhere.items()}
 
 

@@ -24,7 +24,7 @@ from tests.servers import RedisServer, running_redis, wait_for
 from tests.services import SWEEP, Service
 
 INTERVAL = 60  # s, the default
-SOON = INTERVAL / 2  # on a machine that is busy: it was no sweep of the interval
+SOON = INTERVAL / 2  # on a busy machine: no sweep of the interval was that quick
 
 
 @pytest.fixture

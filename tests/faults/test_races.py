@@ -56,7 +56,7 @@ def sweep_for_ever() -> None:
 
 
 class Rounds:
-    """Goes round some names in small groups, until what could happen has happened often.
+    """Goes round some names in small groups, until everything possible has happened often.
 
     Each name of a group is one round; there are ``least`` of them at the least.
     """
@@ -81,7 +81,7 @@ class Rounds:
         return time.monotonic() > self._end and min(self.seen.values()) > ENCOUNTERS
 
     def short_life(self) -> float:
-        """Seconds until about the time when the same group is gone through again."""
+        """Seconds until about the time when the same group comes round again."""
         return random.uniform(0, self._pace)
 
 
@@ -115,7 +115,7 @@ def test_four_sweeps_delete_each_of_many_files_once(
 
 
 def keep_extending(names: Sequence[str]) -> tuple[set[str], Counter[str]]:
-    """Give files short lives and extend them about when those end.
+    """Give files short lives and extend them at about the time when those end.
 
     Returns the files that were there after their extension, and how often who was first.
     """
@@ -139,7 +139,7 @@ def keep_extending(names: Sequence[str]) -> tuple[set[str], Counter[str]]:
 
 
 def keep_rewriting(names: Sequence[str], least: int) -> tuple[dict[str, bytes], Counter[str]]:
-    """Write files again about when their short lives end.
+    """Write files again at about the time when their short lives end.
 
     Returns what was written to those that have no deadline since, and how often who was first.
     """
@@ -268,7 +268,7 @@ def test_empty_directories_are_never_pulled_from_under_a_writer(
 
 
 def killed_in_mid_batch(race: Race, due: Sequence[str]) -> bool:
-    """Kill a sweeper as soon as it has claimed new files; tell whether that was soon enough."""
+    """Kill a sweeper as soon as it has claimed new files; return whether that was soon enough."""
     race.fill(due)
     race.fs.expire_many(due, 0)
     sweeper = race.start(sweep_for_ever)
@@ -343,7 +343,7 @@ class StopsWhenAsked:
 
     def remaining(self) -> float:
         self._left -= 1
-        # Where deletions are slow, two threads may be at them.
+        # If deletions are slow, two threads may be deleting.
         if not self._left and not StopsWhenAsked.has_stopped:
             StopsWhenAsked.has_stopped = True
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -370,7 +370,7 @@ def sweep_once() -> dict[str, float]:
 
 
 def sweep_until_stopped() -> int:
-    """Sweep until one was stopped, should the lease of the first be over too soon."""
+    """Sweep until one was stopped, in case the lease of the first ends too soon."""
     deleted = expire_objects().deleted
     while not StopsWhenAsked.has_stopped:
         time.sleep(PAUSE)
@@ -594,7 +594,7 @@ def see_files_off(whose: str) -> None:
 
 def swept_away(fs: ExpiringFS, name: str) -> bool:
     expire_objects()
-    return not fs.exists(name)  # another's sweep may be at it still
+    return not fs.exists(name)  # another sweep may still have it
 
 
 def test_a_fork_can_expire_and_sweep_and_so_can_its_parent(

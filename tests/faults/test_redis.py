@@ -48,7 +48,7 @@ urlpatterns = [path("f/", include("djpyfs.urls"))]
 
 
 class Progress:
-    """How often something has come about in each of several processes."""
+    """How often something has happened in each of several processes."""
 
     def __init__(self, clients: int) -> None:
         self._counts = [processes.Value("q", 0) for _ in range(clients)]
@@ -118,7 +118,7 @@ def test_a_redis_that_is_killed_and_started_again_loses_no_acknowledged_record(
         for _ in range(kills):
             progress.wait_for_all(50 if full else 10)
             server.stop()
-            failed.wait_for_all(1)  # else those that are slow might not have noticed
+            failed.wait_for_all(1)  # otherwise the slow ones might not have noticed
             server.start()
         progress.wait_for_all(50 if full else 10)
         stop.set()
@@ -351,13 +351,13 @@ def test_every_call_succeeds_if_redis_is_far_away(
 
 
 def deadline_of(fs: ExpiringFS, name: str) -> float | None:
-    """Return the seconds until a file is due, or None where it has no deadline."""
+    """Return the seconds until a file is due, or None if it has no deadline."""
     due = fs.expiration(name)
     return (due - datetime.now(UTC)).total_seconds() if due else None
 
 
 def check_nothing_was_lost(scene: Scene, fs: ExpiringFS) -> None:
-    """Look for a file that would live for ever, and for a permanent one that would not."""
+    """Look for a file that would live forever, and for a permanent one that would not."""
     files = scene.files(fs)
     for name, contents in files.items():
         begun_anew = contents == b"new" and name == "due"
@@ -400,7 +400,7 @@ def check_done(fs: ExpiringFS, name: str) -> None:
 
 
 def with_lease(name: str) -> Any:
-    """A lease that can be waited for, where only its end frees what was claimed in vain."""
+    """A short lease, for tests in which only its end frees what was claimed in vain."""
     return pytest.param(name, 1 if name in ("sweep", "one-shot") else 30, id=name)
 
 
@@ -434,7 +434,7 @@ def test_no_half_state_is_left_if_the_connection_is_cut_in_mid_reply(
 
 
 def wait_until_swept(fs: ExpiringFS, name: str) -> None:
-    """Wait until what was claimed by a sweep whose reply was lost has been taken up again."""
+    """Wait until the claims of a sweep whose reply was lost have been swept."""
     if name in ("sweep", "one-shot"):
         wait_for(lambda: expire_objects().duration and deadline_of(fs, "due") is None)
         assert not fs.exists("due")

@@ -1,4 +1,4 @@
-"""Who moves records to another number of shards is killed, under writers and sweepers."""
+"""Processes that move records between shards are killed, under writers and sweepers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLACK = timedelta(seconds=0.05)  # between the clock here and that of Redis, and
 
 
 class Writer:
-    """Writes files with short lives, and decides about when these end what becomes of them."""
+    """Writes files with short lives, and decides at about their end what happens to them."""
 
     def __init__(self, number: int) -> None:
         self.fs = get_filesystem(Race.namespace)

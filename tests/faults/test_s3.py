@@ -1,4 +1,4 @@
-"""An S3 that is busy, slow, or refuses single keys: a real endpoint, with trouble put before it."""
+"""An S3 that is busy, slow, or refuses single keys: a real endpoint behind a source of trouble."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ TROUBLES = {
 
 
 def let_pauses_pass(client: Any, prefix: str) -> None:
-    """Have what was put off due now, and claims on what was not answered lapse."""
+    """Make postponed files due now, and let claims on unanswered requests lapse."""
     for kind in "retries", "leases":
         for key in client.keys(f"{prefix}:{{00}}:*:{kind}"):
             waiting = client.zrange(key, 0, -1)
@@ -153,7 +153,7 @@ def let_pauses_pass(client: Any, prefix: str) -> None:
 def muted(
     troubled: TroubledMoto, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Proxy, S3Backend]]:
-    """A backend whose store hears all and is never heard, once its proxy is silent."""
+    """A backend whose requests reach the store, and no answer comes back if its proxy is silent."""
     for manners in HASTY, ONCE:
         monkeypatch.setitem(manners, "read_timeout", 1)
     proxy = Proxy(int(troubled.url.rpartition(":")[2]))
@@ -259,7 +259,7 @@ def test_a_sweep_of_an_s3_in_trouble_gets_done(
 def ten_files(
     djfs: Callable[..., None], redis_server: RedisServer, troubled: TroubledMoto, bucket: Any
 ) -> Callable[[], None]:
-    """Ten files that are due; return what lets them be tried again."""
+    """Ten files that are due; return a function that makes them retried."""
     prefix = f"test-{uuid.uuid4().hex}"
     djfs(
         type="s3fs",
@@ -355,7 +355,7 @@ def test_a_page_from_a_proxy_deletes_nothing_however_often_it_comes(
 
 
 def put(bucket: str, key: str) -> None:
-    """Put a file there without a request, for moto is in this process."""
+    """Put a file there without a request, because moto is in this process."""
     from moto.s3.models import s3_backends
 
     s3_backends["123456789012"]["aws"].put_object(bucket, key, b"picture")

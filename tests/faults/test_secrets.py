@@ -79,7 +79,7 @@ SLOW = ("Sentinels away", "Cluster away")
 
 @pytest.fixture(autouse=True)
 def told(caplog: pytest.LogCaptureFixture, settings: Any) -> Iterator[Callable[..., None]]:
-    """Call it with what was said; that is looked through, and the logs in the end."""
+    """Call it with what was said; it searches that, and in the end the logs."""
 
     def look_through(*texts: object) -> None:
         for text in texts:
@@ -192,7 +192,7 @@ beat.apply_async(tick)
 
 
 def read(message: bytes) -> tuple[Any, str]:
-    """Return what a message of Celery says, and all of it as whoever opens it sees it."""
+    """Return what a message of Celery says, and all of it as its reader sees it."""
     envelope = json.loads(message)
     body = base64.b64decode(envelope.pop("body")).decode()
     return json.loads(body), f"{envelope} {body}"
@@ -262,7 +262,7 @@ def test_a_backend_that_fails_is_a_503_without_the_address(
 
 
 class BrokenStorage(Storage):
-    """Raises an error that nobody has foreseen."""
+    """Raises an unforeseen error."""
 
     def exists(self, name: str) -> bool:
         raise ZeroDivisionError

@@ -192,7 +192,7 @@ EXCHANGE = 2  # of renameat2: there is no moment without either of them
 
 
 def swap_for_ever(directory: Path, link: Path) -> None:
-    """Put the link in the directory's place and back again, until somebody ends this."""
+    """Swap the link and the directory back and forth, until the process is killed."""
     system: Any = ctypes.CDLL(None, use_errno=True)
     here = os.open("/", os.O_RDONLY)  # which absolute paths make no use of
     while system.renameat2(here, os.fsencode(directory), here, os.fsencode(link), EXCHANGE) == 0:
@@ -208,7 +208,7 @@ def files(djfs: Callable[..., None], root: Path) -> ExpiringFS:
 
 @pytest.fixture
 def swapped(files: ExpiringFS, root: Path, canary: Canary) -> Iterator[Path]:
-    """A way into a directory whose place another process gives to a link, again and again."""
+    """A path through a directory that another process swaps with a link, again and again."""
     files.makedir("swapped").touch("stays")  # so that no sweep prunes it
     link = root / "plots" / "link"
     link.symlink_to(canary.directory)

@@ -19,12 +19,12 @@ from tests.faults.processes import Actor
 from tests.servers import RedisServer, wait_for
 
 LIFE = 1.0  # s
-GRACE = 1  # s; for so long a write that has died counts as one
+GRACE = 1  # s; how long a write whose process died still counts
 PIECE = bytes(100_000)
 
 
 def publish(storages: dict[str, Any], stop_after: float) -> None:
-    """Publish one file after the other: somebody will put an end to it."""
+    """Publish one file after the other, until the process is killed."""
     django_settings.STORAGES = storages
     fs = get_filesystem("plots")
     end = time.monotonic() + stop_after

@@ -110,7 +110,7 @@ class Site:
         self._client: Any = session.client("s3", endpoint_url=store.url, config=config)
 
     def p99(self, goes_on: Callable[[float], bool]) -> tuple[float, int]:
-        """Ask as long as that says; return the 99th percentile in s, and how many there were."""
+        """Measure as long as that says; return the 99th percentile in s, and the count."""
         took: list[float] = []
 
         def put(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Writes on disk that are whole or not there, and disks that are told from each other."""
+"""Writes on disk that appear whole or not at all, and disks that are told apart."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def used_backend(request: pytest.FixtureRequest, files: Any, backend: DiskBacken
 
 
 def learn(files: Any, backend: DiskBackend) -> None:
-    """Let a backend see that the disk dates its directories."""
+    """Let a backend learn that the disk dates its directories."""
     files.writebytes("early", NEW)
     time.sleep(0.02)  # longer than a tick of the clock that dates files
     delete(backend, "early")

@@ -57,7 +57,7 @@ def counts() -> Counts:
 
 
 def fill(fs: ExpiringFS, paths: list[str]) -> None:
-    """Put files there on a disk or on S3, without telling anybody."""
+    """Put files there on a disk or on S3, bypassing djpyfs."""
     for path in paths:
         files_beneath(fs.namespace).writebytes(path, b"")
 
@@ -116,7 +116,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
 
 
 def leaders() -> Collection[str]:
-    """The sweep that leads the others, should one do so, or have been killed just now."""
+    """The sweep that leads the others, if one does, or was killed just now."""
     return store_for(conf.current()).take_seat(SEAT, "nobody", 0)
 
 
@@ -170,7 +170,7 @@ def wait_for_one_shots(service: Service) -> None:
 
 
 def totals() -> dict[str, float]:
-    """What became of due files so far."""
+    """What has happened to due files so far."""
     found = store_for(conf.current()).totals()
     return {name: found[name] for name in ("deleted", "missing", "retried") if found.get(name)}
 
@@ -229,7 +229,7 @@ def make(directory: Path, paths: list[str]) -> None:
 
 
 def memory_of(process: int, kind: str) -> int:
-    """Return the KiB of memory that a process and its children take, or have taken at most."""
+    """Return the KiB of memory that a process and its children take, or their peak."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     statuses = [Path(f"/proc/{one}/status").read_text() for one in (process, *children)]
     return sum(int(status.partition(f"{kind}:")[2].split()[0]) for status in statuses)

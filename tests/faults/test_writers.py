@@ -31,7 +31,7 @@ HARMLESS = frozenset(
 
 
 class Steps:
-    """A profiler that kills its own process just before the n-th step that others could notice."""
+    """A profiler that kills its process just before the n-th step that others could notice."""
 
     def __init__(self, fatal: int) -> None:
         self.taken, self._fatal = 0, fatal
@@ -110,7 +110,7 @@ LASTING = {
 
 
 class Stage:
-    """Where stories are told, each time in a namespace of its own. No thread may be about."""
+    """Where stories are played, each in its own namespace. No other thread may run."""
 
     def __init__(self, stride: int) -> None:
         self._stride = stride
@@ -133,7 +133,7 @@ class Stage:
 
 
 def tell_all(stride: int, part: str) -> tuple[int, list[str]]:
-    """Tell the stories with that part of a title; return how many writers died, and the harm."""
+    """Play the stories whose title has that part; return how many writers died, and the harm."""
     stage = Stage(stride)
     for kind, stories in ("temporary", TEMPORARY), ("lasting", LASTING):
         for title, story in stories.items():

@@ -1,4 +1,4 @@
-"""A world whose time a test moves, with sweeps in it that die or freeze where the test says."""
+"""A world whose time a test moves, with sweeps that die or freeze where the test says."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from djpyfs.leases import HeldLease
 from djpyfs.names import Entry
 
 BEGINNING = 1_800_000_000 * SECOND
-TICK = SECOND // 1_000  # no point in time that is reached lies between two of them
+TICK = SECOND // 1_000  # no reachable point in time lies between two of them
 
 
 class World:
@@ -50,7 +50,7 @@ class World:
             self._tell_time(self.now)
             self._extend_leases()
 
-    # The thread that keeps the leases of those alive who do not stand still
+    # The thread that keeps alive the leases of those that do not stand still
 
     def keep(self, lease: HeldLease) -> None:
         self.kept[lease] = self.sweep
@@ -140,7 +140,7 @@ class Settling:
 class Sweep:
     """A sweep that stops before the deletion, or the end of a batch, that comes at ``stops_at``.
 
-    There it dies, or freezes until it is thawed. ``log`` tells what it did since one looked.
+    There it dies, or freezes until it is thawed. ``log`` has what it did since the last look.
     """
 
     world: World
@@ -246,7 +246,7 @@ class WatchedFiles(MemoryFiles):
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False
     ) -> None:
-        """Move a file, or what was written to where it belongs."""
+        """Move a file, or put what was written where it belongs."""
         if WatchedBackend.world.refuses_writes:
             raise errors.PermissionDenied(dst_path)
         super().move(src_path, dst_path, overwrite, preserve_time)  # type: ignore[no-untyped-call]

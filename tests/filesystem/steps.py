@@ -1,4 +1,4 @@
-"""What the tests of the filesystem do again and again."""
+"""Steps that the tests of the filesystem share."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_movedir_carries_every_deadline_along(plots: ExpiringFS) -> None:
 
 
 class WrittenMeanwhile(MemoryFS):
-    """Has another writer, who is as fast as a move."""
+    """Lets another writer write during a move."""
 
     def move(self, src_path: str, dst_path: str, *_: Any) -> None:
         self.writebytes(dst_path, self.readbytes(src_path))

@@ -109,7 +109,7 @@ def test_a_tree_of_any_size_is_removed(plots: ExpiringFS) -> None:
 
 
 def test_a_tree_is_removed_in_a_few_round_trips(djfs: Callable[..., None]) -> None:
-    with running_redis() as server:  # on one that others share there may be scripts of theirs
+    with running_redis() as server:  # on a shared one others may run scripts too
         djfs(type="memory", redis_url=server.url)
         files = get_filesystem("plots")
         for number in range(50):

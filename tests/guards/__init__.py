@@ -1,4 +1,4 @@
-"""What stands between the promises and their breach, and which test notices when it is gone.
+"""The checks that protect the promises, and the test that notices when one is gone.
 
 Each room has a list: a directory, such as ``lua.toml``, or a module of djpyfs, such as
 ``sweeper.toml``. An entry has

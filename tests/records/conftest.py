@@ -45,7 +45,7 @@ def store(at: At) -> Expirations:
 
 @pytest.fixture
 def dying(at: At) -> Expirations:
-    """What a process sees whose leases nobody extends."""
+    """The records as a process sees them whose leases nobody extends."""
     return at(lease=SHORT)
 
 

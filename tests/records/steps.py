@@ -1,4 +1,4 @@
-"""What the tests of the verbs do again and again."""
+"""Steps that the tests of the verbs share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEASE = 60 * SECOND
 
 
 SHORT = SECOND // 10
-AHEAD = SECOND  # of a deadline before which something begins, also on a machine that is busy
+AHEAD = SECOND  # of a deadline before which something begins, even on a busy machine
 
 
 MINUTE = 60 * SECOND

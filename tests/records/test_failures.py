@@ -1,4 +1,4 @@
-"""Deletions that fail: retried after a pause, put off, or set aside."""
+"""Deletions that fail: retried after a back-off, postponed, or set aside."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.records.steps import (
 
 
 def pause_after_failure(store: Expirations, member: bytes) -> float:
-    """Seconds until a member, whose deletion fails once more, is tried again."""
+    """Seconds until a member whose deletion fails once more is retried."""
     claim = held(store, member, store.reserve(member).token)
     backoff = Backoff(9, 400 * SECOND, 1_000 * SECOND)
     retrying(store, backoff).settle(claim, Verdict(failures=[(member, "no")]))

@@ -1,4 +1,4 @@
-"""Claims that lapse, for their sweeper has died or hangs."""
+"""Claims that lapse, because their sweeper has died or hangs."""
 
 from __future__ import annotations
 

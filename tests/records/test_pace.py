@@ -1,4 +1,4 @@
-"""The rate at which all together delete from a place."""
+"""The rate at which all processes together delete from a place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reservations: the claims of who removes or replaces files, one or many."""
+"""Reservations: the claims of writers that remove or replace files, one or many."""
 
 from __future__ import annotations
 

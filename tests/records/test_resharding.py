@@ -67,7 +67,7 @@ def process(records: dict[str, Any]) -> Iterator[Stores]:
 
 @pytest.fixture
 def store(process: Stores) -> ExpirationStore:
-    """The one who moves them."""
+    """The process that moves them."""
     return process()
 
 
@@ -78,7 +78,7 @@ def here(store: ExpirationStore) -> Expirations:
 
 @pytest.fixture
 def there(process: Stores) -> Expirations:
-    """What another process sees, which has looked before anything moves."""
+    """What another process sees that has looked before anything moves."""
     records = process().at("here", LEASE)
     records.counts()
     return records
@@ -274,7 +274,7 @@ def test_a_reservation_is_held_to_its_end_in_the_shard_in_which_it_began(
 def test_what_was_claimed_while_somebody_went_through_the_shard_is_not_overlooked(
     store: ExpirationStore, process: Stores, here: Expirations, leaving: bytes, how: str
 ) -> None:
-    """It is under a claim when its place is looked at, and back in it afterwards."""
+    """It is claimed when its place is looked at, and back there afterwards."""
     here.schedule([leaving], 0)
     shard, dying = here.shard_of(leaving), store.at("here", SHORT)
     if how == "lapses":
@@ -372,7 +372,7 @@ def test_places_that_were_never_introduced_move_as_well(
 def test_a_shard_that_has_lost_the_last_layout_is_told_it_again(
     store: ExpirationStore, here: Expirations, there: Expirations, leaving: bytes
 ) -> None:
-    """As where its master has failed before a replica had the change."""
+    """As if its master had failed before a replica got the change."""
     here.schedule([leaving], HOUR)
     key = store._scripts.key(2, "format")  # type: ignore[attr-defined]
     list(islice(store.reshard(3), 2))

@@ -9,7 +9,7 @@ from djpyfs.storage import ExpiringStorage
 DOCUMENTS = ExpiringStorage("documents", until_committed=100, clean_up=True)
 PICTURES = ExpiringStorage("pictures", default_ttl=1_000, until_committed=100)
 SCANS = ExpiringStorage("documents/scans", clean_up=True)
-NONE = "none.pdf"  # what a document has that has no file of its own
+NONE = "none.pdf"  # the file of a document without its own
 
 
 class Document(models.Model):
