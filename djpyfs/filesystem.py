@@ -102,6 +102,10 @@ class ExpiringFS(FS):
     has expired starts a new life. `move` takes the deadline along, a copy is a new file, and
     removing a file forgets its deadline. There are no system paths: PyFilesystem would use them
     to bypass these rules.
+
+    Besides PyFilesystem's errors every method that takes a name raises `InvalidName`, and every one
+    that writes, moves or removes raises `NamespaceHeld`, `FileBusy` and `RecordStoreUnavailable`.
+    Closing a file that was written may raise `WriteLost`.
     """
 
     walker_class = _Walker
@@ -146,8 +150,10 @@ class ExpiringFS(FS):
             fs.expire("a.png", expires=False)
 
         ``seconds`` may be a `datetime.timedelta`, and 0 is now. With ``expires=False`` the file is
-        permanent. It need not exist yet. Raises `InvalidName`, `InvalidLifetime` and
-        `RecordStoreUnavailable`, before anything is stored.
+        permanent. It need not exist yet.
+
+        Raises `InvalidName` and `InvalidLifetime` before anything is stored, `FileBusy` if a sweep
+        that died may still delete the file, and `RecordStoreUnavailable`: the call can be repeated.
         """
         entry = self._here.named(filename)
         ttl = self._here.lifetimes(entry).of(seconds, days, expires)
@@ -210,9 +216,11 @@ class ExpiringFS(FS):
         return datetime_of(deadline) if deadline else None
 
     def set_default_life(self, seconds: Seconds) -> None:
-        """Give new files written through this object that lifetime, as ``default_ttl`` would.
+        """Give new files written through this object a lifetime, as ``default_ttl`` would::
 
-        Raises `InvalidLifetime`.
+            fs.set_default_life(300)
+
+        ``seconds`` may be a `datetime.timedelta`. Raises `InvalidLifetime`.
         """
         self._here.default_life = Lifetimes(self._here.policy_in("")).of(seconds)
 
@@ -240,7 +248,7 @@ class ExpiringFS(FS):
 
         ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
         `open`. Raises `InvalidName`, `InvalidLifetime`, also if there is no default lifetime,
-        and `ValueError` for a mode that creates no file.
+        `RecordStoreUnavailable`, and `ValueError` for a mode that creates no file.
         """
         name = temporary_name(prefix, suffix)
         validate_open_mode(mode)
@@ -279,7 +287,7 @@ class ExpiringFS(FS):
         them, that one::
 
             target = fs.get_upload_url(".png", seconds=600, max_bytes=5_000_000)
-            return JsonResponse(target._asdict())
+            response = JsonResponse(target._asdict())
 
         On S3 the file goes to the store itself, by a signed form (POST); elsewhere to the view in
         `djpyfs.urls`, which takes the bytes as they are (PUT), once. A form on S3 can be sent

@@ -63,6 +63,11 @@ class ExpiringStorage(OwnedStorage):
 
         file = models.FileField(storage=ExpiringStorage("uploads", until_committed=3600))
 
+    By hand, `expire` and `keep` set the deadline of a file or make it permanent, and `expiration`
+    reads it::
+
+        ExpiringStorage("uploads").expire("a.pdf", 3600)
+
     A new file's name loses the characters that no name may contain, and is cut if it is too
     long. Errors are those of Django's own storages: names that are refused, absolute ones among
     them, raise `SuspiciousFileOperation`, missing files `FileNotFoundError`, and a file without a

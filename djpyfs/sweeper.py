@@ -120,7 +120,11 @@ def delete_if_due(namespace: str, paths: Sequence[str], bounded: bool = False) -
 def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
     """Return the reports of the last sweeps that had something to do, newest first.
 
-    Each is a `SweepReport` as a dict, with ``finished`` in seconds since the epoch.
+    Each is a `SweepReport` as a dict, with ``finished`` in seconds since the epoch::
+
+        late = max((report["lag"] for report in recent_sweeps(10)), default=0)
+
+    Raises `RecordStoreUnavailable`.
     """
     return store_for(conf.current()).sweeps(limit)
 

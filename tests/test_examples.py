@@ -36,6 +36,7 @@ from django.core.checks import run_checks
 from django.core.management import get_commands, load_command_class
 from django.db import models
 from django.db.migrations.writer import MigrationWriter
+from django.http import JsonResponse
 from django.shortcuts import redirect
 from django.template import Engine
 from django.test import RequestFactory
@@ -46,8 +47,11 @@ from django.utils.module_loading import import_string
 from matplotlib.figure import Figure
 
 from djpyfs import expire_objects, get_filesystem
+from djpyfs.cache import ExpiringCache
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.storage import ExpiringStorage
+from djpyfs.sweeper import recent_sweeps
+from djpyfs.testing import advance, isolated
 from djpyfs_tasks import beat_schedule
 from tests.conftest import BUCKET, KEYS
 from tests.pages import PAGES, ROOT, Example, examples_on
@@ -152,11 +156,17 @@ WITH_EXAMPLES = [
     expire_objects,
     ExpiringFS.expire,
     ExpiringFS.expire_at,
+    ExpiringFS.expire_many,
+    ExpiringFS.get_upload_url,
     ExpiringFS.get_url,
     ExpiringFS.get_urls,
+    ExpiringFS.set_default_life,
     ExpiringFS.temporary_file,
+    ExpiringCache,
     ExpiringStorage,
     beat_schedule,
+    isolated,
+    recent_sweeps,
 ]
 
 
@@ -166,10 +176,14 @@ def test_the_examples_in_docstrings_run(public: Callable[..., Any], site: Site) 
     examples = re.findall(r"::\n\n((?:    .*\n|\n)+)", f"{text}\n")
     site.module.__dict__.update(
         {
+            "advance": advance,
             "app": Celery(set_as_current=False),
+            "expire_objects": expire_objects,
             "figure": Figure(),
             "models": models,
             "fs": get_filesystem("plots"),
+            "get_filesystem": get_filesystem,
+            "JsonResponse": JsonResponse,
             "redirect": redirect,
             "timedelta": timedelta,
             "timezone": timezone,
