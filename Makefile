@@ -3,12 +3,12 @@
 PYTHON ?= python3
 # Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
-# Twice as many processes as there are cores share the tests: many a test waits for a server.
+# Twice as many processes as there are cores share the tests, because many tests wait for a server.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
-# Another Django than the newest: make test DJANGO='Django~=5.2.0'
+# A Django other than the newest: make test DJANGO='Django~=5.2.0'
 DJANGO ?=
 
-# Whatever the shell says: several hundred processes of a run need not compile the same modules.
+# Even if the shell says otherwise: the hundreds of processes of a run need not compile the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 RUN := .venv/bin/python

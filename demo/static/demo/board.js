@@ -1,4 +1,4 @@
-// Lists of files with a deadline, counted down by the server's clock. The server tells of each
+// Lists of files with a deadline, counted down by the server's clock. The server describes each
 // file by its name: {name, title, url, deadline, life}, in seconds.
 export const $ = (id) => document.getElementById(id);
 export const tell = (news) => { $("news").textContent = news; };
@@ -12,14 +12,14 @@ export class Board {
   known = false; // whether the server has told lately what there is
   #shown = new Map(); // name -> what the server told, its element, and since when it is shown
 
-  // `fill` writes what is the list's own into a new element, `refill` what may have changed since.
+  // `fill` sets up a new element for this list, `refill` updates what may have changed since.
   constructor(id, fill, refill = () => {}) {
     this.id = id;
     this.fill = fill;
     this.refill = refill;
   }
 
-  // Take in all files there are, as the server has listed them at its time `now`.
+  // Show all files, as the server listed them at its time `now`.
   takeAll(files, now) {
     const alive = new Set(files.map((file) => file.name));
     for (const file of files.sort((a, b) => a.deadline - b.deadline)) this.#take(file, now);
@@ -38,7 +38,7 @@ export class Board {
     });
   }
 
-  // Take in what a visitor has changed of a file: a list from before is no news of it.
+  // Show what a visitor has changed about a file: an older list must not undo it.
   change(file, now) {
     this.#take(file, now);
     if (this.#shown.has(file.name)) this.#shown.get(file.name).since = now;
@@ -61,7 +61,7 @@ export class Board {
     const shown = this.#shown.get(file.name);
     if (!shown && file.url) this.#add(file, now);
     if (!shown || now < shown.since) return;
-    // Of one that is being deleted the server tells the present time.
+    // For one that is being deleted the server sends the present time.
     if (file.deadline > now) shown.deadline = file.deadline;
     this.refill(shown.element, file);
   }

@@ -1,4 +1,4 @@
-// Errors of forms: near what caused them, and gone when that is mended.
+// Errors of forms: shown beside their cause, and gone once it is fixed.
 import { $, tell } from "./board.js";
 
 const FAILED = "That did not work. Please try again in a moment.";

@@ -1,11 +1,11 @@
-// Links to an upload, to be passed on: the one that ends with it, and as many as one wants that work once.
-// All of them can be revoked. And its row can be deleted: then the file goes by itself.
+// Links to an upload, to pass on: one that ends with it, and any number that work once.
+// All of them can be revoked. Its row can be deleted too: then the file goes by itself.
 import { $, tell } from "./board.js";
 import { post } from "./server.js";
 
 const COPIED = 2000; // ms for which a button says so
 
-// `changed` gets what the site tells of the upload after it was changed.
+// `changed` gets what the site says of the upload after a change.
 export function fillUpload(element, { title, url, one_time_link: maker, revoke_links: revoker, delete_row: deleter }, changed) {
   const file = element.querySelector("a");
   file.textContent = title;
@@ -17,7 +17,7 @@ export function fillUpload(element, { title, url, one_time_link: maker, revoke_l
   element.querySelector(".delete").addEventListener("click", () => deleteRow(deleter, title, changed));
 }
 
-// Somebody may have revoked the links, or deleted the row: of a file without one there is no link.
+// Somebody may have revoked the links, or deleted the row: a file without a row has no link.
 export function refillUpload(element, { url }) {
   const file = element.querySelector("a");
   if (url) file.href = url;

@@ -1,4 +1,4 @@
-// What the page asks the site, with a time-out, and whether the site can answer.
+// Requests to the site, with a time-out, and whether the site can answer.
 import { $ } from "./board.js";
 
 const TIMEOUT = 8000; // ms
@@ -20,7 +20,7 @@ export async function ask(url, options = {}) {
 
 export const post = (url, body) => ask(url, { method: "POST", body });
 
-// Ask for what there is. Where nobody knows, say so, and return nothing.
+// Ask for the present state. If the site does not know it, say so, and return nothing.
 export async function askState(url) {
   try {
     const { ok, answer } = await ask(url);

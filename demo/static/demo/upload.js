@@ -1,4 +1,4 @@
-// Sends files straight to where they are kept, and shows how far each is.
+// Sends files straight to their store, and shows the progress of each.
 import { $, tell } from "./board.js";
 import { clearErrors, mendsItself, showErrors, showFailure } from "./form.js";
 import { post } from "./server.js";
@@ -6,7 +6,7 @@ import { post } from "./server.js";
 const form = $("upload");
 const chosen = form.elements["upload-file"];
 
-// Each file that is chosen or dropped is sent; `done` gets what the site has made of it.
+// Each file that is chosen or dropped is sent; `done` gets the upload that the site made of it.
 export function sendsUploads(done) {
   mendsItself(form);
   for (const event of ["dragenter", "dragover"]) {
@@ -61,7 +61,7 @@ async function begin(file) {
   return null;
 }
 
-// Send a file where `get_upload_url` has said. Only XMLHttpRequest tells how far it is.
+// Send a file where `get_upload_url` has said. Only XMLHttpRequest reports progress.
 function send(target, file, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
