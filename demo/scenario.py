@@ -247,7 +247,7 @@ class Scenario:
         return int(count)
 
     def _card(self, kept: Kept) -> dict[str, Any]:
-        """What the page is told of an upload."""
+        """What the page gets about an upload."""
         uploads: list[dict[str, Any]] = json.loads(self._browser.get("/state").body)["uploads"]
         [card] = [upload for upload in uploads if upload["name"] == kept.name]
         return card

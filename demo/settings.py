@@ -65,7 +65,9 @@ TEMPLATES = [
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # no collectstatic: the few static files are served where they lie
+WHITENOISE_USE_FINDERS = (
+    True  # no collectstatic: the few static files are served from where they are
+)
 
 # To standard error, where containers have their log: without this Django keeps errors to itself
 # unless DEBUG is on.

@@ -47,7 +47,7 @@ class Stack:
 
     @classmethod
     def below(cls, directory: Path, *, s3: bool, usual_ports: bool) -> Stack:
-        """Choose free ports; web and Flower get the usual ones where those are free."""
+        """Choose free ports; web and Flower get the usual ones if those are free."""
         preferred = {"web": 8000, "flower": 5555} if usual_ports else {}
         names = ("web", "flower", "redis", "s3")
         return cls(directory, s3, _free_ports({name: preferred.get(name, 0) for name in names}))
@@ -211,7 +211,7 @@ def _free_ports(preferred: dict[str, int]) -> dict[str, int]:
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket on ``port``, or on any free port where that one is taken."""
+    """A socket on ``port``, or on any free port if that one is taken."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

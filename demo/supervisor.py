@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 
 class Journal(Printer):  # type: ignore[misc]  # honcho has no types
-    """Keeps what the processes print in a file, and shows it where that is wanted."""
+    """Keeps what the processes print in a file, and shows it if that is wanted."""
 
     def __init__(self, path: Path, *, shown: bool) -> None:
         super().__init__(path.open("a", encoding="utf-8"))

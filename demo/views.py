@@ -43,7 +43,7 @@ Card = dict[str, Any]
 View = Callable[..., HttpResponse]
 log = logging.getLogger("demo")
 _is_suffix = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII | re.IGNORECASE).fullmatch
-# Where the documentation and the source are, as the distribution says.
+# The addresses of documentation and source, from the metadata of the distribution.
 PROJECT_URLS = dict(it.split(", ", 1) for it in metadata("djpyfs").get_all("Project-URL") or [])
 
 
@@ -255,7 +255,7 @@ def _upload_cards(rows: Iterable[Upload]) -> list[Card]:
 
 
 def _let_go(names: Iterable[str]) -> list[Card]:
-    """What the page is told of files that have no row, or none yet: it only counts them down."""
+    """What the page gets about files that have no row, or none yet: it only counts them down."""
     return _counted_down(UPLOADS, [{"name": name} for name in names])
 
 

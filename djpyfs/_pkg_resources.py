@@ -1,8 +1,8 @@
-"""Makes PyFilesystem importable where setuptools no longer ships ``pkg_resources``.
+"""Makes PyFilesystem importable although setuptools no longer ships ``pkg_resources``.
 
 ``fs`` calls ``pkg_resources`` while it is imported, and setuptools dropped that module in
 version 82. Importing this module imports ``fs`` with a stand-in in its place, then puts back
-what was there before. The stand-in is used even where a real ``pkg_resources`` exists, because
+what was there before. The stand-in is used even if a real ``pkg_resources`` exists, because
 the real one is slow to import and warns about being deprecated.
 """
 

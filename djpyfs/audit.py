@@ -118,8 +118,8 @@ class Audit:
 
         Each of ``wheres`` is a namespace, with all below it, or ``prefix/*``, as
         `inspection.tracked_files` has it; without any, all namespaces are meant. Raises
-        `InvalidName`, `BackendUnavailable` where no place of theirs is there, and
-        `RecordStoreError` where no record can be read, before anything is looked at.
+        `InvalidName`, `BackendUnavailable` if none of their places is there, and
+        `RecordStoreError` if no record can be read, before anything is looked at.
         """
         roots = _topmost([below(where) for where in wheres] or [""])
         areas, problems = [], []

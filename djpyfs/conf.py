@@ -26,7 +26,7 @@ MOST_SHARDS = 1_024
 
 @dataclass(frozen=True)
 class Placement:
-    """Where files are kept: a backend's ``type`` and options; equal where both are equal."""
+    """Where files are kept: a backend's ``type`` and options; equal if both are equal."""
 
     type: str
     options: Mapping[str, Any] = field(compare=False, repr=False)  # they may hold secrets

@@ -22,7 +22,7 @@ METHOD = "POST"
 
 @dataclass(frozen=True)
 class CorsComparison:
-    """From where browsers may send files to a bucket, and from where they should."""
+    """The pages from which browsers may, and should, send files to a bucket."""
 
     bucket: str
     #: ``DJFS["upload_origins"]``.
@@ -56,7 +56,7 @@ class BucketOrigins:
         return self._settle(apply=False)
 
     def apply(self) -> CorsComparison:
-        """Set our rule where it is needed; rules of others stay."""
+        """Set our rule if it is needed; rules of others stay."""
         return self._settle(apply=True)
 
     def _settle(self, apply: bool) -> CorsComparison:

@@ -67,7 +67,7 @@ class Status:
     #: The deadlines that come next, overdue ones first.
     next_deadlines: Sequence[TrackedFile]
     #: Whether a worker keeps the time of each place here: files go within about a second then.
-    #: None where the shard that knows cannot be read.
+    #: None if the shard that knows cannot be read.
     punctual: bool | None
     #: Over how many shards the records are spread and, while `reshard` moves them, will be.
     shards: int
@@ -133,7 +133,7 @@ class Preview:
     sampled: int
     #: How many of those looked at stay, because their namespace is on hold.
     held: int
-    #: The bytes of the others, as far as known; an estimate where not all files were looked at.
+    #: The bytes of the others, as far as known; an estimate if not all files were looked at.
     bytes: int
     #: How many of those looked at have a size that only a request for each would tell.
     unmeasured: int
@@ -344,7 +344,7 @@ def _requests(
     scale = files / len(overdue) if overdue else 0
     # All shards are asked at once whether there is anything; each that has is asked for its first
     # batch, for the second while that is deleted, and told of each; the report is noted in the end.
-    # Where a store may ask for fewer deletions, it is asked whether it has.
+    # If the store of a backend may ask for fewer deletions, Redis is asked whether it has.
     ahead = [
         len(own) > size and own[0].place.backend.deletions_at_once > 1 for own in shards.values()
     ]
@@ -408,7 +408,7 @@ def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str
     """Have files that were set aside due now: ``paths`` of a namespace, or all of `tracked_files`'
     ``where``, or all there are. Returns namespace and path of those that were set aside.
 
-    Raises `RecordStoreError` where shards cannot be read, after it has done so for the others.
+    Raises `RecordStoreError` if shards cannot be read, after it has done so for the others.
     """
     return _release(lambda known: known.retry, where, paths)
 

@@ -45,7 +45,7 @@ class Rule:
     namespaces: Sequence[str]
     #: Namespaces without an entry whose files it takes too, sooner than they need to go.
     besides: Sequence[str] = ()
-    #: Whether it is for old versions, of which there are some where the bucket keeps them.
+    #: Whether it is for old versions, in a bucket that keeps them.
     noncurrent: bool = False
 
     @property
@@ -85,9 +85,9 @@ class Change:
 
     action: Action
     prefix: str
-    #: None where the rule goes.
+    #: None if the rule goes.
     days: int | None
-    #: None where there was no such rule.
+    #: None if there was no such rule.
     days_before: int | None
     namespaces: Sequence[str] = ()
     besides: Sequence[str] = ()
@@ -129,7 +129,7 @@ class BucketRules:
         return self._settle(apply=False)
 
     def apply(self) -> Comparison:
-        """Set them, where they differ from those that the bucket has; rules of others stay."""
+        """Set them, if they differ from those that the bucket has; rules of others stay."""
         return self._settle(apply=True)
 
     def _settle(self, apply: bool) -> Comparison:
@@ -199,9 +199,9 @@ def plan(whole_bucket: bool = False) -> list[BucketRules]:
 
     Each namespace with a ``max_ttl`` gets a rule for the keys below its name: the longest
     ``max_ttl`` of any namespace there that ``DJFS`` names, in whole days, and a day more. There
-    is none where one of these is on hold or has no ``max_ttl``; nor, unless ``whole_bucket``,
+    is none if one of these is on hold or has no ``max_ttl``; nor, unless ``whole_bucket``,
     one for all the keys of a bucket. ``noncurrent_days`` is a rule for the old versions of all that
-    is below a ``prefix``, where nothing there is on hold or keeps them for longer. Raises
+    is below a ``prefix``, unless something there is on hold or keeps them for longer. Raises
     `ConfigurationError`.
     """
     settings = conf.current()

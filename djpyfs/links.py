@@ -21,7 +21,7 @@ class Link(NamedTuple):
     path: str
     end: int  # µs since the epoch, by the clock of the record store
     download_as: str | None = None
-    ticket: str = ""  # of the record store, where the number of downloads is limited
+    ticket: str = ""  # of the record store, if the number of downloads is limited
     confirm: bool = False  # whether somebody must press a button first
     revocation: str = ""  # the last one before it was signed
 

@@ -1,6 +1,6 @@
 """The numbers of the record store for Prometheus, read whenever they are asked for.
 
-Works where ``prometheus_client`` is installed (the extra ``metrics``), and is harmless elsewhere.
+Works if ``prometheus_client`` is installed (the extra ``metrics``), and is harmless if not.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class RecordStoreCollector:
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer a scrape of Prometheus, where ``DJFS["metrics"]`` is on; else 404.
+    """Answer a scrape of Prometheus if ``DJFS["metrics"]`` is on; otherwise 404.
 
     While the record store cannot be read the answer is 503, so that Prometheus takes the target for
-    down. Raises `ConfigurationError` where ``prometheus_client`` is not installed.
+    down. Raises `ConfigurationError` if ``prometheus_client`` is not installed.
     """
     if not conf.current().metrics:
         raise Http404('DJFS["metrics"] is off')

@@ -31,7 +31,7 @@ from .places import records_of
 
 log = logging.getLogger("djpyfs")
 
-UNSETTLED = 3_600  # s, for a transaction where no storage says how long it may take
+UNSETTLED = 3_600  # s, for a transaction if no storage says how long it may take
 NAMES_PER_QUERY = 500
 _is_following = False  # whether the application has begun to
 

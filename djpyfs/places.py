@@ -31,7 +31,7 @@ class Place(NamedTuple):
 def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expirations:
     """Return the records of a backend's files; a caller that writes may ``make`` the place.
 
-    Raises `BackendUnavailable` where the place is not there.
+    Raises `BackendUnavailable` if the place is not there.
     """
     store, place = store_for(settings), backend.place(make)
     known = _known.setdefault(store, {})

@@ -166,18 +166,18 @@ class ExpiringStorage(OwnedStorage):
             return files.expiration(path)
 
     def get_accessed_time(self, name: str) -> datetime:
-        """Return when a file was last read; `NotImplementedError` where nobody knows."""
+        """Return when a file was last read. Raises `NotImplementedError` if nobody knows."""
         return self._time(name, "accessed")
 
     def get_created_time(self, name: str) -> datetime:
-        """Return when a file was made; `NotImplementedError` where nobody knows.
+        """Return when a file was made. Raises `NotImplementedError` if nobody knows.
 
         On disk that is, as in Django, when anything about the file last changed.
         """
         return self._time(name, "created", "metadata_changed")
 
     def get_modified_time(self, name: str) -> datetime:
-        """Return when a file was last written; `NotImplementedError` where nobody knows."""
+        """Return when a file was last written. Raises `NotImplementedError` if nobody knows."""
         return self._time(name, "modified")
 
     def _open(self, name: str, mode: str = "rb") -> File[Any]:

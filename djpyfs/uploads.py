@@ -79,7 +79,7 @@ def _check_max_bytes(max_bytes: int) -> None:
 def _types_for(path: str, content_types: Iterable[str] | None) -> tuple[str, ...]:
     """Return those of ``content_types`` that a file may have; none where any will do.
 
-    Where its name stands for one of them, that is the one. Raises `InvalidLimit`.
+    If its name stands for one of them, it is that one. Raises `InvalidLimit`.
     """
     if content_types is None:
         return ()

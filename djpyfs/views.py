@@ -181,7 +181,7 @@ class _Version(NamedTuple):
 
     size: int
     modified: float | None = None  # s since the epoch
-    stored: str | None = None  # the ETag of the store, where it has one
+    stored: str | None = None  # the ETag of the store, if it has one
 
     @classmethod
     def of(cls, files: FS, path: str) -> _Version:
@@ -221,7 +221,7 @@ def _answer(request: HttpRequest, link: Link, left: int) -> HttpResponseBase:
         address = backend.redirect(*link.entry, left, headers)
         if address and request.method != "HEAD":
             return _handed_over(request, files, link, {"Location": address}, HTTPStatus.FOUND)
-    # Where there is no second time, there is nothing to compare a version with.
+    # Without a second time there is nothing to compare a version with.
     shown = _Version(version.size) if link.ticket else version
     settled = _settled(request, shown)
     response = settled or _content(request, files, link, version, headers)
@@ -314,7 +314,7 @@ def _type_of(path: str) -> str:
 
 
 def _wanted(request: HttpRequest, version: _Version) -> range | None:
-    """Return the one range of bytes that is asked for, empty where there is no such.
+    """Return the one range of bytes that is asked for, empty if there is none.
 
     None stands for the whole file: it answers a request for several ranges too, one that cannot
     be read, and one that is meant for another version.

@@ -24,7 +24,7 @@ from djpyfs.places import places_here
 
 from .schedule import beat_schedule
 
-LOOK = 1.0  # s between two looks at the record store where nothing is due earlier
+LOOK = 1.0  # s between two looks at the record store if nothing is due earlier
 LEASE = 5_000  # ms for which nobody else keeps the time: some looks may be late
 # Between two sweeps: what has become due meanwhile goes with the second one.
 GAP = 0.125  # s

@@ -123,7 +123,7 @@ def keys_in(admin: Any, bucket: str) -> Callable[[str], set[str]]:
 
 
 class FixedLease(Endless):
-    """A lease with the given seconds left, one value per question, the last for ever."""
+    """A lease with the given seconds left, one value per question, the last forever."""
 
     def __init__(self, *seconds: float) -> None:
         self._seconds = list(seconds)

@@ -100,7 +100,7 @@ def test_a_file_appears_is_served_and_is_deleted_by_the_sweep_of_a_beat_or_two(
         wait_for(lambda: not files.exists("sine.png") or not on_s3.exists("sine.png"))
         assert time.time() > start + 3, "one went too early"
         wait_for(lambda: not files.exists("sine.png") and not on_s3.exists("sine.png"))
-        # The sweep of an earlier test may go on with them, and tells of its own files as well.
+        # The sweep of an earlier test may go on with them, and reports its own files as well.
         wait_for(lambda: sum(report["deleted"] for report in swept_since(start)) >= 2)
 
     reports = swept_since(start)

@@ -181,7 +181,7 @@ def test_the_life_begins_at_the_end_of_a_block_that_takes_a_while(plots: Expirin
 
 
 def test_a_deadline_set_in_the_block_stays(plots: ExpiringFS) -> None:
-    for seconds in 300, 1:  # the end of the block is told for the second alone
+    for seconds in 300, 1:  # the end of the block is reported for the second alone
         with plots.temporary_file(".png", seconds=seconds) as f:
             plots.expire(f.name, expires=False)
         assert plots.expiration(f.name) is None

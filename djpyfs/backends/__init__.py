@@ -114,7 +114,7 @@ class Backend(ABC):
     #: Seconds for which an address from `url` works; None: for good.
     longest_url: ClassVar[int | None] = None
 
-    #: False where another process finds other files.
+    #: False if another process finds other files.
     shared: bool = True
     #: Whether its store may ask for fewer deletions, see `Outcome.slow_down`.
     throttles: ClassVar[bool] = False
@@ -268,7 +268,7 @@ class Backend(ABC):
         return None
 
     def bucket(self) -> Bucket | None:
-        """Return the bucket that holds the files, where there is one."""
+        """Return the bucket that holds the files, if there is one."""
         return None
 
     def has(self, namespace: str) -> bool:

@@ -45,7 +45,7 @@ class DiskFileSystem(FS):
     """A namespace's directory, which need not be there until something is written.
 
     A sweep may prune what has become empty: a directory that this process has made, or that was
-    there when a write began, is made again where the write finds it pruned. A link is listed,
+    there when a write began, is made again if the write finds it pruned. A link is listed,
     moved and removed as what it is; what would follow it raises `LinkNotFollowed`, unless the
     ``descent`` allows it.
     """
@@ -174,7 +174,7 @@ class DiskFileSystem(FS):
     def upload(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
-        """Write what is left in ``file``; where reading it fails, the old contents stay."""
+        """Write what is left in ``file``; if reading it fails, the old contents stay."""
         with self.openbin(path, "wb", **options) as new:
             try:
                 copy_file_data(file, new, chunk_size)

@@ -141,7 +141,7 @@ class FsspecFiles(SpoolingFS):
     def makedir(
         self, path: str, permissions: Permissions | None = None, recreate: bool = False
     ) -> SubFS[FS]:
-        """Make a directory, or remember it where the store has none."""
+        """Make a directory, or remember it if the store has none."""
         absolute = self.validatepath(path)
         if self.exists(absolute):
             if not (recreate and self.isdir(absolute)):

@@ -95,7 +95,7 @@ class MemoryFiles(SpoolingFS, MemoryFS):
 
 
 class _Namespace(SubFS[MemoryFiles]):
-    """A namespace's directory, which is made again where it was removed from above."""
+    """A namespace's directory, which is made again if it was removed from above."""
 
     def delegate_path(self, path: str) -> tuple[MemoryFiles, str]:
         files, below = super().delegate_path(path)

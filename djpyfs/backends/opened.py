@@ -174,7 +174,7 @@ class _Directory(SubFS[FS]):
 
 
 class CopyingFS(SpoolingFS):
-    """A filesystem whose open files are copies, and that only one thread uses where it must."""
+    """A filesystem whose open files are copies, used by one thread at a time if need be."""
 
     def __init__(self, files: FS, thread_safe: bool) -> None:
         super().__init__()

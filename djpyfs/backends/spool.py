@@ -105,7 +105,7 @@ class WholeOrNot:
 
 
 class SpooledFile(WholeOrNot, io.RawIOBase):
-    """A binary file with a copy of its own of the contents, on disk where they are long.
+    """A binary file with its own copy of the contents, on disk if they are long.
 
     ``fetch`` writes the present contents into the file that it is given, ``store`` reads from the
     beginning of one; it is called at close, if there is anything to store.

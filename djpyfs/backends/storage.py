@@ -132,7 +132,7 @@ class StorageBackend(Backend):
         return self.is_there()
 
     def place(self, make: bool = False) -> str:
-        """Return what tells the storage from others: where it is, or how it was configured.
+        """Return what tells the storage from others: its location, or its configuration.
 
         On disk that is the identity of the directory, which is made only to ``make`` it.
         """
@@ -226,7 +226,7 @@ class Made:
             return set(self._below.get(name, ()))
 
     def add(self, name: str) -> None:
-        """Remember a directory, and forget the oldest where there are too many."""
+        """Remember a directory, and forget the oldest if there are too many."""
         with self._lock:
             above, _, own = name.rpartition("/")
             self._above[name] = above

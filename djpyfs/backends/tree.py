@@ -30,7 +30,7 @@ PRUNINGS_WITHSTOOD = 100
 PLACE, WRITES = "place", "writes"  # in the directory of our own
 MADE_LATER = "the first write makes it; if files were there before, mount the disk"
 LONGEST_MAKING = 5.0  # s to wait for what another process is making
-# Where there is O_PATH, a directory on the way need not be readable.
+# With O_PATH, a directory on the way need not be readable.
 _A_STEP = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
 TO_LIST = os.O_DIRECTORY | os.O_RDONLY
 _is_id = re.compile("[0-9a-f]{32}").fullmatch
@@ -194,7 +194,7 @@ class Descent:
         while True:
             try:
                 return self._read_id(root)
-            except BackendUnavailable:  # empty for a moment, where there are no hard links
+            except BackendUnavailable:  # empty for a moment, if there are no hard links
                 if monotonic() > end:
                     raise
                 sleep(0.01)

@@ -50,10 +50,10 @@ class Unfinished:
     def publish(self, directory: int, name: str, replace: bool = True) -> None:
         """Let the file appear under a name, all at once.
 
-        Raises `FileExistsError` where there is one that it may not ``replace``, `FileBusy` where
+        Raises `FileExistsError` if there is one that it may not ``replace``, `FileBusy` if
         a frozen sweeper might take it for the old one, and `OSError`.
         """
-        # Some network filesystems tell of a full disk only when a descriptor is closed.
+        # Some network filesystems report a full disk only when a descriptor is closed.
         os.close(os.dup(self.file))
         locks.take(directory)
         try:
@@ -161,8 +161,8 @@ def _remove_beside(name: str, sign: int, open_directory: Callable[[str], int]) -
 
 
 def copy_all(source: int, target: int) -> None:
-    """Copy what is left of an open file, without moving a byte where the filesystem can."""
-    with suppress(OSError, AttributeError):  # where it cannot, or the system does not
+    """Copy what is left of an open file, without moving a byte if the filesystem can."""
+    with suppress(OSError, AttributeError):  # if it cannot, or the system does not
         while os.copy_file_range(source, target, 1 << 30):
             pass
     while chunk := os.read(source, AT_A_TIME):

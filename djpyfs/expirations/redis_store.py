@@ -544,7 +544,7 @@ class _Expirations(Expirations):
     def claim_these(self, shard: int, members: Sequence[bytes]) -> Sequence[ClaimOne]:
         token, keys, layout = new_token(), self.keys[shard], self._scripts.layout
         if layout.moving:
-            with suppress(Relaid):  # then that is told below
+            with suppress(Relaid):  # then that is reported below
                 self.moves.bring_home(layout, members)
         with self._given_back_unconfirmed(shard, token):
             replies = self._scripts.run_where(

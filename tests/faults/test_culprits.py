@@ -85,7 +85,7 @@ class Stillness:
 
 
 @pytest.mark.fault(
-    "a file whose deletion kills its sweeper, or hangs and is killed, or hangs for ever",
+    "a file whose deletion kills its sweeper, or hangs and is killed, or hangs forever",
     "the others gone within 3 sweeps, it is set aside, at most max_attempts processes lost",
 )
 @pytest.mark.parametrize(

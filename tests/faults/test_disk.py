@@ -105,7 +105,7 @@ def test_one_file_in_trouble_stops_no_other_and_is_not_taken_for_missing(
 ) -> None:
     errors = ERRORS if full else ["ESTALE", "EROFS"]
     for error in errors:
-        thousand.fill(namespaces=1)  # for strace counts the calls of each thread by themselves
+        thousand.fill(namespaces=1)  # because strace counts the calls of each thread separately
         report = thousand.swept_with(f"unlinkat:error={error}:when=500")
         check_one_is_left(thousand, report)
     measured(f"{', '.join(errors)}: 999 gone each time, 1 to be tried again")

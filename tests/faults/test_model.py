@@ -713,7 +713,7 @@ def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
     def extended_again_and_again(seconds: float) -> None:
         world.sleep(seconds)
         assert not records.extend(0, {lease: LEASE})
-        assert world.now < BEGINNING + 100 * SECOND, "it waits for ever"
+        assert world.now < BEGINNING + 100 * SECOND, "it waits forever"
 
     monkeypatch.setattr(expirations, "sleep", extended_again_and_again)
     with pytest.raises(FileBusy):

@@ -362,7 +362,7 @@ def check_nothing_was_lost(scene: Scene, fs: ExpiringFS) -> None:
     for name, contents in files.items():
         begun_anew = contents == b"new" and name == "due"
         if name != "permanent" and not begun_anew and "copied" not in name:
-            assert deadline_of(fs, name) is not None, f"{name} lives for ever"
+            assert deadline_of(fs, name) is not None, f"{name} lives forever"
     if files.get("permanent") == b"old":
         assert deadline_of(fs, "permanent") is None, "what is permanent would go"
 

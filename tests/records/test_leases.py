@@ -107,7 +107,7 @@ def test_a_claim_whose_lease_nobody_extends_is_over_even_if_the_clock_was_set_ba
     renewed = store.schedule([member], 100 * SECOND)
     assert SHORT / SECOND / 2 < time.monotonic() - started < 30
     assert fenced == [member]
-    assert store.extend(shard, {lease: LEASE}) == [lease], "who thaws is told"
+    assert store.extend(shard, {lease: LEASE}) == [lease], "a thawed process learns it"
     assert claim(store).members == []
     assert deadline(store, member) == renewed
 

@@ -34,7 +34,7 @@ def test_all_workers_together_keep_the_rate_of_a_place(
         return not any(shares)
 
     wait_for(is_used_up)
-    # A second's worth was there at first, for it had not been used.
+    # A second's worth was there at first, because it had not been used.
     assert 50 <= given <= 50 * (1 + time.monotonic() - start)
     assert all_records.pace("there", 200).share(1_000) == 20, "a tenth of a second's at once"
 

@@ -40,7 +40,7 @@ class Deletion:
 
     A batch that the store refuses as a whole is halved until the culprit stands alone, as long
     as the store ``answers``: an outage is nobody's fault. One for which it asks to slow down is
-    put off instead, for more requests would be the wrong answer; but where it does so again for
+    postponed instead, because more requests would make things worse; but if it does so again for
     keys that it has ``slowed`` before, one of them may be the reason.
     """
 

@@ -47,7 +47,7 @@ IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
 class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
     """A PyFilesystem over the objects below one key of a bucket.
 
-    A directory exists where a key lies below it; no marker is needed, and only `makedir` writes
+    A directory exists if a key lies below it; no marker is needed, and only `makedir` writes
     one. Unless ``strict``, a path is taken at the caller's word: writing does not check that the
     directory is there, removing does not check that the file is, and a directory that is read as a
     file is "not found" instead of "file expected". With ``strict`` the rules of PyFilesystem are
@@ -257,7 +257,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             self._put(path, file, self.client)
 
     def store_new(self, path: str, file: Any) -> None:
-        """Write all of a seekable ``file`` where there is none. Raises `fs.errors.FileExists`.
+        """Write all of a seekable ``file``, which must be new. Raises `fs.errors.FileExists`.
 
         A store that cannot do both at once is asked first: a write between the answer and the end
         of the upload is not noticed.

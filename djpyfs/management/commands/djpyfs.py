@@ -547,7 +547,7 @@ def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
             raise ArgumentTypeError(f"{text} is not above 0")
         return value
 
-    read.__name__ = kind.__name__  # argparse names it where the text is no number
+    read.__name__ = kind.__name__  # argparse shows it if the text is not a number
     return read
 
 
