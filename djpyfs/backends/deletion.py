@@ -79,9 +79,8 @@ class Deletion:
         """Return what is still to be deleted after a pause."""
         end, remaining, deleted = monotonic() + LONGEST_HOLD, self._lease.remaining, []
         before = os.fstat(directory)
-        # To replace a file is to change its directory, and that waits while the directory is held.
-        # So if it has not changed since the claim, a look at each file would cost a third more for
-        # nothing.
+        # Replacing a file changes its directory, and waits while that is held. So if it has not
+        # changed since the claim, a look at each file would cost a third more for nothing.
         dates = is_held and before.st_dev in self._descent.dating
         unchanged = dates and before.st_ctime_ns <= self._claimed
         for done, (name, entry) in enumerate(group):

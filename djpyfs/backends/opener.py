@@ -88,8 +88,7 @@ class OpenerBackend(OpenedBackend):
         thread_safe = bool(meta.get("thread_safe")) and not isinstance(opened, ReadTarFS)
         if thread_safe and meta.get("read_only") and not meta.get("network"):
             return opened
-        # Others would show half-written files; and on FTP, open files lose empty contents, and
-        # more.
+        # Others would show half-written files, and open files on FTP lose empty contents.
         return CopyingFS(opened, thread_safe)
 
 
