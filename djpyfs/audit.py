@@ -106,7 +106,7 @@ class Audit:
         dry_run: bool = False,
     ) -> None:
         if adopt is not None and not 0 <= adopt <= LONGEST_LIFE:
-            raise InvalidLifetime(f"a life of {adopt!r} s: use 0 to {LONGEST_LIFE}")
+            raise InvalidLifetime(f"a lifetime of {adopt!r} s: use 0 to {LONGEST_LIFE}")
         self.totals = Totals()
         self._on_batch = on_batch or (lambda totals: None)
         self._ttl = None if adopt is None else round(adopt * SECOND)

@@ -41,18 +41,18 @@ class Lifetimes:
         return bound if self._policy.clamp else self._refuse(ttl, key, bound)
 
     def _refuse(self, ttl: int | None, key: str, bound: int) -> NoReturn:
-        life = "endless" if ttl is None else f"of {ttl / SECOND:g} s"
+        life = "an endless lifetime" if ttl is None else f"a lifetime of {ttl / SECOND:g} s"
         raise InvalidLifetime(
-            f"a life {life} is beyond DJFS[{key!r}] of {bound / SECOND:g} s, "
-            "which holds for this file: choose another, or set 'clamp'"
+            f"{life} does not fit DJFS[{key!r}] of {bound / SECOND:g} s, "
+            "which counts for this file: choose another, or set 'clamp'"
         )
 
 
 def total_of(seconds: Seconds, days: float) -> float:
-    """Return a life in seconds. Raises `InvalidLifetime`."""
+    """Return a lifetime in seconds. Raises `InvalidLifetime`."""
     total = seconds_of("seconds", seconds) + _number_of("days", days) * 86_400
     if total > LONGEST_LIFE:
-        raise InvalidLifetime(f"a life of {total:g} s is too long: use {LONGEST_LIFE} at most")
+        raise InvalidLifetime(f"a lifetime of {total:g} s is too long: use {LONGEST_LIFE} at most")
     return total
 
 
