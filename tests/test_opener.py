@@ -154,7 +154,7 @@ def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
     assert "sesame" not in root
 
 
-def test_what_has_expired_is_deleted_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
+def test_expired_files_are_deleted_over_ftp(djfs: Callable[..., None], ftp: Ftp) -> None:
     djfs(type="opener", url=ftp.url)
     plots = get_filesystem(f"plots/{uuid.uuid4().hex}")
     for name in "ab":

@@ -320,7 +320,7 @@ def test_an_upload_whose_source_fails_leaves_the_old_file(files: Any) -> None:
     assert files.readbytes("a") == b"old"
 
 
-def test_what_is_uploaded_stays_open(files: Any) -> None:
+def test_an_uploaded_file_object_stays_open(files: Any) -> None:
     source = io.BytesIO(b"picture")
     files.upload("a", source)
     assert not source.closed

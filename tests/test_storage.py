@@ -35,7 +35,7 @@ def storage(djfs: Callable[..., None], place: dict[str, Any]) -> ExpiringStorage
     return ExpiringStorage("uploads")
 
 
-def test_what_is_saved_can_be_read_and_deleted(storage: ExpiringStorage) -> None:
+def test_a_saved_file_can_be_read_and_deleted(storage: ExpiringStorage) -> None:
     assert storage.save("a.txt", ContentFile(b"content")) == "a.txt"
     assert storage.exists("a.txt")
     assert storage.size("a.txt") == 7

@@ -134,7 +134,7 @@ def test_an_audit_judges_the_files_of_the_other_shards_and_reports_the_broken_on
     assert sharded.expiration(foreign)
 
 
-def test_what_was_set_aside_in_the_other_shards_is_listed_and_retried(
+def test_files_set_aside_in_the_other_shards_are_listed_and_retried(
     sharded: ExpiringFS, left: set[str], redis_server: RedisServer
 ) -> None:
     key = replaced(redis_server, SHARD, "notes")

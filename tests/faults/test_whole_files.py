@@ -63,7 +63,7 @@ def test_nothing_shows_until_a_file_is_closed(files: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "a", "r+"])
-def test_what_is_discarded_leaves_the_old_contents(
+def test_a_discarded_write_leaves_the_old_contents(
     files: Any, backend: DiskBackend, mode: str
 ) -> None:
     with files.openbin("a", mode) as file:
@@ -304,7 +304,7 @@ def test_each_file_is_looked_at_if_its_directory_cannot_be_held(
     assert files.readbytes("written") == NEW
 
 
-def test_what_was_written_since_a_batch_began_is_not_attempted(
+def test_a_file_written_since_a_batch_began_is_not_attempted(
     files: Any, used_backend: DiskBackend
 ) -> None:
     class Meanwhile(Endless):
@@ -321,7 +321,7 @@ def test_what_was_written_since_a_batch_began_is_not_attempted(
     assert files.readbytes("written") == NEW
 
 
-def test_what_was_written_before_a_batch_began_and_after_its_claim_is_not_attempted(
+def test_a_file_written_between_a_claim_and_its_batch_is_not_attempted(
     files: Any, used_backend: DiskBackend
 ) -> None:
     time.sleep(0.02)  # longer than a tick of the clock that dates files
@@ -369,7 +369,7 @@ def test_many_processes_that_make_one_place_at_once_agree(tmp_path: Path) -> Non
             assert len(set(pool.map(make, range(8)))) == 1
 
 
-def test_nothing_is_deleted_where_another_disk_has_taken_the_place_of_one(
+def test_nothing_is_deleted_if_another_disk_is_mounted_in_place_of_one(
     files: Any, backend: DiskBackend, tmp_path: Path
 ) -> None:
     before = backend.place()

@@ -166,7 +166,7 @@ class WrittenBackend(MemoryBackend):
         return WrittenMeanwhile()
 
 
-def test_what_is_written_into_a_directory_while_it_moves_is_not_lost(
+def test_a_file_written_into_a_directory_while_that_moves_is_not_lost(
     djfs: Callable[..., None],
 ) -> None:
     djfs(type="tests.filesystem.test_moves.WrittenBackend")
@@ -317,7 +317,7 @@ class NotingBackend(MemoryBackend):
         return NotingMoves()
 
 
-def test_what_a_permanent_file_replaces_is_gone_before_it_moves(
+def test_a_file_that_a_permanent_one_replaces_is_gone_before_the_move(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
     djfs(type="tests.filesystem.test_moves.NotingBackend", **records)

@@ -28,7 +28,7 @@ def test_an_empty_claim_counts_what_is_overdue_and_not_being_written(store: Expi
     assert sum(store.claim(shard, 0).overdue for shard in store.shards) == 49
 
 
-def test_what_is_claimed_keeps_its_true_deadline(store: Expirations) -> None:
+def test_a_claimed_member_keeps_its_true_deadline(store: Expirations) -> None:
     scheduled = store.schedule([A], 0)
     claim(store)
     assert store.record(A) == Record(A, scheduled, State.CLAIMED)
@@ -80,7 +80,7 @@ def test_a_claim_that_is_done_as_a_whole_is_settled_without_names_and_settles_no
     assert (state(store, *first.members), state(store, *then.members)) == ("none", State.CLAIMED)
 
 
-def test_what_is_in_no_list_of_a_verdict_stays_claimed(store: Expirations) -> None:
+def test_a_member_in_no_list_of_a_verdict_stays_claimed(store: Expirations) -> None:
     one, other = due(store, 2)
     claimed = store.claim(store.shard_of(one), 2)
     settle(store, one, claimed.token)

@@ -271,7 +271,7 @@ def test_a_reservation_is_held_to_its_end_in_the_shard_in_which_it_began(
 @pytest.mark.parametrize(
     "how", ["fails", "is put off", "lapses", "is released", "is released with others"]
 )
-def test_what_was_claimed_while_somebody_went_through_the_shard_is_not_overlooked(
+def test_a_member_claimed_during_the_pass_through_its_shard_is_not_overlooked(
     store: ExpirationStore, process: Stores, here: Expirations, leaving: bytes, how: str
 ) -> None:
     """It is claimed when its place is looked at, and back there afterwards."""
