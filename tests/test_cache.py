@@ -92,7 +92,7 @@ def adding_at_once(memos: ExpiringCache) -> int:
         return sum(threads.map(add, range(THREADS)))
 
 
-def test_of_many_who_add_a_value_one_does(memos: ExpiringCache) -> None:
+def test_of_many_who_add_a_value_one_succeeds(memos: ExpiringCache) -> None:
     assert adding_at_once(memos) == 1
     assert memos.has_key("a")
 

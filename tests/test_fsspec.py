@@ -179,7 +179,7 @@ def test_the_place_includes_how_it_is_reached_except_for_secrets() -> None:
 
 
 @with_a_secret
-def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
+def test_the_root_is_shown_without_secrets(url: str) -> None:
     [root] = FsspecBackend({"url": url.format("sesame")}).roots()
     assert "sesame" not in root
 

@@ -149,7 +149,7 @@ with_a_secret = pytest.mark.parametrize(
 
 
 @with_a_secret
-def test_where_it_writes_is_told_without_what_may_be_a_secret(url: str) -> None:
+def test_the_root_is_shown_without_secrets(url: str) -> None:
     [root] = OpenerBackend({"url": url.format("sesame")}).roots()
     assert "sesame" not in root
 
