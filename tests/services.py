@@ -53,12 +53,13 @@ def started(
 def running(
     command: list[str], environ: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process of the service for as long as the block lasts, and end it gracefully."""
+    """Run a process of the service, which has to last as long as the block does."""
     with started(command, environ, log) as process:
         yield process
         assert process.poll() is None, f"{command} ended unasked:\n{log.read_text()}"
-        process.terminate()
-        process.wait(PATIENCE)
+        if "worker" not in command:  # that takes seconds to end in peace
+            process.terminate()
+            process.wait(PATIENCE)
 
 
 class Service:
@@ -115,6 +116,16 @@ class Service:
         with contextlib.suppress(OSError):
             return any(self.flower("workers?status=true").values())
         return False
+
+    def wait_for_workers(self, number: int = 1) -> None:
+        """Wait until so many workers take tasks."""
+
+        def answer() -> bool:
+            # Without the limit each question takes all its time.
+            answers = self.celery.control.ping(timeout=1, limit=number)
+            return len(answers or ()) == number
+
+        wait_for(answer, what="the worker")
 
     def sweep(self) -> AsyncResult[dict[str, float]]:
         return self.celery.send_task(SWEEP, queue=SWEEPS)

@@ -26,7 +26,7 @@ from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps
 from tests.conftest import BUCKET, KEYS
 from tests.servers import HOST, PATIENCE, RedisServer, running_redis, wait_for
-from tests.services import SWEEP, SWEEPS, Service, run_client, running
+from tests.services import SWEEP, SWEEPS, Service, run_client, running, started
 
 
 @pytest.fixture(scope="module")
@@ -460,9 +460,12 @@ def test_a_worker_of_your_own_celery_app_keeps_time_without_a_beat(
     environ = environ_of_own_app(redis, tmp_path, RECORDS_URL=records, BROKER_URL=broker)
     djfs(type="osfs", directory_root=environ["FILES"], redis_url=records)
     files, worker = get_filesystem("disk"), [*OWN_APP, "worker", "--concurrency=1"]
-    with running(worker, {**environ, "PUNCTUAL": "1"}, tmp_path / "worker.log"):
+    environ["PUNCTUAL"] = "1"
+    with started(worker, environ, tmp_path / "worker.log") as process:
         files.writebytes("soon", b"")
         files.expire("soon", seconds=1)
         wait_for(lambda: not files.exists("soon"), what="the sweep")
         assert status().punctual
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
     assert not status().punctual, "its lease outlives it"

@@ -72,7 +72,7 @@ def _rate(workers: int) -> float:
             alone = ["--concurrency=1", f"--hostname={number}@%h"]
             command = [*commands(environ)["worker"], *alone]
             stack.enter_context(running(command, environ, service.log(f"worker-{number}")))
-        wait_for(lambda: len(service.celery.control.ping(timeout=1) or ()) == workers, 120)
+        service.wait_for_workers(workers)
         service.sweep().get(timeout=60)  # opens all that is to be opened
         files.expire_many(names, 0)
         started = time.perf_counter()

@@ -82,7 +82,7 @@ def lateness_of_one(service: Service, name: str, life: float) -> float:
 def wait_for_timekeeper(service: Service) -> str:
     """Wait until a worker keeps the time, and takes tasks; return its name."""
     get_filesystem("plots").touch("so that there is a place")
-    wait_for(lambda: service.celery.control.ping(timeout=1), what="the worker")
+    service.wait_for_workers()
     return wait_for(lambda: "".join(timekeepers()), what="a timekeeper")
 
 
@@ -186,7 +186,7 @@ def test_another_worker_keeps_time_when_the_first_one_is_killed_or_redis_was_awa
         with service.victim("worker"):
             first = wait_for_timekeeper(service)
             others.enter_context(service.process("worker"))
-            wait_for(lambda: len(service.celery.control.ping(timeout=1) or ()) == 2, what="it")
+            service.wait_for_workers(2)
             assert timekeepers() == [first]
         late = [lateness_of_one(service, "killed", 1), lateness_of_one(service, "then", 1)]
         assert timekeepers() not in ([], [first])

@@ -18,7 +18,7 @@ from botocore.config import Config
 from djpyfs import get_filesystem
 from tests.conftest import KEYS
 from tests.faults.conftest import Measured
-from tests.servers import HOST, InThread, RedisServer, running_redis, wait_for
+from tests.servers import HOST, RedisServer, running_redis
 from tests.services import Service
 
 ALLOWED = 3_500  # keys a second, as S3 has it for a prefix
@@ -149,7 +149,7 @@ def test_a_backlog_leaves_the_store_to_the_site(
     site = Site(store)
     site.p99(lambda passed: passed < 0.5)  # opens connections
     with service.process("worker"):
-        wait_for(lambda: service.celery.control.ping(timeout=1), what="the worker")
+        service.wait_for_workers()
         alone, _ = site.p99(lambda passed: passed < (30 if full else 3))
         before = store.refused_site
         for first in range(0, count, 10_000):

@@ -194,7 +194,7 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
 
     newcomers: list[tuple[float, float]] = []
     with service.process("worker") as worker:
-        wait_for(lambda: service.celery.control.ping(timeout=1), what="the worker")
+        service.wait_for_workers()
         before = memory_of(worker.pid, "VmRSS")
         start = time.monotonic()
         service.sweep()
