@@ -24,7 +24,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
 from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps
-from tests.conftest import BUCKET, KEYS
+from tests.conftest import BUCKET, KEYS, files_beneath
 from tests.servers import HOST, PATIENCE, RedisServer, running_redis, wait_for
 from tests.services import SWEEP, SWEEPS, Service, run_client, running, started
 
@@ -35,18 +35,32 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+class UnhurriedBackend(DiskBackend):
+    """Takes its time for each file."""
+
+    delete = Backend.delete
+
+    def delete_one(self, entry: Entry) -> None:
+        time.sleep(0.1)
+        super().delete_one(entry)
+
+
+SLOW = f"{__name__}.{UnhurriedBackend.__name__}"
+
+
 @pytest.fixture(scope="module")
 def service(
     tmp_path_factory: pytest.TempPathFactory, redis: RedisServer, s3_endpoint: str
 ) -> Iterator[Service]:
     """A worker and Flower; each test starts the beats that it needs."""
     on_s3 = {"type": "s3fs", "bucket": BUCKET, "prefix": "services", "endpoint_url": s3_endpoint}
+    slow = {"type": SLOW, "directory_root": str(tmp_path_factory.mktemp("slow"))}
     made = Service(
         tmp_path_factory.mktemp("service"),
         redis,
-        batch_size=5,  # makes a sweep of some thousand files last for a while
+        batch_size=5,
         punctual=False,  # each test says who sweeps
-        namespaces={"s3": {**on_s3, **KEYS}},
+        namespaces={"s3": {**on_s3, **KEYS}, "slow": slow},
     )
     with made.process("worker"), made.process("flower"):
         wait_for(made.flower_shows_a_worker, what="the worker in Flower")
@@ -65,7 +79,7 @@ def files(service: Service, djfs: Callable[..., None]) -> ExpiringFS:
 def make_overdue(files: ExpiringFS, count: int) -> None:
     names = [f"{n:05}" for n in range(count)]
     for name in names:
-        files.touch(name)
+        files_beneath(files.namespace).touch(name)
     files.expire_many(names, 0)
 
 
@@ -149,7 +163,7 @@ def test_flower_shows_what_a_tick_did_that_keeps_no_result(
 def test_a_backlog_is_one_sweep_in_flower_and_in_the_list_however_many_help_with_it(
     service: Service, files: ExpiringFS
 ) -> None:
-    make_overdue(files, 5_000)
+    make_overdue(get_filesystem("slow"), 400)  # for some turns
     log, begun = service.log("worker"), service.log("worker").stat().st_size
     before, start = set(service.flower("tasks")), time.time()
 
@@ -158,9 +172,9 @@ def test_a_backlog_is_one_sweep_in_flower_and_in_the_list_however_many_help_with
     report = sent.get(timeout=PATIENCE, on_message=told.append)
 
     assert report["remaining"] == 0
-    wait_for(lambda: sum(it["deleted"] for it in swept_since(start)) == 5_000)
+    wait_for(lambda: sum(it["deleted"] for it in swept_since(start)) == 400)
     [whole] = swept_since(start)
-    assert 0 < report["deleted"] <= whole["deleted"] == 5_000
+    assert 0 < report["deleted"] <= whole["deleted"] == 400
     assert any(it["result"]["deleted"] > 0 for it in told if it["status"] == "PROGRESS")
     news = log.read_bytes()[begun:].decode()
     assert news.count(f"Task {SWEEP}[{sent.id}] received") > 1, "it went on after a turn"
@@ -169,22 +183,11 @@ def test_a_backlog_is_one_sweep_in_flower_and_in_the_list_however_many_help_with
     assert set(service.flower("tasks")) - before == {sent.id}
 
 
-class UnhurriedBackend(DiskBackend):
-    """Takes its time for each file."""
-
-    delete = Backend.delete
-
-    def delete_one(self, entry: Entry) -> None:
-        time.sleep(0.1)
-        super().delete_one(entry)
-
-
-def test_a_sweep_that_a_soft_time_limit_ends_has_a_true_report(
+def test_a_soft_time_limit_ends_a_sweep_with_the_truth_in_its_report(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
-    slow = f"{__name__}.{UnhurriedBackend.__name__}"
     records = f"redis://{HOST}:{redis.port}/5"
-    service = Service(tmp_path, redis, redis_url=records, type=slow, punctual=False)
+    service = Service(tmp_path, redis, redis_url=records, type=SLOW, punctual=False)
     djfs(**service.djfs)
     files = get_filesystem("disk")
     make_overdue(files, 100)
@@ -220,12 +223,12 @@ def test_a_result_backend_that_is_away_keeps_no_file(
     service = Service(tmp_path, redis, redis_url=f"redis://{HOST}:{redis.port}/4", batch_size=5)
     djfs(**service.djfs)
     files = get_filesystem("disk")
-    make_overdue(files, 1_000)
+    make_overdue(files, 50)
     results = {"RESULTS_URL": away}
     with service.process("worker", **results):
         run_client(ASK_FOR_A_RESULT, service.environ())
         wait_for(lambda: not files.listdir("/"), what="the sweep whose result is wanted")
-        make_overdue(files, 1_000)
+        make_overdue(files, 50)
         with service.process("beat", **results):
             wait_for(lambda: not files.listdir("/"), what="the sweeps of beat")
     service.close()
@@ -374,15 +377,24 @@ def test_a_redis_that_restarts_under_a_waiting_one_shot_ends_no_worker_and_delay
             environ |= environ_of_own_app(redis, tmp_path, ONE_SHOT="1")
             command = [*OWN_APP, "worker", "--concurrency=1", "--loglevel=info"]
         log = service.log("worker")
-        with running(command, environ, log):  # which it is to the end
-            deadline = float(run_client(ONE_SHOT.replace("seconds=1", "seconds=20"), environ))
-            wait_for(lambda: f"{DELETE}[" in log.read_text(), what="the one-shot in the worker")
+        files = get_filesystem("disk")
+
+        def restart_while_it_waits(seconds: int) -> bool:
+            """Restart Redis while a one-shot waits; tell whether it still did afterwards."""
+            begun = log.stat().st_size
+            life = ONE_SHOT.replace("seconds=1", f"seconds={seconds}")
+            deadline = float(run_client(life, environ))
+            wait_for(lambda: f"{DELETE}[" in log.read_text()[begun:], what="it in the worker")
             redis.stop()
             redis.start()
-            files = get_filesystem("disk")
-            assert files.exists("one-shot")
+            still_waited = files.exists("one-shot")
             wait_for(lambda: not files.exists("one-shot"), what="the deletion")
             assert time.time() > deadline
+            return still_waited
+
+        with running(command, environ, log):  # which it is to the end
+            # A busy machine needs more time for the restart.
+            assert any(map(restart_while_it_waits, (6, 20, 60)))
         service.close()
 
 
