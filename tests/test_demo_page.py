@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import (
     Browser,
+    BrowserContext,
     ConsoleMessage,
     Error,
     FilePayload,
@@ -79,20 +80,37 @@ def errors() -> list[str]:
     return []
 
 
+@pytest.fixture(scope="module")
+def shared(chromium: Browser) -> Iterator[BrowserContext]:
+    """A window that stays open: a new one costs Chromium more than the page in it."""
+    with chromium.new_context() as context:
+        context.new_page()
+        yield context
+
+
 @pytest.fixture
-def page(chromium: Browser, address: str, errors: list[str]) -> Iterator[Page]:
+def window(shared: BrowserContext) -> Iterator[BrowserContext]:
+    """A window in which a test opens pages, and leaves nothing."""
+    yield shared
+    shared.set_offline(False)
+    shared.clear_permissions()
+    for page in shared.pages[1:]:
+        page.close()
+
+
+@pytest.fixture
+def page(window: BrowserContext, address: str, errors: list[str]) -> Page:
     def note(message: ConsoleMessage) -> None:
         if "/pictures/" not in message.location["url"]:  # which may go while it is being loaded
             errors.append(message.text)
 
-    page = chromium.new_page()
+    page = window.new_page()
     page.on("console", note)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.evaluate(LISTEN)
     expect(page.locator("#plots .card").first).to_be_visible()  # it draws one if there is none
-    yield page
-    page.close()
+    return page
 
 
 @pytest.fixture
@@ -323,10 +341,10 @@ def test_links_to_be_passed_on_are_copied(page: Page) -> None:
 
 
 def test_links_that_are_revoked_lead_nowhere_and_every_open_page_has_the_new_one(
-    page: Page, chromium: Browser, errors: list[str]
+    page: Page, errors: list[str]
 ) -> None:
     name = upload_by_keyboard(page, "secret.txt", b"for some of you")
-    other = chromium.new_page()
+    other = page.context.new_page()
     other.goto(page.url)
     rows = [it.locator(f"[data-name='{name}']") for it in (page, other)]
     links = [row.get_by_role("link", name="secret.txt", exact=True) for row in rows]
@@ -346,15 +364,14 @@ def test_links_that_are_revoked_lead_nowhere_and_every_open_page_has_the_new_one
         expect(link).not_to_have_js_property("href", old[0])
         new = link.evaluate("link => link.href")
         assert page.request.get(new).text() == "for some of you"
-    other.close()
     assert errors == []
 
 
 def test_a_file_whose_row_is_deleted_stays_on_the_page_until_it_goes_by_itself(
-    page: Page, chromium: Browser, errors: list[str]
+    page: Page, errors: list[str]
 ) -> None:
     name = upload_by_keyboard(page, "draft.txt", b"of no use", life="5 min")
-    other = chromium.new_page()
+    other = page.context.new_page()
     other.goto(page.url)
     rows = [it.locator(f"[data-name='{name}']") for it in (page, other)]
     expect(rows[1].get_by_role("button", name="Delete row of draft.txt")).to_be_visible()
@@ -371,7 +388,6 @@ def test_a_file_whose_row_is_deleted_stays_on_the_page_until_it_goes_by_itself(
     for row in rows:
         expect(row).to_have_count(0, timeout=GONE_WITHIN)
     hear(page, "draft.txt was deleted")
-    other.close()
     assert errors == []
 
 
@@ -405,12 +421,11 @@ def test_focus_moves_to_the_heading_when_the_card_that_has_it_vanishes(
     expect(page.locator("#plots-title")).to_be_focused(timeout=GONE_WITHIN)
 
 
-def test_a_picture_is_on_every_page_that_is_open(page: Page, chromium: Browser) -> None:
-    other = chromium.new_page()
+def test_a_picture_is_on_every_page_that_is_open(page: Page) -> None:
+    other = page.context.new_page()
     other.goto(page.url)
     name = draw_by_keyboard(page, seconds=30)
     expect(other.locator(f"[data-name='{name}'] img")).to_have_js_property("naturalWidth", 800)
-    other.close()
 
 
 @pytest.mark.parametrize(
@@ -438,12 +453,13 @@ def test_a_bad_value_gets_one_error_beside_its_field_and_nothing_is_written(
     assert {plot["name"] for plot in after} <= {plot["name"] for plot in before}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(("size", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")])
 def test_the_page_fits_its_window_and_follows_the_color_scheme(
-    chromium: Browser, address: str, scheme: Literal["light", "dark"], size: ViewportSize
+    window: BrowserContext, address: str, scheme: Literal["light", "dark"], size: ViewportSize
 ) -> None:
-    page = chromium.new_page(viewport=size, color_scheme=scheme)
+    page = window.new_page()
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=scheme)
     page.goto(address)
     picture = draw_by_keyboard(page, seconds=30)
     expect(page.locator(f"[data-name='{picture}']")).to_be_in_viewport()
@@ -456,7 +472,6 @@ def test_the_page_fits_its_window_and_follows_the_color_scheme(
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
     ink = page.locator("h1").evaluate("element => getComputedStyle(element).color")
     assert (min(map(int, ink[4:-1].split(","))) > 128) == (scheme == "dark")
-    page.close()
 
 
 def test_the_page_says_when_it_is_blind_and_never_that_nothing_is_there(
@@ -483,14 +498,13 @@ def test_the_page_says_when_it_is_blind_and_never_that_nothing_is_there(
     expect(page.locator(".error:visible")).to_have_count(0)
 
 
-def test_the_page_does_not_say_nothing_before_it_knows(chromium: Browser, address: str) -> None:
-    page = chromium.new_page()
+def test_what_is_not_known_yet_is_not_told_as_nothing(window: BrowserContext, address: str) -> None:
+    page = window.new_page()
     page.route("**/state", lambda _: None)  # no answer comes
     page.goto(address)
     expect(page.get_by_text("Loading the pictures")).to_be_visible()
     expect(page.locator("#plots-empty")).to_be_hidden()
     expect(page.locator("#plots-count")).to_have_text("–")
-    page.close()
 
 
 def test_a_visitor_finds_a_picture_beside_the_code_that_publishes_it(page: Page) -> None:
