@@ -90,7 +90,11 @@ class Stillness:
 )
 @pytest.mark.parametrize(
     ("kind", "meet"),
-    [(Deadly, kill_nobody), (Hanging, kill_what_hangs), (Hanging, let_it_hang)],
+    [
+        (Deadly, kill_nobody),
+        pytest.param(Hanging, kill_what_hangs, marks=pytest.mark.long),
+        (Hanging, let_it_hang),
+    ],
     ids=["kills", "hangs and is killed", "hangs"],
 )
 def test_a_file_that_takes_its_sweeper_with_it_stops_no_other_and_is_set_aside(
@@ -282,7 +286,7 @@ def test_expire_on_a_file_whose_sweeper_was_killed_returns_within_two_seconds(
 ) -> None:
     race = race_with(type=f"{__name__}.{kind.__name__}")
     waits = []
-    for number in range(20 if full else 2):
+    for number in range(20 if full else 1):
         culprit = f"{number}/{CULPRIT}"
         race.fill([culprit])
         race.fs.expire(culprit, 0)

@@ -103,7 +103,9 @@ def kill_writers(settings: dict[str, Any], writers: int, kills: int) -> None:
     "no file without a deadline, no write that has returned is lost",
 )
 @pytest.mark.parametrize(
-    ("place", "writers"), [("osfs", 20), ("memory", 20), ("s3fs", 6)], indirect=["place"]
+    ("place", "writers"),
+    [("osfs", 20), ("memory", 20), pytest.param("s3fs", 6, marks=pytest.mark.long)],
+    indirect=["place"],
 )
 def test_writes_of_any_length_are_kept_and_leave_no_file_forever(
     place: dict[str, Any],
@@ -113,7 +115,7 @@ def test_writes_of_any_length_are_kept_and_leave_no_file_forever(
     full: bool,
     measured: Measured,
 ) -> None:
-    seconds, kills = (120.0, 30) if full else (5.0, 2)
+    seconds, kills = (120.0, 30) if full else (3.0, 1)
     own = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
     if place["type"] == "memory":  # which lives in one process
         own, kills = {"redis_url": "memory://"}, 0

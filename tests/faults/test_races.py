@@ -32,8 +32,8 @@ from tests.faults.processes import Actor, Race, names, processes
 from tests.servers import running_redis, wait_for
 
 PAUSE = 0.005  # s between two sweeps of a process: an idle one is a single round trip
-SECONDS = 3.0  # of sweeping while others write, at the least
-ENCOUNTERS = 30  # of each kind, at the least
+SECONDS = 2.0  # of sweeping while others write, at the least
+ENCOUNTERS = 10  # of each kind, at the least
 
 
 def sweep_through(gate: Barrier) -> tuple[int, int]:
@@ -186,7 +186,7 @@ def test_no_file_is_lost_once_its_extension_or_write_has_returned(
     race = race_with(grace=10, batch_size=50)
     stop = processes.Event()
     of_each, files, rounds = (4, 1_250, 5_000) if full else (1, 300, 0)
-    sweepers = [race.start(sweep_until, stop) for _ in range(4)]
+    sweepers = [race.start(sweep_until, stop) for _ in range(4 if full else 2)]
     extenders = [race.start(keep_extending, names(f"e{n}", files)) for n in range(of_each)]
     rewriters = [race.start(keep_rewriting, names(f"w{n}", 1_000), rounds) for n in range(of_each)]
 
@@ -251,7 +251,7 @@ def write_in_directory(name: str, encounters: int) -> None:
 def test_empty_directories_are_never_pulled_from_under_a_writer(
     race_with: Callable[..., Race], full: bool
 ) -> None:
-    race, encounters = race_with(), 50 if full else 5
+    race, encounters = race_with(), 50 if full else 2
     stop = processes.Event()
     sweepers = [race.start(sweep_until, stop) for _ in range(2)]
     writers = [race.start(write_in_directory, f"file {n}", encounters) for n in range(2)]
@@ -286,7 +286,7 @@ def test_sweepers_killed_in_mid_batch_lose_and_leave_nothing(
     race.fs.expire_many(alive, seconds=600)
 
     killed = rounds = 0
-    while killed < (20 if full else 2):
+    while killed < (20 if full else 1):
         killed += killed_in_mid_batch(race, names(f"due-{rounds}", 1_000))
         rounds += 1
     # These writes wait for the end of the last one's lease.

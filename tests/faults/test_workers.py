@@ -77,7 +77,7 @@ def test_workers_killed_in_mid_sweep_leave_nothing_and_take_nothing_alive(
     service_with: Callable[..., Service], place: dict[str, Any], full: bool, measured: Measured
 ) -> None:
     on_disk = place["type"] == "osfs"
-    due, alive, kills = 1_000, 500, 1
+    due, alive, kills = 400, 200, 1
     if full:
         due, alive, kills = (20_000, 10_000, 20) if on_disk else (5_000, 5_000, 20)
     lease = 2 if on_disk else 15
@@ -185,7 +185,7 @@ def totals() -> dict[str, float]:
 def test_a_million_overdue_are_drained_steadily_beside_new_work(
     service_with: Callable[..., Service], full: bool, measured: Measured
 ) -> None:
-    total, batch_size = (1_000_000, 1_000) if full else (2_000, 5)
+    total, batch_size = (1_000_000, 1_000) if full else (1_000, 5)
     service = service_with(sweep_interval=60, batch_size=batch_size)
     directory = Path(service.djfs["directory_root"], "plots")
     fs, backlog = get_filesystem("plots"), [f"{n // 1_000:03}/{n:06}" for n in range(total)]
