@@ -700,11 +700,11 @@ def test_a_bad_limit_is_refused(memory: ExpiringFS, limit: Any) -> None:
 
 @pytest.fixture
 def large(djfs: Callable[..., None], tmp_path: Path) -> Iterator[str]:
-    """The address of a file of 32 MiB, while memory is watched."""
+    """The address of a file of 12 MiB, while memory is watched."""
     djfs(type="osfs", directory_root=tmp_path)
     files = get_filesystem("plots")
     with files.openbin("large.bin", "w") as file:
-        file.truncate(32 << 20)
+        file.truncate(12 << 20)
     tracemalloc.start()
     yield files.get_url("large.bin")
     _, peak = tracemalloc.get_traced_memory()
@@ -714,7 +714,7 @@ def large(djfs: Callable[..., None], tmp_path: Path) -> Iterator[str]:
 
 def test_a_large_file_goes_out_in_constant_memory(large: str) -> None:
     response: Any = Client().get(large)
-    assert sum(map(len, response.streaming_content)) == 32 << 20
+    assert sum(map(len, response.streaming_content)) == 12 << 20
     response.close()
 
 
@@ -726,7 +726,7 @@ def test_a_large_file_goes_out_in_constant_memory_under_asgi(large: str) -> None
         finally:
             response.close()
 
-    assert asyncio.run(received()) == 32 << 20
+    assert asyncio.run(received()) == 12 << 20
 
 
 def test_a_response_that_nobody_reads_leaves_no_file_open(

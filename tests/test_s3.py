@@ -922,7 +922,7 @@ plots = get_filesystem("plots")
 plots.readbytes("start")
 child = os.fork()
 name = "parent" if child else "child"
-for number in range(200):
+for number in range(50):
     path = f"{name}/{number}"
     assert plots.readbytes(path).decode().endswith(f"plots/{path}")
 if child:
