@@ -8,17 +8,24 @@ the real one is slow to import and warns about being deprecated.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import ModuleType
 
 _NAME = "pkg_resources"
 # Everything in `fs` that imports `pkg_resources`; each binds it for good.
 _USERS = ("fs", "fs.opener", "fs.opener.registry")
+
+
+@functools.cache
+def _entry_points(group: str) -> EntryPoints:
+    """Read them once: each time that is a file for each distribution which is installed."""
+    return entry_points(group=group)
 
 
 class _StandIn(ModuleType):
@@ -34,7 +41,7 @@ class _StandIn(ModuleType):
 
     @staticmethod
     def iter_entry_points(group: str, name: str | None = None) -> Iterator[EntryPoint]:
-        found = entry_points(group=group)
+        found = _entry_points(group)
         return iter(found if name is None else found.select(name=name))
 
 
