@@ -82,10 +82,12 @@ class TestFtp(BackendTests, WholeFileTests, TestCase):
 class _ForOneThread(MemoryFS):
     """Says that it is not thread-safe, and lists the threads that met in it nevertheless."""
 
+    patience = 0.0  # s for which one waits for another
+
     def __init__(self) -> None:
         super().__init__()
         self._meta = {**self._meta, "thread_safe": False}
-        self._meeting = Barrier(2, timeout=0.5)
+        self._meeting = Barrier(2, timeout=self.patience)
 
     def listdir(self, path: str) -> list[str]:
         try:
@@ -111,9 +113,10 @@ class TestOneThreadAtATime(FilesystemTests, TestCase):
         super().setUp()
 
 
-def test_a_filesystem_that_is_not_thread_safe_is_used_by_one_thread_at_a_time(
-    djfs: Callable[..., None],
+def test_what_is_not_made_for_threads_is_used_by_one_at_a_time(
+    djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_ForOneThread, "patience", 0.5)
     registry.install(_Careless)
     djfs(type="opener", url="careless://another")
     plots = get_filesystem("plots")

@@ -280,6 +280,7 @@ def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
     get_filesystem("plots").expire_many(map(str, range(5_000)), 0)
     of_celery: Any = current_app.conf
     of_celery.broker_url = of_celery.result_backend = f"redis://{HOST}:1/0"
+    of_celery.broker_transport_options = {"max_retries": 1, "interval_start": 0}
     of_celery.result_backend_transport_options = {"retry_policy": {"max_retries": 0}}
     report = in_worker(expire_objects)
     assert report["missing"] > 0
