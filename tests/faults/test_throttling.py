@@ -145,7 +145,7 @@ def test_a_backlog_leaves_the_store_to_the_site(
     full: bool,
     measured: Measured,
 ) -> None:
-    count = 1_000_000 if full else 5_000
+    count = 1_000_000 if full else 6_000
     place = {"type": "s3fs", "bucket": "pictures", "endpoint_url": store.url, **KEYS}
     service = Service(tmp_path, redis, **place, deletions_per_second=rate)
     djfs(**service.djfs)
