@@ -228,7 +228,7 @@ def test_a_result_backend_that_is_away_keeps_no_file(
     with service.process("worker", **results):
         run_client(ASK_FOR_A_RESULT, service.environ())
         wait_for(lambda: not files.listdir("/"), what="the sweep whose result is wanted")
-        make_overdue(files, 50)
+        make_overdue(files, 1_000)  # for more than one tick
         with service.process("beat", **results):
             wait_for(lambda: not files.listdir("/"), what="the sweeps of beat")
     service.close()
