@@ -113,7 +113,7 @@ class TestOneThreadAtATime(FilesystemTests, TestCase):
         super().setUp()
 
 
-def test_what_is_not_made_for_threads_is_used_by_one_at_a_time(
+def test_a_filesystem_that_is_not_thread_safe_is_used_by_one_thread_at_a_time(
     djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_ForOneThread, "patience", 0.5)

@@ -183,7 +183,7 @@ def test_a_backlog_is_one_sweep_in_flower_and_in_the_list_however_many_help_with
     assert set(service.flower("tasks")) - before == {sent.id}
 
 
-def test_a_soft_time_limit_ends_a_sweep_with_the_truth_in_its_report(
+def test_a_sweep_that_a_soft_time_limit_ends_has_a_true_report(
     redis: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:
     records = f"redis://{HOST}:{redis.port}/5"

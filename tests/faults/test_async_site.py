@@ -72,8 +72,8 @@ def get(proxies: dict[str, Proxy], tmp_path: Path) -> Iterator[Callable[[str], i
 )
 @pytest.mark.long(
     but=[
-        "test_what_hangs_stops_no_view_that_does_not_ask_it[Redis-thread]",
-        "test_what_hangs_stops_no_view_that_does_not_ask_it[the store-unrelated]",
+        "test_a_hang_stops_no_view_that_does_not_need_what_hangs[Redis-thread]",
+        "test_a_hang_stops_no_view_that_does_not_need_what_hangs[the store-unrelated]",
     ]
 )
 @pytest.mark.parametrize("view", ["unrelated", "thread"])

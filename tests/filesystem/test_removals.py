@@ -146,7 +146,7 @@ def test_a_tree_that_cannot_be_removed_keeps_its_deadlines(djfs: Callable[..., N
     assert left(plots, "b.png") == pytest.approx(100, abs=30)
 
 
-def test_a_tree_that_takes_long_to_remove_is_nobody_elses(djfs: Callable[..., None]) -> None:
+def test_nobody_else_claims_a_tree_that_takes_long_to_remove(djfs: Callable[..., None]) -> None:
     lease = 3  # and so for how long this process may stand still
     djfs(type="tests.filesystem.test_removals.SlowBackend", lease=lease)
     plots = get_filesystem("plots")
