@@ -498,7 +498,9 @@ def test_the_page_says_when_it_is_blind_and_never_that_nothing_is_there(
     expect(page.locator(".error:visible")).to_have_count(0)
 
 
-def test_the_page_does_not_say_nothing_before_it_knows(window: BrowserContext, address: str) -> None:
+def test_the_page_does_not_say_nothing_before_it_knows(
+    window: BrowserContext, address: str
+) -> None:
     page = window.new_page()
     page.route("**/state", lambda _: None)  # no answer comes
     page.goto(address)

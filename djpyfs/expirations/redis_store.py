@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import struct
 from collections import defaultdict
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from limits.storage import RedisStorage
 
     from .pace import Pace
+
+log = logging.getLogger("djpyfs")
 
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 # What a note says of a record, by its number in prelude.lua; 0 is none.
@@ -221,6 +224,7 @@ class RedisStore(ExpirationStore):
         ]
 
     def totals(self) -> dict[str, float]:
+        self._scripts.sure_layout()
         shards: list[dict[bytes, bytes]] = self._scripts.over_shards(
             lambda shards: self._scripts.send(
                 [
@@ -535,7 +539,34 @@ class _Expirations(Expirations):
         token = new_token()
         with self._given_back_unconfirmed(shard, token):
             reply = self._scripts.run(self._claim_call(shard, token, limit, alone))
-        return _claim(shard, token, reply)
+        return self._own(_claim(shard, token, reply))
+
+    def _own(self, claim: Claim) -> Claim:
+        """Return a claim without records that do not belong in its shard, and forget these.
+
+        Redis had them before a loss: the file has another record, or none, and then it stays.
+        """
+        layout, shard = self._scripts.layout, claim.shard
+        if layout.old == layout.new == 1:
+            return claim
+        foreign = {
+            member
+            for member in claim.members
+            if shard not in (layout.shard_of(member), layout.left_by(member))
+        }
+        if not foreign:
+            return claim
+        log.warning(
+            "shard %02d had %d old records that belong in other shards, as after Redis has lost "
+            "data: they are dropped, and 'manage.py djpyfs audit' finds files left without one",
+            shard,
+            len(foreign),
+        )
+        self.settle(Claim(shard, claim.token), Verdict(done=[*foreign]))
+        own = [it not in foreign for it in claim.members]
+        return claim._replace(
+            members=[*compress(claim.members, own)], late=[*compress(claim.late, own)]
+        )
 
     def _claim_call(self, shard: int, token: int, limit: int, alone: bool) -> Call:
         arguments = token, limit, self.lease, *self.backoff, int(alone)
@@ -583,7 +614,7 @@ class _Expirations(Expirations):
             calls.append(self._claim_call(shard, next_token, limit, alone))
         with self._given_back_unconfirmed(shard, next_token):
             replies = self._scripts.run_all(calls)
-        following = None if limit is None else _claim(shard, next_token, replies[-1])
+        following = None if limit is None else self._own(_claim(shard, next_token, replies[-1]))
         fates = [own for call, own in zip(calls, replies, strict=True) if call.verb == "fail"]
         retried, set_aside = map(sum, zip((0, 0), *fates, strict=True))
         return Settled(retried, set_aside, following)

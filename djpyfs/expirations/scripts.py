@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from hashlib import sha1
 from importlib.resources import files
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -76,7 +77,7 @@ class Command(NamedTuple):
     @property
     def keys(self) -> Sequence[bytes]:
         """The keys that it is about."""
-        if self.method == "evalsha":
+        if self.method in ("eval", "evalsha"):
             return self.arguments[2 : 2 + self.arguments[1]]
         return self.arguments[:1]
 
@@ -221,25 +222,36 @@ class Scripts:
 
     def sure_layout(self) -> Layout:
         """Return the layout, and ask for it if it is not known yet."""
-        if not self._is_sure:
-            with self._translation:
-                self._servers.patiently(self._learn)
-        return self.layout
+        return self.layout if self._is_sure else self.newest_layout()
 
     def newest_layout(self) -> Layout:
-        """Return the last layout that any shard has; some shards may be away."""
-        found = self.over_shards(
-            lambda shards: self._send_each(
-                [Command(it, "get", (self._format(it),)) for it in shards]
-            )
-        )
-        problems = [answer for answer in found if isinstance(answer, Exception)]
-        if len(problems) == len(found):
-            raise problems[0]
-        for answer in found:
-            if isinstance(answer, bytes):
-                self._meet_layout(answer.decode())
-        return self.layout
+        """Return the last layout that any shard has, which counts from now on.
+
+        It may be older than the one known here, if Redis has come back with old data or with none.
+        The first process that comes then, as to a new store, lays its own layout down.
+        """
+        while True:
+            answers = self._forms()
+            found = [self._read(form.decode()) for form in answers.values() if _is_form(form)]
+            if found:
+                is_whole = not any(isinstance(answer, Exception) for answer in answers.values())
+                # A shard that is away may have a later one.
+                known = [self.layout] if self._is_sure and not is_whole else []
+                return self._use(max([*found, *known], key=attrgetter("epoch")))
+            _without_errors([answers[0]])
+            self.send([self._lay_command(0, self.layout)])
+
+    def _forms(self) -> Mapping[int, Any]:
+        """Ask each shard for its layout; in place of one there may be an error."""
+        answers: dict[int, Any] = {}
+        shards = self.layout.shards
+        while unasked := [shard for shard in shards if shard not in answers]:
+            gets = [Command(shard, "get", (self._format(shard),)) for shard in unasked]
+            forms = dict(zip(unasked, self._send_each(gets), strict=True))
+            answers |= forms
+            known = [self._read(it.decode()).shards for it in forms.values() if _is_form(it)]
+            shards = max([shards, *known], key=len)
+        return answers
 
     def lay(self, layout: Layout, shards: Iterable[int]) -> None:
         """Write a layout down in shards. Raises `Relaid` if one has a later one, or another."""
@@ -248,17 +260,15 @@ class Scripts:
             while believed != layout:
                 [found] = self.send([Command(shard, "get", (self._format(shard),))])
                 believed = self._read(found.decode()) if found else None
-                if believed and believed != layout:
-                    if believed.epoch >= layout.epoch:
-                        self._meet_layout(believed.form)
+                if believed != layout:
+                    if believed and believed.epoch >= layout.epoch:
                         raise Relaid
-                    self.run_where([self._lay_call(shard, layout, believed)])
-                elif not believed:
-                    self.run_where([self._lay_call(shard, layout, layout)])
-        self._meet_layout(layout.form)
+                    self.send([self._lay_command(shard, layout, believed)], changing=True)
+        self._use(layout)
 
-    def _lay_call(self, shard: int, layout: Layout, believed: Layout) -> Call:
-        return Call("lay", shard, (), (layout.form,), believed)
+    def _lay_command(self, shard: int, layout: Layout, believed: Layout | None = None) -> Command:
+        forms = layout.form, believed.form if believed else ""
+        return Command(shard, "eval", (self._sources["lay"], 1, self._format(shard), *forms))
 
     def _answered(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
@@ -367,7 +377,9 @@ class Scripts:
                 pipeline.wait(self._wait_replicas, WAIT_TIMEOUT)
             replies = pipeline.execute(raise_on_error=False)
         if confirmed:
-            self._check_confirmed(replies.pop())
+            replicas = replies.pop()
+            if not all(isinstance(reply, Exception) for reply in replies):  # something has changed
+                self._check_confirmed(replicas)
         return replies
 
     def _check_confirmed(self, replicas: int | Exception) -> None:
@@ -396,28 +408,10 @@ class Scripts:
             memory, *_ = _without_errors(replies[len(unknown) :])
             _check_eviction(memory)
             known = self._ready.setdefault(client, set())
-        forms = dict(zip(unknown, replies, strict=False))
-        if fresh := [shard for shard, form in forms.items() if form is None]:
-            forms |= self._begun(client, fresh)
-        problems = {shard: self._problem(client, shard, form) for shard, form in forms.items()}
+        forms = zip(unknown, replies, strict=False)
+        problems = {shard: self._problem(client, shard, form) for shard, form in forms}
         known.update(shard for shard, problem in problems.items() if problem is None)
         return {shard: problem for shard, problem in problems.items() if problem}
-
-    def _begun(self, client: redis.Redis, shards: Collection[int]) -> dict[int, Any]:
-        """Write the layout down in shards that have none; return the results."""
-        if not self._is_sure:
-            self._learn()
-        own = [shard for shard in shards if shard in self.layout.shards]
-        with client.pipeline(transaction=False) as pipeline:
-            for shard in own:
-                pipeline.set(self._format(shard), self.layout.form, nx=True)
-            replies = pipeline.execute(raise_on_error=False)
-        # A full server takes no new key, and must still let sweeps through.
-        failed = [it if isinstance(it, RedisError) else None for it in replies]
-        return {
-            shard: None if isinstance(error, OutOfMemoryError) else error
-            for shard, error in zip(own, failed, strict=True)
-        }
 
     def _explained(self, client: redis.Redis, command: Command, error: RedisError) -> Exception:
         """Return what to raise: for another layout, or a key that is of the wrong type."""
@@ -447,53 +441,32 @@ class Scripts:
             return self._explained(client, Command(shard, "get", [self._format(shard)]), form)
         try:
             if form:
-                self._meet_layout(form.decode())
+                self._read(form.decode())
         except ConfigurationError as error:
             return error
         return None
 
     # -- the layout
 
-    def _learn(self) -> None:
-        """Ask the first shard for the layout; in a new store that is what was asked for here."""
-        client, key = self._server_of(0), self._format(0)
-        with client.pipeline(transaction=False) as pipeline:
-            pipeline.set(key, self.layout.form, nx=True)
-            pipeline.get(key)
-            registered, found = pipeline.execute(raise_on_error=False)
-        if not isinstance(registered, OutOfMemoryError):
-            _without_errors([registered, found])
-        if found:
-            self._meet_layout(found.decode())
-
     def _relaid(self, client: redis.Redis, command: Command, error: RedisError) -> Exception:
-        """Take in the layout of a shard, or tell it a later one; return what to raise."""
-        found = str(error)[len(RELAID) :]
+        """Take in the layout of a shard, or tell it the one that counts; return what to raise."""
         try:
-            layout = self._meet_layout(found)
-        except ConfigurationError as wrong:
+            form = str(error)[len(RELAID) :]
+            found = self._read(form) if form else None
+            layout = self.newest_layout()
+            if layout != found:  # it is new, or has lost the last one in a failover
+                laid = _reply(client, self._lay_command(command.shard, layout, found))
+                if isinstance(laid, RedisError) and not str(laid).startswith(RELAID):
+                    return laid
+        except (ConfigurationError, RecordStoreError) as wrong:
             return wrong
-        if layout != self.layout:  # it may have lost the last one in a failover
-            digest, key = self._digests["lay"], self._format(command.shard)
-            try:
-                client.evalsha(digest, 1, key, self.layout.form, found)
-            except ResponseError as error:
-                if not str(error).startswith(RELAID):
-                    raise
         return Relaid()
 
-    def _meet_layout(self, form: str) -> Layout:
-        """Use a layout that was found from now on, if it is later; return the one that counts."""
-        found = self._read(form)
-        if not self._is_sure or found.epoch > self.layout.epoch:
-            self.layout, self._is_sure = found, True
-        elif found.epoch == self.layout.epoch and found != self.layout:
-            raise ConfigurationError(
-                f"the records in Redis are spread over {found.new} shards by what one of them "
-                f"says, and over {self.layout.new} by another: one key_prefix, {self._prefix!r}, "
-                "leads to the records of two sites"
-            )
-        return found
+    def _use(self, layout: Layout) -> Layout:
+        if layout != self.layout:
+            self.layout = layout
+        self._is_sure = True
+        return self.layout
 
     def _read(self, form: str) -> Layout:
         layout = Layout.read(form)
@@ -512,6 +485,10 @@ def _check_eviction(memory: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"Redis may evict the records, its maxmemory-policy is {policy}: set it to noeviction"
         )
+
+
+def _is_form(answer: Any) -> bool:
+    return isinstance(answer, bytes)
 
 
 def _reply(client: redis.Redis, command: Command) -> Any:

@@ -18,7 +18,7 @@ from botocore.config import Config
 from djpyfs import get_filesystem
 from tests.conftest import KEYS
 from tests.faults.conftest import Measured
-from tests.servers import HOST, RedisServer, running_redis
+from tests.servers import HOST, InThread, RedisServer, running_redis
 from tests.services import Service
 
 ALLOWED = 3_500  # keys a second, as S3 has it for a prefix

@@ -9,6 +9,7 @@ from itertools import count, islice
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from djpyfs import conf
 from djpyfs.conf import SECOND
@@ -37,7 +38,7 @@ from tests.records.steps import (
     held,
     retrying,
 )
-from tests.servers import wait_for
+from tests.servers import RedisServer, wait_for
 
 HOUR = 3_600 * SECOND
 NAMES = [b"n/%d" % number for number in range(60)]
@@ -100,6 +101,29 @@ def moving(here: Expirations) -> Iterator[bytes]:
 
 def reshard(store: ExpirationStore, shards: int) -> int:
     return sum(step.moved for step in store.reshard(shards))
+
+
+def kept_by(store: RedisStore) -> list[dict[bytes, Any]]:
+    """What Redis keeps of a store, for each server."""
+
+    def dump(client: Redis) -> dict[bytes, Any]:
+        keys = client.scan_iter(store._scripts.key(0, "").partition(b"{")[0] + b"*")
+        return {key: client.dump(key) for key in keys}
+
+    return store._scripts.all_servers(dump)
+
+
+def come_back(store: RedisStore, kept: list[dict[bytes, Any]]) -> None:
+    """Have Redis keep nothing else than this, as after a restart."""
+    lost, back = iter(kept_by(store)), iter(kept)
+
+    def restore(client: Redis) -> None:
+        for key in next(lost):
+            client.delete(key)
+        for key, value in next(back).items():
+            client.restore(key, 0, value)
+
+    store._scripts.all_servers(restore)
 
 
 def until_in_transit(moves: Iterator[Move]) -> None:
@@ -381,6 +405,94 @@ def test_a_shard_that_has_lost_the_last_layout_is_told_it_again(
     client.set(key, Layout(0, 2, 2).form)
     assert there.schedule([leaving], 2 * HOUR) == here.deadline(leaving)[1]
     assert client.get(key) == now
+
+
+@pytest.mark.parametrize("comes_back", ["as it was before", "empty"])
+def test_a_process_takes_the_word_of_a_redis_that_has_lost_the_last_layout(
+    records: dict[str, Any], store: RedisStore, process: Stores, comes_back: str
+) -> None:
+    """Else it makes second records, and sweeps find the first ones."""
+    here, before = store.at("here", LEASE), kept_by(store)
+    reshard(store, 3)
+    come_back(store, before if comes_back == "as it was before" else [{} for _ in before])
+    records["shards"] = 1
+    other = process().at("here", LEASE)
+    other.schedule(NAMES, SECOND)
+    here.schedule(NAMES, HOUR)
+    for one in here, other, process().at("here"):
+        now, deadlines = one.deadlines(NAMES)
+        assert min(deadlines) > now + HOUR - 60 * SECOND
+    assert other.counts().tracked == len(NAMES)
+
+
+def test_a_process_that_wrote_at_once_after_redis_had_lost_all_has_told_the_next_one_the_layout(
+    records: dict[str, Any], store: RedisStore, process: Stores
+) -> None:
+    here = store.at("here", LEASE)
+    reshard(store, 3)
+    come_back(store, [{} for _ in kept_by(store)])
+    here.schedule(NAMES, HOUR)
+    records["shards"] = 1
+    assert all(process().at("here").deadlines(NAMES)[1])
+    assert process().spread() == store.spread() == Spread(3, 3)
+
+
+def test_a_number_of_shards_in_settings_that_were_changed_counts_only_for_a_new_store(
+    records: dict[str, Any], store: RedisStore, process: Stores
+) -> None:
+    here = store.at("here", LEASE)
+    here.schedule(NAMES, HOUR)
+    come_back(store, [{} for _ in kept_by(store)])
+    records["shards"] = 4
+    there = process().at("here", LEASE)
+    there.schedule(NAMES, HOUR)
+    here.schedule(NAMES, 2 * HOUR)
+    now, deadlines = there.deadlines(NAMES)
+    assert min(deadlines) > now + HOUR
+
+
+def test_a_record_that_comes_back_where_it_has_left_takes_no_file(
+    store: RedisStore, here: Expirations, there: Expirations
+) -> None:
+    """As after a failover to a replica that lags behind."""
+    here.schedule(NAMES, 0)
+    before = kept_by(store)
+    reshard(store, 3)
+    here.schedule(NAMES, HOUR)
+    now = kept_by(store)
+    form = store._scripts.key(1, "format")
+    lags = store._scripts.key(1, "")
+    come_back(
+        store,
+        [
+            {key: kept for key, kept in new.items() if not key.startswith(lags) or key == form}
+            | {key: kept for key, kept in old.items() if key.startswith(lags) and key != form}
+            for old, new in zip(before, now, strict=True)
+        ],
+    )
+    belong = [name for name in NAMES if here.shard_of(name) == 1]
+    claimed = [it for shard in there.shards for it in there.claim(shard, 100).members]
+    assert sorted(claimed) == [name for name in sorted(belong) if Layout(0, 2, 2).shard_of(name)]
+    assert not there.claim(1, 100).members
+
+
+def test_no_process_falls_back_to_an_old_layout_while_a_shard_is_away(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    djfs(type="memory", redis_url=redis_server.url, key_prefix="away", shards=2)
+    here = (store := store_for(conf.current())).at("here")
+    here.schedule(NAMES, HOUR)
+    with redis_server.client() as client:
+        old = client.get("away:{01}:format")
+        reshard(store, 3)
+        new = client.get("away:{01}:format")
+        for shard in "00", "01":
+            client.set(f"away:{{{shard}}}:format", old)
+        client.delete("away:{02}:format")
+        client.rpush("away:{02}:format", "not to be read")
+        member = next(name for name in NAMES if here.shard_of(name) == 1)
+        assert here.deadline(member)[1] > 0
+        assert client.get("away:{01}:format") == new
 
 
 def test_another_number_has_to_wait_until_it_has_finished(store: ExpirationStore) -> None:

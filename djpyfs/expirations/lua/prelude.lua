@@ -22,8 +22,8 @@
 -- Every time is in microseconds since the epoch, by this server's clock.
 local believed = ARGV[#ARGV]
 ARGV[#ARGV] = nil
-local layout = redis.call('GET', KEYS[#KEYS])
-if layout and layout ~= believed then
+local layout = redis.call('GET', KEYS[#KEYS]) or ''  -- of a shard that is new, or has lost it
+if layout ~= believed then
   return redis.error_reply('LAYOUT ' .. layout)
 end
 local due, retries, claimed, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
