@@ -169,7 +169,13 @@ class ExpiringFS(FS):
         seconds: Seconds | None = None,
         days: float | None = None,
     ) -> None:
-        """Do what `expire` does for many files, in one round trip per shard."""
+        """Do what `expire` does for many files, in one round trip per shard::
+
+            fs.expire_many(["a.png", "b.png"], days=1)
+
+        Raises as `expire` does. After `FileBusy` or `RecordStoreUnavailable` some files may have
+        the new deadline.
+        """
         ttl = Lifetimes(self._here.policy_in("")).of(seconds, days)
         groups: dict[int | None, list[Entry]] = {}
         lives: dict[str, int | None] = {}  # by directory, which is what they depend on

@@ -35,7 +35,7 @@ class Transaction:
     """The lock of a filesystem, and what has been copied from it since it was taken.
 
     `fs.move` moves between two filesystems by copying and removing under the locks of both, and
-    nothing else tells of it.
+    nothing else shows it.
     """
 
     def __init__(self) -> None:

@@ -169,7 +169,7 @@ def _seconds_left(link: Link) -> int:
 
 
 def _use_ticket(link: Link, uses: int) -> None:
-    """Count a download of a limited link. Raises `ResourceNotFound` where none was left."""
+    """Count a download of a limited link. Raises `ResourceNotFound` if none was left."""
     if link.ticket and not records_for(link.namespace).use_ticket(
         link.entry.member, link.ticket, uses
     ):

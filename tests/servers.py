@@ -548,7 +548,7 @@ class _SilentHandler(serving.WSGIRequestHandler):
 
 
 class BigObject(InThread):
-    """A store with one object, which is made up as it is sent, and counts what it sends."""
+    """A store with one object, which it makes up while sending it; it counts what it sends."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -37,7 +37,7 @@ ROOMS = [
     "addresses",
     "uploads",
     "moves",
-    # Who makes a file where one has expired has that one deleted first, as a sweep does.
+    # To create a file where one has expired, that one is deleted first, as a sweep does.
     "owners",
     "outages",
     "gates",

@@ -451,7 +451,7 @@ DROP = 0  # instead of a status: the connection is closed without an answer
 
 
 class Store(InThread):
-    """A server whose answers a test decides on: ``answer(method, path, body)``."""
+    """A server whose answers a test decides: ``answer(method, path, body)``."""
 
     def __init__(self, answer: Callable[[str, str, bytes], tuple[int, str]]) -> None:
         self.requests: list[str] = []

@@ -29,7 +29,7 @@ OF_KEY = b"<Error><Key>%b</Key><Code>SlowDown</Code><Message>no</Message></Error
 
 
 class ThrottledStore(InThread):
-    """Forgets what it is given, and counts: each key of a batch is a request."""
+    """Stores nothing, and counts: each key of a batch is a request."""
 
     def __init__(self) -> None:
         self._lock = Lock()
