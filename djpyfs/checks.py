@@ -43,7 +43,7 @@ def check_record_store(**_: Any) -> list[CheckMessage]:
     store = store_for(settings)
     try:
         store.totals()  # which is kept in each shard
-        durable, spread = store.keeps_records_on_disk(), store.spread()
+        durable, spread = store.keeps_each_change(), store.spread()
     except RecordStoreError as error:
         hint = "Start it, or correct DJFS['redis_url']."
         return [Error(str(error), hint=hint, obj="settings.DJFS", id="djpyfs.E003")]
@@ -140,7 +140,8 @@ def _metrics(settings: Settings) -> Iterator[CheckMessage]:
 def _durability(durable: bool) -> Iterator[CheckMessage]:
     if not durable:
         yield Warning(
-            "the record store keeps nothing on disk: after a restart files stay forever",
+            "the record store does not keep each change on disk: after a restart files whose "
+            "records are lost stay forever, and files whose old deadlines come back may go early",
             hint="Switch on Redis' append-only file: appendonly yes.",
             obj="settings.DJFS",
             id="djpyfs.W004",

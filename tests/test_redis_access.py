@@ -293,7 +293,7 @@ OF_ALL: dict[str, Callable[[RedisStore], object]] = {
     "next_due": lambda store: store.next_due([store.at("here")]),
     "keep_time": keep_time,
     "timekeepers": lambda store: store.timekeepers([store.at("here")]),
-    "keeps_records_on_disk": lambda store: store.keeps_records_on_disk(),
+    "keeps_each_change": lambda store: store.keeps_each_change(),
     "take_seat": lambda store: [store.take_seat("here", "one", lease) for lease in (1_000, 0)],
     "pace": pace,
     "now": lambda store: store.now(),

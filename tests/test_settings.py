@@ -230,6 +230,14 @@ def test_check_deploy_reports_a_redis_that_forgets(
     assert ids(include_deployment_checks=True) == ["djpyfs.W004"]
 
 
+def test_check_deploy_reports_a_redis_that_goes_back_to_its_last_snapshot(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    with running_redis(save="3600 1") as server:
+        djfs(type="osfs", directory_root=tmp_path, redis_url=server.url)
+        assert ids(include_deployment_checks=True) == ["djpyfs.W004"]
+
+
 def test_check_deploy_reports_a_redis_that_is_away(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:

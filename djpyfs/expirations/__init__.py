@@ -729,8 +729,8 @@ class ExpirationStore(ABC):
         """Return the time in µs since the epoch, by the store's clock."""
 
     @abstractmethod
-    def keeps_records_on_disk(self) -> bool:
-        """Return whether records survive a restart of the server."""
+    def keeps_each_change(self) -> bool:
+        """Return whether the records are the same after a restart of the server as before."""
 
     @abstractmethod
     def record_sweep(

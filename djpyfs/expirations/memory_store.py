@@ -232,7 +232,7 @@ class MemoryStore(ExpirationStore):
             counts = self._counts = self._counts or MemoryStorage()
         return Pace(place, most, lambda ask: ask(counts))
 
-    def keeps_records_on_disk(self) -> bool:
+    def keeps_each_change(self) -> bool:
         return False
 
     def record_sweep(

@@ -197,15 +197,13 @@ class RedisStore(ExpirationStore):
         seconds, rest = self._scripts.send([Command(0, "time", ())])[0]
         return int(seconds) * SECOND + int(rest)
 
-    def keeps_records_on_disk(self) -> bool:
-        def kept(client: redis.Redis) -> bool:
+    def keeps_each_change(self) -> bool:
+        def keeps(client: redis.Redis) -> bool:
+            # Snapshots do not count: what they bring back may have been changed since.
             persistence: Any = client.info("persistence")
-            if persistence.get("aof_enabled"):
-                return True  # without CONFIG, which the user of djpyfs need not be allowed
-            intervals: Any = client.config_get("save")
-            return bool(intervals.get("save"))
+            return bool(persistence.get("aof_enabled"))
 
-        return all(self._scripts.all_servers(kept))
+        return all(self._scripts.all_servers(keeps))
 
     def record_sweep(
         self, sweep: str, report: Mapping[str, float], tally: Mapping[str, float] = NOTHING
