@@ -96,6 +96,7 @@ class Begun(NamedTuple):
     token: str
     before: int = 0  # the deadline, in µs since the epoch; 0: there was none
     overdue: bool = False  # that deadline has passed: the write starts a new life
+    permanent: bool = False  # somebody has said so, or its row has been committed
 
 
 class Finished(NamedTuple):
@@ -331,8 +332,7 @@ class Expirations(ABC):
         token = _new_write()
 
         def attempt(over: int) -> tuple[Busy, Sequence[bytes], Begun]:
-            busy, lapsed, before, now = self._begin(over, member, token, lease, default_ttl)
-            return busy, lapsed, Begun(token, before, 0 < before <= now)
+            return self._begin(over, member, token, lease, default_ttl)
 
         return self._when_free(attempt)
 
@@ -350,7 +350,8 @@ class Expirations(ABC):
 
         What was overdue when the write began starts a new life, of the default length or without a
         deadline. Everything else keeps its deadline, and is due in ``grace`` at the earliest. If
-        the lease has lapsed meanwhile, a deadline that has vanished is put back.
+        the lease has lapsed meanwhile, or the store has lost it, a deadline that has vanished is
+        put back, and what was permanent gets none.
         """
 
         def attempt(over: int) -> tuple[Busy, Sequence[bytes], Finished]:
@@ -586,7 +587,7 @@ class Expirations(ABC):
     @abstractmethod
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], int, int]: ...
+    ) -> tuple[Busy, Sequence[bytes], Begun]: ...
 
     @abstractmethod
     def _finish(

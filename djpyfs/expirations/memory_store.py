@@ -508,21 +508,22 @@ class _Expirations(Expirations):
 
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], int, int]:
+    ) -> tuple[Busy, Sequence[bytes], Begun]:
         with self._lock:
             now = clock.now()
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
-                return busy, lapsed, 0, now
+                return busy, lapsed, Begun(token)
             writes = self._of.writing.setdefault(member, Writes())
             before = 0 if writes.provisional else self._of.deadline_of(member)
             writes.tokens.append(token)
-            unknown = not (writes.provisional or before or self._of.is_permanent(member))
+            permanent = self._of.is_permanent(member)
+            unknown = not (writes.provisional or before or permanent)
             if unknown and default_ttl:
                 self._of.set_deadline(member, now + default_ttl)
                 writes.provisional = True
             self._of.leases[write_lease(token, member)] = clock.uptime() + lease
-            return busy, lapsed, before, now
+            return busy, lapsed, Begun(token, before, 0 < before <= now, permanent)
 
     def _finish(
         self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
@@ -534,9 +535,10 @@ class _Expirations(Expirations):
             now = clock.now()
             unbroken, provisional, _ = self._of.end_write(member, write.token)
             self._of.confirm(member)
-            deadline, kept = self._of.deadline_of(member), self._of.is_permanent(member)
+            deadline = self._of.deadline_of(member)
             # Nobody deletes what is not due.
             unbroken = unbroken or deadline == write.before > now
+            kept = self._of.is_permanent(member) or (write.permanent and not unbroken)
             if write.overdue and deadline == write.before:
                 self._of.forget(member)
                 deadline = 0

@@ -369,17 +369,17 @@ class _Expirations(Expirations):
 
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], int, int]:
+    ) -> tuple[Busy, Sequence[bytes], Begun]:
         busy, lapsed, rest = self._attempt("begin", over, member, token, lease, default_ttl)
-        before, now = rest or (0, 0)
-        return busy, lapsed, before, now
+        before, overdue, permanent = rest or (0, 0, 0)
+        return busy, lapsed, Begun(token, before, bool(overdue), bool(permanent))
 
     def _finish(
         self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
     ) -> tuple[Busy, Sequence[bytes], Finished]:
-        token, before, overdue = write
+        token, before, *flags = write
         busy, lapsed, rest = self._attempt(
-            "finish", over, member, token, grace, default_ttl, before, int(overdue)
+            "finish", over, member, token, grace, default_ttl, before, *map(int, flags)
         )
         deadline, by_default, unbroken = rest or (0, 0, 0)
         return busy, lapsed, Finished(deadline, bool(by_default), bool(unbroken))

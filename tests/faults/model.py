@@ -45,6 +45,7 @@ class Write:
     life: int
     before: int
     starts_new_life: bool
+    was_permanent: bool = False
     until: int = 0  # when it is over, if its process stands still
 
 
@@ -118,7 +119,7 @@ class Model:
         self.unclaim(file)
         writes = self.writing.setdefault(file, Writes())
         before = 0 if writes.own_the_record else self.deadline(file)
-        write = Write(file, life, before, 0 < before <= self.now)
+        write = Write(file, life, before, 0 < before <= self.now, file in self.permanent)
         writes.going_on.append(write)
         if life and not (self.deadline(file) or file in self.permanent):
             self.set_deadline(file, self.now + life)
@@ -129,7 +130,8 @@ class Model:
         file, own, unbroken = write.file, self.owns_record(write), self.end(write)
         self.unclaim(file)
         self.confirm(file)
-        deadline, is_permanent = self.deadline(file), file in self.permanent
+        deadline = self.deadline(file)
+        is_permanent = file in self.permanent or (write.was_permanent and not unbroken)
         if write.starts_new_life and deadline == write.before:
             del self.records[file]
             deadline = 0

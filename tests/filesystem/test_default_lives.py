@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from fs import errors
 from djpyfs import InvalidLifetime, get_filesystem
 from djpyfs.filesystem import ExpiringFS
 from tests.filesystem.steps import WRITES, Unreadable, left, overdue
+from tests.servers import RedisServer
 
 
 @pytest.fixture
@@ -54,6 +56,20 @@ def test_the_default_life_begins_when_the_write_has_ended(memos: ExpiringFS) -> 
 def test_a_write_that_fails_leaves_no_record(memos: ExpiringFS) -> None:
     with pytest.raises((errors.FSError, OSError)):
         memos.upload("a.png", Unreadable())
+    assert memos.expiration("a.png") is None
+
+
+def test_what_was_made_permanent_stays_if_redis_is_emptied_while_it_is_written_again(
+    djfs: Callable[..., None], redis_server: RedisServer
+) -> None:
+    prefix = uuid.uuid4().hex
+    djfs(type="memory", redis_url=redis_server.url, key_prefix=prefix, default_ttl=100)
+    memos = get_filesystem("memos")
+    memos.writebytes("a.png", b"old")
+    memos.expire("a.png", expires=False)
+    with memos.open("a.png", "wb") as file, redis_server.client() as client:
+        file.write(b"new")
+        client.delete(*client.scan_iter(f"{prefix}:*"))
     assert memos.expiration("a.png") is None
 
 

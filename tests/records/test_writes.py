@@ -16,6 +16,7 @@ from tests.records.steps import (
     MINUTE,
     SHORT,
     A,
+    At,
     B,
     claim,
     claim_later,
@@ -277,6 +278,17 @@ def test_no_deadline_is_put_back_if_the_file_was_made_permanent_under_a_lapsed_w
     write = write_that_a_sweep_ended(store)
     store.keep(A)
     assert store.finish(A, write, MINUTE) == (0, False, False)
+
+
+def test_what_was_permanent_gets_no_default_life_if_the_store_has_lost_that(at: At) -> None:
+    store, emptied = at("here"), at("emptied")
+    store.keep(A)
+    store.schedule([B], MINUTE)
+    store.await_owner(B, 0, 0)
+    store.take_up(B)
+    for member in A, B:
+        write = store.begin(member, LEASE, 100 * SECOND)
+        assert emptied.finish(member, write, MINUTE, 100 * SECOND) == (0, False, False)
 
 
 def write_that_a_sweep_ended(store: Expirations) -> Begun:

@@ -3,9 +3,10 @@
 -- 1. A member that was overdue when the write began, and still is, starts a new life.
 -- 2. If only writes have given it a deadline, it lives for the default ttl from now.
 -- 3. Any other keeps its deadline, but is not due before now + grace.
--- If the lease of the write had lapsed and the deadline has vanished since, the deadline comes back.
+-- If the lease of the write had lapsed, or Redis has lost it, and the deadline has vanished since, the
+-- deadline comes back, and what was permanent gets none.
 -- ARGV     end of a lease known to be over or 0, member, token, grace, default ttl or 0,
---          deadline when it began or 0, 1 if that had passed
+--          deadline when it began or 0, 1 if that had passed, 1 if it was permanent
 -- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
 --           1 if a claim had lapsed, deadline or 0, 1 if the default ttl gave it,
 --           1 if nobody can have deleted the file meanwhile}
@@ -23,7 +24,7 @@ local unbroken, provisional = end_write(member, token)
 confirm(member)
 local deadline, by_default = deadline_of(member), false
 unbroken = unbroken or deadline == before and before > now -- nobody deletes what is not due
-local kept = is_permanent(member)
+local kept = is_permanent(member) or not unbroken and ARGV[8] == '1'
 if new_life and deadline == before then
   forget(member)
   deadline = nil
