@@ -470,7 +470,10 @@ def _records() -> Sequence[Expirations]:
 
 def below(where: str) -> str:
     """Return the directory that a person means by ``x`` or ``x/*``. Raises `InvalidName`."""
-    return check_namespace(where.removesuffix("/*"))
+    directory = check_namespace(where.removesuffix("/*"))
+    if "*" in directory.split("/"):
+        raise InvalidName(where, "stands for no namespace: use 'prefix/*', or leave it out for all")
+    return directory
 
 
 def _beginning(where: str | None) -> bytes:

@@ -444,6 +444,12 @@ def test_failed_says_which_files_were_not_set_aside(plots: ExpiringFS) -> None:
         ("expire", "plots", "a", "--seconds", "nan"),
         ("failed", "a//b"),
         ("failed", "plots", "\n", "--forget"),
+        ("expire", "plots/*", "a", "--days", "1"),
+        ("expire", "*", "a", "--never"),
+        ("failed", "plots/*", "a", "--retry"),
+        ("ls", "*"),
+        ("failed", "*/plots"),
+        ("audit", "*"),
     ],
     ids=str,
 )
@@ -451,6 +457,7 @@ def test_a_refusal_is_one_line(plots: ExpiringFS, arguments: tuple[str, ...]) ->
     error = refused(*arguments)
     assert error.returncode == 2
     assert "\n" not in str(error)
+    assert counted().tracked == 0
 
 
 @pytest.mark.parametrize("bound", ["--limit=0", "--seconds=-1", "--limit=x", "--seconds=nan"])

@@ -282,7 +282,7 @@ def _expire(console: Console, options: dict[str, Any]) -> None:
     seconds, days, never = options["seconds"], options["days"], options["never"]
     if never == (seconds is not None or days is not None):
         raise CommandError("use --seconds, --days or both, or else --never", returncode=REFUSED)
-    filesystem, paths = get_filesystem(options["namespace"]), options["paths"]
+    filesystem, paths = get_filesystem(_single(options["namespace"])), options["paths"]
     if never:
         for path in paths:
             filesystem.expiration(path)  # so that all are refused, or none
@@ -293,6 +293,17 @@ def _expire(console: Console, options: dict[str, Any]) -> None:
     deadlines = {path: filesystem.expiration(path) for path in paths}
     rows = [(moment(due) if due else "permanent", path) for path, due in deadlines.items()]
     console.show(deadlines, table(rows, ("deadline", "file")))
+
+
+def _single(namespace: str) -> str:
+    """Return a namespace, unless it stands for many: that would be a file that nobody has."""
+    if "*" in namespace.split("/"):
+        raise CommandError(
+            f"{namespace!r} stands for many namespaces, and single files need one: "
+            "'manage.py djpyfs ls' shows that of each",
+            returncode=REFUSED,
+        )
+    return namespace
 
 
 # -- failed
@@ -322,7 +333,7 @@ def _failed(console: Console, options: dict[str, Any]) -> None:
         )
     if options["retry"] or options["forget"]:
         verb = inspection.retry if options["retry"] else inspection.forget
-        released = verb(where, paths)
+        released = verb(_single(where) if paths else where, paths)
         lines = [counted(len(released), "file"), *table(released, ("namespace", "file"))]
         console.show({"released": released}, lines)
         if len(released) < len(set(paths)):
