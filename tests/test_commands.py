@@ -513,6 +513,16 @@ def test_a_shell_reads_output_notes_and_exit_status(
     assert (helped.returncode, "Celery" in helped.stdout) == (0, True)
 
 
+@pytest.mark.parametrize("then", [">&-", ">/dev/full"])
+def test_a_shell_is_told_in_one_line_that_the_output_cannot_be_written(
+    redis_server: RedisServer, tmp_path: Path, then: str
+) -> None:
+    own = {"redis_url": redis_server.url, "key_prefix": f"test-{uuid.uuid4().hex}"}
+    lost = manage({"type": "memory", **own}, "status", then=then)
+    assert (lost.returncode, len(lost.stderr.splitlines())) == (2, 1), lost.stderr
+    assert "output" in lost.stderr
+
+
 def test_a_shell_may_close_the_pipe_know_only_ascii_and_put_common_options_last(
     redis_server: RedisServer, tmp_path: Path, djfs: Callable[..., None]
 ) -> None:

@@ -20,13 +20,17 @@ class OutputClosed(Exception):
     """The reader of the output has closed it, as ``head`` does."""
 
 
+class OutputLost(Exception):
+    """The output cannot be written, such as to a disk that is full."""
+
+
 class Console:
     """Standard output in the ``format`` that was asked for, and notes beside it.
 
-    Raises `OutputClosed`.
+    ``out`` is None if it is closed. Raises `OutputClosed` and `OutputLost`.
     """
 
-    def __init__(self, out: OutputWrapper, err: OutputWrapper, format_: str) -> None:
+    def __init__(self, out: OutputWrapper | None, err: OutputWrapper, format_: str) -> None:
         self._out = out
         self._err = err
         self._json = format_ == "json"
@@ -66,26 +70,34 @@ class Console:
 
     def flush(self) -> None:
         """Flush the output."""
+        if self._out is None:
+            return
         try:
             self._out.flush()
-        except BrokenPipeError as error:
+        except OSError as error:
             # Else Python would try again at its end, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
-            raise OutputClosed from error
+            raise _trouble(error) from error
 
     def _write(self, text: str) -> None:
+        if self._out is None:
+            raise OutputLost("it is closed")
         encoding = getattr(self._out, "encoding", None) or "utf-8"
         fitting = text.encode(encoding, "backslashreplace").decode(encoding)
         try:
             self._out.write(fitting)
-        except BrokenPipeError as error:
-            raise OutputClosed from error
+        except OSError as error:
+            raise _trouble(error) from error
 
     def _erase_progress(self) -> None:
         if self._shows_progress:
             self._err.write(ERASE, style_func=str, ending="")
             self._err.flush()
             self._shows_progress = False
+
+
+def _trouble(error: OSError) -> OutputClosed | OutputLost:
+    return OutputClosed() if isinstance(error, BrokenPipeError) else OutputLost(error.strerror)
 
 
 class _Encoder(DjangoJSONEncoder):

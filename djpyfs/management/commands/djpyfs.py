@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from ...lifecycle import Change, Comparison
 from ...phrases import counted, duration, moment, size
 from ...sweeper import SweepReport, sweep
 from ...takeover import TakeOver, take_over
-from ..console import Console, OutputClosed, indented, more, table
+from ..console import Console, OutputClosed, OutputLost, indented, more, table
 
 AMISS, REFUSED = 1, 2  # exit status
 UNPUNCTUAL = (
@@ -78,7 +79,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, run: Run, **options: Any) -> None:
         """Run a sub-command; what djpyfs refuses is one line."""
-        console = Console(self.stdout, self.stderr, options["format"])
+        has_output = sys.stdout or options.get("stdout")
+        console = Console(self.stdout if has_output else None, self.stderr, options["format"])
         try:
             try:
                 run(console, options)
@@ -86,6 +88,10 @@ class Command(BaseCommand):
                 console.flush()
         except OutputClosed:
             raise SystemExit(PIPE_CLOSED) from None
+        except OutputLost as error:
+            raise CommandError(
+                f"the output cannot be written: {error}", returncode=REFUSED
+            ) from error
         except (DjpyfsError, FSError) as error:
             raise CommandError(printable(str(error)), returncode=REFUSED) from error
 
