@@ -204,8 +204,10 @@ def _text(key: str, value: Any) -> str:
 
 
 def _key_prefix(key: str, value: Any) -> str:
-    if set(_text(key, value)) & set("{}\0"):
+    if set(_text(key, value)) & set("{}"):
         raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: leave out braces, they mark shards")
+    if "\0" in value:
+        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: leave out the null character")
     return str(value)
 
 

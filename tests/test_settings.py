@@ -39,6 +39,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "default_ttl": -1}, "default_ttl"),
     ({**DISK, "default_ttl": 10, "max_ttl": 5}, "longer than"),
     ({**DISK, "key_prefix": "a{b}"}, "braces"),
+    ({**DISK, "key_prefix": "a\0b"}, "a.x00b.*null"),
     ({**DISK, "redis_url": "http://127.0.0.1"}, "redis_url.*scheme"),
     ({**DISK, "redis_url": "redis://127.0.0.1:port"}, "redis_url"),
     ({**DISK, "redis_url": ""}, "redis_url"),
