@@ -149,10 +149,14 @@ class Descent:
         try:
             self._seen = self._read_id(root)
         except BackendUnavailable:
-            if seen and seen.file[0] != os.fstat(root).st_dev:  # a bare mount point
+            if self._is_bare(root):
                 raise
             self._seen = self._make_id(root)
         return self._seen.id
+
+    def _is_bare(self, root: int) -> bool:
+        """Return whether an open root is the mount point of a disk that was there before."""
+        return self._seen is not None and self._seen.file[0] != os.fstat(root).st_dev
 
     def _read_id(self, root: int) -> _Id:
         try:
@@ -162,8 +166,9 @@ class Descent:
             finally:
                 os.close(own)
         except FileNotFoundError:
+            cure = "mount its disk again" if self._is_bare(root) else MADE_LATER
             raise BackendUnavailable(
-                f"directory_root holds no {RESERVED}/{PLACE}: {MADE_LATER}"
+                f"directory_root holds no {RESERVED}/{PLACE}: {cure}"
             ) from None
         try:
             found, id_ = os.fstat(file), os.read(file, 100).decode(errors="replace").strip()

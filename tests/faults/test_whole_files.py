@@ -394,8 +394,9 @@ def test_nothing_is_written_below_the_mount_point_of_a_disk_that_is_no_longer_mo
     for act in (
         lambda: backend.open("plots").writebytes("a", b"new"),
         lambda: backend.place(make=True),
+        lambda: backend.place(),
         lambda: delete(backend, "a"),
     ):
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailable, match="mount its disk again"):
             act()
     assert os.listdir(root) == []
