@@ -299,7 +299,12 @@ def _numbers(status: Status) -> list[Number]:
     waiting = [
         (_("Retried"), status.retried, _("a deletion has failed"), True),
         (_("On hold"), status.held, _("nothing is deleted there"), False),
-        (_("Postponed"), status.postponed, _("their backend is away"), True),
+        (
+            _("Postponed"),
+            status.postponed,
+            _("their backend is away, or who owns them is not known"),
+            True,
+        ),
     ]
     files = "djpyfs-files"
     return [

@@ -56,7 +56,7 @@ class Status:
     #: Age of the oldest deadline that has passed, in seconds.
     oldest_overdue: float
     #: Of those overdue, also while a sweep has claimed them again: a deletion has failed, and is
-    #: retried; the namespace is on hold; the backend is away.
+    #: retried; the namespace is on hold; the backend is away, or who owns the file is not known.
     retried: int
     held: int
     postponed: int

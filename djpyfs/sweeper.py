@@ -51,7 +51,7 @@ class SweepReport:
     held: int = 0
     #: Files that stay, because a row names them.
     owned: int = 0
-    #: Files that stay for now, because their backend, or a database, is away as a whole.
+    #: Files that stay for now, because their backend is away, or who owns them is not known.
     postponed: int = 0
     #: Records that are still overdue: the limit or the time budget was reached.
     remaining: int = 0

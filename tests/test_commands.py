@@ -111,7 +111,9 @@ def test_sweep_ends_with_1_if_a_deletion_failed(plots: ExpiringFS) -> None:
 def test_sweep_ends_with_1_if_a_backend_is_away(djfs: Callable[..., None]) -> None:
     djfs(type="tests.test_sweep.AwayBackend")
     fill(get_filesystem("plots"), "a", "b")
-    assert "postponed, because their backend or a database is away: 2" in str(refused("sweep"))
+    why = "because their backend is away, or who owns them is not known"
+    assert f"postponed, {why}: 2" in str(refused("sweep"))
+    assert why.removeprefix("because ") in djpyfs("status")
 
 
 def test_a_dry_run_says_what_would_go_and_deletes_nothing(plots: ExpiringFS) -> None:

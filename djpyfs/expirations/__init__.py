@@ -126,7 +126,7 @@ class Counts(NamedTuple):
     # Of those tracked, also while a sweep has claimed them again:
     retried: int = 0  # a deletion has failed, and is tried again
     held: int = 0  # their namespace is on hold
-    postponed: int = 0  # their backend is away
+    postponed: int = 0  # their backend is away, or who owns them is not known
 
 
 class Found(NamedTuple):

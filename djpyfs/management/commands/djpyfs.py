@@ -125,8 +125,8 @@ def _sweep_now(console: Console, limit: int | None, seconds: float | None) -> No
     console.show(report, _report_lines(report))
     if report.failed or report.postponed or report.unreachable:
         raise CommandError(
-            f"deletions that failed: {report.failed:,}; postponed, because their backend or a "
-            f"database is away: {report.postponed:,}; shards that cannot be asked: "
+            f"deletions that failed: {report.failed:,}; postponed, because their backend is away, "
+            f"or who owns them is not known: {report.postponed:,}; shards that cannot be asked: "
             f"{report.unreachable:,}",
             returncode=AMISS,
         )
@@ -195,7 +195,7 @@ def _status_lines(found: Status) -> Iterator[str]:
     waiting = [
         ("  retried", found.retried, "a deletion has failed, and is tried again"),
         ("  on hold", found.held, "nothing is deleted in their namespaces"),
-        ("  postponed", found.postponed, "their backend is away"),
+        ("  postponed", found.postponed, "their backend is away, or who owns them is not known"),
     ]
     counts = [
         ("tracked", found.tracked, ""),
