@@ -287,8 +287,9 @@ class ExpiringFS(FS):
         """Return where a browser may send one file of up to ``max_bytes``.
 
         Its name is new, and nobody can guess it. It lives for ``seconds`` (or a `timedelta`) from
-        now: that deadline is recorded at once, so an abandoned upload leaves nothing. The URL
-        works for as long, on S3 for at most 604800 s. With ``content_types``, such as
+        now, but except on S3 for at least ``grace`` after it has arrived, as after any write. The
+        deadline is recorded at once, so an abandoned upload leaves nothing. The URL works for
+        ``seconds``, on S3 for at most 604800 s. With ``content_types``, such as
         ``["image/png"]``, the browser must send one of these; if the suffix stands for one of
         them, that one::
 

@@ -265,6 +265,13 @@ def test_of_two_uploads_at_once_the_first_to_end_is_kept(here: ExpiringFS) -> No
     assert here.readbytes(target.path) == b"first"
 
 
+def test_what_the_site_receives_lives_for_the_grace_at_least(here: ExpiringFS) -> None:
+    target = here.get_upload_url(seconds=5, max_bytes=10)
+    assert left(here, target.path) <= 5
+    assert send(target, b"picture") == 201
+    assert left(here, target.path) == pytest.approx(60, abs=20)
+
+
 def test_an_upload_whose_record_is_gone_has_a_deadline_all_the_same(here: ExpiringFS) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)
     here.writebytes(target.path, b"")
