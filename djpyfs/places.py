@@ -10,7 +10,12 @@ from weakref import WeakKeyDictionary
 from . import conf
 from .backends import Backend, backend_at, backend_for, foreign_keys
 from .conf import SECOND, Bounds, Placement, Settings
-from .errors import BackendUnavailable, ConfigurationError, RecordStoreError
+from .errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    RecordStoreError,
+    RecordStoreUnavailable,
+)
 from .expirations import LIVE, Backoff, Expirations, ExpirationStore, store_for
 from .names import Entry
 
@@ -102,8 +107,8 @@ def records_known(settings: Settings) -> Known:
     try:
         called, problems = store.places(), list[Exception]()
     except RecordStoreError as error:
-        if not found:
-            raise
+        if not found or (store.on_one_server and isinstance(error, RecordStoreUnavailable)):
+            raise  # to ask again would only take as long again
         # Only one shard knows them; the files here may be in others.
         called, problems = {}, [error]
     # A store that has lost what it had does not know the places either.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socketserver
+import threading
 import uuid
 from collections.abc import Callable
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from djpyfs import conf, expire_objects, get_filesystem, inspection
 from djpyfs.audit import Audit
-from djpyfs.errors import RecordStoreError
+from djpyfs.errors import RecordStoreError, RecordStoreUnavailable
 from djpyfs.expirations import (
     Claim,
     State,
@@ -24,7 +27,7 @@ from djpyfs.expirations import (
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.metrics import RecordStoreCollector
 from tests.conftest import records_here
-from tests.servers import RedisCluster, RedisServer, wait_for
+from tests.servers import HOST, RedisCluster, RedisServer, wait_for
 
 NAMES = [f"{number}.png" for number in range(16)]
 SHARD = 2
@@ -245,3 +248,34 @@ def test_a_shard_whose_master_is_away_is_named_and_the_others_are_counted(
     named = ", ".join(f"{shard:02}" for shard in shards)
     assert f"shard {named} cannot be used: its master" in found.unreadable[0]
     assert "Start it" in found.unreadable[0]
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Never answers; counts the connections."""
+
+    server: Any
+
+    def handle(self) -> None:
+        self.server.asked += 1
+        while self.request.recv(65_536):
+            pass
+
+
+def test_the_count_of_a_redis_that_never_answers_ends_with_the_first_request(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    with socketserver.ThreadingTCPServer((HOST, 0), Silent) as server:
+        server.asked, server.daemon_threads = 0, True  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"redis://{HOST}:{server.server_address[1]}/0?socket_timeout=0.2"
+        djfs(type="osfs", directory_root=tmp_path, redis_url=address)
+
+        def asked(call: Callable[[], object]) -> int:
+            before = server.asked  # type: ignore[attr-defined]
+            with pytest.raises(RecordStoreUnavailable):
+                call()
+            return server.asked - before  # type: ignore[attr-defined,no-any-return]
+
+        once = asked(lambda: get_filesystem("plots").expiration("a.png"))
+        assert asked(inspection.status) == once
+        server.shutdown()

@@ -645,6 +645,9 @@ class Expirations(ABC):
 class ExpirationStore(ABC):
     """All the records of one site, or of several that share a ``key_prefix``."""
 
+    #: Whether all shards are away if one is.
+    on_one_server = True
+
     @abstractmethod
     def at(
         self,

@@ -84,6 +84,7 @@ class RedisStore(ExpirationStore):
     def __init__(self, url: str, key_prefix: str, shards: int, wait_replicas: int = 0) -> None:
         self._scripts = Scripts(url, key_prefix, shards, wait_replicas)
         self._counts: WeakKeyDictionary[redis.Redis, RedisStorage] = WeakKeyDictionary()
+        self.on_one_server = self._scripts.on_one_server
 
     def at(
         self,

@@ -116,6 +116,7 @@ class Scripts:
         self._prefix = key_prefix
         self._wait_replicas = wait_replicas
         self._servers = servers_at(url)
+        self.on_one_server = self._servers.address.kind != "cluster"
         self._translation = _Translation(self._servers)
         self._grounds: dict[int, _Ground] = {}
         self._sources = _sources()
