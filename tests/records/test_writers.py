@@ -85,7 +85,7 @@ def test_a_writer_gives_up_on_a_file_that_sweeps_never_let_go(
     monkeypatch.setattr(expirations, "PATIENCE", 0.2)
     redis_store.schedule([A], 0)
     redis_store.claim_one(A)
-    with pytest.raises(FileBusy):
+    with pytest.raises(FileBusy, match=r"held the file for 0\.2 s"):
         redis_store.schedule([A], 0)
 
 
