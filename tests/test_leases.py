@@ -149,12 +149,13 @@ def test_leases_of_one_shard_are_extended_in_one_round_trip(djfs: Callable[..., 
 def test_a_child_of_fork_keeps_leases_of_its_own(djfs: Callable[..., None]) -> None:
     with running_redis() as server:
         djfs(type="memory", redis_url=server.url, key_prefix=uuid.uuid4().hex)
-        with leases.kept(write(store_for(conf.current()).at("here"))):
+        parents = write(store_for(conf.current()).at("here", SHORT))
+        with leases.kept(parents):
             child = os.fork()
             if not child:
                 signal.alarm(60)
                 own = store_for(conf.current()).at("here", SHORT)
                 with leases.kept(write(own, B)) as lease:
                     pause(3 * SHORT / SECOND)
-                    os._exit(lease.remaining() <= 0)
+                    os._exit(lease.remaining() <= 0 or parents.remaining() > 0)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
