@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -267,9 +266,7 @@ def test_a_one_shot_is_not_sent_if_tasks_run_eagerly(
     current_app.conf.task_always_eager = True
     plots = get_filesystem("plots")
     plots.writebytes("a", b"picture")
-    start = monotonic()
-    plots.expire("a", seconds=60)
-    assert monotonic() - start < 50
+    plots.expire("a", seconds=0)
     assert plots.exists("a")
 
 
