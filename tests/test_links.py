@@ -41,6 +41,7 @@ from djpyfs.backends.disk_files import DiskFileSystem
 from djpyfs.backends.memory import MemoryBackend, MemoryFiles
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.links import Link, read, sign
 from tests.chromium import running_chromium
 from tests.conftest import BUCKET, KEYS
 from tests.pages import examples
@@ -883,3 +884,9 @@ def test_nginx_sends_the_bytes(
         assert get(url).status == 200
         with pytest.raises(HTTPError, match="403"):
             urlopen(request)
+
+
+@pytest.mark.parametrize("link", [Link("plots", "../x", 2**52), Link("../x", "y", 2**52)], ids=str)
+def test_a_link_to_an_impossible_name_is_none_although_the_site_signed_it(link: Link) -> None:
+    with pytest.raises(InvalidName):
+        read(sign(link))
