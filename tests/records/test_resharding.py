@@ -247,11 +247,11 @@ def test_a_writer_fences_a_lapsed_claim_in_the_shard_that_a_file_leaves(
 ) -> None:
     fenced: list[bytes] = []
     here.schedule([leaving], 0)
-    claim = store.at("here", SHORT).claim_one(leaving)
+    claim, shard = store.at("here", SHORT).claim_one(leaving), here.shard_of(leaving)
     moves = store.reshard(3)
     next(moves)
     lease = {claim_lease(claim.token): 1}
-    wait_for(lambda: here.extend(here.shard_of(leaving), lease))
+    wait_for(lambda: here.extend(shard, lease))
     assert next(step for step in moves if step.waiting)
     there = process().at("here", SHORT, fenced.append)
     deadline = there.schedule([leaving], HOUR)
