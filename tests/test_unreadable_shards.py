@@ -7,6 +7,7 @@ import socketserver
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from prometheus_client import CollectorRegistry
+from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from djpyfs import conf, expire_objects, get_filesystem, inspection
 from djpyfs.audit import Audit
@@ -31,6 +34,7 @@ from tests.servers import HOST, RedisCluster, RedisServer, wait_for
 
 NAMES = [f"{number}.png" for number in range(16)]
 SHARD = 2
+OTHERS = [b"{%02d}" % shard for shard in range(9)]
 
 
 @pytest.fixture
@@ -248,6 +252,44 @@ def test_a_shard_whose_master_is_away_is_named_and_the_others_are_counted(
     named = ", ".join(f"{shard:02}" for shard in shards)
     assert f"shard {named} cannot be used: its master" in found.unreadable[0]
     assert "Start it" in found.unreadable[0]
+
+
+def test_a_shard_whose_slot_is_moving_stops_no_other_on_the_same_master(
+    djfs: Callable[..., None], redis_cluster: RedisCluster
+) -> None:
+    djfs(type="memory", redis_url=redis_cluster.url, key_prefix="moving", shards=9)
+    plots = get_filesystem("plots")
+    for name in NAMES:
+        plots.touch(name)
+    plots.expire_many(NAMES, 0)
+    shard_of = records_here().shard_of
+    there = [name for name in NAMES if shard_of(f"plots/{name}".encode()) == SHARD]
+    format_, slot = f"moving:{{{SHARD:02}}}:format", key_slot(f"{SHARD:02}".encode())
+    owner = redis_cluster.master(b"{%02d}" % SHARD)
+    other = next(it for it in map(redis_cluster.master, OTHERS) if it is not owner)
+    with owner.client() as source, other.client() as target:
+        ids = [client.cluster("myid") for client in (source, target)]
+
+        def moves() -> bool:
+            target.cluster("setslot", slot, "importing", ids[0])
+            source.cluster("setslot", slot, "migrating", ids[1])
+            source.migrate(HOST, other.port, format_, 0, 5_000)
+            with suppress(ResponseError):
+                source.get(format_)
+                return False  # what the nodes told each other has undone it
+            return True
+
+        try:
+            wait_for(moves)
+            assert expire_objects().unreachable == 1
+            assert sorted(plots.listdir("/")) == sorted(there)
+            with pytest.raises(RecordStoreUnavailable, match="02 cannot be used while its slot"):
+                plots.expire(there[0], 1)
+        finally:
+            source.cluster("setslot", slot, "stable")
+            target.migrate(HOST, owner.port, format_, 0, 5_000)
+            target.cluster("setslot", slot, "stable")
+    assert expire_objects().deleted == len(there)
 
 
 class Silent(socketserver.BaseRequestHandler):

@@ -13,7 +13,14 @@ from weakref import WeakKeyDictionary
 
 import redis
 from redis.crc import key_slot
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.sentinel import MasterNotFoundError
 
 from ..errors import ConfigurationError, RecordStoreError, RecordStoreUnavailable
@@ -275,19 +282,26 @@ class Scripts:
         if not commands:
             return []
 
-        def attempt() -> list[Any]:
+        last: list[Any] = []
+
+        def attempt() -> None:
             client = self._server_of(commands[0].shard)
-            answers = self._answers(client, commands, changing=False)
-            for answer in answers:
+            last[:] = self._answers(client, commands, changing=False)
+            for answer in last:
                 if isinstance(answer, RedisError) and passes(answer):
                     raise answer
-            return answers
 
         with _Translation(self._servers, sorted({command.shard for command in commands})):
-            answers = self._servers.patiently(attempt)
+            try:
+                self._servers.patiently(attempt)
+            except RedisError:
+                if not last:  # else some shards have answered
+                    raise
         return [
-            _translated(answer, self._servers.address) if isinstance(answer, RedisError) else answer
-            for answer in answers
+            _translated(answer, self._servers.address, [command.shard])
+            if isinstance(answer, RedisError)
+            else answer
+            for command, answer in zip(commands, last, strict=True)
         ]
 
     def _evaluated(self, ground: _Ground, command: Command) -> Any:
@@ -529,6 +543,10 @@ class _Translation:
             raise _translated(error, self._servers.address, self._shards) from error
 
 
+def _named(shards: Sequence[int]) -> str:
+    return ", ".join(f"{shard:02}" for shard in shards)
+
+
 def _translated(
     error: RedisError, address: Address, shards: Sequence[int] = ()
 ) -> RecordStoreError:
@@ -537,12 +555,16 @@ def _translated(
             f"Redis at {address} is one of a Cluster: have DJFS['redis_url'] begin with "
             "redis+cluster://"
         )
+    if isinstance(error, AskError | TryAgainError):
+        return RecordStoreUnavailable(
+            f"shard {_named(shards)} cannot be used while its slot moves to another node of Redis "
+            f"at {address}: 'redis-cli --cluster fix' ends a move that was broken off ({error})"
+        )
     if passes(error) or isinstance(error, redis.ConnectionError):
         if shards and address.kind == "cluster":
-            named = ", ".join(f"{shard:02}" for shard in shards)
             return RecordStoreUnavailable(
-                f"shard {named} cannot be used: its master in Redis at {address} is away or does "
-                f"not answer. Start it, or let a replica take over ({error})"
+                f"shard {_named(shards)} cannot be used: its master in Redis at {address} is away "
+                f"or does not answer. Start it, or let a replica take over ({error})"
             )
         return RecordStoreUnavailable(f"Redis at {address} is away or does not answer: {error}")
     if isinstance(error, OutOfMemoryError):
