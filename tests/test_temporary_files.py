@@ -204,7 +204,7 @@ def test_a_block_may_outlast_every_lease(
             time.sleep(0.2)
         assert counted().tracked == 1
     assert plots.readbytes(f.name) == b"picture"
-    assert 0 < left(plots, f.name) <= 1
+    assert left(plots, f.name) <= 1
     wait_for(lambda: expire_objects().deleted == 1)
 
 
