@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from djpyfs import conf, get_filesystem
 from djpyfs.expirations import Counts, store_for, total
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.places import records_known
-from djpyfs.sweeper import recent_sweeps
 from djpyfs_tasks.tasks import SEAT
 from tests.conftest import files_beneath
 from tests.faults.conftest import Measured
@@ -199,8 +199,9 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
         before = memory_of(worker.pid, "VmRSS")
         start = time.monotonic()
         service.sweep()
-        while not newcomers or counts().overdue or counts().claimed:
-            newcomers.append(lateness_of_newcomers(service))
+        with samples_of(lambda: counts().overdue) as left:
+            while not newcomers or counts().overdue or counts().claimed:
+                newcomers.append(lateness_of_newcomers(service))
         took = time.monotonic() - start
         growth = memory_of(worker.pid, "VmHWM") - before
 
@@ -208,17 +209,39 @@ def test_a_million_overdue_are_drained_steadily_beside_new_work(
     one_shot, sweep = map(max, zip(*newcomers, strict=True))
     assert max(one_shot, sweep) < 30
     assert growth < 32 * 1024
-    turns = [turn for turn in reversed(recent_sweeps(1_000)) if turn["deleted"]]
-    assert max(turn["duration"] for turn in turns) < 15
-    rates = [turn["deleted"] / turn["duration"] for turn in turns]
-    tenth = -(-len(rates) // 10)
-    first, last = median(rates[:tenth]), median(rates[-tenth:])
-    assert not full or last > first / 4  # the short form has too few turns to tell
+    first, last = rate_between(left, total, 3 * total // 4), rate_between(left, total // 4, 0)
+    assert not full or last > first / 4  # the short form is over too soon to tell
     measured(
-        f"{total:,} files in {took:.0f} s, {len(turns)} turns of {first:,.0f}/s in the first tenth "
-        f"and {last:,.0f}/s in the last; RSS + {growth / 1024:.1f} MiB; one-shots up to "
-        f"{one_shot:.1f} s late, new sweeps done within {sweep:.1f} s"
+        f"{total:,} files in {took:.0f} s, {first:,.0f}/s in the first quarter and {last:,.0f}/s "
+        f"in the last; RSS + {growth / 1024:.1f} MiB; one-shots up to {one_shot:.1f} s late, new "
+        f"sweeps done within {sweep:.1f} s"
     )
+
+
+@contextmanager
+def samples_of(count: Callable[[], int]) -> Iterator[list[tuple[float, int]]]:
+    """Give a list that grows by (s, a count) ten times a second."""
+    samples: list[tuple[float, int]] = []
+    is_over = threading.Event()
+
+    def take() -> None:
+        while not is_over.wait(0.1):
+            samples.append((time.monotonic(), count()))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def rate_between(left: list[tuple[float, int]], most: int, least: int) -> float:
+    """Return how many went in a second while between ``most`` and ``least`` were left."""
+    begin = next(time for time, count in left if count <= most)
+    end = next((time for time, count in left if count <= least), left[-1][0])
+    return (most - least) / max(end - begin, 0.1)
 
 
 def make(directory: Path, paths: list[str]) -> None:
