@@ -212,8 +212,7 @@ class RedisStore(ExpirationStore):
         keys = [self._scripts.key(0, name) for name in ("sweeps", "totals")]
         about = sweep, json.dumps(report), SWEEPS_KEPT, SWEEPS_AT_ONCE, *chain(*tally.items())
         [whole] = self._scripts.run_all([Call("note_sweep", 0, keys, about)], confirmed=False)
-        merged: dict[str, float] = json.loads(whole)
-        return merged
+        return {**report, **json.loads(whole)}  # Lua's tables have no order, and people read this
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
         entries = self._send("xrevrange", "sweeps", count=limit)

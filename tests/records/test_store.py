@@ -35,6 +35,7 @@ def test_what_many_workers_did_in_one_sweep_is_one_report(all_records: Expiratio
     whole = record("one", 2, 2.5, 0)
     assert (whole["deleted"], whole["lag"], whole["remaining"]) == (3, 3.5, 0)
     assert 0.05 < whole["duration"] < 10, "from its beginning to its end"
+    assert list(whole) == ["deleted", "lag", "remaining", "duration"], "as Flower shows it"
     listed = all_records.sweeps(10)
     assert [report["deleted"] for report in listed] == [3, 10]
     assert all_records.totals()["swept"] == before + 3
