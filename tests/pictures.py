@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.chromium import running_chromium
 from tests.demo_process import Demo, running_demo
 from tests.pages import DOCS
+from tests.servers import wait_for
 
 PICTURES = DOCS / "pictures"
 DRAWN = 4
@@ -51,7 +52,8 @@ def flower_page(browser: Browser, demo: Demo) -> Page:
     with new_page(browser, demo.page) as page:
         flower = page.get_by_role("link", name=re.compile("Flower")).first.get_attribute("href")
     page = new_page(browser, f"{flower}/tasks")
-    expect(page.get_by_text("expire_objects").first).to_be_visible()
+    found = page.get_by_text(re.compile("'deleted': [1-9]")).first
+    wait_for(lambda: page.reload() and found.is_visible(), what="a sweep that deleted a file")
     return page
 
 
