@@ -73,7 +73,10 @@ def get_filesystem(namespace: str) -> ExpiringFS:
 
 
 class _Walker(Walker):
-    """Walks below a directory, and refuses a bad name of that as other calls do."""
+    """Walks below a directory, and refuses a bad name of that as other calls do.
+
+    Of what lies below it the bad names are listed too, whoever has put it there.
+    """
 
     @classmethod
     def bind(cls, fs: F) -> BoundWalker[F]:
@@ -92,6 +95,14 @@ class _Walker(Walker):
         self, fs: FS, path: str = "/", namespaces: Namespaces = None
     ) -> Iterator[tuple[str, Info]]:
         return super().info(fs, fs.validatepath(path), namespaces)
+
+    def _scan(self, fs: FS, dir_path: str, namespaces: Namespaces = None) -> Iterator[Info]:
+        scandir = fs._scan_found if isinstance(fs, ExpiringFS) else fs.scandir
+        try:
+            yield from scandir(dir_path, namespaces)
+        except errors.FSError as error:
+            if not self.on_error(dir_path, error):
+                raise
 
 
 class ExpiringFS(FS):
@@ -467,8 +478,17 @@ class ExpiringFS(FS):
         page: tuple[int, int] | None = None,
     ) -> Iterator[Info]:
         """Iterate over what is known of the entries of a directory."""
+        return self._scan_found(self._here.path(path), namespaces, page)
+
+    def _scan_found(
+        self,
+        path: str,
+        namespaces: Collection[str] | None = None,
+        page: tuple[int, int] | None = None,
+    ) -> Iterator[Info]:
+        """Do what `scandir` does for a directory that was listed, whatever its name is."""
         self.check()
-        directory = self._here.path(path)
+        directory = path.lstrip("/")
         if not self._here.policy_in(directory).hide_expired:
             return self._files.scandir(directory, namespaces, page)
         infos = list(self._files.scandir(directory, namespaces))

@@ -16,7 +16,7 @@ from djpyfs.filesystem import ExpiringFS
 from tests.conftest import BUCKET, KEYS
 
 ON_DISK = [b"caf\xe9.png", b"new\nline", b"back\\slash", b"d\xff/inner", b"d/new\nline", b"fine"]
-ON_S3 = "/x a/../b a/./b a/.. a/. ./z ../../escape/x x/../../../y a// // fine".split()
+ON_S3 = "/x a/../b a/./b a/.. a/. ./z ../../escape/x x/../../../y a// // c\x01 fine".split(" ")
 
 
 @pytest.fixture(params=["disk", "storage", "s3"])
@@ -85,6 +85,23 @@ def test_names_of_others_are_listed(foreign: Callable[..., ExpiringFS], hide_exp
     assert {info.name for info in plots.scandir("/")} == set(names)
     plots.expire("fine", 0)
     assert len(plots.listdir("/")) == len(names) - hide_expired
+
+
+@pytest.mark.parametrize("hide_expired", [False, True])
+def test_a_walk_goes_through_directories_of_others(
+    foreign: Callable[..., ExpiringFS], hide_expired: bool
+) -> None:
+    plots = foreign(hide_expired=hide_expired)
+    found = {*plots.walk.files()}
+    on_disk = "caf\udce9.png" in plots.listdir("/")
+    files = len(ON_DISK) if on_disk else len(ON_S3) - 2  # two end with a slash
+    assert len(found) == files
+    plots.expire("fine", 0)
+    assert found - {*plots.walk.files()} == ({"/fine"} if hide_expired else set())
+    assert plots.glob("**/*").count().files == len(found) - hide_expired
+    for name in found - {"/fine"}:
+        with pytest.raises(InvalidName):
+            plots.walk(name)
 
 
 def test_an_audit_reports_each_and_ends(foreign: Callable[..., ExpiringFS]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mimetypes
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -42,6 +43,8 @@ PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is one PUT
 # like names on a disk that are not UTF-8: listed, reported and removable, but refused by djpyfs.
 SHOWN_AS = {"": "\udc2f", ".": "\udc2e", "..": "\udc2e\udc2e"}
 IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
+# What a request in XML cannot name, and a request for the key alone can.
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
@@ -492,15 +495,19 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             self._once().delete_object(Bucket=self._bucket_name, Key=key)
 
     def _delete_all(self, path: str, keys: Sequence[str]) -> None:
+        batch = dict.fromkeys(key for key in keys if not NOT_IN_XML.search(key))
+        refused: Mapping[str, Any] = {}
         with translated(path):
             try:
-                refused = delete_batch(self._once(), self._bucket_name, keys)
+                if batch:
+                    refused = delete_batch(self._once(), self._bucket_name, batch)
             except ClientError as error:
                 if not batch_refused(error):
                     raise
-                for key in keys:
-                    self._delete(path, key)
-                return
+                batch.clear()
+        for key in keys:
+            if key not in batch:
+                self._delete(path, key)
         if refused:
             key, problem = next(iter(refused.items()))
             raise errors.OperationFailed(
@@ -519,5 +526,5 @@ def _plain(value: Any) -> Any:
 def _directory(name: str) -> dict[str, Any]:
     return {
         "basic": {"name": name, "is_dir": True},
-        "details": {"type": int(ResourceType.directory)},
+        "details": {"size": 0, "type": int(ResourceType.directory)},
     }
