@@ -65,7 +65,9 @@ _byte_range = re.compile(
 _PURPOSES = "Sec-Purpose", "Purpose", "X-Purpose", "X-Moz"
 _not_yet = re.compile("prefetch|preview", re.IGNORECASE).search
 # How chat programs, mail scanners and search engines say who they are.
-_previews = re.compile(r"bot\b|preview|externalhit|whatsapp|\+https?:", re.IGNORECASE).search
+_previews = re.compile(
+    r"bot\b|preview|facebook|meta-external|whatsapp|viber|imageproxy|\+https?:", re.IGNORECASE
+).search
 
 # Let a browser show a picture or a film by itself, and do nothing else.
 _POLICY = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"

@@ -530,6 +530,9 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
                 "facebookexternalhit/1.1 Facebot Twitterbot/1.0",
                 "Mozilla/5.0 (Windows NT 6.1; WOW64) SkypeUriPreview Preview/0.5",
                 "WhatsApp/2.23.20.0",
+                "facebookcatalog/1.0",
+                "Viber/20.1.0.3 CFNetwork/1410.0.3 Darwin/22.6.0",
+                "Mozilla/5.0 (Windows NT 5.1; rv:11.0) (via ggpht.com GoogleImageProxy)",
             )
         ),
     ],
