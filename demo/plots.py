@@ -6,10 +6,12 @@ import io
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Values = Mapping[str, float]
 
@@ -47,6 +49,9 @@ class Plot:
 def render(plot: Plot, values: Values) -> bytes:
     """Draw ``plot`` with ``values``, one for each of its parameters, and return the PNG."""
     with _one_at_a_time:
+        # Here, because it takes long to load: Celery's processes load the views, and draw nothing.
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(5, 3.3), layout="constrained", facecolor="none")
         axes = figure.add_subplot()
         _furnish(axes, _caption(plot, values))
