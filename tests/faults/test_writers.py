@@ -20,7 +20,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs.storage import ExpiringStorage
 from tests.faults.conftest import Measured
 from tests.faults.processes import Actor
-from tests.servers import RedisServer
+from tests.servers import PATIENCE, RedisServer
 
 OUTSIDE = {"posix", "_io", "_posixsubprocess"}  # modules whose functions are system calls
 HARMLESS = frozenset(
@@ -201,7 +201,7 @@ def test_a_writer_killed_at_any_step_leaves_no_file_forever_and_loses_no_permane
     settings = {**place, **records, "namespaces": {"temporary/*": {"default_ttl": 600}}}
     teller = Actor(settings, tell_all, *((1, "") if full else short))
     try:
-        kills, harm = teller.result(timeout=1_200 if full else 100)
+        kills, harm = teller.result(timeout=1_200 if full else 2 * PATIENCE)
     finally:
         teller.kill()
     assert harm == []
