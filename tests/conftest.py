@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import unittest
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,13 @@ RECORDS = {
 }
 # The pairs that sites and their tests have; None is for tests of one of the two.
 PAIRS = {("osfs", "redis"), ("s3fs", "redis"), ("memory", "memory"), None}
+# Modules with a test of more than ten seconds, or with servers that take as long to start.
+LONGEST = """
+    test_demo_page test_services test_demo test_packaging faults/test_writers test_redis_access
+    faults/test_culprits faults/test_punctual faults/test_model faults/test_workers
+    faults/test_throttling faults/test_clocks test_unreadable_shards faults/test_owners test_sweep
+    test_upload_guide faults/test_hostile_content
+""".split()
 KEYS = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region": "us-east-1"}
 
 
@@ -83,11 +92,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave slow tests, except those that their mark allows, and unusual pairs to --full."""
-    if config.getoption("full"):
-        return
-    left = {item for item in items if _takes_long(item) or _pair(item) not in PAIRS}
-    config.hook.pytest_deselected(items=[*left])
-    items[:] = [item for item in items if item not in left]
+    if not config.getoption("full"):
+        left = {item for item in items if _takes_long(item) or _pair(item) not in PAIRS}
+        config.hook.pytest_deselected(items=[*left])
+        items[:] = [item for item in items if item not in left]
+    if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+        items[:] = _dealt(items, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+
+def _dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Have each worker begin with some of the longest modules.
+
+    Each gets an equal share of the list, and takes from the end of another's when its own is done.
+    So nobody waits for a long test in the end, and no module has its servers started by several.
+    """
+    hands: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, module in enumerate(LONGEST):
+        path = f"tests/{module}.py::"
+        hands[number % workers] += [item for item in items if item.nodeid.startswith(path)]
+    held = {item for hand in hands for item in hand}
+    rest = iter([item for item in items if item not in held])
+    dealt: list[pytest.Item] = []
+    for left, hand in zip(range(workers, 0, -1), hands, strict=True):
+        share = (len(items) - len(dealt)) // left
+        dealt += [*hand, *islice(rest, max(0, share - len(hand)))]
+    return [*dealt, *rest]
 
 
 def _takes_long(item: pytest.Item) -> bool:
