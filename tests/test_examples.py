@@ -29,8 +29,6 @@ import pytest
 import yaml
 from asgiref.sync import async_to_sync
 from celery import Celery
-from celery.bin.base import CLIContext
-from celery.bin.celery import celery
 from click import Context
 from django.core.checks import run_checks
 from django.core.management import get_commands, load_command_class
@@ -44,7 +42,6 @@ from django.test.utils import isolate_apps
 from django.urls import URLPattern, URLResolver, clear_url_caches, include, path
 from django.utils import timezone
 from django.utils.module_loading import import_string
-from matplotlib.figure import Figure
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.cache import ExpiringCache
@@ -172,6 +169,8 @@ WITH_EXAMPLES = [
 
 @pytest.mark.parametrize("public", WITH_EXAMPLES, ids=lambda public: public.__qualname__)
 def test_the_examples_in_docstrings_run(public: Callable[..., Any], site: Site) -> None:
+    from matplotlib.figure import Figure  # here, like Celery's command: each takes long to load
+
     text = inspect.getdoc(public) or ""
     examples = re.findall(r"::\n\n((?:    .*\n|\n)+)", f"{text}\n")
     site.module.__dict__.update(
@@ -231,6 +230,9 @@ def _manage(_: str, arguments: list[str]) -> None:
 
 
 def _celery(_: str, arguments: list[str]) -> None:
+    from celery.bin.base import CLIContext
+    from celery.bin.celery import celery
+
     option, app, name, *others = arguments
     assert (option, app) in {("-A", "djpyfs_tasks"), ("-A", "mysite")}  # ours, the reader's
     about = CLIContext(import_string("djpyfs_tasks.app"), no_color=True, workdir=None)
