@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,14 +83,17 @@ def test_the_site_is_unhealthy_while_redis_or_the_store_is_away_and_says_no_more
     }
     on_disk = {"DJFS_DIRECTORY_ROOT": str(tmp_path / "files")}
     with_redis = {"DJFS_REDIS_URL": redis_server.url}
-    answers = {
-        name: on_the_site(ASK_FOR_HEALTH, tmp_path / "db", **environ)
-        for name, environ in {
-            "well": {**on_disk, **with_redis},
-            "no Redis": {**on_disk, "DJFS_REDIS_URL": NOBODY_LISTENS},
-            "no store": {**on_s3, **with_redis},
-        }.items()
+    environs: dict[str, dict[str, str]] = {
+        "well": {**on_disk, **with_redis},
+        "no Redis": {**on_disk, "DJFS_REDIS_URL": NOBODY_LISTENS},
+        "no store": {**on_s3, **with_redis},
     }
+
+    def asked(environ: dict[str, str]) -> str:
+        return on_the_site(ASK_FOR_HEALTH, tmp_path / "db", **environ)
+
+    with ThreadPoolExecutor() as visitors:  # at once: each waits for what is away
+        answers = dict(zip(environs, visitors.map(asked, environs.values()), strict=True))
     away = '503 {{"status": "unavailable", "away": "{}"}}'
     assert answers == {
         "well": '200 {"status": "ok"}',
