@@ -3,8 +3,9 @@
 PYTHON ?= python3
 # Passed on to what runs: make test ARGS="-k packaging"
 ARGS ?=
-# Twice as many processes as there are cores share the tests, because many tests wait for a server.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
+# Three times as many processes as there are cores share the tests, because most of them wait for
+# something most of the time.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * os.cpu_count())')
 # A Django other than the newest: make test DJANGO='Django~=5.2.0'
 DJANGO ?=
 
