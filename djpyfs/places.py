@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 from . import conf
 from .backends import Backend, backend_at, backend_for, foreign_keys
@@ -16,13 +15,10 @@ from .errors import (
     RecordStoreError,
     RecordStoreUnavailable,
 )
-from .expirations import LIVE, Backoff, Expirations, ExpirationStore, store_for
+from .expirations import LIVE, Backoff, Expirations, store_for
 from .names import Entry
 
 log = logging.getLogger("djpyfs")
-
-_Key = tuple[Backend, str, int, int, bool]
-_known: WeakKeyDictionary[ExpirationStore, dict[_Key, Expirations]] = WeakKeyDictionary()
 
 
 class Place(NamedTuple):
@@ -39,7 +35,7 @@ def records_of(settings: Settings, backend: Backend, make: bool = False) -> Expi
     Raises `BackendUnavailable` if the place is not there.
     """
     store, place = store_for(settings), backend.place(make)
-    known = _known.setdefault(store, {})
+    known = store.known
     key = backend, place, settings.lease, settings.max_attempts, make
     if key not in known:
         if make:

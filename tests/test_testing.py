@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,8 +20,9 @@ from django.core.files.storage import default_storage
 from django.test import Client
 from django.urls import include, path
 
-from djpyfs import ConfigurationError, InvalidLifetime, expire_objects, get_filesystem
+from djpyfs import ConfigurationError, InvalidLifetime, conf, expire_objects, get_filesystem
 from djpyfs.cache import ExpiringCache
+from djpyfs.expirations import store_for
 from djpyfs.testing import IsolatedFiles, advance, expire_now, isolated
 from tests.conftest import counted
 
@@ -57,6 +60,15 @@ def test_a_block_has_files_and_records_of_its_own_and_leaves_nothing(
     assert get_filesystem("plots").listdir("/") == ["mine"]
     assert counted().tracked == 1
     assert not list(tmp_path.rglob("theirs"))
+
+
+def test_what_a_block_held_in_memory_is_freed() -> None:
+    with isolated():
+        store = weakref.ref(store_for(conf.current()))
+        written("a", 60)
+        expire_objects()
+    gc.collect()
+    assert store() is None
 
 
 def test_a_block_keeps_the_lifetimes_and_the_policies(djfs: Callable[..., None]) -> None:

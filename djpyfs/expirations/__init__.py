@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from heapq import nsmallest
 from math import ceil
 from operator import attrgetter
@@ -647,6 +657,11 @@ class ExpirationStore(ABC):
 
     #: Whether all shards are away if one is.
     on_one_server = True
+
+    @cached_property
+    def known(self) -> dict[Hashable, Expirations]:
+        """What callers ask for again and again, for them to fill; it goes with the store."""
+        return {}
 
     @abstractmethod
     def at(
