@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from fs import errors
 from fs.base import FS
 from fs.subfs import SubFS
 
-from .backends import Backend
+from .backends import Backend, backend_at
 from .conf import SECOND, Policy, Settings
-from .errors import NamespaceHeld
+from .errors import BackendUnavailable, InvalidName, NamespaceHeld
 from .expirations import Expirations
 from .lifetimes import Lifetimes
 from .names import KEY_BYTES, Entry, check_length, check_path
@@ -130,8 +131,10 @@ class Namespace:
         return self.settings.policy_for(self.directory + below)
 
     def lifetimes(self, entry: Entry) -> Lifetimes:
-        """Return the lifetimes that a file may have."""
-        return Lifetimes(self.settings.policy_for(entry.directory))
+        """Return the lifetimes of a file. Raises `InvalidName` if it is kept elsewhere."""
+        policy = self.settings.policy_for(entry.directory)
+        self._check_kept_here(entry.directory, policy)
+        return Lifetimes(policy)
 
     def life_of(self, path: str) -> int:
         """Return how long a file lives if nobody sets a deadline for it, in µs; 0: forever."""
@@ -146,6 +149,21 @@ class Namespace:
             raise NamespaceHeld(path)
 
     def check_writable(self, path: str) -> None:
-        """Raise `NamespaceHeld` if there is a file that must not be replaced."""
-        if self.policy_of(path).hold and self.files.isfile(path):
+        """Raise `NamespaceHeld` if there is a file that must not be replaced.
+
+        Raises `InvalidName` if the file would be kept elsewhere.
+        """
+        policy = self.policy_of(path)
+        self._check_kept_here(self.at(path).directory, policy)
+        if policy.hold and self.files.isfile(path):
             raise NamespaceHeld(path)
+
+    def _check_kept_here(self, directory: str, policy: Policy) -> None:
+        if policy.placement == self.settings.policy_for(self.name).placement:
+            return
+        with suppress(BackendUnavailable):
+            there = records_of(self.settings, backend_at(self.settings, policy.placement))
+            if there.place == self.records.place:
+                return
+        cure = f"write through get_filesystem({directory!r})"
+        raise InvalidName(directory, f"is kept on another backend than {self.name!r}: {cure}")

@@ -25,6 +25,7 @@ from djpyfs import (
     ConfigurationError,
     DjpyfsError,
     InvalidLifetime,
+    InvalidName,
     NamespaceHeld,
     expire_objects,
     get_filesystem,
@@ -433,3 +434,60 @@ def test_the_strictest_of_the_entries_for_a_file_counts(
     for attempt in attempts:
         with pytest.raises((InvalidLifetime, NamespaceHeld)):
             attempt()
+
+
+# -- entries for what another backend keeps
+
+
+@pytest.fixture
+def above(djfs: Callable[..., None], tmp_path: Path) -> ExpiringFS:
+    djfs(type="osfs", directory_root=tmp_path, namespaces={"plots/other": {"type": "memory"}})
+    return get_filesystem("plots")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda fs: fs.writebytes("other/f", b""),
+        lambda fs: fs.makedirs("other/below").writebytes("f", b""),
+        lambda fs: fs.move("f", "other/f"),
+        lambda fs: fs.copy("f", "other/f"),
+        lambda fs: fs.expire("other/f", 1),
+        lambda fs: fs.expire_many(["f", "other/f"], 1),
+        lambda fs: fs.opendir("other").get_upload_url(seconds=9, max_bytes=9),
+        lambda fs: fs.opendir("other").temporary_file(seconds=9).__enter__(),
+    ],
+)
+def test_nothing_is_written_to_where_another_backend_keeps_the_files(
+    above: ExpiringFS, write: Callable[[ExpiringFS], object]
+) -> None:
+    above.writebytes("f", b"picture")
+    above.makedir("other", recreate=True)
+    with pytest.raises(InvalidName, match=r"'plots/other.*get_filesystem\('plots/other"):
+        write(above)
+    assert [*above.walk.files()] == ["/f"]
+    assert above.expiration("f") is None
+    assert get_filesystem("plots/other").listdir("/") == []
+
+
+def test_files_there_from_before_an_entry_are_read_linked_and_removed(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    get_filesystem("plots/other").writebytes("f", b"picture")
+    djfs(type="osfs", directory_root=tmp_path, url_root="/", namespaces={"*/*": {"type": "memory"}})
+    plots = get_filesystem("plots")
+    assert plots.readbytes("other/f") == b"picture"
+    assert plots.get_url("other/f") == "/plots/other/f"
+    plots.remove("other/f")
+    assert not plots.exists("other/f")
+
+
+def test_an_entry_may_have_other_options_for_the_same_place(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    other = {"plots/other": {"url_root": "/other/", "default_ttl": 60}}
+    djfs(type="osfs", directory_root=tmp_path, url_root="/", namespaces=other)
+    get_filesystem("plots").makedir("other").writebytes("f", b"picture")
+    assert get_filesystem("plots/other").readbytes("f") == b"picture"
+    assert get_filesystem("plots/other").expiration("f")
