@@ -68,7 +68,8 @@ def get(proxies: dict[str, Proxy], tmp_path: Path) -> Iterator[Callable[[str], i
 
 
 @pytest.mark.fault(
-    "Redis or the store hangs: views beside those that wait for it, under uvicorn", "p99 < 50 ms"
+    "Redis or the store hangs: views beside those that wait for it, under uvicorn",
+    "p99 < 50 ms, or no more than twice as long as before",
 )
 @pytest.mark.long(
     but=[
@@ -87,20 +88,27 @@ def test_a_hang_stops_no_view_that_does_not_need_what_hangs(
     measured: Measured,
 ) -> None:
     assert get(ASKS[hanging]) == 200
-    proxies[hanging].silent = True
-    took = []
-    with ThreadPoolExecutor(HUNG) as visitors:
-        hung = [visitors.submit(get, ASKS[hanging]) for _ in range(HUNG)]
+
+    def visit(goes_on: Callable[[], bool]) -> list[float]:
+        took = []
         end = time.monotonic() + (20 if full else 2)
-        while not any(one.done() for one in hung) and time.monotonic() < end:
+        while goes_on() and time.monotonic() < end:
             began = time.monotonic()
             assert get(view) == 200
             took.append(time.monotonic() - began)
+        return took
+
+    before = quantiles(visit(lambda: True), n=100)[98] if full else 0
+    proxies[hanging].silent = True
+    with ThreadPoolExecutor(HUNG) as visitors:
+        hung = [visitors.submit(get, ASKS[hanging]) for _ in range(HUNG)]
+        took = visit(lambda: not any(one.done() for one in hung))
         proxies[hanging].silent = False
         assert {one.result() for one in hung} <= {200, 503}
     p50, p99 = (quantiles(took, n=100)[n - 1] for n in (50, 99))
-    assert not full or p99 < 0.05
+    assert not full or p99 < max(0.05, 2 * before)
     assert p50 < 0.5  # which a busy machine keeps
     measured(
-        f"{hanging}, {view}: {len(took):,} requests, p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
+        f"{hanging}, {view}: {len(took):,} requests, p50 {p50 * 1e3:.1f} ms, "
+        f"p99 {p99 * 1e3:.1f} ms ({before * 1e3:.1f} ms before)"
     )
