@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Event
+from contextlib import contextmanager, nullcontext
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 from typing import Any
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
-from celery import Task, current_app, group, shared_task
+from celery import Task, current_app, shared_task
 from celery.exceptions import Ignore
+from django.db import connections
 
 from djpyfs import conf
 from djpyfs.conf import SECOND
@@ -29,6 +31,8 @@ TURN = 2.0  # s
 CALL = 2 * TURN
 # For so long after the longest batch nobody else leads a backlog's sweep: it may wait in the queue.
 LEAD = 10.0  # s
+# For so long a sweep waits until the result backend has taken its report.
+ANSWER = 5.0  # s
 SEAT = "sweep"
 LONGEST_ID = 256
 # One-shots that come early by no more than this (clocks differ) wait; others do nothing.
@@ -52,7 +56,7 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
     lead = _Lead(str(self.request.id)) if is_sent and limit is None else None
     tell = _Progress(self) if is_sent else None
     turn = _turn() if is_sent else None  # nobody waits behind what is called as a function
-    with _soft_time_limit() as is_over:
+    with _soft_time_limit() as is_over, tell or nullcontext():
         sweep = Sweep(limit, turn, tell, is_over, lead.on_backlog if lead else None)
         sweep.goes_on = self.request.replaced_task_nesting > 0
         report = sweep.run()
@@ -60,6 +64,8 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
     sweep.send_signals()  # which may take long
     if goes_on:
         _go_on(self)
+    if tell and not tell.is_answered:
+        self.request.ignore_result = True  # to store it might take as long as that worker lives
     return sweep.whole or report.as_dict()
 
 
@@ -115,9 +121,13 @@ class _Lead:
         try:
             leader = self._take()
             called_at = self._store.now()
-            helpers = group(help_sweep.si(leader, called_at) for _ in range(useful - 1))
             if self._leads:
-                helpers.apply_async(add_to_parent=False, ignore_result=True, retry=False)
+                # Not as a group, which would ask the result backend.
+                with current_app.producer_or_acquire() as producer:
+                    for _ in range(useful - 1):
+                        help_sweep.apply_async(
+                            (leader, called_at), producer=producer, add_to_parent=False, retry=False
+                        )
         except Exception as error:  # whatever the transport raises
             log.warning("no help could be called for a sweep: %s", error)
             return self._name
@@ -142,21 +152,64 @@ class _Lead:
 
 
 class _Progress:
-    """Reports the progress of a sweep in several ways, in each until it fails."""
+    """Reports the progress of a sweep in several ways, in each until it fails.
+
+    That is done in a thread, for which the end of the block waits no longer than `ANSWER`: a result
+    backend that hangs holds up no sweep. While it does, there is no second such thread in the
+    process, and its other sweeps are not reported.
+    """
+
+    _idle = Lock()
 
     def __init__(self, task: Task[..., Any]) -> None:
         self._task = task
-        self._ways: list[Callable[[dict[str, Any]], object]] = [self._send_event]
-        if not task.request.ignore_result:
-            self._ways.append(self._store_state)
+        self._request = task.request_stack.top
+        self._is_wanted = not task.request.ignore_result
+        self._ways = [self._send_event, *([self._store_state] if self._is_wanted else [])]
+        self._reports: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._newest = SweepReport().as_dict()
+        self._thread = Thread(target=self._tell_all, daemon=True)
+        #: Whether the result can be stored, as far as one is wanted.
+        self.is_answered = not self._is_wanted
 
     def __call__(self, report: SweepReport) -> None:
-        for way in list(self._ways):
-            try:
-                way(report.as_dict())
-            except Exception as error:  # whatever the transport raises: the sweep goes on
-                self._ways.remove(way)
-                log.warning("the progress of a sweep is no longer reported: %s", error)
+        self._newest = report.as_dict()
+        if self._is_told():
+            self._reports.put(self._newest)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # A sweep that has done nothing is not worth an event.
+        if (self._is_wanted and self._is_told()) or self._thread.ident:
+            self._reports.put(None)
+            self._thread.join(ANSWER)
+
+    def _is_told(self) -> bool:
+        if not self._thread.ident and self._idle.acquire(blocking=False):
+            self._thread.start()
+        return bool(self._thread.ident)
+
+    def _tell_all(self) -> None:
+        try:
+            self._task.request_stack.push(self._request)
+            for report in iter(self._reports.get, None):
+                self._ways = [way for way in self._ways if self._tells(way, report)]
+            # Once more, because it may have come back meanwhile.
+            if self._is_wanted:
+                self.is_answered = self._tells(self._store_state, self._newest)
+        finally:
+            connections.close_all()  # of this thread; the results may be in a database
+            self._idle.release()
+
+    def _tells(self, way: Callable[[dict[str, Any]], object], report: dict[str, Any]) -> bool:
+        try:
+            way(report)
+        except Exception as error:  # whatever the transport raises: the sweep goes on
+            log.warning("the progress of a sweep is no longer reported: %s", error)
+            return False
+        return True
 
     def _send_event(self, report: dict[str, Any]) -> None:
         # Flower follows events, not the result store.

@@ -481,3 +481,19 @@ def test_a_worker_of_your_own_celery_app_keeps_time_without_a_beat(
         process.terminate()
         assert process.wait(PATIENCE) == 0
     assert not status().punctual, "its lease outlives it"
+
+
+def test_a_result_backend_that_is_away_keeps_no_file_from_a_worker_of_your_own_celery_app(
+    redis: RedisServer, tmp_path: Path, djfs: Callable[..., None], away: str
+) -> None:
+    records, broker = (f"redis://{HOST}:{redis.port}/{database}" for database in (8, 9))
+    environ = environ_of_own_app(redis, tmp_path, RECORDS_URL=records, BROKER_URL=broker)
+    djfs(type="osfs", directory_root=environ["FILES"], redis_url=records)
+    files, worker = get_filesystem("disk"), [*OWN_APP, "worker", "--concurrency=1"]
+    with running(
+        worker, {**environ, "RESULTS_URL": away, "BATCH_SIZE": "5"}, tmp_path / "worker.log"
+    ):
+        for count in 100, 1:  # a backlog for which it calls for help, then one more
+            make_overdue(files, count)
+            run_client(f"from tests.own_app import app; app.send_task({SWEEP!r})", environ)
+            wait_for(lambda: not files.listdir("/"), 60, what="the sweep whose result is wanted")

@@ -9,6 +9,8 @@ INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth"]
 USE_TZ = True
 
 CELERY_BROKER_URL = os.environ["BROKER_URL"]
+if "RESULTS_URL" in os.environ:
+    CELERY_RESULT_BACKEND = os.environ["RESULTS_URL"]
 
 INSTALLED_APPS += ["djpyfs", "djpyfs_tasks"]
 DJFS = {
@@ -18,4 +20,5 @@ DJFS = {
     "sweep_interval": 1,
     "punctual": os.environ.get("PUNCTUAL") == "1",
     "one_shot": os.environ.get("ONE_SHOT") == "1",
+    "batch_size": int(os.environ.get("BATCH_SIZE", "1000")),
 }
