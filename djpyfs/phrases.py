@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.template.defaultfilters import filesizeformat
+from django.utils.formats import number_format
 from django.utils.timezone import localtime
 
 PRECISE = 10  # s, below which tenths are shown
@@ -28,7 +29,8 @@ def moment(when: datetime) -> str:
 def duration(seconds: float) -> str:
     """Return a length of time in its two largest units, whatever its sign."""
     if abs(seconds) < PRECISE:
-        return f"{abs(seconds):.1f} s".replace(".0 s", " s")
+        tenths = round(abs(float(seconds)), 1)
+        return f"{number_format(int(tenths) if tenths.is_integer() else tenths)} s"
     left = round(abs(seconds))
     parts = []
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):

@@ -347,7 +347,7 @@ def test_old_versions_below_the_prefix_go_after_so_many_days(
     djpyfs("lifecycle", "--apply")
     assert old_versions(bucket) == {"media/": 1}
     namespaces({})
-    assert "1 days for old versions" in djpyfs("lifecycle", "--apply")
+    assert "1 day for old versions" in djpyfs("lifecycle", "--apply")
     assert bucket.rules() == []
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.utils import translation
 
 from djpyfs.phrases import counted, duration, moment, size
 
@@ -27,6 +28,11 @@ from djpyfs.phrases import counted, duration, moment, size
 )
 def test_a_length_of_time_has_no_more_than_two_units(seconds: float, written: str) -> None:
     assert duration(seconds) == written
+
+
+def test_tenths_are_written_as_in_the_language_of_the_reader() -> None:
+    with translation.override("de"):
+        assert (duration(2.34), duration(4)) == ("2,3 s", "4 s")
 
 
 def test_numbers_are_grouped_and_sizes_have_the_largest_unit() -> None:

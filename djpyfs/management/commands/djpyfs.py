@@ -474,7 +474,7 @@ def _bucket_lines(found: Comparison) -> Iterator[str]:
 
 
 def _change_cells(change: Change) -> Sequence[str]:
-    days = f"{change.days or change.days_before} days"
+    days = counted(change.days or change.days_before or 0, "day")
     if change.action is lifecycle.Action.CHANGE:
         days += f", was {change.days_before}"
     if change.noncurrent:
