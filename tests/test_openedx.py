@@ -15,6 +15,7 @@ from tests.pythons import ROOT, Environment, run
 from tests.servers import RedisServer
 
 BLOCKS = ("XBlock[django]", "xblock-sdk", "recommender-xblock", "bleach")  # the last wants the last
+OVERRIDE = "openedx-django-pyfs ; sys_platform == 'never'"
 SITE = """
 [project]
 name = "site"
@@ -23,7 +24,7 @@ requires-python = ">=3.11"
 dependencies = {dependencies}
 
 [tool.uv]
-override-dependencies = ["openedx-django-pyfs ; sys_platform == 'never'"]
+override-dependencies = ["{override}"]
 
 [tool.uv.sources]
 djpyfs = {{ path = "{wheel}" }}
@@ -75,13 +76,26 @@ def instead(uv: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A Python with djpyfs alone, as uv makes it if told to leave the other out."""
     project = tmp_path_factory.mktemp("instead")
     dependencies = json.dumps(["djpyfs", *BLOCKS])
-    (project / "pyproject.toml").write_text(SITE.format(dependencies=dependencies, wheel=wheel))
+    (project / "pyproject.toml").write_text(
+        SITE.format(dependencies=dependencies, wheel=wheel, override=OVERRIDE)
+    )
     run(uv, "sync", "--project", project, "--python", sys.executable)
     return project / ".venv" / "bin" / "python"
 
 
+@pytest.fixture(scope="module")
+def overridden(uv: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, as `uv pip install` makes it."""
+    here = tmp_path_factory.mktemp("overridden")
+    (here / "overrides.txt").write_text(OVERRIDE)
+    environment = Environment(here / "environment")
+    into = ("--python", environment.python, "--overrides", here / "overrides.txt")
+    run(uv, "pip", "install", *into, wheel, *BLOCKS)
+    return environment.python
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("installed", ["beside", "instead"])
+@pytest.mark.parametrize("installed", ["beside", "instead", "overridden"])
 def test_blocks_keep_files_and_let_them_expire(
     site: Site, installed: str, request: pytest.FixtureRequest
 ) -> None:
