@@ -191,10 +191,10 @@ def status(upcoming: int = 10) -> Status:
         claimed=counts.claimed,
         set_aside=counts.set_aside,
         next_deadlines=[_tracked(record, counts.now) for record in _earliest(counted, upcoming)],
-        punctual=_is_punctual(settings),
+        punctual=_is_punctual(settings, known.here),
         shards=spread.shards,
         shards_soon=spread.soon,
-        elsewhere=_elsewhere(settings, known, counted),
+        elsewhere=_elsewhere(known, counted),
         unreadable=_messages(known.problems),
     )
 
@@ -204,18 +204,16 @@ def _messages(problems: Iterable[Exception]) -> list[str]:
     return list(dict.fromkeys(printable(str(problem)) for problem in problems))
 
 
-def _is_punctual(settings: conf.Settings) -> bool | None:
-    here = [place.records for place in places_here(settings)]
+def _is_punctual(settings: conf.Settings, here: Sequence[Place]) -> bool | None:
     try:
-        return len(store_for(settings).timekeepers(here)) == len(here)
+        kept = store_for(settings).timekeepers([place.records for place in here])
+        return len(kept) == len(here)
     except RecordStoreError:
         return None
 
 
-def _elsewhere(
-    settings: conf.Settings, known: Known, counted: Mapping[Expirations, Counts]
-) -> Mapping[str, int]:
-    here = {place.records.place for place in places_here(settings)}
+def _elsewhere(known: Known, counted: Mapping[Expirations, Counts]) -> Mapping[str, int]:
+    here = {place.records.place for place in known.here}
     waiting: Counter[str] = Counter()
     for records, counts in counted.items():
         if records.place not in here and counts.tracked + counts.set_aside:

@@ -86,6 +86,9 @@ def places_here(settings: Settings, level: int = logging.WARNING) -> Sequence[Pl
 class Known(NamedTuple):
     """The records to look at."""
 
+    #: The places here, see `places_here`.
+    here: Sequence[Place]
+    #: Of these, and of all that the store was told of.
     records: Sequence[Expirations]
     #: What a person calls the places that the store was told of.
     called: Mapping[str, str]
@@ -98,8 +101,8 @@ def records_known(settings: Settings) -> Known:
 
     If none can be read, raises what is wrong.
     """
-    store = store_for(settings)
-    found = {place.records.place: place.records for place in places_here(settings)}
+    store, here = store_for(settings), places_here(settings)
+    found = {place.records.place: place.records for place in here}
     try:
         called, problems = store.places(), list[Exception]()
     except RecordStoreError as error:
@@ -110,4 +113,4 @@ def records_known(settings: Settings) -> Known:
     # A store that has lost what it had does not know the places either.
     others = [store.at(place) for place in called if place not in found]
     records, unreadable = store.readable([*found.values(), *others])
-    return Known(records, called, [*problems, *unreadable])
+    return Known(here, records, called, [*problems, *unreadable])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -119,6 +120,15 @@ def test_a_call_that_only_asks_for_its_place_notices_that_the_root_was_removed(
     with get_filesystem("plots").temporary_file(seconds=0.001):
         """Its record is made before the disk is written to."""
     wait_for(lambda: expire_objects().deleted == 1)
+
+
+def test_a_status_asks_for_each_place_once(
+    site: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site(tmp_path / "not there")
+    with caplog.at_level(logging.WARNING, "djpyfs"):
+        status()
+    assert caplog.text.count("backend 'osfs' is skipped") == 1
 
 
 def test_one_root_under_two_names_is_one_place(site: Callable[..., None], tmp_path: Path) -> None:
