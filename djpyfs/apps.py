@@ -5,7 +5,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
-from .intact import check_intact
+from .intact import check_intact, check_models
 
 check_intact()  # before imports that would fail with a worse error
 
@@ -17,6 +17,11 @@ class DjpyfsConfig(AppConfig):
 
     name = "djpyfs"
     verbose_name = _("Files that expire")
+
+    def import_models(self) -> None:
+        """Load the models, which must be those of djpyfs."""
+        super().import_models()
+        check_models(self.models_module)
 
     def ready(self) -> None:
         """Register the checks, and learn of the rows that own files."""

@@ -94,6 +94,21 @@ def test_both_distributions_work_or_refuse_to_start_in_whatever_order_they_come_
     assert after(CURE) == ["works", "works"]
 
 
+def test_a_site_with_one_file_of_the_other_distribution_refuses_to_start(
+    after: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    after("install --no-deps --no-compile djpyfs")
+    [here] = tmp_path.glob("environment/lib/*/site-packages/djpyfs")
+    elsewhere = tmp_path / "elsewhere"
+    after(f"install --no-deps --no-compile --target {elsewhere} {ANCESTOR}")
+    for name in "__init__.py", "djpyfs.py", "models.py":
+        ours = (here / name).read_bytes()
+        (here / name).write_bytes((elsewhere / "djpyfs" / name).read_bytes())
+        assert CURE in after("--version")[1], name
+        (here / name).write_bytes(ours)
+    assert after("--version") == ["works", "works"]
+
+
 PUTS_BACK = """
 import sys, types
 {before}
