@@ -43,6 +43,8 @@ def _watched(settings: Settings, records: Expirations) -> Expirations:
 class _LateUploads(Backend):
     """Deletes nothing: gives files without a life a deadline in their own place."""
 
+    late = 0.0  # nothing newer can go
+
     def __init__(self, place: Place) -> None:
         super().__init__({})
         self._place = place

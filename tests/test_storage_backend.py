@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import uuid
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 from unittest import TestCase
 
@@ -20,7 +23,7 @@ from fs import errors
 from storages.backends.s3 import S3Storage
 
 from djpyfs import BackendUnavailable, ConfigurationError, expire_objects, get_filesystem
-from djpyfs.backends import Outcome
+from djpyfs.backends import Outcome, locks
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.backends.storage import StorageBackend
 from djpyfs.conformance import BackendTests, WholeFileTests
@@ -33,9 +36,10 @@ from tests.servers import Moto
 IN_MEMORY = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
 
 
-def on_disk(directory: Path) -> dict[str, Any]:
+def on_disk(
+    directory: Path, backend: str = "django.core.files.storage.FileSystemStorage"
+) -> dict[str, Any]:
     options = {"location": directory, "base_url": "/media/"}
-    backend = "django.core.files.storage.FileSystemStorage"
     return {"default": {"BACKEND": backend, "OPTIONS": options}}
 
 
@@ -269,6 +273,9 @@ class TroubledStorage(FileSystemStorage):
         super().delete(name)
 
 
+TROUBLED = f"{__name__}.{TroubledStorage.__name__}"
+
+
 class RemoteStorage(Storage):
     """Keeps its files behind a network, which may be cut."""
 
@@ -310,12 +317,13 @@ def outcome_of(*names: str) -> Outcome:
     return backend.delete([Entry("plots", name) for name in names], Endless())
 
 
-def test_one_file_in_trouble_on_disk_postpones_no_other(settings: Any, tmp_path: Path) -> None:
-    settings.STORAGES = on_disk(tmp_path)
-    settings.STORAGES["default"]["BACKEND"] = f"{__name__}.{TroubledStorage.__name__}"
+def test_one_file_in_trouble_on_disk_may_still_go_and_postpones_no_other(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path, TROUBLED)
     outcome = outcome_of("a", "bad", "b")
     assert [entry.path for entry in outcome.deleted] == ["a", "b"]
-    assert [entry.path for entry, _ in outcome.failed] == ["bad"]
+    assert [entry.path for entry, _ in outcome.unanswered] == ["bad"]
 
 
 def test_one_file_in_trouble_elsewhere_may_still_go_and_postpones_no_other(settings: Any) -> None:
@@ -344,12 +352,27 @@ def test_a_sweep_follows_no_link_out_of_a_storage(
     (media / "plots/file").symlink_to(outside / "a")
     settings.STORAGES = on_disk(media)
     backend = StorageBackend({})
+    backend.place(make=True)
     entries = [Entry("plots", name) for name in ("directory/a", "file", "directory")]
     outcome = backend.delete(entries, Endless())
     assert outcome.deleted == entries[1:]
     [(entry, why)] = outcome.failed
     assert entry == entries[0]
     assert "a link, which is not followed" in why
+    assert (outside / "a").read_bytes() == b"precious"
+
+
+def test_a_storage_with_a_delete_of_its_own_is_led_out_by_no_link(
+    settings: Any, tmp_path: Path
+) -> None:
+    media, outside = tmp_path / "media", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_bytes(b"precious")
+    (media / "plots").mkdir(parents=True)
+    (media / "plots/directory").symlink_to(outside)
+    settings.STORAGES = on_disk(media, TROUBLED)
+    outcome = StorageBackend({}).delete([Entry("plots", "directory/a")], Endless())
+    assert len(outcome.failed) == 1
     assert (outside / "a").read_bytes() == b"precious"
 
 
@@ -412,10 +435,70 @@ def test_a_directory_whose_disk_is_not_mounted_is_no_place(settings: Any, tmp_pa
     media.mkdir()
     with pytest.raises(BackendUnavailable):
         backend.place()
+    assert not backend.is_there()
+    with pytest.raises(BackendUnavailable):
+        backend.delete([Entry("plots", "a")], Endless())
+    media.rmdir()
+    (tmp_path / "unmounted").rename(media)
+    assert backend.delete([Entry("plots", "a")], Endless()).deleted
+
+
+def test_with_a_delete_of_its_own_nothing_is_missing_from_a_disk_that_is_not_mounted(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path, TROUBLED)
     entries = [Entry("plots", name) for name in "ab"]
-    outcome = backend.delete(entries, Endless())
+    outcome = StorageBackend({}).delete(entries, Endless())
     assert [entry for entry, _ in outcome.away] == entries
     assert not outcome.missing
+
+
+def test_a_write_waits_for_a_sweeper_that_is_about_to_delete_whatever_became_of_its_claim(
+    settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    backend = StorageBackend({})
+    files = backend.open("plots")
+    files.writebytes("a", b"old")
+    directory = os.open(tmp_path / "plots", os.O_RDONLY)
+    locks.take(directory, shared=True)  # as a sweeper does, which then freezes
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(files.writebytes, "a", b"new")
+        fencing = pool.submit(backend.fence, Entry("plots", "a"))
+        assert not wait([writing, fencing], timeout=0.3, return_when=FIRST_COMPLETED).done
+        (tmp_path / "plots/a").unlink()
+        locks.give_back(directory)
+    os.close(directory)
+    writing.result()
+    fencing.result()
+    assert files.readbytes("a") == b"new"
+
+
+@pytest.mark.parametrize("how", ["replaced", "in place"])
+def test_a_file_that_was_written_since_it_was_claimed_is_not_attempted(
+    settings: Any, tmp_path: Path, how: str
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    backend = StorageBackend({})
+    files = backend.open("plots")
+
+    def claim() -> Endless:
+        lease = Endless()
+        sleep(0.02)  # longer than a tick of the clock that dates files
+        lease.mark = backend.mark()
+        sleep(0.02)
+        return lease
+
+    for name in "ab":
+        files.writebytes(name, b"old")
+    backend.delete([Entry("plots", "b")], claim())  # it has seen that the disk dates directories
+    lease = claim()
+    if how == "replaced":
+        files.writebytes("a", b"new")
+    else:  # as a storage does that overwrites
+        (tmp_path / "plots/a").write_bytes(b"new")
+    assert backend.delete([Entry("plots", "a")], lease) == Outcome()
+    assert files.readbytes("a") == b"new"
 
 
 def place_with(settings: Any, backend: str, **options: Any) -> str:

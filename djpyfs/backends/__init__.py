@@ -23,6 +23,9 @@ from ..conf import KEYS, Placement, Settings
 from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend, printable
 from ..names import Entry
 
+# Seconds after which no server on the way still carries out a deletion. nginx and the load
+# balancers of clouds give up after 60 s; the store has dropped it by then.
+LATE = 30.0
 BUILT_IN = {
     "osfs": "djpyfs.backends.osfs.DiskBackend",
     "s3fs": "djpyfs.backends.s3.S3Backend",
@@ -125,8 +128,11 @@ class Backend(ABC):
     #: How many calls of `delete` a sweep may make at a time, each in a thread of its own. Where
     #: one takes long because it waits, more of them end sooner.
     deletions_at_once: ClassVar[int] = 1
-    #: Seconds after which a deletion that was sent and not answered can no longer act.
-    late: ClassVar[float] = 0
+    #: Seconds for which a deletion may act after the lease was looked at: its request is under
+    #: way, or its process is frozen. Writers wait that much longer for a sweeper that died. 0 only
+    #: if nothing newer can go by then, because a deletion looks at the file itself, or `fence`
+    #: waits for it, or nobody else has the files.
+    late: float = LATE
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
 
@@ -300,8 +306,8 @@ class Backend(ABC):
     def fence(self, entry: Entry) -> None:  # noqa: B027  not every backend has to wait
         """Wait until no sweeper whose claim has lapsed can still delete a file.
 
-        Raises `FileBusy` if that takes too long. There is nothing to wait for if a deletion ends
-        with its process, and a frozen process cannot be told from a dead one.
+        Raises `FileBusy` if that takes too long. A backend that cannot tell a frozen sweeper from
+        a dead one has nothing to wait for, and relies on `late`.
         """
 
     def roots(self) -> Sequence[str]:

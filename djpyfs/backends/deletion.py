@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from time import monotonic, sleep
 
-from ..errors import FileBusy
+from ..errors import BackendUnavailable, FileBusy
 from ..names import Entry
 from . import Lease, Outcome, locks, reason
 from .tree import Descent, prune
@@ -20,13 +20,30 @@ PATIENCE = 1.0  # s, with a frozen writer that holds a directory
 Group = list[tuple[str, Entry]]  # files of one directory, by their names in it
 
 
-class Deletion:
+def delete_below(
+    descent: Descent, entries: Sequence[Entry], lease: Lease, writers_hold: bool = True
+) -> Outcome:
+    """Delete a batch of files below a root; those written since the claim are not attempted.
+
+    ``writers_hold`` says whether who replaces a file holds its directory meanwhile. Raises
+    `BackendUnavailable` if the root is not the place that it was, or cannot be written.
+    """
+    try:
+        with descent.opened() as root:
+            descent.confirm(root)
+            return _Deletion(descent, root, lease, writers_hold).run(entries)
+    except OSError as error:
+        raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
+
+
+class _Deletion:
     """One batch that is deleted below a root that is open. Raises `OSError`."""
 
-    def __init__(self, descent: Descent, root: int, lease: Lease) -> None:
+    def __init__(self, descent: Descent, root: int, lease: Lease, writers_hold: bool) -> None:
         self._descent = descent
         self._root = root
         self._lease = lease
+        self._writers_hold = writers_hold
         self._claimed = descent.clock(root) if lease.mark is None else lease.mark
         self._outcome = Outcome()
 
@@ -81,7 +98,7 @@ class Deletion:
         before = os.fstat(directory)
         # Replacing a file changes its directory, and waits while that is held. So if it has not
         # changed since the claim, a look at each file would cost a third more for nothing.
-        dates = is_held and before.st_dev in self._descent.dating
+        dates = is_held and self._writers_hold and before.st_dev in self._descent.dating
         unchanged = dates and before.st_ctime_ns <= self._claimed
         for done, (name, entry) in enumerate(group):
             if remaining() <= 0 or monotonic() > end:

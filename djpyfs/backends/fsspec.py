@@ -21,7 +21,7 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 
 from ..errors import ConfigurationError
-from . import Backend, described, place_id
+from . import LATE, Backend, described, place_id
 from .opened import CopyingFS, OpenedBackend
 from .osfs import DiskBackend
 from .spool import SpoolingFS, Turns
@@ -60,6 +60,7 @@ class FsspecBackend(OpenedBackend):
             raise ConfigurationError(f"DJFS['storage_options'] is a {kind}: give it a dict")
         self._class = _class_for(self._url)
         self.shared = not self._url.startswith("memory://")
+        self.late = LATE if self.shared else 0
         # These outlast a connection.
         self._made = Made()
         self._turns = Turns()

@@ -21,7 +21,6 @@ from ..names import Entry
 from . import Backend, Lease, Outcome
 from .spool import SpoolingFS, Turns
 
-LATE = 30  # s, after which no server on the way still carries out a request
 CONNECTION_LIFE = 60  # s; servers drop idle connections, and are restarted
 
 
@@ -46,11 +45,6 @@ class OpenedBackend(Backend):
     @abstractmethod
     def connect(self) -> FS:
         """Open the filesystem again. Raises `fs.errors.CreateFailed`."""
-
-    @property
-    def late(self) -> float:  # type: ignore[override]  # which depends on what is opened
-        """Seconds after which a deletion can no longer take effect; 0 without a network between."""
-        return LATE if self._network else 0
 
     def filesystem(self) -> FS:
         """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""

@@ -14,8 +14,8 @@ from fs.errors import NoURL
 
 from ..errors import BackendUnavailable, ConfigurationError
 from ..names import Entry
-from . import Backend, Lease, Outcome, locks, place_id, reason, size_told
-from .deletion import Deletion
+from . import Backend, Lease, Outcome, place_id, size_told
+from .deletion import delete_below
 from .disk_files import DiskFileSystem
 from .tree import Descent
 
@@ -25,6 +25,7 @@ class DiskBackend(Backend):
 
     options = frozenset("directory_root url_root follow_symlinks accel_redirect x_sendfile".split())
     deletions_at_once: ClassVar[int] = 16  # for network disks
+    late = 0.0  # who deletes holds the directory and looks at the file
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -121,18 +122,11 @@ class DiskBackend(Backend):
         Files written since the claim was asked for are not attempted. Raises `BackendUnavailable`
         if the root is not the `place` that it was, or cannot be written.
         """
-        try:
-            with self._descent.opened() as root:
-                self._descent.confirm(root)
-                return Deletion(self._descent, root, lease).run(entries)
-        except OSError as error:
-            raise BackendUnavailable(f"directory_root is away: {reason(error)}") from error
+        return delete_below(self._descent, entries, lease)
 
     def mark(self) -> int | None:
         """Return the time in ns by the clock that dates what is written there."""
-        with suppress(OSError), self._descent.opened() as root:
-            return self._descent.clock(root)
-        return None
+        return self._descent.mark()
 
     def place(self, make: bool = False) -> str:
         """Return the identity of the root; with ``make``, make it if it is not there."""
@@ -158,14 +152,7 @@ class DiskBackend(Backend):
 
     def fence(self, entry: Entry) -> None:
         """Wait until nobody is about to delete a file in its directory. Raises `FileBusy`."""
-        try:
-            directory = self._descent.go_to_hold("/".join(entry).split("/")[:-1])
-        except OSError:  # there is nothing to delete; a write reports anything else
-            return
-        try:
-            locks.take(directory)
-        finally:
-            os.close(directory)
+        self._descent.fence("/".join(entry))
 
 
 def _nearest_existing(path: str) -> str:

@@ -28,8 +28,8 @@ from fs.subfs import SubFS
 
 from ..errors import BackendUnavailable, ConfigurationError
 from ..names import RESERVED, Entry
-from . import Backend, described, place_id, reason, size_told
-from .opened import LATE
+from . import LATE, Backend, Lease, Outcome, described, place_id, reason, size_told
+from .deletion import delete_below
 from .spool import SpoolingFS, Turns
 from .tree import PRUNINGS_WITHSTOOD, Descent, prune
 
@@ -81,8 +81,9 @@ class StorageBackend(Backend):
 
     @property
     def late(self) -> float:  # type: ignore[override]  # which depends on what is below
-        """Seconds after which a deletion can no longer take effect; 0 without a network between."""
-        return 0 if isinstance(self.storage(), FileSystemStorage | InMemoryStorage) else LATE
+        """0 in memory, and on disk where `delete` looks at the files itself; see `Backend`."""
+        is_ours = isinstance(self.storage(), InMemoryStorage) or self._deleted_here()
+        return 0 if is_ours else LATE
 
     def storage(self) -> Storage:
         """Return the storage; Django makes it at the first use.
@@ -121,6 +122,11 @@ class StorageBackend(Backend):
             self._descent = Descent(location)
         return self._descent
 
+    def _deleted_here(self) -> Descent | None:
+        """Return the way into a directory whose storage deletes as Django does, and no more."""
+        unlinks = type(self.storage()).delete is FileSystemStorage.delete
+        return self._on_disk() if unlinks else None
+
     def answers(self) -> bool:
         """Return whether the storage answers the question for a file."""
         try:
@@ -143,11 +149,27 @@ class StorageBackend(Backend):
         options = described(self._settings.get("OPTIONS", {}))
         return place_id(*(self.roots() or (self._settings["BACKEND"], options)))
 
-    def delete_one(self, entry: Entry) -> None:
-        """Delete a file; on disk a link itself, and nothing behind it.
+    def mark(self) -> int | None:
+        """Return the time in ns by the clock of the disk that dates what is written there."""
+        descent = self._deleted_here()
+        return descent.mark() if descent else None
+
+    def fence(self, entry: Entry) -> None:
+        """Wait until nobody is about to delete a file in its directory. Raises `FileBusy`."""
+        if descent := self._deleted_here():
+            descent.fence("/".join(entry))
+
+    def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
+        """Delete files; on disk a link itself, and nothing behind it.
 
         There the directories that become empty go as well, or they would stay forever.
         """
+        if descent := self._deleted_here():
+            return delete_below(descent, entries, lease, writers_hold=False)
+        return super().delete(entries, lease)
+
+    def delete_one(self, entry: Entry) -> None:
+        """Delete a file by the storage's own method, and directories that become empty."""
         descent = self._on_disk()
         if descent is None:
             return super().delete_one(entry)
@@ -159,14 +181,11 @@ class StorageBackend(Backend):
 
     def _delete_below(self, descent: Descent, root: int, path: str) -> None:
         *above, name = path.split("/")
-        storage, ways = self.storage(), [root]
+        ways = [root]
         try:
             descent.walk(ways, above)
             os.lstat(name, dir_fd=ways[-1])
-            if type(storage).delete is FileSystemStorage.delete:  # which follows links
-                os.unlink(name, dir_fd=ways[-1])
-            else:
-                storage.delete(path)
+            self.storage().delete(path)
         finally:
             prune(ways, above)
             for way in ways[1:]:
@@ -335,6 +354,8 @@ class StorageFileSystem(SpoolingFS):
         absolute = self.validatepath(path)
         storage, name = self._storage(), self._name(absolute)
         self._backend.place(make=True)
+        # Whatever has become of its claim, a sweeper that is about to delete must not find this.
+        self._backend.fence(Entry(self._namespace, absolute.lstrip("/")))
         with self._backend.turns.of(name):
             if self._make_way(path):
                 if exclusive:

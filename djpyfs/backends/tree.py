@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from ..errors import BackendUnavailable
 from ..names import RESERVED
-from . import reason
+from . import locks, reason
 from .unfinished import Unfinished, remove_abandoned, write_all
 
 # How often a sweep may take a directory away from under one and the same write.
@@ -141,6 +141,23 @@ class Descent:
         """Return the time in ns by the clock that dates what is written there."""
         os.utime(RESERVED, dir_fd=root, follow_symlinks=False)
         return os.lstat(RESERVED, dir_fd=root).st_ctime_ns
+
+    def mark(self) -> int | None:
+        """Return what `clock` does; None if the root is away."""
+        with suppress(OSError), self.opened() as root:
+            return self.clock(root)
+        return None
+
+    def fence(self, path: str) -> None:
+        """Wait until nobody is about to delete in the directory of a file. Raises `FileBusy`."""
+        try:
+            directory = self.go_to_hold(path.split("/")[:-1])
+        except OSError:  # there is nothing to delete; a write reports anything else
+            return
+        try:
+            locks.take(directory)
+        finally:
+            os.close(directory)
 
     def _ensure_id(self, root: int) -> str:
         seen = self._seen

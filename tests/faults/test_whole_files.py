@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from fs.errors import FileExists
 
-from djpyfs.backends import Outcome
+from djpyfs.backends import Backend, Outcome
 from djpyfs.backends.osfs import DiskBackend
+from djpyfs.backends.storage import StorageBackend
 from djpyfs.errors import BackendUnavailable, FileBusy
 from djpyfs.names import Entry
 from tests.endless import Endless
@@ -215,29 +216,50 @@ def test_a_sweep_leaves_nothing_behind_on_another_disk_of_writers_that_died(
 
 SWEEP = """
 import sys
+import djpyfs  # before fs
 from django.conf import settings
-settings.configure(DJFS={})
-import djpyfs
+from tests.faults.test_whole_files import storages_at
+root = sys.argv[1]
+settings.configure(DJFS={}, STORAGES=storages_at(root))
 from djpyfs.backends.osfs import DiskBackend
+from djpyfs.backends.storage import StorageBackend
 from djpyfs.names import Entry
 from tests.endless import Endless
-DiskBackend({"directory_root": sys.argv[1]}).delete([Entry("plots", "a")], Endless())
+backend = StorageBackend({}) if sys.argv[2] == "storage" else DiskBackend({"directory_root": root})
+backend.delete([Entry("plots", "a")], Endless())
 """
+
+
+@pytest.fixture(params=["osfs", "storage"])
+def locking(request: pytest.FixtureRequest, backend: DiskBackend, settings: Any) -> Backend:
+    """A backend whose deletions hold the directory: on disk, by itself and as a storage."""
+    if request.param == "osfs":
+        return backend
+    settings.STORAGES = storages_at(backend.root)
+    return StorageBackend({})
+
+
+def storages_at(root: str) -> dict[str, Any]:
+    storage = "django.core.files.storage.FileSystemStorage"
+    return {"default": {"BACKEND": storage, "OPTIONS": {"location": root}}}
 
 
 @pytest.mark.fault("a sweeper frozen between look and unlink", "no newer file is taken")
 def test_no_newer_file_is_taken_by_a_sweeper_that_is_frozen_before_it_deletes(
-    files: Any, backend: DiskBackend, measured: Measured
+    backend: DiskBackend, locking: Backend, measured: Measured
 ) -> None:
-    seconds = 8
+    seconds, files = 8, locking.open("plots")
     command = with_failing_calls(f"unlinkat:delay_enter={seconds}000000:when=1")
     entry = Entry("plots", "a")
-    files.writebytes("b", NEW)
-    frozen = subprocess.Popen([*command, sys.executable, "-c", SWEEP, backend.root], cwd=ROOT)
+    for name in "ab":
+        files.writebytes(name, NEW)
+    kind = "osfs" if locking is backend else "storage"
+    sweep = [sys.executable, "-c", SWEEP, backend.root, kind]
+    frozen = subprocess.Popen([*command, *sweep], cwd=ROOT)
     wait_for(lambda: is_held(f"{backend.root}/plots"))
     with ThreadPoolExecutor() as pool:
         acts = [
-            pool.submit(backend.fence, entry),
+            pool.submit(locking.fence, entry),
             pool.submit(files.writebytes, "a", NEW),
             pool.submit(files.move, "b", "a", overwrite=True),
         ]
@@ -246,7 +268,7 @@ def test_no_newer_file_is_taken_by_a_sweeper_that_is_frozen_before_it_deletes(
                 act.result()
     assert unfinished(backend) == []
     assert frozen.wait(60) == 0
-    backend.fence(entry)
+    locking.fence(entry)
     files.writebytes("a", NEW)
     assert files.readbytes("a") == NEW
     measured(f"frozen for {seconds} s: FileBusy, and no newer file taken")

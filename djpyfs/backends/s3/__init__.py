@@ -27,9 +27,6 @@ from .options import (
     upload_origins,
 )
 
-# Seconds for which a deletion that was sent may still be carried out: nginx and the load balancers
-# of clouds give up after 60 s, and the store has dropped it by then.
-LATE = 30
 SHORT_URL_LIFE = 60  # s within which a download must begin
 LONGEST_URL_LIFE = 604_800  # s; what Signature Version 4 allows
 
@@ -47,7 +44,6 @@ class S3Backend(Backend):
         aws_access_key_id aws_secret_access_key aws_session_token""".split()
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
-    late: ClassVar[float] = LATE
     takes_uploads: ClassVar[bool] = True
     throttles: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
