@@ -3,7 +3,8 @@
 A store accepts an upload that began in time, however slow it is: by then a sweep may have found
 nothing and dropped the record, or somebody may have removed the file of an earlier upload to the
 same address. So each address that a store itself answers leaves a second record, apart from those
-of files: when it is due, a file that is there without a lifetime gets a deadline, which is now.
+of files: when it is due, a file that was sent there and has no lifetime gets a deadline, which is
+now. What the site itself has written there since is not one that was sent.
 """
 
 from __future__ import annotations
@@ -58,12 +59,11 @@ class _LateUploads(Backend):
         raise NoURL(path, "download")
 
     def delete_one(self, entry: Entry) -> None:
-        files, path = self.reach(entry)
-        if files.isfile(path):
+        if self._place.backend.was_uploaded(entry):
             records = self._place.records
             now, _ = records.deadline(entry.member)
             records.adopt({entry.member: now})
-        raise ResourceNotFound(path)  # of its own it has no files
+        raise ResourceNotFound(entry.path)  # of its own it has no files
 
     def answers(self) -> bool:
         return self._place.backend.answers()

@@ -28,11 +28,15 @@ from djpyfs import (
     InvalidLifetime,
     InvalidLimit,
     InvalidName,
+    conf,
     expire_objects,
     get_filesystem,
 )
+from djpyfs.expirations import total
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.late_uploads import late_uploads
 from djpyfs.links import UploadLink, upload_address
+from djpyfs.places import places_here
 from djpyfs.uploads import UploadTarget
 from tests.conftest import BUCKET, KEYS, counted, create_bucket
 from tests.filesystem.steps import left
@@ -611,3 +615,31 @@ def test_an_upload_to_an_address_whose_file_was_removed_is_still_deleted(
     send(target, b"two")
     assert files.expiration(target.path) is None
     wait_for(lambda: expire_objects().failed == 0 and not files.isfile(target.path))
+
+
+def test_what_the_site_has_written_where_a_browser_might_have_sent_a_file_stays(
+    on_s3: Callable[..., ExpiringFS],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("djpyfs.late_uploads.STALL", 0)
+    files = on_s3()
+    again, moved_in, copied_in, other = (
+        files.get_upload_url(seconds=2, max_bytes=9) for _ in range(4)
+    )
+    for target in again, moved_in, copied_in, other:
+        assert send(target, b"sent") == 204
+        files.expire(target.path, expires=target is not other, seconds=0)
+    assert expire_objects().deleted == 3
+    files.writebytes(again.path, b"written")
+    files.copy(other.path, copied_in.path)
+    files.move(other.path, moved_in.path)
+    wait_for(lambda: expire_objects().failed == 0 and not counted_uploads())
+    written = sorted(target.path for target in (again, moved_in, copied_in))
+    assert sorted(files.listdir("/")) == written
+    assert not any(map(files.expiration, written))
+
+
+def counted_uploads() -> int:
+    """How many addresses sweeps still have to look at."""
+    places = late_uploads(conf.current(), places_here(conf.current()))
+    return total(place.records.counts() for place in places).tracked

@@ -123,7 +123,7 @@ class Backend(ABC):
     throttles: ClassVar[bool] = False
     #: How many files `delete` can delete with one request.
     files_per_request: ClassVar[int] = 1
-    #: Whether `upload_form` returns forms.
+    #: Whether `upload_form` returns forms; if so, `was_uploaded` is needed too.
     takes_uploads: ClassVar[bool] = False
     #: How many calls of `delete` a sweep may make at a time, each in a thread of its own. Where
     #: one takes long because it waits, more of them end sooner.
@@ -200,6 +200,13 @@ class Backend(ABC):
         signed.
         """
         return None
+
+    def was_uploaded(self, entry: Entry) -> bool:
+        """Return whether there is a file that a form of `upload_form` sent there.
+
+        A sweep asks after an address has ended, and gives such a file a deadline if it has none.
+        """
+        return False
 
     def mark(self) -> int | None:
         """Return a mark that tells present files from later ones; None: there is none.

@@ -111,6 +111,10 @@ class S3Backend(Backend):
         content_type = next(iter(content_types), None)
         return self.make_filesystem(namespace).upload_form(path, lifetime, max_bytes, content_type)
 
+    def was_uploaded(self, entry: Entry) -> bool:
+        """Return whether there is a file that a form of `upload_form` sent there: 1 HEAD."""
+        return self.make_filesystem(entry.namespace).was_uploaded(entry.path)
+
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files of any number of namespaces: 1 request per thousand.
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -43,6 +44,8 @@ PART_SIZE = 8 * 1024 * 1024  # bytes; a file up to this size is one PUT
 # like names on a disk that are not UTF-8: listed, reported and removable, but refused by djpyfs.
 SHOWN_AS = {"": "\udc2f", ".": "\udc2e", "..": "\udc2e\udc2e"}
 IN_KEYS = {shown: segment for segment, shown in SHOWN_AS.items()}
+# The metadata of what a form has sent: for which key. Copies elsewhere have it too.
+SENT_TO = "djpyfs-sent-to"
 # What a request in XML cannot name, and a request for the key alone can.
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -170,6 +173,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         key = self._path_to_key(path)
         args = self._get_upload_args(key)
         fields = fields_of({**args, "ContentType": content_type or args["ContentType"]})
+        fields[f"x-amz-meta-{SENT_TO}"] = _digest(key)
         conditions = [{name: value} for name, value in fields.items()]
         length = ["content-length-range", 0, max_bytes]
         try:
@@ -179,6 +183,14 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
         except BotoCoreError as error:
             raise errors.NoURL(path, "upload", message(error)) from error
         return UploadForm(form["url"], form["fields"])
+
+    def was_uploaded(self, path: str) -> bool:
+        """Return whether there is a file that a form of `upload_form` sent there: 1 HEAD."""
+        try:
+            sent_to = self._head(path)["Metadata"].get(SENT_TO)
+        except errors.ResourceNotFound:
+            return False
+        return bool(sent_to == _digest(self._path_to_key(path)))
 
     # Reading and writing
 
@@ -521,6 +533,10 @@ def _shown(segment: str) -> str:
 
 def _plain(value: Any) -> Any:
     return value.timestamp() if isinstance(value, datetime) else value
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()[:32]
 
 
 def _directory(name: str) -> dict[str, Any]:
