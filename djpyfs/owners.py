@@ -131,9 +131,15 @@ def _life(storage: OwnedStorage, settings: conf.Settings, entry: Entry) -> int:
     return Lifetimes(policy).of(storage.default_ttl) or 0
 
 
-def _take_up(storage: OwnedStorage, name: str) -> None:
-    if name and (record := _Record.of(storage, name)):
-        record.records.take_up(record.entry.member)
+def _take_up(own: _Field, using: str, key: Any, name: str) -> None:
+    """Let a row own the file that it was saved with, if the database still says so.
+
+    Django reports a commit to what a savepoint has undone, unless `atomic` made that savepoint.
+    """
+    if name and (record := _Record.of(own.storage, name)):
+        model, attribute = own.field.model, own.field.attname
+        if _stored(model, key, using, [attribute]).get(attribute) == name:
+            record.records.take_up(record.entry.member)
 
 
 def _let_go(storage: OwnedStorage, name: str) -> None:
@@ -246,25 +252,24 @@ def _after_save(sender: type[Row], instance: Row, using: str, **_: Any) -> None:
         if name != expected and expected is not None:  # another receiver has named it
             await_owner(own.storage, name)
         if name != before or name != expected:
-            _on_commit(using, _take_up, own, name)
+            key = _key(own.field.model, instance)
+            _on_commit(using, _take_up, own, using, key, name)
         if name != before:
-            _on_commit(using, _let_go, own, before)
+            _on_commit(using, _let_go, own.storage, before)
 
 
 def _before_delete(sender: type[Row], instance: Row, using: str, **_: Any) -> None:
     fields = [own for own in _followed(sender) if own.storage.clean_up]
     for own, name in _committed(instance, using, fields):
         _let_go_soon(own.storage, name)
-        _on_commit(using, _let_go, own, name)
+        _on_commit(using, _let_go, own.storage, name)
 
 
-def _on_commit(
-    using: str, tell: Callable[[OwnedStorage, str], object], own: _Field, name: str
-) -> None:
+def _on_commit(using: str, tell: Callable[..., object], *about: Any) -> None:
     connection = connections[using]
     if connection.in_atomic_block or connection.get_autocommit():
         # The row is there, whatever happens here: if this fails, the sweep asks for it.
-        transaction.on_commit(lambda: tell(own.storage, name), using, robust=True)
+        transaction.on_commit(lambda: tell(*about), using, robust=True)
 
 
 def _followed(model: type[Row]) -> list[_Field]:
@@ -277,16 +282,20 @@ def _committed(row: Row, using: str, fields: Sequence[_Field]) -> Iterator[tuple
     for own in fields:
         by_model.setdefault(own.field.model, []).append(own)
     for model, of_model in by_model.items():
-        known = _stored(model, row, using, [own.field.attname for own in of_model])
+        known = _stored(model, _key(model, row), using, [own.field.attname for own in of_model])
         for own in of_model:
             name = known.get(own.field.attname) or ""
             yield own, "" if own.is_default(name) else name
 
 
+def _key(model: type[Row], row: Row) -> Any:
+    """Return the key of a row in the table of its model, or of a parent of that."""
+    return row.pk if model is row._meta.concrete_model else getattr(row, model._meta.pk.attname)
+
+
 def _stored(
-    model: type[Row], row: Row, using: str, names: Sequence[str]
+    model: type[Row], key: Any, using: str, names: Sequence[str]
 ) -> Mapping[str, str | None]:
-    key = row.pk if model is row._meta.concrete_model else getattr(row, model._meta.pk.attname)
     if key is None or (isinstance(key, tuple) and None in key):
         return {}
     rows: models.QuerySet[Row] = models.QuerySet(model, using=using).filter(pk=key)

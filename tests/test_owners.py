@@ -178,6 +178,33 @@ def test_a_file_of_an_inner_block_goes_where_that_is_rolled_back_and_the_outer_i
     assert later().deleted == 1
 
 
+def test_a_file_of_a_savepoint_made_by_hand_goes_where_that_is_rolled_back() -> None:
+    replaced = saved("a")
+    with transaction.atomic():
+        kept = saved("b")
+        savepoint = transaction.savepoint()
+        saved("c")
+        replace(replaced, "d")
+        kept.delete()
+        transaction.savepoint_rollback(savepoint)
+        savepoint = transaction.savepoint()
+        saved("e")
+        transaction.savepoint_commit(savepoint)
+    assert left("e") is None
+    assert later().deleted == 2
+    assert [DOCUMENTS.exists(name) for name in "abcde"] == [True, True, False, False, True]
+    assert [left(name) for name in "ab"] == [None, None]
+
+
+def test_a_file_that_is_saved_and_let_go_of_in_one_transaction_goes() -> None:
+    with transaction.atomic():
+        document = saved("a")
+        replace(document, "b")
+        saved("c").delete()
+    assert left("b") is None
+    assert later().deleted == 2
+
+
 def test_a_row_saved_without_signals_keeps_its_file_when_the_sweep_asks_for_it() -> None:
     Document.objects.bulk_create([Document(file=content(n)) for n in ("a", "b")])
     document = Document.objects.create()
