@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
@@ -29,7 +32,16 @@ else:
 
 # Nobody else can reach files in this process: one-shots would be for a worker that finds nothing.
 _IN_MEMORY = {"type": "memory", "redis_url": "memory://", "one_shot": False}
-_blocks = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    thread: int = field(default_factory=get_ident)
+
+
+_open: list[_Block] = []  # the innermost is the last
+_changing = RLock()  # which blocks are open, and what that replaces for all threads
+_inside: ContextVar[_Block | None] = ContextVar("djpyfs_isolated", default=None)
 
 
 @contextmanager
@@ -38,6 +50,9 @@ def isolated(**djfs: Any) -> Iterator[None]:
 
     Apart from where files and records are, ``DJFS`` stays as it is: lifetimes, policies of
     namespaces and the rest apply. Keywords replace single keys. Blocks may be nested.
+
+    It holds for all threads, which may work inside it. Raises `ConfigurationError` while another
+    thread is in a block of its own.
 
     A filesystem that was made before the block stays as it is: call `get_filesystem` inside.
 
@@ -48,19 +63,37 @@ def isolated(**djfs: Any) -> Iterator[None]:
             advance(61)
             assert expire_objects().deleted == 1
     """
-    global _blocks
-    ahead = clock.ahead()
-    given = getattr(django_settings, "DJFS", conf.DEFAULTS)
     with ExitStack() as block:
-        block.enter_context(backends.fresh())
-        block.enter_context(expirations.fresh())
-        block.enter_context(override_settings(DJFS={**_in_memory(given), **djfs}))
-        block.callback(clock.put_ahead, ahead)
-        _blocks += 1
+        with _changing:
+            _check_nested()
+            ahead, outer, here = clock.ahead(), _inside.get(), _Block()
+            own = _in_memory(getattr(django_settings, "DJFS", conf.DEFAULTS)) | djfs
+            block.enter_context(backends.fresh())
+            block.enter_context(expirations.fresh())
+            block.enter_context(override_settings(DJFS=own))
+            block.callback(clock.put_ahead, ahead)
+            _open.append(here)
+        _inside.set(here)
         try:
             yield
         finally:
-            _blocks -= 1
+            _inside.set(outer)
+            with _changing:
+                _open.remove(here)
+                block.close()
+
+
+def _check_nested() -> None:
+    """Raise `ConfigurationError` if a block would not end before the one that is open.
+
+    An async test has a thread of its own, but the context of the one that waits for it. A case of
+    `unittest.IsolatedAsyncioTestCase` has another context than its class, but the same thread.
+    """
+    if _open and _open[-1] is not _inside.get() and _open[-1].thread != get_ident():
+        raise ConfigurationError(
+            "isolated() is called while another thread is in such a block, but blocks replace "
+            "DJFS for all threads: open one around them, or run such tests in processes"
+        )
 
 
 def _in_memory(djfs: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +133,7 @@ def expire_now() -> SweepReport:
 
 
 def _check_isolated(name: str) -> None:
-    if not _blocks:
+    if not _open:
         raise ConfigurationError(
             f"{name}() is called outside of `with djpyfs.testing.isolated()`, where it would "
             "affect real files: call it inside"

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from unittest import TestCase
+from unittest import IsolatedAsyncioTestCase, TestCase, result, suite
 
 import freezegun
 import pytest
 import time_machine
+from asgiref.sync import sync_to_async
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.test import Client
+from django.test import Client, SimpleTestCase
 from django.urls import include, path
 
 from djpyfs import ConfigurationError, InvalidLifetime, conf, expire_objects, get_filesystem
@@ -60,6 +61,47 @@ def test_a_block_has_files_and_records_of_its_own_and_leaves_nothing(
     assert get_filesystem("plots").listdir("/") == ["mine"]
     assert counted().tracked == 1
     assert not list(tmp_path.rglob("theirs"))
+
+
+def test_a_block_is_refused_while_another_thread_is_in_one(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    written("real", 1000)
+
+    def in_a_block() -> list[str]:
+        with isolated():
+            return list(get_filesystem("plots").listdir("/"))
+
+    with ThreadPoolExecutor(1) as another:
+        with isolated():
+            written("mine", 60)
+            with pytest.raises(ConfigurationError, match="another thread is in such a block"):
+                another.submit(in_a_block).result()
+            assert another.submit(get_filesystem("plots").listdir, "/").result() == ["mine"]
+            with isolated():
+                assert get_filesystem("plots").listdir("/") == []
+        assert get_filesystem("plots").listdir("/") == ["real"]
+        assert another.submit(in_a_block).result() == []
+
+
+def test_of_threads_that_open_blocks_at_once_each_sees_its_own_or_an_error(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+    written("real", 1000)
+
+    def in_a_block(number: int) -> bool:
+        try:
+            with isolated():
+                written(f"{number}", 60)
+                return bool(get_filesystem("plots").listdir("/") == [f"{number}"])
+        except ConfigurationError:
+            return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(in_a_block, range(200)))
+    assert get_filesystem("plots").listdir("/") == ["real"]
 
 
 def test_what_a_block_held_in_memory_is_freed() -> None:
@@ -286,3 +328,36 @@ class TestEachByItself(IsolatedFiles, TestCase):
     def test_two(self) -> None:
         assert written("two", 60).listdir("/") == ["two"]
         advance(60)
+
+
+def test_an_async_test_opens_blocks_in_that_of_its_class() -> None:
+    class Case(IsolatedFiles, SimpleTestCase):
+        async def test(self) -> None:
+            await _open_blocks()
+
+    assert _passes(Case("test"))
+
+
+def test_a_case_of_asyncio_has_files_of_its_own() -> None:
+    class Case(IsolatedFiles, IsolatedAsyncioTestCase):
+        async def test(self) -> None:
+            await _open_blocks()
+
+    assert _passes(Case("test"))
+
+
+async def _open_blocks() -> None:
+    with isolated():
+        assert await sync_to_async(_names_in_a_block)() == []
+
+
+def _names_in_a_block() -> list[str]:
+    with isolated():
+        return list(get_filesystem("plots").listdir("/"))
+
+
+def _passes(case: TestCase) -> bool:
+    told = result.TestResult()
+    suite.TestSuite([case]).run(told)
+    assert not told.errors + told.failures
+    return told.testsRun == 1
