@@ -114,7 +114,10 @@ class ExpiringCache(BaseCache):
         if life == 0:
             self._drop([name])
         elif life is None:  # which is written at the beginning of the file
-            contents = self._files().readbytes(name)
+            try:
+                contents = self._files().readbytes(name)
+            except errors.ResourceNotFound:  # it was deleted meanwhile
+                return False
             self._files().writebytes(name, ENDLESS + contents[1:])
             self._settle(name, life)
         else:
@@ -161,7 +164,8 @@ class ExpiringCache(BaseCache):
         if deadline:
             return deadline > now and files.isfile(name)
         try:
-            with files.openbin(name) as file:
+            # With one request, which is answered with one value, whoever sets others meanwhile.
+            with files.openbin(name, part=range(1)) as file:
                 return bool(self._alive({name: file.read(1)}))
         except errors.ResourceNotFound:
             return False

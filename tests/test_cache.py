@@ -215,6 +215,33 @@ def test_files_are_not_counted_for_each_value(on_s3: Callable[..., Any], moto: M
     assert moto.requests_of(fill).count("LIST") == 1
 
 
+def test_a_value_that_others_set_meanwhile_is_looked_at_with_one_request(
+    on_s3: Callable[..., Any], moto: Moto
+) -> None:
+    on_s3()
+    memos = cache_of("memos")
+    memos.set("a", 1, None)
+    assert moto.requests_of(lambda: memos.has_key("a")) == ["GET"]
+    assert moto.requests_of(lambda: memos.add("a", 2)) == ["GET"]
+    assert not memos.has_key("b")
+
+
+def test_threads_that_use_one_key_at_once_raise_nothing(on_s3: Callable[..., Any]) -> None:
+    on_s3()
+    memos = cache_of("memos")
+    uses: list[Callable[[], object]] = [
+        lambda: memos.set("a", 1, None),
+        lambda: memos.set("a", "another", None),
+        lambda: memos.add("a", 3, None),
+        lambda: memos.touch("a", None),
+        lambda: memos.has_key("a"),
+        lambda: memos.delete("a"),
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        for used in [threads.submit(use) for use in uses * 10]:
+            used.result()
+
+
 def test_django_finds_it(settings: Any) -> None:
     settings.CACHES = {
         "default": {"BACKEND": "djpyfs.cache.ExpiringCache", "LOCATION": "memos", "VERSION": 2}
