@@ -255,7 +255,7 @@ class Sweep:
         if self._on_backlog:
             self.name = self._on_backlog(self._useful(places, waiting))
             self._started = time.monotonic()  # from here on it has its time
-        for it in sorted(waiting, key=self._order):
+        for it in sorted(waiting, key=lambda it: self._order(places[it.records.place], it)):
             try:
                 self._drain(places[it.records.place], it.shard, it.overdue)
             except RecordStoreError as error:  # the other shards must not wait for it
@@ -276,13 +276,17 @@ class Sweep:
     @property
     def was_of_use(self) -> bool:
         """Whether it has done something, or had to wait for its share of the rate."""
-        has_waited = self._seconds is not None and self._elapsed() >= self._seconds
-        return self._claimed > 0 or has_waited
+        return self._claimed > 0 or self._time_is_up()
 
-    def _order(self, it: NextDue) -> tuple[bool, bool, float]:
-        """Put what may take long last, in random order, so that nothing always waits."""
+    def _order(self, place: Place, it: NextDue) -> tuple[bool, bool, bool, float]:
+        """Put what may take long last, in random order, so that nothing always waits.
+
+        A disk does not wait for a server that may hang, nor does a server for a disk's backlog.
+        """
         is_backlog = it.overdue > self._settings.batch_size
-        return outages.is_known(it.records.place), is_backlog, is_backlog and random.random()
+        is_remote = place.backend.late > 0
+        is_away = outages.is_known(it.records.place)
+        return is_away, is_backlog, is_remote, (is_remote or is_backlog) and random.random()
 
     def _useful(self, places: Mapping[str, Place], waiting: Sequence[NextDue]) -> int:
         """Return how many sweepers can be of use for what is waiting."""
@@ -388,7 +392,7 @@ class Sweep:
         leases.keep(held)
         self._claimed += len(claim.members)
         self._late = max(self._late, *claim.late)
-        flight = _Flight(claim, _Turn(held, self._is_over, asked.mark))
+        flight = _Flight(claim, _Turn(held, self._has_ended, asked.mark))
         flight.entries = self._deletable(claim.members, flight.batch)
         if claim.awaiting:
             doubtful = set(claim.awaiting)
@@ -456,9 +460,14 @@ class Sweep:
         size = self._settings.batch_size
         if self._limit is not None:
             size = max(0, min(size, self._limit - self._claimed))
-        if self._seconds is not None and self._elapsed() >= self._seconds:
-            size = 0
-        return 0 if self._is_over() else size
+        return 0 if self._has_ended() else size
+
+    def _has_ended(self) -> bool:
+        """Return whether no other deletion is to begin."""
+        return self._time_is_up() or self._is_over()
+
+    def _time_is_up(self) -> bool:
+        return self._seconds is not None and self._elapsed() >= self._seconds
 
     def _deletable(self, members: Sequence[bytes], batch: _Batch) -> list[Entry]:
         """Return what may be deleted; what may not goes into ``batch``."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError, Lock
+from time import sleep
 from typing import Any, ClassVar
 from unittest import TestCase
 
@@ -365,6 +366,85 @@ def test_files_behind_a_network_are_deleted_in_parallel_by_separate_connections(
         plots.writebytes(name, b"picture")
     plots.expire_many(["a", "b"], 0)
     assert expire_objects().deleted == 2
+
+
+class _Frozen(_Troubled):
+    """A connection to a server that takes its time, or lets its clients wait in vain."""
+
+    at_remove: ClassVar[Callable[[], object]]
+
+    def remove(self, path: str) -> None:
+        self.at_remove()
+        super().remove(path)
+
+
+class _ToFrozen(Opener):
+    """What opens such a connection, unless it waits in vain."""
+
+    protocols = ["frozen"]
+    files = _Frozen()
+    is_frozen = False
+    tries = 0
+
+    def open_fs(self, *_: Any) -> FS:
+        if self.is_frozen:
+            type(self).tries += 1
+            sleep(0.2)
+            raise TimeoutError("no answer")
+        return self.files
+
+
+@pytest.fixture
+def frozen(djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A namespace on such a server, beside ``disk``, each with files that are due."""
+    registry.install(_ToFrozen)
+    monkeypatch.setattr(_ToFrozen, "tries", 0)
+    monkeypatch.setattr(_Frozen, "at_remove", staticmethod(lambda: None), raising=False)
+    disk = {"type": "osfs", "directory_root": str(tmp_path)}
+    djfs(type="opener", url="frozen://", namespaces={"disk": disk})
+    name = f"plots/{uuid.uuid4().hex}"
+    for namespace in name, "disk":
+        files = get_filesystem(namespace)
+        for number in range(24):
+            files.writebytes(f"{number}", b"picture")
+        files.expire_many([f"{number}" for number in range(24)], 0)
+    return name
+
+
+def test_a_server_that_lets_all_wait_is_waited_for_once_and_not_for_each_file(
+    frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def freeze() -> None:
+        monkeypatch.setattr(_ToFrozen, "is_frozen", True)
+        sleep(0.2)
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(_Frozen, "at_remove", staticmethod(freeze))
+    report = expire_objects()
+    assert (report.deleted, report.postponed, report.failed) == (24, 24, 0)
+    assert _ToFrozen.tries <= OpenerBackend.deletions_at_once
+
+
+def test_files_on_disk_go_before_those_behind_a_network(
+    frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    disk = get_filesystem("disk")
+    look = staticmethod(lambda: left.append(len(disk.listdir("/"))))
+    monkeypatch.setattr(_Frozen, "at_remove", look)
+    assert expire_objects().deleted == 48
+    assert set(left) == {0}
+
+
+def test_no_deletion_begins_after_the_seconds_of_a_sweep(
+    frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Frozen, "at_remove", staticmethod(lambda: sleep(0.6)))
+    report = expire_objects(seconds=0.5)
+    assert report.deleted + report.remaining == 48
+    assert report.deleted <= 24 + OpenerBackend.deletions_at_once
+    monkeypatch.setattr(_Frozen, "at_remove", staticmethod(lambda: None))
+    assert expire_objects().deleted == report.remaining
 
 
 @pytest.mark.parametrize("protocol", AppFSOpener.protocols[:1])

@@ -389,6 +389,11 @@ def may_act(error: BaseException) -> bool:
     return is_away(error) and not any(isinstance(cause, refused) for cause in _causes(error))
 
 
+def timed_out(error: BaseException) -> bool:
+    """Return whether ``error``, or its cause, is an answer that did not come in time."""
+    return any(isinstance(cause, TimeoutError) for cause in _causes(error))
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes: libraries wrap the system's errors in their own."""
     while error is not None:

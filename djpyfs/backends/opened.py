@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from threading import RLock, local
 from time import monotonic
 from typing import Any, BinaryIO, ClassVar
@@ -17,11 +17,13 @@ from fs.path import join, normpath, relpath
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 
+from ..errors import BackendUnavailable
 from ..names import Entry
-from . import Backend, Lease, Outcome
+from . import Backend, Lease, Outcome, timed_out
 from .spool import SpoolingFS, Turns
 
 CONNECTION_LIFE = 60  # s; servers drop idle connections, and are restarted
+JUST_NOW = 1  # s, for which a connection that failed need not be tried again
 
 
 class OpenedBackend(Backend):
@@ -48,10 +50,18 @@ class OpenedBackend(Backend):
 
     def filesystem(self) -> FS:
         """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""
-        connection = self._connection()
+        connection, asked_at = self._connection(), monotonic()
         with connection.lock:
             if connection.files is None or monotonic() > connection.stale_at:
-                connection.files = self.connect()
+                if connection.failed_at > asked_at:
+                    raise errors.CreateFailed(exc=TimeoutError("no answer, as others found"))
+                try:
+                    connection.files = self.connect()
+                except Exception as error:
+                    if timed_out(error):
+                        connection.failed_at = monotonic()
+                    raise
+                connection.failed_at = -math.inf
                 self._network = bool(connection.files.getmeta().get("network"))
                 connection.stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
             return connection.files
@@ -62,23 +72,35 @@ class OpenedBackend(Backend):
     def delete(self, entries: Sequence[Entry], lease: Lease) -> Outcome:
         """Delete files, over a network by a connection that no other deletion uses meanwhile.
 
-        If a server allows no further connection, the shared one is used.
+        If a server allows no further connection, the shared one is used. Raises
+        `BackendUnavailable` if it answers on neither.
         """
-        with suppress(errors.CreateFailed):  # which each file will report
-            self.filesystem()
+        silent = self._meets_silence(self._shared)
         with self._lock:
             connection = self._spare.pop() if self._spare else _Connection()
-        self._own.connection = connection if self._network else self._shared
         try:
-            self.filesystem()
-        except errors.CreateFailed:
-            self._own.connection = self._shared
-        try:
+            if self._network and not silent:
+                silent = self._meets_silence(connection)
+            if silent and not self.answers():
+                raise BackendUnavailable("no connection is answered in time")
             return super().delete(entries, lease)
         finally:
             self._own.connection = None
             with self._lock:
                 self._spare.append(connection)
+
+    def _meets_silence(self, connection: _Connection) -> bool:
+        """Have this thread use a connection, or the shared one if it cannot be opened.
+
+        Return whether that is so because no answer came.
+        """
+        self._own.connection = connection
+        try:
+            self.filesystem()
+        except (errors.FSError, OSError) as error:  # which each file will report
+            self._own.connection = self._shared
+            return timed_out(error)
+        return False
 
     def make_filesystem(self, namespace: str) -> FS:
         """Return the directory of a namespace, which is made if need be."""
@@ -107,13 +129,19 @@ class OpenedBackend(Backend):
     def answers(self) -> bool:
         """Ask again; over a network by another connection.
 
-        On the old one a late answer might be taken for the answer to the next question.
+        On the old one a late answer might be taken for the answer to the next question. Threads
+        that ask at the same time wait for one answer, not each for its own.
         """
-        connection = self._connection()
+        connection, asked_at = self._connection(), monotonic()
         with connection.lock:
+            if connection.failed_at > asked_at - JUST_NOW:
+                return False
             if self._network:
                 connection.files = None
-            return self.is_there()
+            is_there = self.is_there()
+            if not is_there:
+                connection.failed_at = monotonic()
+            return is_there
 
     def delete_one(self, entry: Entry) -> None:
         """Delete a file; no directory is made for it."""
@@ -138,6 +166,7 @@ class _Connection:
     def __init__(self) -> None:
         self.lock = RLock()
         self.files: FS | None = None
+        self.failed_at = -math.inf
         self.stale_at = math.inf
 
     def close(self) -> None:
