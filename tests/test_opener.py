@@ -374,7 +374,7 @@ class _Frozen(_Troubled):
     at_remove: ClassVar[Callable[[], object]]
 
     def remove(self, path: str) -> None:
-        self.at_remove()
+        type(self).at_remove()
         super().remove(path)
 
 
