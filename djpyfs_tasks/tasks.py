@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
-from threading import Event, Lock, Thread
-from typing import Any
+from threading import Event, Thread
+from typing import Any, ClassVar
 
 from billiard.pool import SIG_SOFT_TIMEOUT, soft_timeout_sighandler
 from celery import Task, current_app, shared_task
@@ -155,11 +155,11 @@ class _Progress:
     """Reports the progress of a sweep in several ways, in each until it fails.
 
     That is done in a thread, for which the end of the block waits no longer than `ANSWER`: a result
-    backend that hangs holds up no sweep. While it does, there is no second such thread in the
-    process, and its other sweeps are not reported.
+    backend that hangs holds up no sweep. While it does, no further thread is started for it, and
+    other sweeps of the process are not reported.
     """
 
-    _idle = Lock()
+    _hanging: ClassVar[Thread | None] = None
 
     def __init__(self, task: Task[..., Any]) -> None:
         self._task = task
@@ -185,9 +185,12 @@ class _Progress:
         if (self._is_wanted and self._is_told()) or self._thread.ident:
             self._reports.put(None)
             self._thread.join(ANSWER)
+            if self._thread.is_alive():
+                _Progress._hanging = self._thread
 
     def _is_told(self) -> bool:
-        if not self._thread.ident and self._idle.acquire(blocking=False):
+        hanging = self._hanging
+        if not self._thread.ident and not (hanging and hanging.is_alive()):
             self._thread.start()
         return bool(self._thread.ident)
 
@@ -201,7 +204,6 @@ class _Progress:
                 self.is_answered = self._tells(self._store_state, self._newest)
         finally:
             connections.close_all()  # of this thread; the results may be in a database
-            self._idle.release()
 
     def _tells(self, way: Callable[[dict[str, Any]], object], report: dict[str, Any]) -> bool:
         try:

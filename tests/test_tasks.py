@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, cast
 
 import pytest
 from celery import Celery, current_app
@@ -282,6 +284,28 @@ def test_a_sweep_whose_broker_and_results_have_gone_goes_on_and_returns(
     report = in_worker(expire_objects)
     assert report["missing"] > 0
     assert report["remaining"] == 5_000 - report["missing"]
+
+
+def test_sweeps_at_a_time_in_threads_of_a_worker_all_keep_their_results(
+    djfs: Callable[..., None], queue: SimpleQueue
+) -> None:
+    djfs(type="memory", batch_size=1)
+    get_filesystem("plots").expire_many(map(str, range(100)), 0)
+    together, proxy = Barrier(8), cast(Any, current_app)
+    app = proxy._get_current_object()
+
+    def keeps_its_result(number: int) -> bool:
+        app.set_current()
+        expire_objects.push_request(id=f"{number}", is_eager=False)
+        try:
+            together.wait(PATIENCE)
+            expire_objects.run()
+            return not expire_objects.request.ignore_result
+        finally:
+            expire_objects.pop_request()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(keeps_its_result, range(8)))
 
 
 def test_ticks_that_no_worker_takes_for_a_day_expire(djfs: Callable[..., None]) -> None:
