@@ -462,8 +462,10 @@ def test_a_refusal_is_one_line(plots: ExpiringFS, arguments: tuple[str, ...]) ->
     assert counted().tracked == 0
 
 
-@pytest.mark.parametrize("bound", ["--limit=0", "--seconds=-1", "--limit=x", "--seconds=nan"])
-def test_a_bound_of_0_is_refused(plots: ExpiringFS, bound: str) -> None:
+@pytest.mark.parametrize(
+    "bound", ["--limit=0", f"--limit={10**20}", "--seconds=-1", "--limit=x", "--seconds=nan"]
+)
+def test_a_bound_that_makes_no_sense_is_refused(plots: ExpiringFS, bound: str) -> None:
     assert "argument" in str(refused("sweep", bound))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,13 +88,24 @@ def _is_there(files: FS, path: str, mode: Mode) -> bool:
 
 
 class WholeOrNot:
-    """A file that is not stored if it is discarded, or if a write to its copy has failed."""
+    """A file that is not stored if it is discarded, or if a write to its copy has failed.
 
-    discarded = False
+    Nor does a child of `fork` store it, which may drop it while its parent still writes.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._discarded = False
+        self._owner = os.getpid()
+
+    @property
+    def discarded(self) -> bool:
+        """Whether `close` stores nothing."""
+        return self._discarded or os.getpid() != self._owner
 
     def discard(self) -> None:
         """Have `close` store nothing: what was there before stays."""
-        self.discarded = True
+        self._discarded = True
 
     @contextmanager
     def _broken_by_error(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from ...takeover import TakeOver, take_over
 from ..console import Console, OutputClosed, OutputLost, indented, more, table
 
 AMISS, REFUSED = 1, 2  # exit status
+MOST = 1_000_000_000  # of anything that an option counts
 UNPUNCTUAL = (
     "Nobody keeps time: files go with the next sweep of beat or cron. A Celery worker with "
     "djpyfs_tasks keeps time, unless DJFS['punctual'] is False."
@@ -562,6 +563,8 @@ def _above(kind: type[int] | type[float]) -> Callable[[str], float]:
         value = kind(text)
         if not value > 0:
             raise ArgumentTypeError(f"{text} is not above 0")
+        if value > MOST:
+            raise ArgumentTypeError(f"{text} is above {MOST:,}")
         return value
 
     read.__name__ = kind.__name__  # argparse shows it if the text is not a number
