@@ -18,6 +18,7 @@ from .backends import Backend
 from .conf import SECOND, Settings
 from .expirations import Expirations, store_for
 from .names import Entry
+from .owners import await_owners
 from .places import Place
 
 # Nobody waits for an upload that is slower, and even a small one may stall for so long.
@@ -34,7 +35,7 @@ def late_uploads(settings: Settings, places: Iterable[Place]) -> Iterator[Place]
     """Yield, for each place to which browsers may send files, what a sweep does about late ones."""
     for place in places:
         if place.backend.takes_uploads:
-            yield Place(_LateUploads(place), _watched(settings, place.records))
+            yield Place(_LateUploads(settings, place), _watched(settings, place.records))
 
 
 def _watched(settings: Settings, records: Expirations) -> Expirations:
@@ -46,8 +47,9 @@ class _LateUploads(Backend):
 
     late = 0.0  # nothing newer can go
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, settings: Settings, place: Place) -> None:
         super().__init__({})
+        self._settings = settings
         self._place = place
 
     def make_filesystem(self, namespace: str) -> FS:
@@ -63,6 +65,7 @@ class _LateUploads(Backend):
             records = self._place.records
             now, _ = records.deadline(entry.member)
             records.adopt({entry.member: now})
+            await_owners(self._settings, records, [entry])
         raise ResourceNotFound(entry.path)  # of its own it has no files
 
     def answers(self) -> bool:

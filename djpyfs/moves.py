@@ -12,6 +12,7 @@ from fs.iotools import RawWrapper
 from fs.mode import Mode
 
 from .namespaces import Namespace
+from .owners import await_owners
 from .writes import Reservation
 
 
@@ -82,8 +83,7 @@ def move(source: File, target: File, replaces: bool, preserve_time: bool) -> Non
     with _both_reserved(source, target) as (origin, end):
         _move(source, target, origin, end, replaces, preserve_time)
         origin.forget()
-    origin.hand_on(end)
-    target.here.announce_at(target.path, end.deadline)
+    _hand_on(origin, end, target)
 
 
 def _move(
@@ -127,8 +127,15 @@ def remove_moved(source: File, copy: File) -> None:
             end.pledge(_deadline_of_moved(copy, origin))
         source.here.files.remove(source.path)
         origin.forget()
+    _hand_on(origin, end, copy)
+
+
+def _hand_on(origin: Reservation, end: Reservation, target: File) -> None:
+    here, path = target
     origin.hand_on(end)
-    copy.here.announce_at(copy.path, end.deadline)
+    if origin.awaits_owner:
+        await_owners(here.settings, here.records, [here.at(path)])
+    here.announce_at(path, end.deadline)
 
 
 @contextmanager

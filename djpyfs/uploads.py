@@ -14,6 +14,7 @@ from .conf import SECOND
 from .errors import InvalidLifetime, InvalidLimit
 from .lifetimes import Seconds, datetime_of
 from .namespaces import Namespace
+from .owners import await_owners
 
 _is_type = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*").fullmatch
 
@@ -65,6 +66,7 @@ def upload_target(
         target = UploadTarget(name, address, "PUT", {}, headers, max_bytes, until)
         here.records.issue_ticket(entry.member, ticket, 1, end)
     here.records.place_at(entry.member, deadline)
+    await_owners(here.settings, here.records, [entry])
     here.announce([entry], life)
     return target
 

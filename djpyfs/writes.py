@@ -157,7 +157,7 @@ class Reservation:
         self._late = late
         asked_at = leases.now()
         reserved = records.reserve(member)
-        self._token, self.deadline, self.is_permanent, self._is_owned = reserved
+        self._token, self.deadline, self.is_permanent, self._is_owned, self.awaits_owner = reserved
         shard = records.shard_of(member)
         self._lease = leases.of_claim(records, shard, self._token, asked_at, late)
         leases.keep(self._lease)

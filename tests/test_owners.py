@@ -37,7 +37,7 @@ from djpyfs.signals import files_expired
 from djpyfs.storage import ExpiringStorage
 from djpyfs.sweeper import SweepReport
 from djpyfs.testing import advance, expire_now, isolated
-from tests.conftest import counted, records_here
+from tests.conftest import BUCKET, KEYS, counted, records_here
 from tests.rows.models import (
     DOCUMENTS,
     NONE,
@@ -699,6 +699,20 @@ def test_a_file_that_is_moved_is_its_rows_or_kept_as_before() -> None:
     assert [left(f"others/{name}") for name in "abc"] == [some(GRACE), None, some(GRACE)]
 
 
+def test_a_file_that_is_moved_before_a_row_names_it_still_waits_for_one() -> None:
+    files, others = get_filesystem("documents"), get_filesystem("documents/others")
+    for name in "abc":
+        DOCUMENTS.save(name, content())
+    saved("d").delete()
+    for name in "abd":
+        files.move(name, f"others/{name}")
+    fs.move.move_file(files, "c", others, "c")
+    Document.objects.bulk_create([Document(file=f"others/{name}") for name in "acd"])
+    report = later()
+    assert (report.owned, report.deleted) == (3, 1)
+    assert sorted(others.listdir("/")) == ["a", "c", "d"]
+
+
 def test_a_file_that_a_row_takes_up_again_stays() -> None:
     document = saved("a")
     replace(document, "b")
@@ -896,3 +910,30 @@ def test_an_upload_from_a_browser_belongs_to_the_row_that_names_it_or_goes(
     assert left(named.path) is None
     later()
     assert files.listdir("/") == [named.path]
+
+
+def test_an_upload_stays_with_a_row_that_was_saved_without_signals(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.test_uploads"
+    files = get_filesystem(DOCUMENTS.namespace)
+    targets = [files.get_upload_url(".pdf", seconds=50, max_bytes=9) for _ in range(3)]
+    for target in targets:
+        send(target, b"content")
+    Document.objects.bulk_create([Document(file=targets[0].path)])
+    Document.objects.filter(pk=Document.objects.create().pk).update(file=targets[1].path)
+    report = later()
+    assert (report.owned, report.deleted) == (2, 1)
+    assert not files.exists(targets[2].path)
+
+
+def test_an_upload_that_arrives_late_stays_with_the_row_that_names_it(s3_endpoint: str) -> None:
+    own = {"bucket": BUCKET, "prefix": uuid.uuid4().hex, "endpoint_url": s3_endpoint, **KEYS}
+    with isolated(type="s3fs", **own):
+        files = get_filesystem(DOCUMENTS.namespace)
+        named, unnamed = (files.get_upload_url(seconds=50, max_bytes=9) for _ in range(2))
+        later(100)
+        send(named, b"late")
+        send(unnamed, b"late")
+        Document.objects.create(file=named.path)
+        later()
+        later(0)
+        assert files.listdir("/") == [named.path]

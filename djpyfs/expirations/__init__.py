@@ -89,6 +89,7 @@ class Reserved(NamedTuple):
     deadline: int  # µs since the epoch; 0: it has none
     permanent: bool  # somebody has said so, or its row has been committed
     owned: bool = False  # rows decide its deadline, or that it is permanent
+    awaits_owner: bool = False  # it is deleted only if no row owns it
 
 
 class ClaimOne(NamedTuple):

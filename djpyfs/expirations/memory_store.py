@@ -575,8 +575,9 @@ class _Expirations(Expirations):
             self._of.notes[member] = Note(attempts, "reserved")
             self._hold([member], token)
             kept, owners = self._of.is_permanent(member), self._of.owners.get(member)
-            owned = bool(owners and not owners.awaited)
-            return busy, lapsed, Reserved(token, deadline, kept, owned)
+            awaits = bool(owners and owners.awaited)
+            owned = bool(owners) and not awaits
+            return busy, lapsed, Reserved(token, deadline, kept, owned, awaits)
 
     def _hold(self, members: Iterable[bytes], token: int) -> None:
         self._of.claimed.update((member, token) for member in members)

@@ -399,8 +399,8 @@ class _Expirations(Expirations):
         self, over: int, member: bytes, token: int
     ) -> tuple[Busy, Sequence[bytes], Reserved]:
         busy, lapsed, rest = self._attempt("reserve", over, member, token, self.lease)
-        deadline, kept, owned = rest or (0, 0, 0)
-        return busy, lapsed, Reserved(token, deadline, bool(kept), bool(owned))
+        deadline, *flags = rest or (0, 0, 0, 0)
+        return busy, lapsed, Reserved(token, deadline, *map(bool, flags))
 
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
         return any(self._under_claim("pledge", self.keys, member, token, deadline))

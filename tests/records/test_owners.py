@@ -226,6 +226,19 @@ def test_a_file_that_its_row_made_permanent_is_permanent_for_everybody(store: Ex
     assert store.adopt({A: now(store) + SECOND}) == [A]
 
 
+def test_a_reservation_says_whether_its_file_waits_for_an_owner(store: Expirations) -> None:
+    store.schedule([A], 500 * SECOND)
+    store.await_owner(A, 0, 0)
+    waiting = store.reserve(A)
+    store.release(A, waiting.token)
+    store.take_up(A)
+    taken = store.reserve(A)
+    assert [(held.owned, held.awaits_owner) for held in (waiting, taken)] == [
+        (False, True),
+        (True, False),
+    ]
+
+
 def test_a_deadline_that_takes_the_place_of_permanence_is_not_permanent(
     store: Expirations,
 ) -> None:
