@@ -255,9 +255,9 @@ class ExpiringFS(FS):
 
         It lives for ``seconds`` + ``days`` after the block, or for the default lifetime if both
         are 0; a block that takes less than a hundredth of that, and less than 0.1 s, may count
-        as part of it. The deadline is recorded before the first byte. When the block ends the file
-        appears as a whole; if it raises, neither file nor record stays. ``name`` is the path in
-        this filesystem, and after the block ``url`` is the URL::
+        as part of it. The deadline is recorded before the first byte. The file appears as a whole
+        when it is closed, at the end of the block; if that raises before, neither file nor record
+        stays. ``name`` is the path in this filesystem, and after the block ``url`` is the URL::
 
             with fs.temporary_file(".png", seconds=300) as f:
                 figure.savefig(f)
