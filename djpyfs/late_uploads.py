@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from fs.base import FS
 from fs.errors import NoURL, ResourceNotFound
 
-from .backends import Backend
+from .backends import Backend, reason
 from .conf import SECOND, Settings
+from .errors import BackendUnavailable
 from .expirations import Expirations, store_for
 from .names import Entry
 from .owners import await_owners
@@ -61,12 +62,20 @@ class _LateUploads(Backend):
         raise NoURL(path, "download")
 
     def delete_one(self, entry: Entry) -> None:
-        if self._place.backend.was_uploaded(entry):
+        if self._was_uploaded(entry):
             records = self._place.records
             now, _ = records.deadline(entry.member)
             records.adopt({entry.member: now})
             await_owners(self._settings, records, [entry])
         raise ResourceNotFound(entry.path)  # of its own it has no files
+
+    def _was_uploaded(self, entry: Entry) -> bool:
+        try:
+            return self._place.backend.was_uploaded(entry)
+        except Exception as error:
+            if not self.answers():
+                raise BackendUnavailable(reason(error)) from error
+            raise
 
     def answers(self) -> bool:
         return self._place.backend.answers()

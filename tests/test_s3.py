@@ -34,7 +34,9 @@ from djpyfs.backends.s3 import S3Backend
 from djpyfs.errors import BackendUnavailable, ConfigurationError, InvalidLifetime, NotAnswered
 from djpyfs.inspection import preview
 from djpyfs.names import Entry
+from djpyfs.testing import advance, isolated
 from djpyfs_tasks.tasks import delete_expired
+from tests.conftest import KEYS
 from tests.endless import Endless
 from tests.servers import HOST, PATIENCE, InThread, Moto, RedisServer
 
@@ -560,6 +562,19 @@ def test_a_store_that_refuses_everything_fails_no_entry(
         assert "\n" not in reason
         assert "-key" not in reason
     assert store.requests == requests
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_while_a_store_refuses_everything_sweeps_put_off_the_look_for_late_uploads(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int
+) -> None:
+    store, _ = start_store(lambda *_: (status, error_document("Refused")))
+    own = {"bucket": "some-bucket", "endpoint_url": store.url, **KEYS}
+    with isolated(type="s3fs", max_attempts=1, **own):
+        get_filesystem("plots").get_upload_url(seconds=60, max_bytes=9)
+        advance(10_000)
+        report = expire_objects()
+    assert (report.postponed, report.set_aside) == (2, 0)
 
 
 @pytest.mark.parametrize(
