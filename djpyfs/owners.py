@@ -364,7 +364,8 @@ def _databases_of(model: type[Row]) -> list[str]:
 
 def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> None:
     try:
-        found = {named[name] for name in _named(alias, own, list(named))}
+        names = {*_named(alias, own, list(named)), *filter(own.is_default, named)}
+        found = {named[name] for name in names}
     except Exception as error:  # a database may raise anything: its files stay for now
         answer.unknown |= dict.fromkeys(named.values(), reason(error))
         return

@@ -791,6 +791,12 @@ def test_two_who_replace_a_file_at_the_same_time_leave_only_the_last(on_postgres
     assert [left(name) for name in "abc"] == [some(GRACE), None, some(GRACE)]
 
 
+def test_the_default_file_stays_before_there_is_a_row() -> None:
+    ExpiringStorage("documents/scans", until_committed=100).save(NONE, content())
+    report = later()
+    assert (report.owned, report.deleted) == (1, 0)
+
+
 def test_the_default_file_of_rows_without_one_stays() -> None:
     get_filesystem("documents").makedirs("scans").writebytes(NONE, b"")
     Page.objects.create(document=saved()).delete()
