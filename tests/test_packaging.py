@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -27,6 +28,17 @@ def test_the_wheel_holds_the_two_packages_with_all_that_they_read(wheel: Path) -
     assert {"djpyfs/py.typed", "djpyfs_tasks/py.typed", *map(str, data)} <= set(names)
     rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert rooms == {"djpyfs", "djpyfs_tasks"}
+
+
+def test_the_readme_of_the_wheel_links_to_files_of_the_source(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        links = re.findall(r"\]\(([^)]+)\)", archive.read(name).decode())
+    source = re.compile("https://github.com/djpyfs/djpyfs/(?:blob|raw)/main/([^#]+)")
+    linked = [found[1] for found in map(source.match, links) if found]
+    assert "docs/pictures/demo.png" in linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
 def test_the_wheel_works_silently_with_the_newest_setuptools_and_without_any(
