@@ -56,6 +56,7 @@ from tests.servers import RedisServer, running_nginx
 
 QUICK_START = ROOT / "docs" / "quickstart.md"
 REDIS = "redis://127.0.0.1:6379/0"
+LIBRARIES = {"static": "django.templatetags.static"}
 ELSEWHERE = {"docker", "git", "redis", "sudo", "cd", "curl", "gunicorn", "nginx"}  # not ours to try
 
 
@@ -288,7 +289,7 @@ TRIED: dict[str, Callable[[str, Path], object]] = {
     "yaml": lambda code, _: yaml.safe_load(code),
     "nginx": start_nginx,
     "apache": leave,
-    "html": lambda code, _: Engine().from_string(code),
+    "html": lambda code, _: Engine(libraries=LIBRARIES).from_string(code),
     "javascript": leave,
     "ini": lambda code, _: ConfigParser().read_string(code),
     "text": leave,

@@ -49,11 +49,17 @@ class Counted:
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """The form and the script of the guide."""
-    (form,), (script,) = examples(GUIDE, "html"), examples(GUIDE, "javascript")
-    html = f"<!doctype html><link rel=icon href=data:,>{form}<script type=module>{script}</script>"
+    """The template of the guide."""
+    (template,) = examples(GUIDE, "html")
+    engine = Engine(libraries={"static": "django.templatetags.static"})
+    html = f"<!doctype html><link rel=icon href=data:,>{template}"
     context = Context({"csrf_token": get_token(request)})
-    return HttpResponse(Engine().from_string(html).render(context))
+    return HttpResponse(engine.from_string(html).render(context))
+
+
+def script(request: HttpRequest) -> HttpResponse:
+    (code,) = examples(GUIDE, "javascript")
+    return HttpResponse(code, "text/javascript")
 
 
 @pytest.fixture
@@ -65,8 +71,9 @@ def site(request: pytest.FixtureRequest, settings: Any) -> Any:
     exec(compile(views, GUIDE, "exec"), site.__dict__)
     names = {**site.__dict__, "path": path, "include": include}
     exec(compile(addresses, GUIDE, "exec"), names)
-    site.urlpatterns = [*names["urlpatterns"], path("", page)]
-    settings.ROOT_URLCONF = site
+    static = [path("", page), path("static/upload.js", script)]
+    site.urlpatterns = [*static, *names["urlpatterns"]]
+    settings.ROOT_URLCONF, settings.STATIC_URL = site, "/static/"
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     settings.MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware", f"{__name__}.Counted"]
     return site
