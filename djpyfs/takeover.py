@@ -24,8 +24,8 @@ from .places import records_of
 TABLE = "djpyfs_fsexpirations"
 COLUMNS = "module filename expires expiration".split()
 BATCH = 1_000
-# µs since the epoch. In 2255 a double ceases to hold them all, and 0 would stand for no deadline.
-EARLIEST, LATEST = 1, 2**53
+# µs since the epoch. In 2255 a double ceases to hold them all.
+PERMANENT, EARLIEST, LATEST = 0, 1, 2**53
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TakeOver:
     taken: int = 0
     #: Files that had a record already, which was left as it is.
     known: int = 0
-    #: Rows that say that the file does not expire.
+    #: Files that do not expire, and have been made permanent here too.
     permanent: int = 0
     refused: list[RefusedName] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class TakeOver:
 def take_over(
     connection: BaseDatabaseWrapper, on_batch: Callable[[TakeOver], object] | None = None
 ) -> TakeOver:
-    """Give the files in the table of openedx-django-pyfs their deadlines.
+    """Give the files in the table of openedx-django-pyfs their deadlines, or make them permanent.
 
     A file that has a record already keeps it, so that this can be repeated at any time; the
     table is only read. Calls ``on_batch`` with the report so far. Raises `TableUnreadable`.
@@ -94,24 +94,21 @@ def _take(
 ) -> None:
     deadlines: dict[Placement, dict[bytes, int]] = {}
     for namespace, path, expires, expiration in rows:
-        if not expires:
-            report.permanent += 1
-            continue
         try:
             member = _member(namespace, path)
         except InvalidName as error:
             report.refused.append(RefusedName(namespace, path, str(error)))
         else:
-            wanted = microseconds(_aware(expiration, connection))
             placement = settings.policy_for(namespace).placement
-            deadline = min(max(EARLIEST, wanted), LATEST)
+            deadline = _deadline(expiration, connection) if expires else PERMANENT
             deadlines.setdefault(placement, {})[member] = deadline
     report.rows += len(rows)
     for placement, own in deadlines.items():
         records = records_of(settings, backend_at(settings, placement), make=True)
-        taken = len(records.adopt(own))
-        report.taken += taken
-        report.known += len(own) - taken
+        new = [own[member] for member in records.adopt(own)]
+        report.permanent += new.count(PERMANENT)
+        report.taken += len(new) - new.count(PERMANENT)
+        report.known += len(own) - len(new)
 
 
 def _member(namespace: str, path: str) -> bytes:
@@ -120,6 +117,10 @@ def _member(namespace: str, path: str) -> bytes:
         raise InvalidName(path, "is not a file")
     check_length(path, *entry)
     return entry.member
+
+
+def _deadline(expiration: datetime | str, connection: BaseDatabaseWrapper) -> int:
+    return min(max(EARLIEST, microseconds(_aware(expiration, connection))), LATEST)
 
 
 def _aware(expiration: datetime | str, connection: BaseDatabaseWrapper) -> datetime:

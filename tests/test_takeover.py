@@ -14,6 +14,7 @@ from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
 from djpyfs import expire_objects, get_filesystem, inspection
+from djpyfs.audit import Audit
 from djpyfs.errors import TableUnreadable
 from djpyfs.takeover import TakeOver, take_over
 from tests.conftest import counted
@@ -102,9 +103,21 @@ def test_it_can_be_repeated_and_keeps_newer_deadlines(table: Table) -> None:
     assert plots.expiration("a") == newer
 
 
-def test_permanent_files_stay_permanent(table: Table) -> None:
-    assert take_over(table(("plots", "a", False, EARLIER))) == TakeOver(rows=1, permanent=1)
-    assert get_filesystem("plots").expiration("a") is None
+def test_permanent_files_stay_permanent_through_an_audit(table: Table) -> None:
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    database = table(("plots", "a", False, EARLIER))
+    assert take_over(database) == TakeOver(rows=1, permanent=1)
+    assert list(Audit(adopt=0).run("plots")) == []
+    assert plots.expiration("a") is None
+    assert take_over(database) == TakeOver(rows=1, known=1)
+
+
+def test_a_file_that_has_got_a_deadline_is_not_made_permanent(table: Table) -> None:
+    plots = get_filesystem("plots")
+    plots.expire("a", seconds=50)
+    assert take_over(table(("plots", "a", False, EARLIER))) == TakeOver(rows=1, known=1)
+    assert plots.expiration("a")
 
 
 @pytest.mark.parametrize(

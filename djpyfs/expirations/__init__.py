@@ -445,10 +445,10 @@ class Expirations(ABC):
 
     @abstractmethod
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
-        """Give members known ``deadlines``; return those that took one.
+        """Give members known ``deadlines``, or for 0 make them permanent; return those changed.
 
         Those that have a deadline keep it. Those that somebody has made permanent, or is about to
-        remove, get none.
+        remove, stay as they are.
         """
 
     @abstractmethod

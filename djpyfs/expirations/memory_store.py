@@ -665,7 +665,10 @@ class _Expirations(Expirations):
                 if not (of.deadline_of(member) or member in of.claimed or of.is_permanent(member))
             ]
             for member in new:
-                self._of.set_deadline(member, deadlines[member])
+                if deadlines[member]:
+                    of.set_deadline(member, deadlines[member])
+                else:
+                    of.permanent.add(member)
             return new
 
     def permanent(self, members: Sequence[bytes]) -> Sequence[bytes]:

@@ -118,6 +118,13 @@ def test_renew_leaves_alone_what_has_expired_or_has_no_deadline(store: Expiratio
     assert store.renew(A, MINUTE) == 0
 
 
+def test_a_member_without_a_record_is_adopted_as_permanent(store: Expirations) -> None:
+    store.schedule([B], MINUTE)
+    assert store.adopt({A: 0, B: 0}) == [A]
+    assert store.permanent([A, B]) == [A]
+    assert deadline(store, A) == 0
+
+
 def test_nothing_is_adopted_that_somebody_is_about_to_remove(store: Expirations) -> None:
     token = store.reserve(A).token
     assert store.adopt({A: 1, B: 1}) == [B]

@@ -385,8 +385,8 @@ def _import(console: Console, options: dict[str, Any]) -> None:
 
 def _import_lines(report: TakeOver) -> Iterator[str]:
     yield (
-        f"{counted(report.rows, 'row')}: {report.taken:,} deadlines taken over, "
-        f"{report.known:,} known already, {report.permanent:,} permanent, "
+        f"{counted(report.rows, 'row')}: {counted(report.taken, 'deadline')} taken over, "
+        f"{counted(report.permanent, 'file')} made permanent, {report.known:,} known already, "
         f"{len(report.refused):,} skipped"
     )
     rows = [(row.namespace, row.path, row.reason) for row in report.refused]
@@ -610,8 +610,9 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _describe_import,
         _import,
         "Take over the deadlines that openedx-django-pyfs has in its table: what has passed is "
-        "due at once, what has a record already keeps it. The table is only read, and this can "
-        "be repeated. Exit status 1 means that rows were skipped, because of their names.",
+        "due at once, what never expires becomes permanent, what has a record already "
+        "keeps it. The table is only read, and this can be repeated. Exit status 1 means that rows "
+        "were skipped, because of their names.",
     ),
     "audit": (
         _describe_audit,
