@@ -62,7 +62,7 @@ def test_check_deploy_reports_a_page_that_is_shut_out_until_the_command_lets_it_
     assert others == OTHERS
     assert ours["AllowedMethods"] == ["POST"]
     assert ours["AllowedOrigins"] == [SITE, OTHER]
-    assert "our rule: keep" in djpyfs("cors")
+    assert "rule of djpyfs: keep" in djpyfs("cors")
 
 
 def test_a_rule_of_ours_follows_the_setting_and_goes_with_it(
@@ -96,7 +96,7 @@ def test_our_rule_is_not_needed_if_the_rules_of_others_allow_it_already(
     put(bucket, {"AllowedMethods": ["PUT", "POST"], "AllowedOrigins": ["https://*.example.com"]})
     djfs(**bucket.place, upload_origins=[SITE])
     assert told() == []
-    assert "our rule: not needed; 1 rule of others" in djpyfs("cors")
+    assert "rule of djpyfs: not needed; 1 other rule" in djpyfs("cors")
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ def test_every_command_is_listed_with_its_options() -> None:
         assert set(re.findall(r"--[a-z-]+", rows[name])) == options, name
 
 
+def test_the_help_of_the_command_has_one_short_line_for_each_sub_command() -> None:
+    for _, _, summary in SUB_COMMANDS.values():
+        heading, _, rest = summary.partition(":")
+        assert len(heading) < 80
+        assert rest
+
+
 def test_every_error_is_listed_with_its_families() -> None:
     rows = table("reference/errors.md", "error")
     found = {

@@ -33,6 +33,7 @@ UNPUNCTUAL = (
     "djpyfs_tasks keeps time, unless DJFS['punctual'] is False."
 )
 PIPE_CLOSED = 141  # as for a process that a closed pipe kills
+OUT_OF_DATE = "{} to bring up to date: run this again with --apply"
 WHERE = "a namespace, or 'prefix/*' for all the namespaces below one"
 
 Run = Callable[[Console, dict[str, Any]], None]
@@ -162,7 +163,8 @@ def _preview_lines(found: Preview) -> Iterator[str]:
     yield f"{counted(found.files, 'file')} overdue{held}"
     unknown = f"; the size of {found.unmeasured:,}{of_sample} is unknown"
     yield f"{about}{size(found.bytes)}{unknown if found.unmeasured else ''}"
-    yield f"{about}{requests.files:,} requests for files, {requests.records:,} to the record store"
+    for_files = counted(requests.files, "request")
+    yield f"{about}{for_files} for files, {requests.records:,} to the record store"
     rows = [(f"{count:,}", namespace) for namespace, count in found.by_namespace.items()]
     lines = chain(table(rows, ("files", "namespace")), more(found.more, "namespace"))
     yield from indented(lines, f"Namespaces{of_sample}:")
@@ -460,11 +462,11 @@ def _lifecycle(console: Console, options: dict[str, Any]) -> None:
     if failed := sum(bool(each.problem) for each in found):
         raise CommandError(f"buckets that could not be reached: {failed:,}", returncode=AMISS)
     if not options["apply"] and (behind := sum(each.differs for each in found)):
-        raise CommandError(f"buckets to be brought up to date: {behind:,}", returncode=AMISS)
+        raise CommandError(OUT_OF_DATE.format(counted(behind, "bucket")), returncode=AMISS)
 
 
 def _bucket_lines(found: Comparison) -> Iterator[str]:
-    yield f"{found.bucket}: {found.problem or f'{found.others} rules of others stay'}"
+    yield f"{found.bucket}: {found.problem or counted(found.others, 'other rule')}"
     yield from table(map(_change_cells, found.changes))
     if found.problem:
         yield from table(
@@ -501,11 +503,12 @@ def _cors(console: Console, options: dict[str, Any]) -> None:
     if failed := sum(bool(each.problem) for each in found):
         raise CommandError(f"buckets that could not be reached: {failed:,}", returncode=AMISS)
     if not options["apply"] and (behind := sum(each.differs for each in found)):
-        raise CommandError(f"buckets to be brought up to date: {behind:,}", returncode=AMISS)
+        raise CommandError(OUT_OF_DATE.format(counted(behind, "bucket")), returncode=AMISS)
 
 
 def _cors_lines(found: CorsComparison) -> Iterator[str]:
-    ours = f"our rule: {found.action or 'not needed'}; {counted(found.others, 'rule')} of others"
+    action = found.action or "not needed"
+    ours = f"rule of djpyfs: {action}; {counted(found.others, 'other rule')}"
     yield f"{found.bucket}: {found.problem or ours}"
     rows = [("shut out" if it in found.missing else "let in", it) for it in found.origins]
     yield from table(rows if not found.problem else (("wanted", it) for it in found.origins))
@@ -617,11 +620,11 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "audit": (
         _describe_audit,
         _audit,
-        "Walk through namespaces, or all, with the directories below them, and list files "
-        "without a record, which stay forever (those made permanent by hand are left out); "
-        "records without a file, which the sweep drops when they are due; and names that djpyfs "
-        "refuses. Nothing is changed without --adopt. JSON comes as one object per line, the "
-        "totals last. Exit status 1 means that differences are left.",
+        "Compare files and records: walk through namespaces, or all, with the directories below "
+        "them, and list files without a record, which stay forever (those made permanent by hand "
+        "are left out); records without a file, which the sweep drops when they are due; and names "
+        "that djpyfs refuses. Nothing is changed without --adopt. JSON comes as one object per "
+        "line, the totals last. Exit status 1 means that differences are left.",
     ),
     "lifecycle": (
         _describe_lifecycle,
@@ -638,8 +641,8 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
     "reshard": (
         _describe_reshard,
         _reshard,
-        "Spread the records over N shards, while writers and sweeps go on. It can be stopped at "
-        "any time, and goes on where it was when it is called again with the same number; until "
+        "Spread the records over N shards: writers and sweeps go on. It can be stopped at any "
+        "time, and goes on where it was when it is called again with the same number; until "
         "then everything works, a little more slowly. All processes learn of it by themselves. "
         "Exit status 2 means that it has not finished.",
     ),
