@@ -105,11 +105,13 @@ def _cors() -> Iterator[CheckMessage]:
     for wanted in cors.plan():
         found = wanted.compare() if wanted.origins else None
         if found and (found.missing or found.problem):
-            why = found.problem or f"from pages of {', '.join(found.missing)}"
+            shut_out = f"{found.bucket} refuses files from pages of {', '.join(found.missing)}"
+            unreadable = f"the CORS rules of {found.bucket} cannot be read: {found.problem}"
             yield Warning(
-                f"{found.bucket} does not let browsers send files to it: {why}",
-                hint="Run 'manage.py djpyfs cors --apply', "
-                "or give the credentials the right s3:GetBucketCORS.",
+                unreadable if found.problem else shut_out,
+                hint="Give the credentials the right s3:GetBucketCORS."
+                if found.problem
+                else "Run 'manage.py djpyfs cors --apply'.",
                 obj="settings.DJFS",
                 id="djpyfs.W010",
             )
