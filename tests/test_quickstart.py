@@ -16,7 +16,7 @@ from tests.servers import HOST, PATIENCE, RedisServer, free_port, wait_for
 from tests.services import CHECKOUT, started
 
 # There is an environment with the package already; `tests/test_packaging.py` makes such ones.
-DONE = ("python -m venv", ". .venv", ". ../.venv", "pip install", "cd ", "export ")
+DONE = ("python3 -m venv", ". .venv", ". ../.venv", "pip install", "cd ", "export ")
 
 
 class Reader:
