@@ -276,10 +276,16 @@ def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
         raise ConfigurationError(f"DJFS['namespaces'] is a {kind}: give it a dict of dicts")
     policies = {}
     for name, overrides in own.items():
+        directory = name.removesuffix("/*") if isinstance(name, str) else name
         try:
-            check_namespace(name[:-2] if isinstance(name, str) and name.endswith("/*") else name)
+            check_namespace(directory)
         except InvalidName as error:
             raise ConfigurationError(f"DJFS['namespaces'] names {error}") from error
+        if "*" in directory:
+            raise ConfigurationError(
+                f"DJFS['namespaces'] names {name!r}: use a namespace, or 'prefix/*'; "
+                "what counts for all stands outside"
+            )
         if not isinstance(overrides, Mapping):
             raise ConfigurationError(f"DJFS['namespaces'][{name!r}] must be a dict")
         for key in overrides.keys() & {*SERVICE_KEYS, "namespaces"}:

@@ -46,6 +46,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "namespaces": []}, "dict of dicts"),
     ({**DISK, "namespaces": {"a": 5}}, "must be a dict"),
     ({**DISK, "namespaces": {"../a": {}}}, "leads out|segment"),
+    *(
+        ({**DISK, "namespaces": {it: {}}}, "use a namespace")
+        for it in ("*", "a*", "a/*/b", "**", "*/*")
+    ),
     ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which counts for all"),
     ({**DISK, "namespaces": {"a": {"bucket_": "x"}}}, "did you mean 'bucket'"),
     ({"type": "s3fs"}, "bucket"),
