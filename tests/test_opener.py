@@ -10,6 +10,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError, Lock
 from time import sleep
@@ -594,6 +595,28 @@ def test_a_child_does_not_close_what_it_has_inherited(djfs: Callable[..., None])
         os._exit(0)
     os.waitpid(child, 0)
     assert get_filesystem("plots").exists("a")
+
+
+def test_a_filesystem_from_before_a_fork_has_a_connection_of_its_own_in_the_child(
+    djfs: Callable[..., None], ftp: Ftp
+) -> None:
+    djfs(type="opener", url=ftp.url)
+    plots = get_filesystem(uuid.uuid4().hex)
+    plots.writebytes("a", b"picture")
+
+    def use(name: str) -> None:
+        for _ in range(20):
+            plots.writebytes(name, name.encode())
+            assert plots.readbytes(name) == name.encode()
+
+    child = os.fork()
+    if not child:
+        with suppress(Exception):
+            use("child's")
+            os._exit(0)
+        os._exit(1)
+    use("parent's")
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_child_leaves_the_connection_of_its_parent_alone(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import RLock, local
 from time import monotonic
 from typing import Any, BinaryIO, ClassVar
+from weakref import WeakSet
 
 from fs import errors
 from fs.base import FS
@@ -22,6 +24,8 @@ from ..names import Entry
 from . import Backend, Lease, Outcome, timed_out
 from .spool import SpoolingFS, Turns
 
+_opened: WeakSet[OpenedBackend] = WeakSet()
+_inherited: list[Any] = []  # connections of the parent, which this process must not even close
 CONNECTION_LIFE = 60  # s; servers drop idle connections, and are restarted
 JUST_NOW = 1  # s, for which a connection that failed need not be tried again
 
@@ -38,11 +42,21 @@ class OpenedBackend(Backend):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        self._lock = RLock()
         self._network = True  # until more is known
+        self._start()
+        _opened.add(self)
+
+    def _start(self) -> None:
+        self._lock = RLock()
         self._shared = _Connection()
         self._spare = [self._shared]  # which no deletion uses
         self._own = local()  # of a thread that deletes
+
+    def leave_to_parent(self) -> None:
+        """Use other connections than the process that this one was forked from."""
+        if self._network:
+            _inherited.append((self._shared, self._spare))
+            self._start()
 
     @abstractmethod
     def connect(self) -> FS:
@@ -174,6 +188,14 @@ class _Connection:
             files, self.files = self.files, None
             if files is not None:
                 files.close()
+
+
+def _leave_all_to_parent() -> None:
+    for backend in _opened:
+        backend.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 class _Directory(SubFS[FS]):
