@@ -55,7 +55,9 @@ docs: .venv/docs.stamp
 quick: .venv/dev.stamp
 	$(RUN) -m pytest $(TOGETHER) $(HEART) -k "not (s3 or sharded or sentinel or cluster)" $(ARGS)
 
-test: lint
+test: .venv/dev.stamp
+	@echo "While mypy has one core, the modules of the tests are compiled on another."
+	@$(RUN) -m pytest --collect-only --quiet >/dev/null 2>&1 & $(MAKE) --no-print-directory lint && wait
 	$(RUN) -m pytest $(TOGETHER) --cache-clear $(ARGS) || { [ $$? -eq 1 ] && $(SECOND_GO); }
 
 test-faults: .venv/dev.stamp
@@ -93,9 +95,10 @@ clean:
 	rm -rf .venv .bench .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Most of the modules are never imported, and those that are get compiled then.
 .venv/%.stamp: pyproject.toml .venv/pyvenv.cfg
 	@echo "Installing into .venv what djpyfs[$*] needs; the first time this takes a minute."
-	$(PIP) install --quiet --editable '.[$*]' $(if $(DJANGO),'$(DJANGO)')
+	$(PIP) install --quiet --no-compile --editable '.[$*]' $(if $(DJANGO),'$(DJANGO)')
 	@touch $@
 
 .venv/pyvenv.cfg:
