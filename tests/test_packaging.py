@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -76,24 +75,35 @@ for start in start_a_worker, start_a_site:
 """
 
 
+class Site:
+    """An environment that finds all that djpyfs needs where the tests find it."""
+
+    def __init__(self, place: Path, wheel: Path) -> None:
+        self._environment, self._wheel = Environment(place), wheel
+        [self.packages] = place.glob("lib/*/site-packages")
+        self.packages.joinpath("needs.pth").write_text(sysconfig.get_path("purelib"))
+
+    def pip(self, command: str) -> None:
+        words = command.split()
+        self._environment.pip(*(self._wheel if word == "djpyfs" else word for word in words))
+
+    def starts(self) -> list[str]:
+        """Return with what a worker and a site start."""
+        return self._environment.run("-c", STARTS).splitlines()
+
+
 @pytest.fixture
-def after(wheel: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Return with what a worker and a site start after a call of pip."""
-    environment = Environment(tmp_path / "environment")
-    # What djpyfs needs is where the tests find it.
-    [packages] = tmp_path.glob("environment/lib/*/site-packages")
-    packages.joinpath("needs.pth").write_text(sysconfig.get_path("purelib"))
-
-    def after(command: str) -> list[str]:
-        environment.pip(*(wheel if word == "djpyfs" else word for word in command.split()))
-        return environment.run("-c", STARTS).splitlines()
-
-    return after
+def site(wheel: Path, tmp_path: Path) -> Site:
+    return Site(tmp_path / "environment", wheel)
 
 
 def test_both_distributions_work_or_refuse_to_start_in_whatever_order_they_come_and_go(
-    after: Callable[..., list[str]],
+    site: Site,
 ) -> None:
+    def after(command: str) -> list[str]:
+        site.pip(command)
+        return site.starts()
+
     def refused(told: list[str]) -> bool:
         cause, cure = "openedx-django-pyfs", f"pip {CURE}"
         return len(told) == 2 and all(cause in line and cure in line for line in told)
@@ -107,18 +117,17 @@ def test_both_distributions_work_or_refuse_to_start_in_whatever_order_they_come_
 
 
 def test_a_site_with_one_file_of_the_other_distribution_refuses_to_start(
-    after: Callable[..., list[str]], tmp_path: Path
+    site: Site, tmp_path: Path
 ) -> None:
-    after("install --no-deps --no-compile djpyfs")
-    [here] = tmp_path.glob("environment/lib/*/site-packages/djpyfs")
-    elsewhere = tmp_path / "elsewhere"
-    after(f"install --no-deps --no-compile --target {elsewhere} {ANCESTOR}")
+    site.pip("install --no-deps --no-compile djpyfs")
+    here, elsewhere = site.packages / "djpyfs", tmp_path / "elsewhere"
+    site.pip(f"install --no-deps --no-compile --target {elsewhere} {ANCESTOR}")
     for name in "__init__.py", "djpyfs.py", "models.py":
         ours = (here / name).read_bytes()
         (here / name).write_bytes((elsewhere / "djpyfs" / name).read_bytes())
-        assert CURE in after("--version")[1], name
+        assert CURE in site.starts()[1], name
         (here / name).write_bytes(ours)
-    assert after("--version") == ["works", "works"]
+    assert site.starts() == ["works", "works"]
 
 
 PUTS_BACK = """
