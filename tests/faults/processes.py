@@ -23,7 +23,9 @@ from djpyfs.names import Entry
 
 # Forks of a process that has imported everything, and opened nothing.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([__name__, "djpyfs.sweeper", "djpyfs.backends.osfs"])
+processes.set_forkserver_preload(
+    [__name__, "djpyfs.sweeper", "djpyfs.backends.osfs", "djpyfs.backends.s3"]
+)
 
 
 class Actor:
