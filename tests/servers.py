@@ -77,11 +77,12 @@ def wait_for(
     """Poll until ``condition`` returns something true, and return that."""
     deadline = time.monotonic() + timeout
     while True:
-        found = condition()
-        if found:
+        asked = time.monotonic()
+        if found := condition():
             return found
-        assert time.monotonic() < deadline, f"{what} did not come true within {timeout} s"
-        time.sleep(0.01)
+        now = time.monotonic()
+        assert now < deadline, f"{what} did not come true within {timeout} s"
+        time.sleep(min(max(0.01, 4 * (now - asked)), 0.1))
 
 
 class Server:
