@@ -392,7 +392,9 @@ class Sweep:
         leases.keep(held)
         self._claimed += len(claim.members)
         self._late = max(self._late, *claim.late)
-        flight = _Flight(claim, _Turn(held, self._has_ended, asked.mark))
+        # A helper finishes what it has claimed: the sweep that it helps may be over by then.
+        ends = self._has_ended if self._patient else self._is_over
+        flight = _Flight(claim, _Turn(held, ends, asked.mark))
         flight.entries = self._deletable(claim.members, flight.batch)
         if claim.awaiting:
             doubtful = set(claim.awaiting)

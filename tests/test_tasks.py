@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from fs.move import move_file
 from kombu.simple import SimpleQueue
 
 from djpyfs import SweepReport, conf, get_filesystem
+from djpyfs.backends.memory import MemoryBackend
 from djpyfs.expirations import store_for
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.names import Entry
 from djpyfs.sweeper import recent_sweeps
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
@@ -215,6 +218,26 @@ def test_a_call_for_help_that_arrives_late_is_ignored(backlog: Backlog) -> None:
     assert recent_sweeps() == []
     help_sweep("one", store_for(conf.current()).now())
     assert recent_sweeps() != []
+
+
+class SlowBackend(MemoryBackend):
+    """Takes longer for a file than a turn lasts."""
+
+    def delete_one(self, entry: Entry) -> None:
+        time.sleep(0.15)
+        super().delete_one(entry)
+
+
+def test_a_helper_finishes_what_it_has_claimed_though_its_turn_is_over(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type=f"{__name__}.SlowBackend", batch_size=3, sweep_interval=0.1)
+    plots = get_filesystem("plots")
+    for name in "abcd":
+        plots.touch(name)
+    plots.expire_many(list("abcd"), 0)
+    help_sweep("of a worker", store_for(conf.current()).now())
+    assert len(plots.listdir("/")) == 1
 
 
 def test_a_small_sweep_calls_nobody_and_asks_nobody_whether_it_leads(
