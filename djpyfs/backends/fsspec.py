@@ -83,11 +83,14 @@ class FsspecBackend(OpenedBackend):
 
     def place(self, make: bool = False) -> str:
         """Return what tells the files from others: the URL, and how they are reached."""
-        login = self._url.partition("://")[2].rpartition("@")[0]
+        protocol, _, rest = self._url.partition("://")
+        server, _, path = rest.partition("/")
+        login, _, host = server.rpartition("@")
         # Two users may find different files at the same path of a server, and no process shares
         # its memory with another.
         own = login.partition(":")[0] if self.shared else str(os.getpid())
-        return place_id("fsspec", own, *self.roots(), described(self._options))
+        root = f"{host}/{path}".rstrip("/")
+        return place_id("fsspec", own, protocol, root, described(self._options))
 
     def roots(self) -> Sequence[str]:
         """Return the URL without user and password."""

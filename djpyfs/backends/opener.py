@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -60,9 +61,9 @@ class OpenerBackend(OpenedBackend):
     def place(self, make: bool = False) -> str:
         """Return what tells the files from others: protocol, user, host and path."""
         parsed = parse_fs_url(self._address)
-        place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
+        place = posixpath.normpath(parsed.resource)
         if parsed.protocol in READ_ONLY:
-            place = os.path.abspath(os.path.expanduser(place))
+            place = os.path.abspath(os.path.expanduser(parsed.resource))
         # Two users may find different files at the same path of a server.
         return place_id(parsed.protocol, parsed.username or "", place)
 

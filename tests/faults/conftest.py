@@ -15,7 +15,7 @@ from tests.faults.processes import Race
 from tests.servers import RedisServer
 from tests.tables import laid_out
 
-FULL_TIMEOUT = 1_800  # s, for one test of the full form
+FULL_TIMEOUT = 3_600  # s, for one test of the full form
 HEADINGS = ("fault", "to reach", "measured", "")
 ROW = "row of the table of faults"
 
