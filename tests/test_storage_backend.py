@@ -16,6 +16,7 @@ from typing import Any
 from unittest import TestCase
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage, default_storage
 from django.utils import timezone
@@ -513,6 +514,23 @@ def test_the_place_of_a_storage_is_how_it_is_configured(settings: Any) -> None:
     assert ours(auth=object()) == ours(auth=object())
     assert ours(session=object()) == ours(session=object())
     assert ours() != place_with(settings, f"{__name__}.{Elsewhere.__name__}")
+
+
+class BySettings(Elsewhere):
+    """Has its place from the settings of the site, as those of django-storages may."""
+
+    @property
+    def location(self) -> str:
+        return str(django_settings.FILES_AT)
+
+
+def test_the_place_of_a_storage_may_come_from_settings_of_its_own(settings: Any) -> None:
+    def place(files_at: str) -> str:
+        settings.FILES_AT = files_at
+        return place_with(settings, f"{__name__}.{BySettings.__name__}")
+
+    assert place("ftp://ann:old@host/a") == place("ftp://ann:new@host/a")
+    assert place("ftp://ann:old@host/a") != place("ftp://ann:old@host/b")
 
 
 def test_each_storage_in_memory_is_a_place_of_its_own(settings: Any) -> None:

@@ -42,6 +42,9 @@ NO_DIRECTORY = (
     ValueError,
     NotImplementedError,
 )
+# What storages, those of django-storages above all, call where they keep files. They may have it
+# from settings of their own.
+WHERE = "account_name azure_container bucket_name host location root_path".split()
 DIRECTORIES_REMEMBERED = 1_000
 DIRECTORIES_MADE = 10_000
 
@@ -146,8 +149,14 @@ class StorageBackend(Backend):
             return place_id("disk", descent.place(make))
         if not self.shared:
             return place_id(self._id, str(os.getpid()))
-        options = described(self._settings.get("OPTIONS", {}))
-        return place_id(*(self.roots() or (self._settings["BACKEND"], options)))
+        return place_id(*(self.roots() or (self._settings["BACKEND"], *self._described())))
+
+    def _described(self) -> Sequence[str]:
+        """Return how the storage is configured, and where it keeps files if that is known."""
+        storage = self.storage()
+        known = {name: getattr(storage, name, None) for name in WHERE}
+        where = {name: _without_login(it) for name, it in known.items() if isinstance(it, str)}
+        return described(self._settings.get("OPTIONS", {})), described(where)
 
     def mark(self) -> int | None:
         """Return the time in ns by the clock of the disk that dates what is written there."""
@@ -199,7 +208,7 @@ class StorageBackend(Backend):
         if isinstance(storage, FileSystemStorage):
             return [str(storage.location)]
         if hasattr(storage, "endpoint_url") and hasattr(storage, "bucket_name"):
-            endpoint = re.sub("//[^/]*@", "//", storage.endpoint_url or "s3:").rstrip("/")
+            endpoint = _without_login(storage.endpoint_url or "s3:").rstrip("/")
             return [f"{endpoint}/{storage.bucket_name}/{storage.location}"]
         return []
 
@@ -505,3 +514,7 @@ def _timestamp(time_of: Callable[[str], datetime], name: str) -> float | None:
         except NotImplementedError:
             return None
         return (make_aware(time) if is_naive(time) else time).timestamp()
+
+
+def _without_login(url: str) -> str:
+    return re.sub("//[^/]*@", "//", url)
