@@ -221,14 +221,16 @@ class Audit:
         # write, so a modification time that is read now is still true when it is used.
         records = area.place.records
         now = records.counts().now
-        latest = now + max(self._ttl, self._settings.grace)
-        new = {entry.member for entry in entries}
+        lives = {entry: self._life(entry, self._ttl) for entry in entries}
+        latests = {it.member: now + max(life, self._settings.grace) for it, life in lives.items()}
+        new = set(latests)
         if self._makes:
-            new &= set(records.adopt(dict.fromkeys(new, latest)))
+            new &= set(records.adopt(latests))
         adopted = {}
         for entry, path in entries.items():
             if entry.member in new:
-                deadline = self._deadline(files, path, self._ttl, now, latest)
+                latest = latests[entry.member]
+                deadline = self._deadline(files, path, lives[entry], now, latest)
                 if self._makes and deadline != latest:
                     records.place_at(entry.member, deadline, expected=latest)
                 if deadline:
@@ -237,6 +239,10 @@ class Audit:
             await_owners(self._settings, records, adopted)
         self.totals.adopted += len(adopted) if self._makes else 0
         return adopted
+
+    def _life(self, entry: Entry, ttl: int) -> int:
+        longest = self._settings.policy_for(entry.directory).max_ttl
+        return ttl if longest is None else min(ttl, longest)
 
     def _deadline(self, files: FS, path: str, ttl: int, now: int, latest: int) -> int:
         """Return the deadline of a file that is adopted, or 0 if it is gone."""

@@ -17,6 +17,7 @@ from . import conf
 from .backends import backend_at
 from .conf import Placement, Settings
 from .errors import InvalidName, TableUnreadable
+from .expirations import store_for
 from .lifetimes import microseconds
 from .names import Entry, check_length, check_namespace, check_path
 from .places import records_of
@@ -93,6 +94,7 @@ def _take(
     report: TakeOver,
 ) -> None:
     deadlines: dict[Placement, dict[bytes, int]] = {}
+    now = store_for(settings).now()
     for namespace, path, expires, expiration in rows:
         try:
             member = _member(namespace, path)
@@ -100,7 +102,10 @@ def _take(
             report.refused.append(RefusedName(namespace, path, str(error)))
         else:
             placement = settings.policy_for(namespace).placement
+            longest = settings.policy_for(Entry.of_member(member).directory).max_ttl
             deadline = _deadline(expiration, connection) if expires else PERMANENT
+            if longest is not None:
+                deadline = min(deadline or LATEST, now + longest)
             deadlines.setdefault(placement, {})[member] = deadline
     report.rows += len(rows)
     for placement, own in deadlines.items():

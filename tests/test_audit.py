@@ -22,7 +22,7 @@ from djpyfs.audit import Audit, Finding, Kind, Totals
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import tracked_files
-from tests.conftest import counted, records_here
+from tests.conftest import counted, files_beneath, records_here
 from tests.servers import RedisServer, running_redis
 
 
@@ -116,6 +116,15 @@ def test_a_file_is_adopted_by_the_time_of_its_modification(
     assert 30 < remaining(disk, "tracked") <= 50
     assert audit.totals.adopted == 3
     assert found(adopt=5) == set()
+
+
+def test_a_file_is_adopted_for_no_longer_than_its_namespace_allows(
+    djfs: Callable[..., None], records: dict[str, Any]
+) -> None:
+    djfs(type="memory", **records, namespaces={"plots": {"max_ttl": 100}})
+    files_beneath().writebytes("a", b"picture")
+    assert found(adopt=1_000) == {(Kind.NO_RECORD, "a")}
+    assert 50 < remaining(get_filesystem("plots"), "a") <= 100
 
 
 def test_adoption_works_on_every_backend(plots: ExpiringFS) -> None:

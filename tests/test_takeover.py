@@ -120,6 +120,18 @@ def test_a_file_that_has_got_a_deadline_is_not_made_permanent(table: Table) -> N
     assert plots.expiration("a")
 
 
+def test_no_file_of_the_table_lives_longer_than_its_namespace_allows(
+    table: Table, settings: Any
+) -> None:
+    settings.DJFS = {**settings.DJFS, "namespaces": {"plots": {"max_ttl": 100}}}
+    take_over(table(("plots", "late", True, LATER), ("plots", "never", False, EARLIER)))
+    plots = get_filesystem("plots")
+    for name in "late", "never":
+        due = plots.expiration(name)
+        assert due is not None
+        assert 50 < (due - datetime.now(UTC)).total_seconds() <= 100
+
+
 @pytest.mark.parametrize(
     "name", [("../x", "a"), ("plots", "../../a"), ("plots", ""), ("", "a"), ("x" * 382, "a")]
 )
