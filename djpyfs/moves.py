@@ -123,8 +123,7 @@ def remove_moved(source: File, copy: File) -> None:
             raise errors.OperationFailed(
                 source.path, msg=f"'{source.path}' stays: its copy is gone"
             )
-        # What the copy has replaced may have left it a deadline.
-        if origin.deadline or origin.is_permanent or end.deadline:
+        if origin.deadline or origin.is_permanent:
             end.pledge(_deadline_of_moved(copy, origin))
         source.here.files.remove(source.path)
         origin.forget()

@@ -269,17 +269,6 @@ def test_a_move_between_two_filesystems_carries_the_deadline(
     assert target.expiration("copy.png") is None
 
 
-def test_a_file_that_moves_to_another_filesystem_has_no_deadline_of_what_it_replaces(
-    plots: ExpiringFS,
-) -> None:
-    plots.writebytes("a.png", b"picture")
-    other = get_filesystem("others")
-    other.writebytes("a.png", b"preview")
-    other.expire("a.png", 30)
-    fs.move.move_file(plots, "a.png", other, "a.png")
-    assert (other.readbytes("a.png"), other.expiration("a.png")) == (b"picture", None)
-
-
 def test_the_move_of_a_directory_to_another_filesystem_carries_the_deadlines(
     plots: ExpiringFS,
 ) -> None:
