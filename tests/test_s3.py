@@ -983,6 +983,7 @@ def test_all_threads_share_one_client(make_backend: Callable[..., S3Backend], bu
         ({"bucket": "b", "prefix": 7}, "prefix"),
         ({"bucket": "b", "addressing_style": "dns"}, "addressing_style"),
         ({"bucket": "b", "upload_args": {"Acl": "private"}}, "upload_args"),
+        ({"bucket": "b", "upload_args": {"SSECustomerKey": "k" * 32}}, "upload_args"),
         ({"bucket": "b", "upload_args": "private"}, "upload_args"),
         ({"bucket": "b", "upload_args": 7}, "upload_args"),
         ({"bucket": "b", "endpoint_url": "store:8333"}, "endpoint_url"),

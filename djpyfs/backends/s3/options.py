@@ -13,6 +13,8 @@ from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
 from ...errors import ConfigurationError, InvalidName
 from ...names import check_namespace
 
+# Not with a key of one's own: whoever reads would have to send it as well.
+UPLOAD_ARGS = [it for it in S3Transfer.ALLOWED_UPLOAD_ARGS if not it.startswith("SSECustomer")]
 _origin = re.compile(r"https?://[^/?#@\s*]*\*?[^/?#@\s*]+").fullmatch
 
 
@@ -35,12 +37,12 @@ def prefix(options: Mapping[str, Any]) -> str:
 
 def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
     args = options.get("upload_args") or {}
-    known = ", ".join(S3Transfer.ALLOWED_UPLOAD_ARGS)
+    known = ", ".join(UPLOAD_ARGS)
     if not isinstance(args, Mapping):
         raise ConfigurationError(
             f"DJFS['upload_args'] is a {type(args).__name__}: give it a dict with some of {known}"
         )
-    if unknown := set(args) - set(S3Transfer.ALLOWED_UPLOAD_ARGS):
+    if unknown := set(args) - set(UPLOAD_ARGS):
         raise ConfigurationError(
             f"DJFS['upload_args'] has {sorted(map(str, unknown))}: give it some of {known}"
         )
