@@ -611,9 +611,12 @@ class ExpiringFS(FS):
     ) -> None:
         """Write the rest of an open binary file to a file, replacing what was there."""
         source: object = file
-        if isinstance(source, ReadFile) and source.copied(File(self._here, self._here.path(path))):
-            return
-        with self._writing(path) as (relative, _):
+        life = None
+        if isinstance(source, ReadFile):
+            if source.copied(File(self._here, self._here.path(path))):
+                return
+            life = source.life_of_copy()
+        with self._writing(path, life) as (relative, _):
             self._files.upload(relative, file, chunk_size, **options)
 
     def copy(
@@ -797,10 +800,10 @@ class ExpiringFS(FS):
         return self._transaction
 
     @contextmanager
-    def _writing(self, path: str) -> Iterator[tuple[str, Write]]:
+    def _writing(self, path: str, life: int | None = None) -> Iterator[tuple[str, Write]]:
         self.check()
         relative = self._here.path(path)
-        write = self._here.begin(relative)
+        write = self._here.begin(relative, life)
         with write.abandoned_on_error():
             yield relative, write
         self._here.finish(write)

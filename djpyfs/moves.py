@@ -54,6 +54,11 @@ class Transaction:
             self._copies.clear()
         self._lock.release()
 
+    @property
+    def is_move(self) -> bool:
+        """Whether what is copied is being moved: `fs.move` has the lock that `fs.copy` takes."""
+        return self._depth > 1
+
     def copied(self, source: File, copy: File) -> None:
         """Note that a file was copied."""
         if self._depth:
@@ -76,6 +81,19 @@ class ReadFile(RawWrapper):
         """Note that it is copied; return whether the copy is the file itself."""
         self._transaction.copied(self._source, copy)
         return self._source.is_same(copy)
+
+    def life_of_copy(self) -> int | None:
+        """Return what is left of its life, in µs, for its copy if it is being moved.
+
+        So the copy is never without a deadline, whatever happens before the file is removed.
+        Raises `NamespaceHeld` if that is not allowed.
+        """
+        if not self._transaction.is_move:
+            return None
+        here, path = self._source
+        here.check_removable(path)
+        now, deadline = here.records.deadline(here.at(path).member)
+        return max(1, deadline - now) if deadline else None
 
 
 def move(source: File, target: File, replaces: bool, preserve_time: bool) -> None:
@@ -123,7 +141,8 @@ def remove_moved(source: File, copy: File) -> None:
             raise errors.OperationFailed(
                 source.path, msg=f"'{source.path}' stays: its copy is gone"
             )
-        if origin.deadline or origin.is_permanent:
+        # What the copy has replaced may have left it a deadline.
+        if origin.deadline or origin.is_permanent or end.deadline:
             end.pledge(_deadline_of_moved(copy, origin))
         source.here.files.remove(source.path)
         origin.forget()

@@ -17,7 +17,7 @@ from fs import errors
 from fs.base import FS
 from fs.memoryfs import MemoryFS
 
-from djpyfs import FileBusy, conf, expire_objects, get_filesystem
+from djpyfs import FileBusy, NamespaceHeld, conf, expire_objects, get_filesystem
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.filesystem import ExpiringFS
 from tests.filesystem.steps import left, overdue
@@ -267,6 +267,44 @@ def test_a_move_between_two_filesystems_carries_the_deadline(
     assert target.expiration("kept too.png") is None
     fs.copy.copy_file(plots, "b.png", target, "copy.png")
     assert target.expiration("copy.png") is None
+
+
+def test_a_file_that_moves_to_another_filesystem_has_no_deadline_of_what_it_replaces(
+    plots: ExpiringFS,
+) -> None:
+    plots.writebytes("a.png", b"picture")
+    other = get_filesystem("others")
+    other.writebytes("a.png", b"preview")
+    other.expire("a.png", 30)
+    fs.move.move_file(plots, "a.png", other, "a.png")
+    assert (other.readbytes("a.png"), other.expiration("a.png")) == (b"picture", None)
+
+
+def test_a_move_to_another_filesystem_that_dies_leaves_no_copy_without_a_deadline(
+    plots: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: str) -> None:
+        raise KeyboardInterrupt
+
+    plots.writebytes("a.png", b"picture")
+    plots.expire("a.png", 30)
+    monkeypatch.setattr(plots, "remove", die)
+    other = get_filesystem("others")
+    with pytest.raises(KeyboardInterrupt):
+        fs.move.move_file(plots, "a.png", other, "a.png")
+    assert 0 < left(other, "a.png") <= 30
+
+
+def test_a_file_on_hold_that_may_not_move_leaves_what_is_at_the_target_alone(
+    plots: ExpiringFS, settings: Any
+) -> None:
+    settings.DJFS = {**settings.DJFS, "namespaces": {"held": {"hold": True}}}
+    held, free = get_filesystem("held"), get_filesystem("free")
+    held.writebytes("a.png", b"evidence")
+    free.writebytes("a.png", b"picture")
+    with pytest.raises(NamespaceHeld):
+        fs.move.move_file(held, "a.png", free, "a.png")
+    assert (held.readbytes("a.png"), free.readbytes("a.png")) == (b"evidence", b"picture")
 
 
 def test_the_move_of_a_directory_to_another_filesystem_carries_the_deadlines(
