@@ -190,14 +190,14 @@ def test_a_sweep_that_a_soft_time_limit_ends_has_a_true_report(
     service = Service(tmp_path, redis, redis_url=records, type=SLOW, punctual=False)
     djfs(**service.djfs)
     files = get_filesystem("disk")
-    make_overdue(files, 100)
+    make_overdue(files, 200)
     celery = Celery("client", broker=service.djfs["redis_url"], backend=service.djfs["redis_url"])
     with service.process("worker"), celery:
-        sweep = celery.send_task(SWEEP, args=[100], queue=SWEEPS, soft_time_limit=1)
+        sweep = celery.send_task(SWEEP, args=[200], queue=SWEEPS, soft_time_limit=2)
         report = sweep.get(timeout=PATIENCE)
     left = len(files.listdir("/"))
-    assert 0 < left < 100
-    assert (report["deleted"], report["failed"], report["remaining"]) == (100 - left, 0, left)
+    assert 0 < left < 200
+    assert (report["deleted"], report["failed"], report["remaining"]) == (200 - left, 0, left)
     service.close()
 
 
