@@ -28,6 +28,7 @@ from fs.opener.appfs import AppFSOpener
 from djpyfs import BackendUnavailable, ConfigurationError, conf, expire_objects, get_filesystem
 from djpyfs.audit import Audit
 from djpyfs.backends import Outcome, backend_for, close_all
+from djpyfs.backends.memory import MemoryBackend
 from djpyfs.backends.opener import OpenerBackend
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.conformance import ODD_NAMES, BackendTests, FilesystemTests, WholeFileTests
@@ -601,6 +602,29 @@ def test_a_child_does_not_close_what_it_has_inherited(djfs: Callable[..., None])
         os._exit(0)
     os.waitpid(child, 0)
     assert get_filesystem("plots").exists("a")
+
+
+class SelfClosing(MemoryBackend):
+    """Closes itself when nobody holds it any more, as those of other people may."""
+
+    closed: ClassVar[Path]
+
+    def __del__(self) -> None:
+        self.closed.touch()
+
+
+def test_a_child_does_not_close_a_backend_of_its_parent(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    SelfClosing.closed = tmp_path / "closed"
+    djfs(type=f"{__name__}.{SelfClosing.__name__}")
+    backend_for(conf.current(), "plots")
+    child = os.fork()
+    if not child:
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not SelfClosing.closed.exists()
 
 
 def test_a_filesystem_from_before_a_fork_has_a_connection_of_its_own_in_the_child(

@@ -331,8 +331,11 @@ def test_sweeps_at_a_time_in_threads_of_a_worker_all_keep_their_results(
         assert all(threads.map(keeps_its_result, range(8)))
 
 
-def test_ticks_that_no_worker_takes_for_a_day_expire(djfs: Callable[..., None]) -> None:
+def test_ticks_ask_for_no_result_and_expire_if_no_worker_takes_them_for_a_day(
+    djfs: Callable[..., None],
+) -> None:
     djfs(sweep_interval=7)
     [tick] = beat_schedule().values()
     assert tick["schedule"].run_every.total_seconds() == 7
     assert tick["options"]["expires"] == 86_400
+    assert tick["options"]["ignore_result"]
