@@ -806,7 +806,7 @@ class ExpiringFS(FS):
         write = self._here.begin(relative, life)
         with write.abandoned_on_error():
             yield relative, write
-        self._here.finish(write)
+        self._here.finish(write, announces=life is None)  # else the end of the move does
 
     @contextmanager
     def _removing(self, path: str) -> Iterator[str]:

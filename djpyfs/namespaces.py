@@ -100,9 +100,10 @@ class Namespace:
         life = self.life_of(path) if life is None else life
         return kind(self.records, self.at(path), self.settings.grace, life)
 
-    def finish(self, write: Write) -> None:
+    def finish(self, write: Write, announces: bool = True) -> None:
         """End the write of a file that is there as a whole. Raises `WriteLost`."""
-        if life := write.finish(lambda: self._is_file(write.entry)):
+        life = write.finish(lambda: self._is_file(write.entry))
+        if life and announces:
             self.announce([write.entry], life)
 
     def _is_file(self, entry: Entry) -> bool:
