@@ -33,6 +33,7 @@ log = logging.getLogger("djpyfs")
 
 UNSETTLED = 3_600  # s, for a transaction if no storage says how long it may take
 NAMES_PER_QUERY = 500
+NO_DATABASE = "django.db.backends.dummy"  # of an alias without settings, as "default" may be
 _is_following = False  # whether the application has begun to
 
 CHANGES = "djpyfs_changes"  # where the state of a row has them while it is written
@@ -357,8 +358,9 @@ def _databases_of(model: type[Row]) -> list[str]:
     written = router.db_for_write(model)
     return [
         alias
-        for alias in connections
-        if alias == written or router.allow_migrate_model(alias, model)
+        for alias, database in connections.settings.items()
+        if database["ENGINE"] != NO_DATABASE
+        and (alias == written or router.allow_migrate_model(alias, model))
     ]
 
 

@@ -448,6 +448,18 @@ def test_a_database_without_the_table_has_no_such_rows() -> None:
             cursor.execute("ALTER TABLE hidden RENAME TO rows_picture")
 
 
+@pytest.fixture
+def an_empty_alias() -> Iterator[None]:
+    connections.settings["empty"] = ConnectionHandler({"default": {}}).settings["default"]
+    yield
+    del connections.settings["empty"]
+
+
+def test_an_alias_without_a_database_is_not_asked(an_empty_alias: None) -> None:
+    saved().delete()
+    assert later().deleted == 1
+
+
 def test_a_file_stays_for_as_long_as_a_database_cannot_be_asked(
     tmp_path: Path,
 ) -> None:
