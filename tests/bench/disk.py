@@ -105,6 +105,7 @@ def _turn(process: Process, root: Path, files: int, first: int) -> Turn:
     """Let a process sweep a tree, and unlink the files of another one like it."""
     _prepare(root, files)
     bare = _write(root / "unlinked", files)
+    os.sync()  # a file that has not reached the disk yet is unlinked sooner
     took = {}
     for side in ("ours", "bare") if first else ("bare", "ours"):
         process.begin(bare if side == "bare" else ())
@@ -119,6 +120,7 @@ def _two_and_one(both: list[Process], root: Path, files: int, first: int) -> Tur
     took = {}
     for count in (2, 1) if first else (1, 2):
         _prepare(root, files)
+        os.sync()
         started = perf_counter()
         for process in both[:count]:
             process.begin()

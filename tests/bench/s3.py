@@ -120,7 +120,9 @@ def _read(client: Any) -> list[Turn]:
     def bare() -> None:
         _drain(client.get_object(Bucket=BUCKET, Key="plots/large")["Body"])
 
-    return take_turns(ours, bare, 12)
+    turns = take_turns(ours, bare, 12)
+    client.delete_object(Bucket=BUCKET, Key="plots/large")
+    return turns
 
 
 def _drain(file: Any) -> None:
