@@ -43,6 +43,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "redis_url": "http://127.0.0.1"}, "redis_url.*scheme"),
     ({**DISK, "redis_url": "redis://127.0.0.1:port"}, "redis_url"),
     ({**DISK, "redis_url": ""}, "redis_url"),
+    ({**DISK, "redis_url": "redis://127.0.0.1?max_connections=-1"}, "redis_url.*options"),
+    ({**DISK, "redis_url": "redis://127.0.0.1?socket_timeout=-1"}, "redis_url.*options"),
+    ({**DISK, "type": "../x"}, "use one of"),
+    ({"type": "storage", "alias": []}, "'storage' cannot take.*unhashable"),
     ({**DISK, "namespaces": []}, "dict of dicts"),
     ({**DISK, "namespaces": {"a": 5}}, "must be a dict"),
     ({**DISK, "namespaces": {"../a": {}}}, "leads out|segment"),
@@ -53,6 +57,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which counts for all"),
     ({**DISK, "namespaces": {"a": {"bucket_": "x"}}}, "did you mean 'bucket'"),
     ({"type": "s3fs"}, "bucket"),
+    ({"type": "s3fs", "bucket": "b", "prefix": b"x"}, "'s3fs' cannot take"),
     ({"type": "s3fs", "bucket": "b", "aws_access_key_id": "x"}, "aws_secret_access_key"),
 ]
 

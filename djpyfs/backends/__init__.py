@@ -406,7 +406,7 @@ def backend_class(type_: str) -> type[Backend]:
     """Return the class that a ``type`` of the settings names. Raises `UnknownBackend`."""
     try:
         found = import_string(BUILT_IN.get(type_, type_))
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # as for "../x"
         known = ", ".join(BUILT_IN)
         raise UnknownBackend(
             f"DJFS['type'] is {type_!r}: use one of {known}, or the dotted path of a backend"
@@ -439,7 +439,14 @@ def _made(settings: Settings, placement: Placement) -> Backend:
     with _lock:
         if placement not in _backends:
             cls, given = backend_class(placement.type), placement.options
-            _backends[placement] = cls.at({key: given[key] for key in cls.options if key in given})
+            try:
+                own = cls.at({key: given[key] for key in cls.options if key in given})
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(
+                    f"DJFS has a value that the backend {placement.type!r} cannot take: correct it "
+                    f"({reason(error)})"
+                ) from error
+            _backends[placement] = own
         return _backends[placement]
 
 

@@ -180,13 +180,15 @@ def _options_of(url: str) -> dict[str, Any]:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise TypeError for an option that no connection takes."""
-    class_ = options.get("connection_class", redis.Connection)
-    class_(**{key: value for key, value in options.items() if key not in _OF_POOLS})
+    """Raise TypeError or ValueError for an option that no connection takes."""
+    ConnectionPool(**options).make_connection()
+    if any(
+        options.get(timeout, 1) <= 0 for timeout in ("socket_timeout", "socket_connect_timeout")
+    ):
+        raise ValueError("a time-out must be above 0")
 
 
 _OURS = {"decode_responses", "encoding", "encoding_errors"}
-_OF_POOLS = ("connection_class", "max_connections")
 
 
 def _check(address: Address) -> None:
