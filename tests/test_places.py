@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from djpyfs import SweepReport, expire_objects, get_filesystem
+from djpyfs import ConfigurationError, SweepReport, expire_objects, get_filesystem
 from djpyfs.inspection import status
 from tests.servers import RedisServer, wait_for
 
@@ -137,6 +138,34 @@ def test_one_root_under_two_names_is_one_place(site: Callable[..., None], tmp_pa
     fill("plots", "f", 0)
     site(tmp_path / "link")
     assert expire_objects().deleted == 1
+
+
+@pytest.mark.parametrize("kind", ["osfs", "storage", "opener"])
+def test_a_process_that_encodes_file_names_in_another_way_touches_none(
+    kind: str,
+    site: Callable[..., None],
+    settings: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site(tmp_path / "files")
+    fill("plots", "\N{LATIN SMALL LETTER U WITH DIAERESIS}.png", 0)
+    own: dict[str, dict[str, Any]] = {
+        "osfs": {},
+        "storage": {"type": "storage", "alias": "here"},
+        "opener": {"type": "opener", "url": f"osfs://{tmp_path}/link"},
+    }
+    (tmp_path / "link").symlink_to(tmp_path / "files")
+    here = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": tmp_path / "link"},
+    }
+    settings.STORAGES = {**settings.STORAGES, "here": here}
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    site(tmp_path / "link", namespaces={"plots": own[kind]})
+    with pytest.raises(ConfigurationError, match="PYTHONUTF8=1"):
+        get_filesystem("plots").expire("f", 1)
+    assert nothing(expire_objects())
 
 
 def test_a_relative_root_is_another_place_in_another_directory(

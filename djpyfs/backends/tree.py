@@ -14,13 +14,14 @@ import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from secrets import token_hex
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, ConfigurationError
 from ..names import RESERVED
 from . import locks, reason
 from .unfinished import Unfinished, remove_abandoned, write_all
@@ -67,9 +68,18 @@ def open_file(name: str, directory: int, flags: int = os.O_NOFOLLOW) -> int:
 
 
 class Descent:
-    """The way from ``root`` down; links below it are followed if ``follow`` says so."""
+    """The way from ``root`` down; links below it are followed if ``follow`` says so.
+
+    Raises `ConfigurationError` if this process takes names of files for other bytes than UTF-8.
+    """
 
     def __init__(self, root: str, follow: bool = False) -> None:
+        # To a sweep in ISO-8859-1, "ü.png" would be gone. ASCII cannot spell it, and fails.
+        if (encoding := sys.getfilesystemencoding()) not in ("utf-8", "ascii"):
+            raise ConfigurationError(
+                f"this process encodes the names of files as {encoding}, and others as UTF-8: "
+                "set PYTHONUTF8=1 for it"
+            )
         self.root = root
         self.follow = follow
         self.no_follow = 0 if follow else os.O_NOFOLLOW
