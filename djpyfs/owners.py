@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections, models, router, transaction
+from django.db import DatabaseError, connections, models, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.signals import post_save, pre_delete, pre_save
 
@@ -182,7 +182,9 @@ class _Field(NamedTuple):
 
     def is_default(self, name: str) -> bool:
         """Return whether a file is the default of all rows without one of their own."""
-        return self.field.has_default() and self.field.get_default() == name
+        in_database = getattr(self.field.db_default, "value", self.field.db_default)
+        defaults = self.field.get_default(), in_database
+        return name in [_canonical(it) for it in defaults if isinstance(it, str)]
 
 
 def _fields_of(fields: Iterable[Any]) -> Iterator[_Field]:
@@ -342,7 +344,7 @@ def ask(entries: Iterable[Entry]) -> Answer:
     asked: set[Entry] = set()
     for own in _fields():
         named = {name: entry for file, entry in files.items() if (name := own.name_of(file))}
-        for alias in _databases_of(own.field.model) if named else ():
+        for alias in _databases() if named else ():
             for entry in named.values():
                 if entry not in asked:
                     asked.add(entry)
@@ -353,14 +355,12 @@ def ask(entries: Iterable[Entry]) -> Answer:
     return answer
 
 
-def _databases_of(model: type[Row]) -> list[str]:
-    """Return the databases that may have rows of a model, whoever makes its tables."""
-    written = router.db_for_write(model)
+def _databases() -> list[str]:
+    # Routers say who makes a table, and where rows are written, but not where there are any.
     return [
         alias
         for alias, database in connections.settings.items()
         if database["ENGINE"] != NO_DATABASE
-        and (alias == written or router.allow_migrate_model(alias, model))
     ]
 
 

@@ -39,6 +39,7 @@ from djpyfs.sweeper import SweepReport
 from djpyfs.testing import advance, expire_now, isolated
 from tests.conftest import BUCKET, KEYS, counted, records_here
 from tests.rows.models import (
+    COVER,
     DOCUMENTS,
     NONE,
     PICTURES,
@@ -418,21 +419,16 @@ def test_every_database_is_asked() -> None:
     assert left("b") is None
 
 
-class WrittenElsewhere:
-    """Rows are in a database whose tables are not made by Django's migrations."""
-
-    def db_for_write(self, model: type[models.Model], **hints: object) -> str:
-        return "other"
+class MigratedElsewhere:
+    """Tables in a database are not made by Django's migrations."""
 
     def allow_migrate(self, db: str, app_label: str, **hints: object) -> bool:
         return db != "other"
 
 
-def test_a_database_in_which_nothing_is_migrated_is_asked_where_rows_are_written_there(
-    settings: Any,
-) -> None:
-    settings.DATABASE_ROUTERS = [WrittenElsewhere()]
-    Document.objects.bulk_create([Document(file=content("a"))])
+def test_a_database_in_which_nothing_is_migrated_is_asked(settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [MigratedElsewhere()]
+    Document.objects.using("other").bulk_create([Document(file=content("a"))])
     report = later()
     assert (report.owned, report.deleted) == (1, 0)
 
@@ -813,11 +809,13 @@ def test_the_default_file_stays_before_there_is_a_row() -> None:
     assert (report.owned, report.deleted) == (1, 0)
 
 
-def test_the_default_file_of_rows_without_one_stays() -> None:
-    get_filesystem("documents").makedirs("scans").writebytes(NONE, b"")
-    Page.objects.create(document=saved()).delete()
+def test_the_default_files_of_rows_without_their_own_stay() -> None:
+    for name in NONE, COVER:
+        get_filesystem("documents").makedirs("scans", recreate=True).writebytes(name, b"")
+    page = Page.objects.create(document=saved())
+    Page.objects.get(pk=page.pk).delete()
     later()
-    assert DOCUMENTS.exists(f"scans/{NONE}")
+    assert [DOCUMENTS.exists(f"scans/{name}") for name in (NONE, COVER)] == [True, True]
 
 
 def test_a_file_that_is_deleted_by_hand_leaves_no_record() -> None:

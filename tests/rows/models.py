@@ -9,7 +9,7 @@ from djpyfs.storage import ExpiringStorage
 DOCUMENTS = ExpiringStorage("documents", until_committed=100, clean_up=True)
 PICTURES = ExpiringStorage("pictures", default_ttl=1_000, until_committed=100)
 SCANS = ExpiringStorage("documents/scans", clean_up=True)
-NONE = "none.pdf"  # the file of a document without its own
+NONE, COVER = "none.pdf", "cover.pdf"  # the files of a page without its own
 
 
 class Document(models.Model):
@@ -47,6 +47,7 @@ class Page(models.Model):
 
     document: models.ForeignKey[Document, Document] = models.ForeignKey(Document, models.CASCADE)
     scan = models.FileField(storage=SCANS, default=NONE)
+    cover = models.FileField(storage=SCANS, db_default=f"./{COVER}")
 
     class Meta:
         app_label = "rows"
