@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections, models, transaction
+from django.db import DatabaseError, connections, models, router, transaction
 from django.db.models.fields.files import FieldFile
 from django.db.models.signals import post_save, pre_delete, pre_save
 
@@ -379,23 +379,25 @@ def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) ->
 
 def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
     """Return those of ``names`` that rows in a database have."""
-    connection, attribute, found = connections[alias], own.field.attname, set[str]()
+    connection, model, attribute = connections[alias], own.field.model, own.field.attname
+    found = set[str]()
     asked = {spelled: name for name in names for spelled in (name, f"./{name}")}
     spellings = list(asked)
-    rows: models.QuerySet[Row] = models.QuerySet(own.field.model, using=alias)
+    rows: models.QuerySet[Row] = models.QuerySet(model, using=alias)
     inside, is_ours = connection.in_atomic_block, connection.connection is None
     if connection.errors_occurred and not inside:
         connection.close_if_unusable_or_obsolete()
     guard: AbstractContextManager[Any] = transaction.atomic(alias) if inside else nullcontext()
     try:
         with guard:  # a query that fails must not end the transaction around it
-            for first in range(0, len(spellings), NAMES_PER_QUERY):
-                some = spellings[first : first + NAMES_PER_QUERY]
-                own_rows = rows.filter(**{f"{attribute}__in": some})
-                found.update(own_rows.values_list(attribute, flat=True))
+            # Where nothing is migrated, the server would note an error each time.
+            if router.allow_migrate_model(alias, model) or _has_table(alias, model):
+                for first in range(0, len(spellings), NAMES_PER_QUERY):
+                    some = spellings[first : first + NAMES_PER_QUERY]
+                    own_rows = rows.filter(**{f"{attribute}__in": some})
+                    found.update(own_rows.values_list(attribute, flat=True))
     except DatabaseError:
-        tables = connection.introspection.table_names(include_views=True)
-        if own.field.model._meta.db_table in tables:
+        if _has_table(alias, model):
             raise
         return set()  # it has no such rows
     finally:
@@ -403,3 +405,8 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
             connection.close()
     # To some databases, names that differ in case are the same.
     return {asked[spelled] for spelled in found if spelled in asked}
+
+
+def _has_table(alias: str, model: type[Row]) -> bool:
+    tables = connections[alias].introspection.table_names(include_views=True)
+    return model._meta.db_table in tables
