@@ -98,16 +98,18 @@ class Namespace:
         """Begin to write a file, with a ``life`` of its own. Raises `NamespaceHeld`."""
         self.check_writable(path)
         life = self.life_of(path) if life is None else life
-        return kind(self.records, self.at(path), self.settings.grace, life)
+        grace, leaves_parts = self.settings.grace, self.backend.leaves_parts
+
+        def is_there() -> bool:
+            return self.files.isfile(path)
+
+        return kind(self.records, self.at(path), grace, life, is_there, leaves_parts)
 
     def finish(self, write: Write, announces: bool = True) -> None:
         """End the write of a file that is there as a whole. Raises `WriteLost`."""
-        life = write.finish(lambda: self._is_file(write.entry))
+        life = write.finish()
         if life and announces:
             self.announce([write.entry], life)
-
-    def _is_file(self, entry: Entry) -> bool:
-        return self.files.isfile(entry.path.removeprefix(self._prefix))
 
     def reserve(self, path: str) -> Reservation:
         """Claim a file before it is removed or replaced."""

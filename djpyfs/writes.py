@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from io import DEFAULT_BUFFER_SIZE, BufferedRandom, BufferedWriter, BytesIO, TextIOWrapper
 from typing import IO, Any, BinaryIO, NamedTuple, Self, cast
 
+from fs import errors
 from fs.iotools import RawWrapper, make_stream
 
 from . import leases
@@ -24,6 +25,8 @@ NEGLIGIBLE, LONGEST_NEGLIGIBLE = 0.01, 0.1
 # How long a process may stand still, or the record store be away, before its write counts as over;
 # the file of a writer that died stays no longer than this.
 LONGEST_LEASE = 10 * SECOND
+# After these, nothing has been written.
+REFUSALS = errors.FileExists, errors.FileExpected, errors.DirectoryExpected, errors.ResourceNotFound
 
 
 class Write:
@@ -32,13 +35,25 @@ class Write:
     While it goes on its file is not deleted, however long that takes and whatever deadline passes.
     If its process dies, it ends `LONGEST_LEASE` later, or after ``grace`` µs if that is less. A
     file without a deadline lives for ``life`` µs after the write, or forever if that is 0.
+    ``is_there`` asks for the file, of which a write that fails may leave a part if it
+    ``leaves_parts``.
     """
 
-    def __init__(self, records: Expirations, entry: Entry, grace: int, life: int) -> None:
+    def __init__(
+        self,
+        records: Expirations,
+        entry: Entry,
+        grace: int,
+        life: int,
+        is_there: Callable[[], bool],
+        leaves_parts: bool = False,
+    ) -> None:
         self._records = records
         self.entry = entry
         self._grace = grace
         self._life = life
+        self._is_there = is_there
+        self._leaves_parts = leaves_parts
         self._asked_at = leases.now()
         self._is_over = False
         self._done: tuple[float, Finished] | None = None
@@ -58,16 +73,16 @@ class Write:
     def tell_name(self) -> None:
         """Note that others may act on the file by its name from now on."""
 
-    def finish(self, is_there: Callable[[], bool]) -> int:
+    def finish(self) -> int:
         """Report that the file is there as a whole; return its life in µs if the write gave it one.
 
         Raises `WriteLost` if a sweep has deleted the file, which only happens if this process
-        stood still, or the record store lost its data: then ``is_there`` decides.
+        stood still, or the record store lost its data: then a look at the file decides.
         """
         self._end()
         asked_at = leases.now()
         done = self._records.finish(self.entry.member, self._begun, self._grace, self._life)
-        if not (done.unbroken or is_there()):
+        if not (done.unbroken or self._is_there()):
             raise WriteLost(self.entry.path)
         self._done = asked_at, done
         if done.by_default:
@@ -98,12 +113,23 @@ class Write:
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """Abandon the write if the block raises."""
+        """Abandon the write if the block raises; what it may have left keeps its deadline."""
         try:
             yield
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            if self._has_left_part(error):
+                self._end()  # as if its process had died
+            else:
+                self.abandon()
             raise
+
+    def _has_left_part(self, error: BaseException) -> bool:
+        if not (self._leaves_parts and self._life) or isinstance(error, REFUSALS):
+            return False
+        try:
+            return self._is_there()
+        except Exception:  # the backend is away: nobody knows
+            return True
 
     def _end(self) -> None:
         self._is_over = True
@@ -129,10 +155,10 @@ class NewWrite(Write):
         """Have the end of the write reported: by then the record may be another."""
         self._negligible = 0
 
-    def finish(self, is_there: Callable[[], bool]) -> int:
+    def finish(self) -> int:
         """Report that the file is there, unless that changes nothing; return its life."""
         if leases.now() - self._asked_at >= self._negligible:
-            return super().finish(is_there)
+            return super().finish()
         self._end()
         self._done = self._asked_at, Finished(self._begun.before, by_default=True, unbroken=True)
         return self._life

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -32,7 +33,7 @@ from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import RESERVED, Entry
 from tests.conftest import KEYS
 from tests.endless import Endless
-from tests.servers import Moto
+from tests.servers import Moto, wait_for
 
 IN_MEMORY = {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
 
@@ -263,6 +264,38 @@ def test_a_storage_that_is_not_on_disk_is_never_taken_for_a_disk_that_is_away(
     djfs(type="storage")
     get_filesystem("plots").expire("a", 0)
     assert expire_objects().missing == 1
+
+
+class FullStorage(FileSystemStorage):
+    """Its disk has no room for more than the beginning of a file."""
+
+    def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
+        super().save(name, ContentFile(content.read(1)))
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_a_part_that_a_write_leaves_on_a_full_disk_has_a_deadline(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path, f"{__name__}.{FullStorage.__name__}")
+    djfs(type="storage", grace=1)
+    plots = get_filesystem("plots")
+    with pytest.raises(OSError, match="no space"), plots.temporary_file(seconds=0.1) as file:
+        file.write(b"picture")
+    assert len(plots.listdir("/")) == 1
+    wait_for(lambda: expire_objects().deleted == 1)
+
+
+def test_a_write_that_is_refused_gives_the_file_that_is_there_no_deadline(
+    djfs: Callable[..., None], settings: Any, tmp_path: Path
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    djfs(type="storage")
+    get_filesystem("plots").writebytes("a", b"picture")
+    djfs(type="storage", default_ttl=100)
+    with pytest.raises(errors.FileExists):
+        get_filesystem("plots").open("a", "xb")
+    assert get_filesystem("plots").expiration("a") is None
 
 
 class TroubledStorage(FileSystemStorage):

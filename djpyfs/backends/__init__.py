@@ -133,6 +133,8 @@ class Backend(ABC):
     #: if nothing newer can go by then, because a deletion looks at the file itself, or `fence`
     #: waits for it, or nobody else has the files.
     late: float = LATE
+    #: Whether a write that fails may leave a part of the file.
+    leaves_parts: ClassVar[bool] = False
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
 
