@@ -34,16 +34,19 @@ from djpyfs.backends.osfs import DiskBackend
 from djpyfs.conformance import ODD_NAMES, BackendTests, FilesystemTests, WholeFileTests
 from djpyfs.names import Entry
 from tests.endless import Endless
-from tests.servers import HOST, Server, free_port
+from tests.servers import HOST, Server, free_port, wait_for
 
 SERVE = """
-import sys
+import resource, signal, sys
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import FTPServer
 authorizer = DummyAuthorizer()
 authorizer.add_user("ann", "sesame", sys.argv[2], perm="elradfmwMT")
+authorizer.add_user("bob", "sesame", sys.argv[2], perm="elrafmwMT")  # who may delete nothing
 FTPHandler.authorizer = authorizer
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]),) * 2)  # as if the disk were full then
 FTPServer((sys.argv[1], int(sys.argv[3])), FTPHandler).serve_forever()
 """
 
@@ -51,10 +54,11 @@ FTPServer((sys.argv[1], int(sys.argv[3])), FTPHandler).serve_forever()
 class Ftp(Server):
     """An FTP server for the files in one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, longest: int = 1 << 30) -> None:
         self.directory = directory
         port = free_port()
-        super().__init__([sys.executable, "-c", SERVE, HOST, str(directory), str(port)], port)
+        command = sys.executable, "-c", SERVE, HOST, str(directory), str(port), str(longest)
+        super().__init__([*command], port)
 
     @property
     def url(self) -> str:
@@ -195,6 +199,60 @@ def test_a_broken_connection_is_opened_again(
     finally:
         server.stop()
         gc.collect()  # while what is left unclosed is ignored
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")  # which PyFilesystem leaves to the collector
+def test_a_lost_connection_fails_one_call_and_no_more(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    server = Ftp(tmp_path)
+    server.start()
+    try:
+        djfs(type="opener", url=server.url)
+        plots = get_filesystem("plots")
+        plots.writebytes("a", b"picture")
+        server.stop()
+        server.start()
+        with pytest.raises(errors.RemoteConnectionError):
+            plots.readbytes("a")
+        assert plots.readbytes("a") == b"picture"
+        close_all()
+    finally:
+        server.stop()
+        gc.collect()  # while what is left unclosed is ignored
+
+
+def test_a_file_that_the_server_does_not_let_go_of_keeps_its_deadline(
+    djfs: Callable[..., None], ftp: Ftp
+) -> None:
+    djfs(type="opener", url=ftp.url.replace("ann", "bob"))
+    plots = get_filesystem(f"plots/{uuid.uuid4().hex}")
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 0)
+    report = expire_objects()
+    assert (report.failed, report.missing) == (1, 0)
+    with pytest.raises(errors.PermissionDenied):
+        plots.remove("a")
+    assert plots.expiration("a")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")  # which ftplib leaves to the collector
+def test_an_upload_that_breaks_off_leaves_a_deadline_and_no_wrong_answers(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    server = Ftp(tmp_path, longest=1 << 20)
+    server.start()
+    try:
+        djfs(type="opener", url=server.url, default_ttl=0.1, grace=1)
+        plots = get_filesystem("plots")
+        with pytest.raises(errors.FSError):
+            plots.writebytes("too long", bytes(2 << 20))
+        assert [plots.exists("nothing"), plots.exists("too long")] == [False, True]
+        wait_for(lambda: expire_objects().deleted == 1)
+        close_all()
+    finally:
+        server.stop()
+        gc.collect()
 
 
 def test_an_unreachable_server_is_an_error_without_its_password(djfs: Callable[..., None]) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock, local
 from time import monotonic
 from typing import Any, BinaryIO, ClassVar
@@ -39,6 +39,7 @@ class OpenedBackend(Backend):
     """
 
     deletions_at_once: ClassVar[int] = 10
+    leaves_parts: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
@@ -66,19 +67,20 @@ class OpenedBackend(Backend):
         """Return the opened filesystem. Raises `fs.errors.CreateFailed`."""
         connection, asked_at = self._connection(), monotonic()
         with connection.lock:
-            if connection.files is None or monotonic() > connection.stale_at:
+            files = connection.files
+            if files is None or files.isclosed() or monotonic() > connection.stale_at:
                 if connection.failed_at > asked_at:
                     raise errors.CreateFailed(exc=TimeoutError("no answer, as others found"))
                 try:
-                    connection.files = self.connect()
+                    connection.files = files = self.connect()
                 except Exception as error:
                     if timed_out(error):
                         connection.failed_at = monotonic()
                     raise
                 connection.failed_at = -math.inf
-                self._network = bool(connection.files.getmeta().get("network"))
+                self._network = bool(files.getmeta().get("network"))
                 connection.stale_at = monotonic() + CONNECTION_LIFE if self._network else math.inf
-            return connection.files
+            return files
 
     def _connection(self) -> _Connection:
         return getattr(self._own, "connection", None) or self._shared
@@ -227,16 +229,31 @@ class CopyingFS(SpoolingFS):
         self._turns = Turns()
         self._turn: AbstractContextManager[Any] = nullcontext() if thread_safe else RLock()
 
-    def getmeta(self, namespace: str = "standard") -> dict[str, object]:
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Let others wait. If no answer has come, the next call makes another connection."""
         with self._turn:
+            try:
+                yield
+            except BaseException as error:
+                is_answer = isinstance(error, errors.FSError)
+                is_lost = isinstance(error, errors.RemoteConnectionError) or not is_answer
+                if is_lost and self._files.getmeta().get("network"):
+                    # A late answer might be taken for that to the next question. No good-bye:
+                    # the server could let this wait for that, too.
+                    super().close()
+                raise
+
+    def getmeta(self, namespace: str = "standard") -> dict[str, object]:
+        with self._asking():
             return dict(self._files.getmeta(namespace))
 
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
-        with self._turn:
+        with self._asking():
             return self._files.getinfo(path, namespaces)
 
     def listdir(self, path: str) -> list[str]:
-        with self._turn:
+        with self._asking():
             return self._files.listdir(path)
 
     def scandir(
@@ -245,38 +262,44 @@ class CopyingFS(SpoolingFS):
         namespaces: Collection[str] | None = None,
         page: tuple[int, int] | None = None,
     ) -> Iterator[Info]:
-        with self._turn:
+        with self._asking():
             return iter(list(self._files.scandir(path, namespaces, page)))
 
     def makedir(
         self, path: str, permissions: Permissions | None = None, recreate: bool = False
     ) -> SubFS[FS]:
-        with self._turn:
+        with self._asking():
             self._files.makedir(path, permissions, recreate)
         return SubFS(self, path)
 
     def download(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any
     ) -> None:
-        with self._turn:
+        with self._asking():
             self._files.download(path, file, chunk_size, **options)
 
     def store(self, path: str, file: BinaryIO, exclusive: bool = False) -> None:
-        with self._turns.of(normpath(path)), self._turn:
+        with self._turns.of(normpath(path)), self._asking():
             if exclusive and self._files.exists(path):
                 raise errors.FileExists(path)
             self._files.upload(path, file)
 
     def remove(self, path: str) -> None:
-        with self._turn:
-            self._files.remove(path)
+        with self._asking():
+            try:
+                self._files.remove(path)
+            except errors.ResourceNotFound:
+                # An FTP server refuses in the same words if it does not permit that.
+                if self._files.exists(path):
+                    raise errors.PermissionDenied(path) from None
+                raise
 
     def removedir(self, path: str) -> None:
-        with self._turn:
+        with self._asking():
             self._files.removedir(path)
 
     def setinfo(self, path: str, info: Any) -> None:
-        with self._turn:
+        with self._asking():
             self._files.setinfo(path, info)
 
     def close(self) -> None:
