@@ -33,6 +33,7 @@ from djpyfs.backends.opener import OpenerBackend
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.conformance import ODD_NAMES, BackendTests, FilesystemTests, WholeFileTests
 from djpyfs.names import Entry
+from djpyfs.places import records_of
 from tests.endless import Endless
 from tests.servers import HOST, Server, free_port, wait_for
 
@@ -234,6 +235,18 @@ def test_a_file_that_the_server_does_not_let_go_of_keeps_its_deadline(
     with pytest.raises(errors.PermissionDenied):
         plots.remove("a")
     assert plots.expiration("a")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")  # which PyFilesystem leaves to the collector
+def test_a_server_that_refuses_the_login_is_away(djfs: Callable[..., None], ftp: Ftp) -> None:
+    djfs(type="opener", url=ftp.url.replace("ann", "eve"))
+    with pytest.raises(errors.CreateFailed):
+        get_filesystem("plots")
+    backend = backend_for(conf.current(), "plots")
+    records_of(conf.current(), backend, make=True).schedule([b"plots/a"], 0)
+    report = expire_objects()
+    assert (report.postponed, report.failed) == (1, 0)
+    gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed")  # which ftplib leaves to the collector

@@ -36,7 +36,7 @@ BUILT_IN = {
 }
 OPEN_FILESYSTEMS = 1024
 NEAR = 0.8  # "region_name" is 0.7 like "region", and "leese" 0.8 like "lease"
-AWAY = (BackendUnavailable, RemoteConnectionError, ConnectionError, TimeoutError)
+AWAY = (BackendUnavailable, CreateFailed, RemoteConnectionError, ConnectionError, TimeoutError)
 
 
 class Bucket(Protocol):

@@ -76,6 +76,8 @@ class OpenedBackend(Backend):
                 except Exception as error:
                     if timed_out(error):
                         connection.failed_at = monotonic()
+                    if isinstance(error, errors.FSError):  # such as a login that is refused
+                        raise errors.CreateFailed(exc=error) from error
                     raise
                 connection.failed_at = -math.inf
                 self._network = bool(files.getmeta().get("network"))
