@@ -59,7 +59,9 @@ def _sweeps(name: str, above: str | None) -> Iterator[Goal]:
     yield compared(f"{what}, two processes", "one", together, least=1.7, **why)
     if ancestors:
         rate = FILES / median(turn.ours for turn in alone)
-        yield Goal(what, f"{ancestor.NAME} on SQLite", rate * median(ancestors), least=50)
+        why = explained(Explained.SWEEPS, 12)
+        against = f"{ancestor.NAME} on SQLite"
+        yield Goal(what, against, rate * median(ancestors), least=50, **why)
 
 
 def _on_a_network() -> Goal:
