@@ -235,6 +235,8 @@ class CopyingFS(SpoolingFS):
     def _asking(self) -> Iterator[None]:
         """Let others wait. If no answer has come, the next call makes another connection."""
         with self._turn:
+            if self.isclosed():  # since this began to wait for its turn
+                raise errors.RemoteConnectionError(msg="the connection was lost")
             try:
                 yield
             except BaseException as error:
