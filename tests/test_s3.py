@@ -472,6 +472,8 @@ class Store(InThread):
                     return
                 handler.send_response(status)
                 handler.send_header("Content-Length", str(len(text.encode())))
+                if 300 <= status < 400:
+                    handler.send_header("Location", f"https://store.example{handler.path}")
                 handler.end_headers()
                 if handler.command != "HEAD":
                     handler.wfile.write(text.encode())
@@ -562,6 +564,21 @@ def test_a_store_that_refuses_everything_fails_no_entry(
         assert "\n" not in reason
         assert "-key" not in reason
     assert store.requests == requests
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_in_front_of_the_store_is_told_with_its_cure_and_fails_no_entry(
+    start_store: Callable[..., tuple[Store, S3Backend]], status: int
+) -> None:
+    _, backend = start_store(lambda *_: (status, "<html>Moved</html>"))
+    cure = "'endpoint_url' redirects to 'https://store.example': name that address"
+    for call in ("isfile", "readbytes", "remove"):
+        with pytest.raises(errors.RemoteConnectionError, match=cure):
+            getattr(backend.open("n"), call)("a.png")
+    outcome = backend.delete(entries("a", "b"), LONG)
+    assert [(entry, cure in why) for entry, why in outcome.away] == [
+        (entry, True) for entry in entries("a", "b")
+    ]
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 from weakref import WeakSet
 from xml.etree import ElementTree
 
@@ -53,12 +54,19 @@ UNANSWERED = frozenset((502, 504))
 # one. botocore takes any page for success.
 ANSWERS = {"DeleteObject": ("Error",), "DeleteObjects": ("Error", "DeleteResult")}
 NO_CONTENT = 204
+REDIRECTS = frozenset((301, 302, 307, 308))  # S3 sends some too, with the id of the request
 
 
 class StrangeAnswer(HTTPClientError):
     """Something that is not the store has answered, such as a proxy with a page."""
 
     fmt = "what came with status {status} does not answer a deletion"
+
+
+class Redirected(ConnectionError):
+    """Something in front of the store redirects, where botocore would ask for ever."""
+
+    fmt = "'endpoint_url' redirects to {location!r}: name that address"
 
 
 class CreatingClient:
@@ -128,6 +136,7 @@ class SharedClient:
         )
         client = session.client("s3", endpoint_url=endpoint_url, config=config)
         client.meta.events.register_first("before-endpoint-resolution.s3", _stay_in_region)
+        client.meta.events.register_first("before-parse.*", _check_redirect)
         for operation in ANSWERS:
             # With the star it comes before botocore's own check, which takes odd pages for a 500.
             client.meta.events.register_first(f"before-parse.*.{operation}", _check_answer)
@@ -156,6 +165,13 @@ os.register_at_fork(after_in_child=_forget_all)
 def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
     # boto3 presigns for the global endpoint, which redirects until a new bucket is known there.
     context["use_global_endpoint"] = False
+
+
+def _check_redirect(response_dict: dict[str, Any], **_: Any) -> None:
+    headers = response_dict["headers"]
+    if response_dict["status_code"] in REDIRECTS and "x-amz-request-id" not in headers:
+        target = urlsplit(headers.get("location", ""))
+        raise Redirected(location=f"{target.scheme}://{target.netloc}")
 
 
 def _check_answer(operation_model: OperationModel, response_dict: dict[str, Any], **_: Any) -> None:
