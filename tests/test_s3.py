@@ -858,10 +858,13 @@ def test_errors_of_the_store_are_errors_of_the_filesystem(
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_error_before_the_first_request_is_one_of_the_filesystem(
-    make_backend: Callable[..., S3Backend], action: Callable[[Any], object]
+    make_backend: Callable[..., S3Backend],
+    action: Callable[[Any], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "no region")
     with pytest.raises(errors.OperationFailed, match="InvalidRegion"):
-        action(make_backend(bucket="b", region="no region").open("n"))
+        action(make_backend(bucket="b").open("n"))
 
 
 def test_a_bucket_that_is_not_there_is_not_a_file_that_is_not_there(
@@ -1082,7 +1085,8 @@ def test_the_endpoint_of_the_store_may_come_from_the_environment(
 
 
 def test_without_a_possible_region_there_is_no_place(
-    make_backend: Callable[..., S3Backend],
+    make_backend: Callable[..., S3Backend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "no region")
     with pytest.raises(BackendUnavailable, match="InvalidRegion"):
-        make_backend(bucket="b", region="no region").place()
+        make_backend(bucket="b").place()

@@ -56,7 +56,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({**DISK, "namespaces": {"a": {"shards": 2}}}, "'shards', which counts for all"),
     ({**DISK, "namespaces": {"a": {"bucket_": "x"}}}, "did you mean 'bucket'"),
+    ({**DISK, "directory_root": "pictures\0"}, "directory_root"),
     ({"type": "s3fs"}, "bucket"),
+    ({"type": "s3fs", "bucket": "my bucket"}, "'my bucket': use the name"),
+    ({"type": "s3fs", "bucket": "pictures\n"}, "ARN"),
+    ({"type": "s3fs", "bucket": "b", "region": "us east"}, "region.*eu-central-1"),
+    ({"type": "s3fs", "bucket": "b", "region": "us-east-1\n"}, "us-east-1.n.*eu-central-1"),
     ({"type": "s3fs", "bucket": "b", "prefix": b"x"}, "'s3fs' cannot take"),
     ({"type": "s3fs", "bucket": "b", "aws_access_key_id": "x"}, "aws_secret_access_key"),
 ]

@@ -30,14 +30,15 @@ class DiskBackend(Backend):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         root = options.get("directory_root")
-        if not isinstance(root, str | os.PathLike) or not os.fspath(root):
+        path = os.fspath(root) if isinstance(root, str | os.PathLike) else ""
+        if not path or "\0" in path:
             raise ConfigurationError(
                 f"DJFS['directory_root'] is {root!r}: give it the directory for the files"
             )
         url_root = options.get("url_root")
         if url_root is not None and not isinstance(url_root, str):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
-        self.root = os.path.abspath(cast(str, os.fspath(root)))
+        self.root = os.path.abspath(path)
         self._descent = Descent(self.root, _flag(options, "follow_symlinks"))
         self.url_root = url_root
         self._x_sendfile = _flag(options, "x_sendfile")

@@ -19,6 +19,7 @@ from .options import (
     bucket_name,
     check_address,
     check_credentials,
+    check_region,
     flag,
     noncurrent_days,
     prefix,
@@ -60,6 +61,7 @@ class S3Backend(Backend):
         self._noncurrent_days = noncurrent_days(options)
         self._upload_origins = upload_origins(options)
         check_credentials(options)
+        check_region(options)
         check_address(options)
         self._for_files = SharedClient(options, PATIENT)
         self._once = SharedClient(options, ONCE)

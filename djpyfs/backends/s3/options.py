@@ -8,7 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from boto3.s3.transfer import S3Transfer
-from botocore.utils import is_valid_endpoint_url, is_valid_ipv6_endpoint_url
+from botocore.exceptions import InvalidRegionError, ParamValidationError
+from botocore.handlers import validate_bucket_name
+from botocore.utils import (
+    is_valid_endpoint_url,
+    is_valid_ipv6_endpoint_url,
+    validate_region_name,
+)
 
 from ...errors import ConfigurationError, InvalidName
 from ...names import check_namespace
@@ -22,6 +28,15 @@ def bucket_name(options: Mapping[str, Any]) -> str:
     bucket = options.get("bucket")
     if not isinstance(bucket, str) or not bucket:
         raise ConfigurationError("DJFS['bucket'] is missing: type 's3fs' needs the bucket's name")
+    try:
+        validate_bucket_name({"Bucket": bucket})
+        fits = bucket == bucket.strip()  # a newline from a file, say
+    except ParamValidationError:
+        fits = False
+    if not fits:
+        raise ConfigurationError(
+            f"DJFS['bucket'] is {bucket!r}: use the name of a bucket, or the ARN of an access point"
+        )
     return bucket
 
 
@@ -90,6 +105,17 @@ def check_credentials(options: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"DJFS[{missing[0]!r}] is missing: set it too, or none of them for boto3's own chain"
         )
+
+
+def check_region(options: Mapping[str, Any]) -> None:
+    region = options.get("region") or ""
+    try:
+        validate_region_name(region)
+        fits = region == region.strip()
+    except InvalidRegionError:
+        fits = False
+    if not fits:
+        raise ConfigurationError(f"DJFS['region'] is {region!r}: use one such as 'eu-central-1'")
 
 
 def check_address(options: Mapping[str, Any]) -> None:
