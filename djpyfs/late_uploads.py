@@ -9,6 +9,7 @@ now. What the site itself has written there since is not one that was sent.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 from fs.base import FS
@@ -17,13 +18,15 @@ from fs.errors import NoURL, ResourceNotFound
 from .backends import Backend, reason
 from .conf import SECOND, Settings
 from .errors import BackendUnavailable
-from .expirations import Expirations, store_for
+from .expirations import Backoff, Expirations, store_for
 from .names import Entry
 from .owners import await_owners
 from .places import Place
 
 # Nobody waits for an upload that is slower, and even a small one may stall for so long.
 SLOWEST, STALL = 64 * 1024, 3_600  # bytes/s, s
+# A look that was given up would be listed as a file that nobody knows.
+FOR_EVER = Backoff(max_attempts=sys.maxsize)
 
 
 def watch(settings: Settings, records: Expirations, member: bytes, end: int, size: int) -> None:
@@ -40,7 +43,7 @@ def late_uploads(settings: Settings, places: Iterable[Place]) -> Iterator[Place]
 
 
 def _watched(settings: Settings, records: Expirations) -> Expirations:
-    return store_for(settings).at(f"{records.place}-uploads", backoff=records.backoff)
+    return store_for(settings).at(f"{records.place}-uploads", backoff=FOR_EVER)
 
 
 class _LateUploads(Backend):

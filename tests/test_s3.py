@@ -594,6 +594,21 @@ def test_while_a_store_refuses_everything_sweeps_put_off_the_look_for_late_uploa
     assert (report.postponed, report.set_aside) == (2, 0)
 
 
+def test_the_look_for_a_late_upload_that_may_not_be_looked_at_is_never_given_up(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    store, _ = start_store(lambda method, *_: (403 if method == "HEAD" else 204, ""))
+    own = {"bucket": "some-bucket", "endpoint_url": store.url, **KEYS}
+    with isolated(type="s3fs", max_attempts=2, **own):
+        get_filesystem("plots").get_upload_url(seconds=60, max_bytes=9)
+        advance(10_000)
+        assert expire_objects().retried == 1
+        for _ in range(3):
+            advance(3_600)
+            report = expire_objects()
+            assert (report.retried, report.set_aside) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("status", "document"),
     [(503, error_document("SlowDown")), (429, "<html>Too many requests</html>")],
