@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -12,15 +16,17 @@ from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import get_default_timezone
+from fs.errors import FSError, ResourceNotFound
 
 from . import conf
-from .backends import backend_at
+from .backends import backend_at, is_away, reason
 from .conf import Placement, Settings
-from .errors import InvalidName, TableUnreadable
+from .errors import BackendUnavailable, FileBusy, InvalidName, RecordStoreError, TableUnreadable
 from .expirations import store_for
 from .lifetimes import microseconds
 from .names import Entry, check_length, check_namespace, check_path
-from .places import records_of
+from .places import Place, records_of
+from .writes import Reservation
 
 TABLE = "djpyfs_fsexpirations"
 COLUMNS = "module filename expires expiration".split()
@@ -31,7 +37,7 @@ PERMANENT, EARLIEST, LATEST = 0, 1, 2**53
 
 @dataclass(frozen=True)
 class RefusedName:
-    """A row whose namespace or file name djpyfs refuses."""
+    """A row whose namespace or file name djpyfs refuses, or whose file cannot be looked at."""
 
     namespace: str
     path: str
@@ -49,6 +55,10 @@ class TakeOver:
     known: int = 0
     #: Files that do not expire, and have been made permanent here too.
     permanent: int = 0
+    #: Files that are gone, with deadlines that have passed.
+    gone: int = 0
+    #: Files that were written after their deadline had passed: they stay, without one.
+    rewritten: int = 0
     refused: list[RefusedName] = field(default_factory=list)
 
 
@@ -57,8 +67,10 @@ def take_over(
 ) -> TakeOver:
     """Give the files in the table of openedx-django-pyfs their deadlines, or make them permanent.
 
-    A file that has a record already keeps it, so that this can be repeated at any time; the
-    table is only read. Calls ``on_batch`` with the report so far. Raises `TableUnreadable`.
+    A file that has a record already keeps it, and one that is newer than its deadline gets none,
+    so that this can be repeated at any time. The table is only read, and each file whose deadline
+    has passed is looked at. Calls ``on_batch`` with the report so far. Raises `TableUnreadable`,
+    and `BackendUnavailable` if a backend is away.
     """
     settings, report = conf.current(), TakeOver()
     for rows in _batches(connection):
@@ -109,11 +121,61 @@ def _take(
             deadlines.setdefault(placement, {})[member] = deadline
     report.rows += len(rows)
     for placement, own in deadlines.items():
-        records = records_of(settings, backend_at(settings, placement), make=True)
-        new = [own[member] for member in records.adopt(own)]
+        backend = backend_at(settings, placement)
+        place = Place(backend, records_of(settings, backend, make=True))
+        overdue = {member: due for member, due in own.items() if PERMANENT < due <= now}
+        ahead = {member: due for member, due in own.items() if member not in overdue}
+        new = [ahead[member] for member in place.records.adopt(ahead)]
         report.permanent += new.count(PERMANENT)
         report.taken += len(new) - new.count(PERMANENT)
-        report.known += len(own) - len(new)
+        report.known += len(ahead) - len(new)
+        with ThreadPoolExecutor(backend.deletions_at_once) as threads:
+            looks = threads.map(partial(_take_overdue, place), overdue, overdue.values())
+            fates = dict(zip(overdue, looks, strict=True))
+        count = Counter(fates.values())
+        report.taken += count[Fate.TAKEN]
+        report.known += count[Fate.KNOWN]
+        report.gone += count[Fate.GONE]
+        report.rewritten += count[Fate.REWRITTEN]
+        report.refused += [
+            RefusedName(*Entry.of_member(member), fate)
+            for member, fate in fates.items()
+            if not isinstance(fate, Fate)
+        ]
+
+
+class Fate(Enum):
+    """What becomes of a file whose deadline has passed, as `TakeOver` counts it."""
+
+    TAKEN = auto()
+    KNOWN = auto()
+    GONE = auto()
+    REWRITTEN = auto()
+
+
+def _take_overdue(place: Place, member: bytes, deadline: int) -> Fate | str:
+    """Give a file its deadline while nobody can write it; or return why it cannot be looked at."""
+    backend, records = place.backend, place.records
+    try:
+        with Reservation(records, member, late=0) as reserved:
+            if reserved.deadline or reserved.is_permanent:
+                return Fate.KNOWN
+            files, path = backend.reach(Entry.of_member(member))
+            written = files.getinfo(path, ["details"]).modified
+            if written is not None and microseconds(written) > deadline:
+                return Fate.REWRITTEN
+            reserved.pledge(deadline)
+            return Fate.TAKEN
+    except ResourceNotFound:
+        return Fate.GONE
+    except FileBusy:  # a sweep has it, so there is a record
+        return Fate.KNOWN
+    except RecordStoreError:
+        raise
+    except (FSError, OSError) as error:
+        if is_away(error) and not backend.answers():
+            raise BackendUnavailable(reason(error)) from error
+        return reason(error)
 
 
 def _member(namespace: str, path: str) -> bytes:

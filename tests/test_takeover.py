@@ -15,11 +15,13 @@ from pytest_django import DjangoDbBlocker
 
 from djpyfs import expire_objects, get_filesystem, inspection
 from djpyfs.audit import Audit
-from djpyfs.errors import TableUnreadable
+from djpyfs.errors import BackendUnavailable, TableUnreadable
+from djpyfs.filesystem import ExpiringFS
 from djpyfs.takeover import TakeOver, take_over
-from tests.conftest import counted
+from tests.conftest import KEYS, counted
 from tests.servers import RedisServer
 from tests.test_commands import manage
+from tests.test_s3 import refusing_address
 
 LATER = datetime(2199, 1, 2, 3, 4, 5, 678901, UTC)
 EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
@@ -73,23 +75,68 @@ def test_deadlines_are_taken_over_to_the_microsecond(table: Table) -> None:
     assert get_filesystem("usage/x").expiration("d/b") == LATER
 
 
+def write_before(fs: ExpiringFS, path: str, when: datetime) -> None:
+    fs.writebytes(path, b"picture")
+    fs.settimes(path, modified=when - timedelta(seconds=1))
+
+
 def test_an_overdue_file_of_the_table_goes_with_the_next_sweep(table: Table) -> None:
     plots = get_filesystem("plots")
-    plots.writebytes("a", b"picture")
-    take_over(table(("plots", "a", True, EARLIER)))
+    write_before(plots, "a", EARLIER)
+    assert take_over(table(("plots", "a", True, EARLIER))) == TakeOver(rows=1, taken=1)
     assert expire_objects().deleted == 1
     assert not plots.exists("a")
 
 
+def test_a_file_that_was_written_after_its_deadline_in_the_table_stays(table: Table) -> None:
+    plots = get_filesystem("plots")
+    write_before(plots, "a", EARLIER)
+    database = table(("plots", "a", True, EARLIER))
+    take_over(database)
+    assert expire_objects().deleted == 1
+    plots.writebytes("a", b"another picture")
+    assert take_over(database) == TakeOver(rows=1, rewritten=1)
+    assert expire_objects().deleted == 0
+    assert plots.readbytes("a") == b"another picture"
+
+
+def test_a_file_that_is_gone_gets_no_deadline_that_has_passed(table: Table) -> None:
+    assert take_over(table(("plots", "a", True, EARLIER))) == TakeOver(rows=1, gone=1)
+    assert counted().tracked == 0
+
+
+def test_an_overdue_file_of_the_table_keeps_what_it_was_given_here(table: Table) -> None:
+    plots = get_filesystem("plots")
+    for name in "ab":
+        write_before(plots, name, EARLIER)
+        plots.expire(name, seconds=50, expires=name == "a")
+    rows = [("plots", name, True, EARLIER) for name in "ab"]
+    assert take_over(table(*rows)) == TakeOver(rows=2, known=2)
+    assert expire_objects().deleted == 0
+    assert plots.expiration("a")
+
+
+def test_while_a_backend_is_away_nothing_that_is_overdue_is_taken_over(
+    table: Table, settings: Any
+) -> None:
+    away = {"bucket": "some-bucket", "endpoint_url": refusing_address(), **KEYS}
+    settings.DJFS = {**settings.DJFS, "namespaces": {"plots": {"type": "s3fs", **away}}}
+    database = table(("plots", "a", True, EARLIER))
+    with pytest.raises(BackendUnavailable, match="connect"):
+        take_over(database)
+    assert counted().tracked == 0
+
+
 def test_extreme_dates_are_clamped_to_where_deadlines_are_exact(table: Table) -> None:
     first, last = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-    take_over(table(("plots", "first", True, first), ("plots", "last", True, last)))
     plots = get_filesystem("plots")
+    write_before(plots, "first", datetime(1960, 1, 1, tzinfo=UTC))
+    take_over(table(("plots", "first", True, first), ("plots", "last", True, last)))
     assert inspection.status().overdue == 1
     due = plots.expiration("last")
     assert due is not None
     assert due.year == 2255
-    assert expire_objects().missing == 1
+    assert expire_objects().deleted == 1
     assert plots.expiration("first") is None
 
 

@@ -389,6 +389,7 @@ def _import_lines(report: TakeOver) -> Iterator[str]:
     yield (
         f"{counted(report.rows, 'row')}: {counted(report.taken, 'deadline')} taken over, "
         f"{counted(report.permanent, 'file')} made permanent, {report.known:,} known already, "
+        f"{report.gone:,} gone, {report.rewritten:,} newer than their deadline, "
         f"{len(report.refused):,} skipped"
     )
     rows = [(row.namespace, row.path, row.reason) for row in report.refused]
@@ -614,8 +615,9 @@ SUB_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Run, str]] = {
         _import,
         "Take over the deadlines that openedx-django-pyfs has in its table: what has passed is "
         "due at once, what never expires becomes permanent, what has a record already "
-        "keeps it. The table is only read, and this can be repeated. Exit status 1 means that rows "
-        "were skipped, because of their names.",
+        "keeps it, and what was written after its deadline stays. The table is only read, and this "
+        "can be repeated. Exit status 1 means that rows were skipped: their names are refused, or "
+        "their files cannot be looked at.",
     ),
     "audit": (
         _describe_audit,
