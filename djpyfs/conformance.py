@@ -208,6 +208,12 @@ class PlaceTests(BackendCase):
         above.removedir("d/f")
         self.assertFalse(below.exists("f"))
 
+    def test_a_part_of_a_file_is_read_as_signed_links_do(self) -> None:
+        self.files().writebytes("a", b"picture")
+        with self.files().openbin("a", part=range(2, 4)) as file:
+            file.seek(2)
+            self.assertEqual(file.read(2), b"ct")
+
     def test_a_url_is_a_str_or_there_is_none(self) -> None:
         self.files().writebytes("a", b"picture")
         try:

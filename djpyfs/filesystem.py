@@ -556,8 +556,21 @@ class ExpiringFS(FS):
         file = self.openbin(path, mode.replace("t", ""), buffering, **options)
         return how.wrap(file, path)
 
-    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
-        """Open a file in binary mode; what is written appears when it is closed."""
+    def openbin(
+        self,
+        path: str,
+        mode: str = "r",
+        buffering: int = -1,
+        *,
+        part: range | None = None,
+        etag: str | None = None,
+        **options: Any,
+    ) -> BinaryIO:
+        """Open a file in binary mode; what is written appears when it is closed.
+
+        Who reads may say which ``part`` in bytes, of the version with which ``etag``: a backend
+        that `reads_parts <djpyfs.backends.Backend.reads_parts>` then fetches no more.
+        """
         self.check()
         checked_mode = Mode(mode)
         checked_mode.validate_bin()
@@ -569,6 +582,8 @@ class ExpiringFS(FS):
                 delete_if_due(self.namespace, [self._here.full(relative)])
             mode = mode.replace("a", "w")  # nothing is added to an expired file
         if not (checked_mode.writing or checked_mode.appending):
+            if self._here.backend.reads_parts:
+                options |= {"part": part, "etag": etag}
             file = self._files.openbin(self._read(path), mode, buffering, **options)
             source = File(self._here, relative)
             return cast(BinaryIO, ReadFile(file, mode, source, self._transaction))

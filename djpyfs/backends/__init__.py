@@ -135,6 +135,9 @@ class Backend(ABC):
     late: float = LATE
     #: Whether a write that fails may leave a part of the file.
     leaves_parts: ClassVar[bool] = False
+    #: Whether ``openbin`` of its filesystems, to read, takes a ``part`` (a range of bytes) and an
+    #: ``etag``, and fetches no more than that part of that version, if they are not None.
+    reads_parts: ClassVar[bool] = False
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
 
