@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, models, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.fields.files import FieldFile
 from django.db.models.signals import post_save, pre_delete, pre_save
 
@@ -33,6 +34,7 @@ log = logging.getLogger("djpyfs")
 
 UNSETTLED = 3_600  # s, for a transaction if no storage says how long it may take
 NAMES_PER_QUERY = 500
+LONGEST_LOCK = 2_000  # ms that a sweep waits for a table that somebody has locked
 NO_DATABASE = "django.db.backends.dummy"  # of an alias without settings, as "default" may be
 _is_following = False  # whether the application has begun to
 
@@ -387,11 +389,15 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
     inside, is_ours = connection.in_atomic_block, connection.connection is None
     if connection.errors_occurred and not inside:
         connection.close_if_unusable_or_obsolete()
-    guard: AbstractContextManager[Any] = transaction.atomic(alias) if inside else nullcontext()
+    # A transaction around this has its own time-outs, and elsewhere the settings have one.
+    sets_timeout = connection.vendor == "postgresql" and not inside
+    atomic = transaction.atomic(alias) if inside or sets_timeout else nullcontext()
     try:
-        with guard:  # a query that fails must not end the transaction around it
-            # Where nothing is migrated, the server would note an error each time.
-            if router.allow_migrate_model(alias, model) or _has_table(alias, model):
+        with atomic:  # a query that fails must not end the transaction around it
+            if sets_timeout:
+                _wait_no_longer(connection)
+            # Where nothing is migrated, there may be no such table, or another one of that name.
+            if router.allow_migrate_model(alias, model) or _has_column(alias, own):
                 for first in range(0, len(spellings), NAMES_PER_QUERY):
                     some = spellings[first : first + NAMES_PER_QUERY]
                     own_rows = rows.filter(**{f"{attribute}__in": some})
@@ -405,6 +411,21 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
             connection.close()
     # To some databases, names that differ in case are the same.
     return {asked[spelled] for spelled in found if spelled in asked}
+
+
+def _wait_no_longer(connection: BaseDatabaseWrapper) -> None:
+    """Have the transaction fail if somebody locks a table for longer than `LONGEST_LOCK`."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL lock_timeout = {LONGEST_LOCK}")
+
+
+def _has_column(alias: str, own: _Field) -> bool:
+    connection, table = connections[alias], own.field.model._meta.db_table
+    if not _has_table(alias, own.field.model):
+        return False
+    with connection.cursor() as cursor:
+        columns = connection.introspection.get_table_description(cursor, table)
+    return own.field.column in [column.name for column in columns]
 
 
 def _has_table(alias: str, model: type[Row]) -> bool:

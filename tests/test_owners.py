@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest import result, suite
 
@@ -444,6 +445,22 @@ def test_a_database_without_the_table_has_no_such_rows() -> None:
             cursor.execute("ALTER TABLE hidden RENAME TO rows_picture")
 
 
+@pytest.mark.parametrize(("routers", "deleted"), [([MigratedElsewhere()], 1), ([], 0)])
+def test_a_table_of_another_kind_names_no_files_where_the_model_is_not_migrated(
+    settings: Any, routers: list[object], deleted: int
+) -> None:
+    settings.DATABASE_ROUTERS = routers  # without one a migration may be under way
+    rename = "ALTER TABLE rows_picture RENAME COLUMN {} TO {}".format
+    with connections["other"].cursor() as cursor:
+        cursor.execute(rename("image", "something"))
+    try:
+        PICTURES.save("a", content())
+        assert later().deleted == deleted
+    finally:
+        with connections["other"].cursor() as cursor:
+            cursor.execute(rename("something", "image"))
+
+
 @pytest.fixture
 def an_empty_alias() -> Iterator[None]:
     connections.settings["empty"] = ConnectionHandler({"default": {}}).settings["default"]
@@ -801,6 +818,28 @@ def test_two_who_replace_a_file_at_the_same_time_leave_only_the_last(on_postgres
         other.result()
     let_go = pytest.approx(GRACE, abs=30)  # and not what a new file has before its row is committed
     assert [left(name) for name in "abc"] == [let_go, None, let_go]
+
+
+def test_a_sweep_does_not_wait_for_a_table_that_is_locked(on_postgres: str) -> None:
+    saved().delete()
+    locked, go_on = Event(), Event()
+
+    def lock_table() -> None:
+        with transaction.atomic(on_postgres):
+            with connections[on_postgres].cursor() as cursor:
+                cursor.execute("LOCK TABLE rows_document")
+            locked.set()
+            go_on.wait(PATIENCE)
+        connections[on_postgres].close()
+
+    with ThreadPoolExecutor(1) as thread:
+        locking = thread.submit(lock_table)
+        assert locked.wait(PATIENCE)
+        report = later()
+        assert not locking.done()
+        go_on.set()
+    assert (report.postponed, report.deleted) == (1, 0)
+    assert later().deleted == 1
 
 
 def test_the_default_file_stays_before_there_is_a_row() -> None:
