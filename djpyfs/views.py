@@ -14,6 +14,7 @@ from time import time
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth.decorators import login_not_required
 from django.core.signing import BadSignature
 from django.http import (
     FileResponse,
@@ -94,6 +95,7 @@ def not_logged(
     return answer
 
 
+@login_not_required
 @csrf_exempt  # anyone who can make a browser send the form knows the address, and needs no browser
 @not_logged
 def serve(request: HttpRequest, token: str) -> HttpResponseBase:

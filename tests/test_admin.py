@@ -590,3 +590,19 @@ def test_rows_of_other_models_are_shown_even_if_their_files_have_expired(
         assert answer.status_code == 200
         [url] = re.findall(r'href="(/f/.*?)"', answer.content.decode())
         assert client.get(url).status_code == 404
+
+
+def test_a_site_that_asks_everybody_to_log_in_asks_nobody_who_has_a_link(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="memory")
+    login = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    files, metrics = include("djpyfs.urls"), include("djpyfs.metrics_urls")
+    with override_settings(
+        MIDDLEWARE=[*SITE["MIDDLEWARE"], login],
+        ROOT_URLCONF=(path("f/", files), path("metrics", metrics)),
+    ):
+        target = get_filesystem("plots").get_upload_url(seconds=60, max_bytes=9)
+        assert Client().put(target.url, b"picture").status_code == 201
+        assert Client().get(get_filesystem("plots").get_url(target.path)).status_code == 200
+        assert Client().get("/metrics").status_code == 404  # because they are off
