@@ -119,8 +119,8 @@ class Namespace:
         """Return those of ``paths`` whose time is up, if the namespace hides them."""
         if not paths or not self.policy_of(paths[0]).hide_expired:
             return set()
-        now, deadlines = self.records.deadlines([self.at(path).member for path in paths])
-        return {path for path, due in zip(paths, deadlines, strict=True) if 0 < due <= now}
+        now, found = self.records.linked([self.at(path).member for path in paths])
+        return {path for path, it in zip(paths, found, strict=True) if 0 < it.deadline <= now}
 
     # -- policies
 

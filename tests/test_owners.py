@@ -255,6 +255,34 @@ def test_a_deadline_set_by_hand_before_the_row_was_committed_stays() -> None:
     assert later().deleted == 2
 
 
+def test_links_to_a_file_work_while_it_is_not_known_whether_another_row_owns_it(
+    settings: Any,
+) -> None:
+    settings.ROOT_URLCONF = "tests.test_uploads"
+    shared, rolled_back = saved("a"), saved("b")
+    files, client = get_filesystem(DOCUMENTS.namespace), Client()
+    Document.objects.create(file="a")
+    before = files.get_urls(["a", "b"])
+    shared.delete()
+    with transaction.atomic():
+        rolled_back.delete()
+        transaction.set_rollback(True)
+    meanwhile = files.get_urls(["a", "b"], timeout=9 * AT_ALL)
+    advance(1_000)
+    assert [client.get(url).status_code for url in before.values()] == [200, 200]
+    assert (later().owned, later().deleted) == (2, 0)
+    assert [client.get(url).status_code for url in meanwhile.values()] == [200, 200]
+
+
+def test_a_link_to_a_file_that_no_row_owns_any_more_ends_when_it_is_deleted(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.test_uploads"
+    document = saved("a")
+    url = get_filesystem(DOCUMENTS.namespace).get_url("a", timeout=9 * AT_ALL)
+    document.delete()
+    assert later().deleted == 1
+    assert Client().get(url).status_code == 404
+
+
 def test_a_file_kept_by_hand_stays_even_if_its_row_was_rolled_back() -> None:
     with transaction.atomic():
         saved()

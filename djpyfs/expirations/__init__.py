@@ -121,7 +121,9 @@ class Finished(NamedTuple):
 class Linked(NamedTuple):
     """What the links to a file depend on."""
 
-    deadline: int  # µs since the epoch; 0: none
+    #: µs since the epoch; 0: none. Of a file that a row has let go of: what it has if another row
+    #: owns it, because that is not known before a sweep asks.
+    deadline: int
     revocation: str = ""  # the last one: links that were signed before it are dead
 
 

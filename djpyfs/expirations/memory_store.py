@@ -323,6 +323,11 @@ class _Records:
     def is_permanent(self, member: bytes) -> bool:
         return member in self.permanent or self.owners.get(member) == PERMANENT
 
+    def lives_until(self, member: bytes) -> int:
+        """Return the deadline of a member, or 0; if a row has let it go, that of its next owner."""
+        known = self.owners.get(member)
+        return known.deadline if known and known.state == "gone" else self.deadline_of(member)
+
     def awaits_owner(self, member: bytes) -> bool:
         return member in self.owners and self.owners[member].awaited
 
@@ -691,9 +696,10 @@ class _Expirations(Expirations):
 
     def linked(self, members: Sequence[bytes]) -> tuple[int, list[Linked]]:
         with self._lock:
-            now, deadlines = self.deadlines(members)
-            revocations = [self._of.revocations.get(member, "") for member in members]
-            return now, list(map(Linked, deadlines, revocations))
+            of, now = self._of, clock.now()
+            return now, [
+                Linked(of.lives_until(member), of.revocations.get(member, "")) for member in members
+            ]
 
     def _revoke(self, member: bytes, revocation: str) -> None:
         with self._lock:

@@ -142,6 +142,20 @@ def test_a_member_that_its_owner_lets_go_of_is_due_soon_and_waits_for_an_owner(
     assert is_permanent(store) == (before is None)
 
 
+@pytest.mark.parametrize("before", [0, 100])
+def test_links_to_a_member_that_was_let_go_of_have_the_end_that_its_next_owner_gives_it(
+    store: Expirations, before: int
+) -> None:
+    if before:
+        store.schedule([A], before * SECOND)
+    store.take_up(A, unawaited=True)
+    until = store.deadline(A)[1]
+    store.let_go(A, 10 * SECOND)
+    assert [it.deadline for it in store.linked([A])[1]] == [until]
+    store.schedule([A], 20 * SECOND)
+    assert [it.deadline for it in store.linked([A])[1]] == [store.deadline(A)[1]]
+
+
 def test_a_row_that_names_a_file_with_a_deadline_may_let_go_of_it(store: Expirations) -> None:
     store.schedule([A], 100 * SECOND)
     store.await_owner(A, 500 * SECOND)
