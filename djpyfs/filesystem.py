@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from itertools import islice
 from typing import IO, Any, BinaryIO, TypeVar, cast
+from warnings import warn
 
 from django.utils.asyncio import async_unsafe
 from fs import errors
@@ -620,6 +621,25 @@ class ExpiringFS(FS):
             raise TypeError("contents must be bytes")
         with self._writing(path) as (relative, _):
             self._files.writebytes(relative, contents)
+
+    def writetext(
+        self,
+        path: str,
+        contents: str,
+        encoding: str = "utf-8",
+        errors: str | None = None,
+        newline: str = "",
+    ) -> None:
+        """Write ``contents`` to a file, replacing what was there, unless they cannot be encoded."""
+        if not isinstance(contents, str):
+            raise TypeError("contents must be str")
+        with self.open(path, "w", encoding=encoding, errors=errors, newline=newline) as file:
+            file.write(contents)
+
+    def settext(self, *args: Any, **how: Any) -> None:
+        """Do what `writetext` does; PyFilesystem has given up this name."""
+        warn("settext is deprecated: call writetext", DeprecationWarning, stacklevel=2)
+        self.writetext(*args, **how)
 
     def upload(
         self, path: str, file: BinaryIO, chunk_size: int | None = None, **options: Any

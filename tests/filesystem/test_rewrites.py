@@ -116,6 +116,22 @@ def test_a_block_that_raises_stores_nothing(plots: ExpiringFS, mode: str, buffer
     assert plots.listdir("/") == ["a.png"]
 
 
+@pytest.mark.parametrize("call", ["writetext", "settext"])
+@pytest.mark.filterwarnings("ignore:settext")
+def test_a_text_that_cannot_be_encoded_changes_nothing(plots: ExpiringFS, call: str) -> None:
+    plots.writetext("a.txt", "old")
+    plots.expire("a.txt", 100)
+    before = plots.expiration("a.txt")
+    for name in "a.txt", "b.txt":
+        with pytest.raises(UnicodeEncodeError):
+            getattr(plots, call)(name, "caf\xe9", encoding="ascii")
+    assert plots.readtext("a.txt") == "old"
+    assert plots.expiration("a.txt") == before
+    assert plots.listdir("/") == ["a.txt"]
+    getattr(plots, call)("a.txt", "caf\xe9", encoding="utf-16")
+    assert plots.readtext("a.txt", encoding="utf-16") == "caf\xe9"
+
+
 @pytest.fixture
 def frozen(
     djfs: Callable[..., None],
