@@ -307,15 +307,19 @@ class Scripts:
     def _evaluated(self, ground: _Ground, command: Command) -> Any:
         client = self._servers.of(ground.slot)
         try:
-            if command.shard in self._ready.get(client, ()):
-                try:
-                    return client.evalsha(*command.arguments)
-                except NoScriptError:  # a server that was restarted, or has failed over
-                    self._ready.pop(client, None)
-            _without_errors(list(self._prepare(client, [command.shard]).values()))
+            self._make_ready(client, command.shard)
+            try:
+                return client.evalsha(*command.arguments)
+            except NoScriptError:  # a server that was restarted, or has failed over
+                self._ready.pop(client, None)
+            self._make_ready(client, command.shard)
             return client.evalsha(*command.arguments)
         except ResponseError as error:
             raise self._explained(client, command, error) from None
+
+    def _make_ready(self, client: redis.Redis, shard: int) -> None:
+        if shard not in self._ready.get(client, ()):
+            _without_errors(list(self._prepare(client, [shard]).values()))
 
     def _evalsha(self, call: Call) -> Command:
         verb, shard, keys, arguments, layout = call

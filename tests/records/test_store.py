@@ -124,6 +124,18 @@ def test_scripts_that_redis_has_forgotten_are_loaded_again(
         assert not redis_store.retry([A])
 
 
+def test_scripts_that_redis_forgets_again_and_again_are_loaded_whatever_the_shard(
+    djfs: Callable[..., None],
+) -> None:
+    with running_redis() as server:
+        djfs(type="memory", redis_url=server.url, shards=4)
+        store = store_for(conf.current()).at("here")
+        for number in range(8):
+            server.client().script_flush()
+            store.schedule([f"n/{number}".encode()], 50 * SECOND)
+        assert store.counts().tracked == 8
+
+
 def test_a_full_redis_refuses_deadlines_and_lets_sweeps_and_begun_writes_through(
     djfs: Callable[..., None],
 ) -> None:
