@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from os import PathLike
 from pathlib import PurePath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
@@ -299,6 +299,9 @@ class _StoredFile(File):  # type: ignore[type-arg]  # which it takes in its stub
         super().__init__(file, name)
         self.mode = mode
         self._storage = storage
+
+    def __exit__(self, *error: Any) -> None:
+        cast(IO[Any], self.file).__exit__(*error)  # Django's own does not tell of the error
 
     def open(self, mode: str | None = None, *args: Any, **kwargs: Any) -> _StoredFile:
         """Go back to the beginning, or open the file again after it was closed."""

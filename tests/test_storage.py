@@ -297,6 +297,18 @@ def test_a_link_takes_its_name_but_is_not_followed(
         storage.save("d/a", ContentFile(b""))
 
 
+@pytest.mark.parametrize("mode", ["wb", "w", "ab"])
+def test_a_block_that_raises_leaves_the_file_as_it_was(storage: ExpiringStorage, mode: str) -> None:
+    storage.save("a.txt", ContentFile(b"old"))
+    for name in "a.txt", "b.txt":
+        with pytest.raises(ZeroDivisionError), storage.open(name, mode) as file:  # noqa: PT012
+            file.write(b"half" if "b" in mode else "half")
+            raise ZeroDivisionError
+    with storage.open("a.txt") as file:
+        assert file.read() == b"old"
+    assert not storage.exists("b.txt")
+
+
 def test_a_file_can_be_opened_again(storage: ExpiringStorage) -> None:
     storage.save("a", ContentFile(b"content"))
     file = storage.open("a")
