@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, NamedTuple, cast
 
 from django.apps import apps
@@ -34,6 +35,7 @@ log = logging.getLogger("djpyfs")
 
 UNSETTLED = 3_600  # s, for a transaction if no storage says how long it may take
 NAMES_PER_QUERY = 500
+PATIENCE = 1.0  # s, after which a database that has no answer is not asked again in one go
 LONGEST_LOCK = 2_000  # ms that a sweep waits for a table that somebody has locked
 NO_DATABASE = "django.db.backends.dummy"  # of an alias without settings, as "default" may be
 _is_following = False  # whether the application has begun to
@@ -344,6 +346,7 @@ def ask(entries: Iterable[Entry]) -> Answer:
     files = {"/".join(entry): entry for entry in entries}
     answer = Answer(unknown=dict.fromkeys(files.values(), "no model here has a field for it"))
     asked: set[Entry] = set()
+    unfit = {alias: why for alias in _databases() if (why := _transaction_on(alias))}
     for own in _fields():
         named = {name: entry for file, entry in files.items() if (name := own.name_of(file))}
         for alias in _databases() if named else ():
@@ -351,10 +354,26 @@ def ask(entries: Iterable[Entry]) -> Answer:
                 if entry not in asked:
                     asked.add(entry)
                     del answer.unknown[entry]
-            _ask(alias, own, named, answer)
+            started = monotonic()
+            if why := unfit.get(alias) or _ask(alias, own, named, answer):
+                answer.unknown |= dict.fromkeys(named.values(), why)
+                if monotonic() - started > PATIENCE:  # the next question would take as long
+                    unfit[alias] = why
     for entry in answer.owned:
         answer.unknown.pop(entry, None)
     return answer
+
+
+def _transaction_on(alias: str) -> str:
+    """Return why a database cannot be asked here, or nothing.
+
+    A transaction may not see what others have committed since it began, and may itself be rolled
+    back. That of a `TestCase` is all that its test sees.
+    """
+    blocks: Sequence[Any] = connections[alias].atomic_blocks
+    if all(block._from_testcase for block in blocks):
+        return ""
+    return "the sweep runs in a transaction, which may not see all rows"
 
 
 def _databases() -> list[str]:
@@ -366,17 +385,18 @@ def _databases() -> list[str]:
     ]
 
 
-def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> None:
+def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> str:
+    """Ask one database; return why it has no answer, or nothing."""
     try:
         names = {*_named(alias, own, list(named)), *filter(own.is_default, named)}
         found = {named[name] for name in names}
     except Exception as error:  # a database may raise anything: its files stay for now
-        answer.unknown |= dict.fromkeys(named.values(), reason(error))
-        return
+        return reason(error)
     if connections[alias].in_atomic_block:
         answer.unknown |= dict.fromkeys(found, "a transaction that is still open here names it")
     else:
         answer.owned |= found
+    return ""
 
 
 def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:

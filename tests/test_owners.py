@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -471,6 +473,42 @@ def test_a_database_without_the_table_has_no_such_rows() -> None:
     finally:
         with connections["other"].cursor() as cursor:
             cursor.execute("ALTER TABLE hidden RENAME TO rows_picture")
+
+
+def test_a_sweep_within_a_transaction_deletes_nothing_that_a_row_may_own() -> None:
+    kept, deleted = saved("a"), saved("b")
+    DOCUMENTS.save("c", content())
+    with transaction.atomic():
+        deleted.delete()
+        report = later()
+        assert (report.deleted, report.postponed) == (0, 2)
+        transaction.set_rollback(True)
+    kept.delete()
+    report = later()
+    assert (report.deleted, report.owned) == (2, 1)
+    assert DOCUMENTS.exists("b")
+
+
+def test_a_database_that_keeps_a_sweep_waiting_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other, asked = connections["other"], list[Any]()
+    options = {**other.settings_dict["OPTIONS"], "timeout": 1.2}
+    other.close()
+    monkeypatch.setitem(other.settings_dict, "OPTIONS", options)
+    for name in "ab":
+        DOCUMENTS.save(name, content())
+
+    def connect(how: Any, connect: Any = other.get_new_connection) -> Any:
+        asked.append(how)
+        return connect(how)
+
+    monkeypatch.setattr(other, "get_new_connection", connect)
+    with closing(sqlite3.connect(other.settings_dict["NAME"])) as locking:
+        locking.execute("BEGIN EXCLUSIVE")
+        assert later().postponed == 2
+    assert len(asked) == 2  # for rows, and for the table; though several models may name them
+    assert later().deleted == 2
 
 
 @pytest.mark.parametrize(("routers", "deleted"), [([MigratedElsewhere()], 1), ([], 0)])
