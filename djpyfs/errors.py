@@ -21,7 +21,7 @@ def escaped(message: str) -> str:
     return message.replace("{", "{{").replace("}", "}}")
 
 
-BLOCKS = "This blocks: call its twin with an 'a' in front of the name, or use sync_to_async."
+BLOCKS = "This blocks: call its twin with an 'a' in front, or sync_to_async if it has none."
 
 
 class DjpyfsError(Exception):

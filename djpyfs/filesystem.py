@@ -389,10 +389,13 @@ class ExpiringFS(FS):
     # -- for async def views: each does in a thread what its namesake does
 
     aexpire = in_a_thread(expire)
+    aexpire_at = in_a_thread(expire_at)
     aexpire_many = in_a_thread(expire_many)
     aexpiration = in_a_thread(expiration)
     aget_url = in_a_thread(get_url)
+    aget_urls = in_a_thread(get_urls)
     aget_upload_url = in_a_thread(get_upload_url)
+    arevoke_urls = in_a_thread(revoke_urls)
 
     @async_unsafe(BLOCKS)
     def check(self) -> None:

@@ -8,14 +8,21 @@ import signal
 import socket
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 
-from djpyfs import RecordStoreUnavailable, aexpire_objects, expire_objects, get_filesystem
+from djpyfs import (
+    ConfigurationError,
+    RecordStoreUnavailable,
+    aexpire_objects,
+    expire_objects,
+    get_filesystem,
+)
 from djpyfs.filesystem import ExpiringFS
 from tests.conftest import counted
 from tests.faults.proxy import Proxy
@@ -40,7 +47,12 @@ def test_async_views_have_methods_that_do_not_block(plots: ExpiringFS) -> None:
         await fs.aexpire("a.png", 300)
         await fs.aexpire_many(["b.png"], seconds=300)
         assert await fs.aexpiration("a.png") == await fs.aexpiration("/a.png") is not None
-        assert (await fs.aget_url("a.png", 60)).startswith(("/files/", "/f/", "http"))
+        await fs.aexpire_at("a.png", datetime.now(UTC) + timedelta(seconds=50))
+        url = await fs.aget_url("a.png", 60)
+        assert url.startswith(("/files/", "/f/", "http"))
+        assert list(await fs.aget_urls(["a.png", "b.png"], 60)) == ["a.png", "b.png"]
+        with suppress(ConfigurationError):  # of URLs that the backend gives out
+            await fs.arevoke_urls("a.png")
 
     filesystems: list[Any] = [plots, plots.makedir("d")]
     for fs in filesystems:
