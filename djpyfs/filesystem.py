@@ -573,7 +573,8 @@ class ExpiringFS(FS):
         """Open a file in binary mode; what is written appears when it is closed.
 
         Who reads may say which ``part`` in bytes, of the version with which ``etag``: a backend
-        that `reads_parts <djpyfs.backends.Backend.reads_parts>` then fetches no more.
+        that `reads_parts <djpyfs.backends.Backend.reads_parts>` then fetches no more, and raises
+        `FileReplaced` if there is another version now.
         """
         self.check()
         checked_mode = Mode(mode)

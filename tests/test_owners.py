@@ -23,7 +23,7 @@ from django.core.checks.registry import registry
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
-from django.db import IntegrityError, connections, models, transaction
+from django.db import IntegrityError, connection, connections, models, transaction
 from django.db.migrations.state import ProjectState
 from django.db.models.query import QuerySet
 from django.db.utils import ConnectionHandler
@@ -186,12 +186,12 @@ def test_a_file_of_a_savepoint_made_by_hand_goes_where_that_is_rolled_back() -> 
     replaced = saved("a")
     with transaction.atomic():
         kept = saved("b")
-        savepoint = transaction.savepoint()
+        savepoint = str(connection.savepoint())
         saved("c")
         replace(replaced, "d")
         kept.delete()
         transaction.savepoint_rollback(savepoint)
-        savepoint = transaction.savepoint()
+        savepoint = str(connection.savepoint())
         saved("e")
         transaction.savepoint_commit(savepoint)
     assert left("e") is None

@@ -136,7 +136,8 @@ class Backend(ABC):
     #: Whether a write that fails may leave a part of the file.
     leaves_parts: ClassVar[bool] = False
     #: Whether ``openbin`` of its filesystems, to read, takes a ``part`` (a range of bytes) and an
-    #: ``etag``, and fetches no more than that part of that version, if they are not None.
+    #: ``etag``; either may be None. It need fetch no more than the part, and raises `FileReplaced`
+    #: if the file is another version by now.
     reads_parts: ClassVar[bool] = False
     #: What stands before a namespace in the key of a file, for the limit of 1,024 bytes.
     prefix: str = ""
