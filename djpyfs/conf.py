@@ -273,14 +273,14 @@ def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
     own = raw.get("namespaces", {})
     if not isinstance(own, Mapping):
         kind = type(own).__name__  # it may hold secrets
-        raise ConfigurationError(f"DJFS['namespaces'] is a {kind}: give it a dict of dicts")
+        raise ConfigurationError(f"DJFS['namespaces'] is of type {kind}: give it a dict of dicts")
     policies = {}
     for name, overrides in own.items():
         directory = name.removesuffix("/*") if isinstance(name, str) else name
         try:
             check_namespace(directory)
         except InvalidName as error:
-            raise ConfigurationError(f"DJFS['namespaces'] names {error}") from error
+            raise ConfigurationError(f"DJFS['namespaces']: {error}") from error
         if "*" in directory:
             raise ConfigurationError(
                 f"DJFS['namespaces'] names {name!r}: use a namespace, or 'prefix/*'; "
@@ -299,7 +299,7 @@ def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
 def parse(raw: Any) -> Settings:
     """Check a ``DJFS`` dict. Raises `ConfigurationError` naming the key and the cure."""
     if not isinstance(raw, Mapping):
-        raise ConfigurationError(f"DJFS is a {type(raw).__name__}: give it a dict")
+        raise ConfigurationError(f"DJFS is of type {type(raw).__name__}: give it a dict")
     raw = {"type": DEFAULTS["type"], **raw}
     service = {
         key: check(key, raw.get(key, default)) for key, (check, default) in SERVICE_KEYS.items()

@@ -499,7 +499,7 @@ class Sweep:
         if answer.unknown:
             why = next(iter(answer.unknown.values()))
             log.warning(
-                "%d files wait until it is known who owns them: %s", len(answer.unknown), why
+                "files that wait until it is known who owns them: %d (%s)", len(answer.unknown), why
             )
         batch.owned = _members(answer.owned)
         batch.postponed += len(answer.unknown)

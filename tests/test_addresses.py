@@ -84,5 +84,5 @@ def test_worker_beat_and_flower_run_with_such_a_url(
 
 def test_an_option_of_another_kind_of_pool_is_refused(djfs: Callable[..., None]) -> None:
     djfs(type="memory", redis_url="redis://127.0.0.1:1?timeout=5")
-    with pytest.raises(ConfigurationError, match="look at its hosts, ports and options"):
+    with pytest.raises(ConfigurationError, match="look at its hosts, ports, database and options"):
         get_filesystem("plots")

@@ -192,15 +192,15 @@ def test_the_root_is_shown_without_secrets(url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, r"DJFS\['url'\] is a NoneType"),
-        ({"url": 5}, "is a int"),
+        ({}, r"DJFS\['url'\] is of type NoneType"),
+        ({"url": 5}, "is of type int"),
         ({"url": "ann:sesame@host"}, "names no protocol"),
         ({"url": "ftpx://ann:sesame@host"}, "'ftpx://', which fsspec does not know.*ftp"),
         ({"url": "zip://sesame"}, "'zip://', where fsspec deletes nothing"),
         ({"url": "simplecache::ftp://ann:sesame@host"}, "a chain"),
         ({"url": "s3://sesame"}, "use type 's3fs'"),
         ({"url": "gcs://sesame"}, "'gcs://', for which a package is missing: .*gcsfs"),
-        ({"url": "memory://", "storage_options": "sesame"}, "'storage_options'.* is a str"),
+        ({"url": "memory://", "storage_options": "sesame"}, "'storage_options'.* is of type str"),
         ({"url": "memory://", "urls": "memory://"}, "did you mean 'url'"),
     ],
     ids=str,

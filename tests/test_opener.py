@@ -737,8 +737,8 @@ def test_a_child_leaves_the_connection_of_its_parent_alone(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ({}, r"DJFS\['url'\] is a NoneType"),
-        ({"url": 5}, "is a int"),
+        ({}, r"DJFS\['url'\] is of type NoneType"),
+        ({"url": 5}, "is of type int"),
         ({"url": "ann:sesame@host"}, "names no protocol"),
         ({"url": "ftpx://ann:sesame@host"}, "'ftpx://'.*use one of.*ftp.*zip"),
         ({"url": "mem://", "urls": "mem://"}, "did you mean 'url'"),

@@ -43,6 +43,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**DISK, "redis_url": "http://127.0.0.1"}, "redis_url.*scheme"),
     ({**DISK, "redis_url": "redis://127.0.0.1:port"}, "redis_url"),
     ({**DISK, "redis_url": ""}, "redis_url"),
+    ({**DISK, "redis_url": "redis://127.0.0.1/records"}, "redis_url.*database"),
+    ({**DISK, "redis_url": "redis://127.0.0.1/0/1"}, "redis_url.*database"),
     ({**DISK, "redis_url": "redis://127.0.0.1?max_connections=-1"}, "redis_url.*options"),
     ({**DISK, "redis_url": "redis://127.0.0.1?socket_timeout=-1"}, "redis_url.*options"),
     ({**DISK, "type": "../x"}, "use one of"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from time import monotonic, sleep
 
@@ -68,7 +69,10 @@ class _Deletion:
         except FileNotFoundError:
             self._outcome.missing += [entry for _, entry in group]
         except OSError as error:
-            self._stay(group, error)
+            if _is_file(names[len(ways) - 1], ways[-1]):  # below a file there are none
+                self._outcome.missing += [entry for _, entry in group]
+            else:
+                self._stay(group, error)
         else:
             self._delete_held(ways[-1], group)
         prune(ways, names)
@@ -134,6 +138,13 @@ class _Deletion:
     def _stay(self, group: Group, error: OSError | FileBusy) -> None:
         told = self._outcome.away if _is_away(self._root) else self._outcome.failed
         told += [(entry, reason(error)) for _, entry in group]
+
+
+def _is_file(name: str, directory: int) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(name, dir_fd=directory).st_mode)
+    except OSError:
+        return False
 
 
 def _is_away(root: int) -> bool:

@@ -57,7 +57,7 @@ class FsspecBackend(OpenedBackend):
         self._options = options.get("storage_options") or {}
         if not isinstance(self._options, Mapping):
             kind = type(self._options).__name__  # they may hold secrets
-            raise ConfigurationError(f"DJFS['storage_options'] is a {kind}: give it a dict")
+            raise ConfigurationError(f"DJFS['storage_options'] is of type {kind}: give it a dict")
         self._class = _class_for(self._url)
         self.shared = not self._url.startswith("memory://")
         self.late = LATE if self.shared else 0
@@ -275,7 +275,7 @@ def _checked_address(url: Any) -> str:
     """Return ``url``. The errors show no more of it than what stands before ``://``."""
     cure = "give it a URL that fsspec knows, such as 'gcs://bucket/files'"
     if not isinstance(url, str):
-        raise ConfigurationError(f"DJFS['url'] is a {type(url).__name__}: {cure}")
+        raise ConfigurationError(f"DJFS['url'] is of type {type(url).__name__}: {cure}")
     if "::" in url:
         raise ConfigurationError("DJFS['url'] is a chain ('::'): name one filesystem alone")
     protocol = re.match(r"([a-zA-Z][a-zA-Z0-9+._-]*)://", url)

@@ -122,7 +122,7 @@ def _checked_address(url: Any) -> str:
     """Return ``url``. The errors show no more of it than what stands before ``://``."""
     cure = "give it the URL of a PyFilesystem, such as 'ftp://user:password@host/files'"
     if not isinstance(url, str):
-        raise ConfigurationError(f"DJFS['url'] is a {type(url).__name__}: {cure}")
+        raise ConfigurationError(f"DJFS['url'] is of type {type(url).__name__}: {cure}")
     protocol = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
     if not protocol:
         raise ConfigurationError(f"DJFS['url'] names no protocol: {cure}")
@@ -135,7 +135,7 @@ def _checked_address(url: Any) -> str:
     except OpenerError as error:
         known = ", ".join(sorted(registry.protocols))
         raise ConfigurationError(
-            f"DJFS['url'] begins with {protocol[0]!r}, but there is {error}: use one of {known}, "
+            f"DJFS['url'] begins with {protocol[0]!r}: {error}; use one of {known}, "
             "or install the package that provides it"
         ) from error
     return url

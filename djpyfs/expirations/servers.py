@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,12 +126,15 @@ def address_of(url: str) -> Address:
     except (ValueError, TypeError, RedisError):
         # The error may quote a part of the password.
         raise ConfigurationError(
-            "DJFS['redis_url'] cannot be read: look at its hosts, ports and options, and write "
-            "special characters of a password as %2F for / and so on"
+            "DJFS['redis_url'] cannot be read: look at its hosts, ports, database and options, and "
+            "write special characters of a password as %2F for / and so on"
         ) from None
 
 
 def _single(url: str) -> Address:
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ValueError("redis-py would take it for database 0")
     options = _options_of(url)
     _check_options(options)
     host = options.get("host", "localhost"), options.get("port", _PORTS["single"])

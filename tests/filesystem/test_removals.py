@@ -182,3 +182,11 @@ def test_the_removal_of_a_tree_waits_for_a_sweep_that_has_claimed_one_of_its_fil
         removal.result(60)
     assert plots.listdir("/") == []
     assert counted().tracked == 0
+
+
+def test_a_record_below_what_is_a_file_by_now_is_forgotten(plots: ExpiringFS) -> None:
+    plots.expire("d/later", 0)
+    plots.writebytes("d", b"picture")
+    assert expire_objects().failed == 0
+    assert plots.expiration("d/later") is None
+    assert plots.readbytes("d") == b"picture"

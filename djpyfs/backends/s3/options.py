@@ -55,7 +55,7 @@ def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
     known = ", ".join(UPLOAD_ARGS)
     if not isinstance(args, Mapping):
         raise ConfigurationError(
-            f"DJFS['upload_args'] is a {type(args).__name__}: give it a dict with some of {known}"
+            f"DJFS['upload_args'] is no dict but {type(args).__name__}: give it some of {known}"
         )
     if unknown := set(args) - set(UPLOAD_ARGS):
         raise ConfigurationError(
