@@ -258,7 +258,7 @@ def test_an_upload_that_breaks_off_leaves_a_deadline_and_no_wrong_answers(
         plots = get_filesystem("plots")
         of_another_thread = cast(OpenerBackend, backend_for(conf.current(), "plots")).filesystem()
         with pytest.raises(errors.FSError):
-            plots.writebytes("too long", bytes(2 << 20))
+            plots.writebytes("too long", bytes(32 << 20))  # more than waits on the way
         with pytest.raises(errors.RemoteConnectionError):
             of_another_thread.listdir("/")
         assert [plots.exists("nothing"), plots.exists("too long")] == [False, True]

@@ -272,7 +272,8 @@ def test_links_to_a_file_work_while_it_is_not_known_whether_another_row_owns_it(
     meanwhile = files.get_urls(["a", "b"], timeout=9 * AT_ALL)
     advance(1_000)
     assert [client.get(url).status_code for url in before.values()] == [200, 200]
-    assert (later().owned, later().deleted) == (2, 0)
+    report = later()
+    assert (report.owned, report.deleted) == (2, 0)
     assert [client.get(url).status_code for url in meanwhile.values()] == [200, 200]
 
 
@@ -492,21 +493,20 @@ def test_a_sweep_within_a_transaction_deletes_nothing_that_a_row_may_own() -> No
 def test_a_database_that_keeps_a_sweep_waiting_is_asked_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    other, asked = connections["other"], list[Any]()
-    options = {**other.settings_dict["OPTIONS"], "timeout": 1.2}
+    other, asked = connections["other"], list[str]()
     other.close()
-    monkeypatch.setitem(other.settings_dict, "OPTIONS", options)
+    monkeypatch.setitem(other.settings_dict, "OPTIONS", {"timeout": 1.2})
     for name in "ab":
         DOCUMENTS.save(name, content())
 
-    def connect(how: Any, connect: Any = other.get_new_connection) -> Any:
-        asked.append(how)
-        return connect(how)
+    def count(execute: Any, sql: str, *how: Any) -> Any:
+        asked.append(sql)
+        return execute(sql, *how)
 
-    monkeypatch.setattr(other, "get_new_connection", connect)
     with closing(sqlite3.connect(other.settings_dict["NAME"])) as locking:
         locking.execute("BEGIN EXCLUSIVE")
-        assert later().postponed == 2
+        with other.execute_wrapper(count):
+            assert later().postponed == 2
     assert len(asked) == 2  # for rows, and for the table; though several models may name them
     assert later().deleted == 2
 
