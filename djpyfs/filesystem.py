@@ -278,7 +278,9 @@ class ExpiringFS(FS):
         given = total_of(seconds, days)
         life = self._here.lifetimes(entry).of(given) if given else self._here.life_of(name)
         if not life:
-            raise InvalidLifetime("no lifetime is given, nor a default: write seconds=300")
+            raise InvalidLifetime(
+                "no lifetime is given, and there is no default: write seconds=300"
+            )
 
         def open_() -> IO[Any]:
             self.check()
@@ -360,7 +362,7 @@ class ExpiringFS(FS):
                 self._here, entry, seconds, download_as, max_downloads, confirm
             )
         if confirm:
-            raise InvalidLimit("confirm is True, and max_downloads is not given: there is no limit")
+            raise InvalidLimit("confirm is True, but max_downloads is not given: give both")
         return addresses.urls_of(self._here, [entry], seconds, download_as)[entry]
 
     def get_urls(self, filenames: Iterable[str], timeout: Seconds | None = 0) -> dict[str, str]:

@@ -169,4 +169,4 @@ class Namespace:
             if there.place == self.records.place:
                 return
         cure = f"write through get_filesystem({directory!r})"
-        raise InvalidName(directory, f"is kept on another backend than {self.name!r}: {cure}")
+        raise InvalidName(directory, f"is kept on a different backend from {self.name!r}: {cure}")

@@ -194,7 +194,7 @@ def _aware(expiration: datetime | str, connection: BaseDatabaseWrapper) -> datet
     """Return a moment as the ORM would: the driver may not know about time zones, nor types."""
     moment = parse_datetime(expiration) if isinstance(expiration, str) else expiration
     if moment is None:
-        raise TableUnreadable(f"{TABLE} has an expiration that is none: {expiration!r}")
+        raise TableUnreadable(f"{TABLE} has an expiration that is not a time: {expiration!r}")
     if moment.tzinfo:
         return moment.astimezone(UTC)
     return moment.replace(tzinfo=connection.timezone or get_default_timezone())
