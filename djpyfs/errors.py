@@ -136,6 +136,6 @@ class RecordStoreError(_Failed, OSError):
 class RecordStoreUnavailable(RecordStoreError):
     """The record store cannot be reached, or did not answer in time.
 
-    Or its replicas did not confirm a change, see ``wait_replicas``. A call that would have
-    changed something may have done so: it can be repeated.
+    It is also raised if the replicas did not confirm a change, see ``wait_replicas``. A call that
+    would have changed something may have done so: it can be repeated.
     """

@@ -265,8 +265,8 @@ class ExpiringFS(FS):
             response = redirect(f.url)
 
         ``async with`` opens and stores it in a thread. ``mode`` and ``encoding`` are those of
-        `open`. Raises `InvalidName`, `InvalidLifetime`, also if there is no default lifetime,
-        `RecordStoreUnavailable`, and `ValueError` for a mode that creates no file.
+        `open`. Raises `InvalidName`, `InvalidLifetime`, also if no lifetime is given and there is
+        no default, `RecordStoreUnavailable`, and `ValueError` for a mode that creates no file.
         """
         name = temporary_name(prefix, suffix)
         validate_open_mode(mode)
@@ -300,20 +300,21 @@ class ExpiringFS(FS):
     ) -> UploadTarget:
         """Return where a browser may send one file of up to ``max_bytes``.
 
-        Its name is new, and nobody can guess it. It lives for ``seconds`` (or a `timedelta`) from
-        now, but except on S3 for at least ``grace`` after it has arrived, as after any write. The
-        deadline is recorded at once, so an abandoned upload leaves nothing. The URL works for
-        ``seconds``, on S3 for at most 604800 s. With ``content_types``, such as
-        ``["image/png"]``, the browser must send one of these; if the suffix stands for one of
-        them, that one::
+        The file gets a new name that nobody can guess. It lives for ``seconds`` (or a `timedelta`)
+        from now, but everywhere except on S3 for at least ``grace`` after it has arrived, as after
+        any write. The deadline is recorded at once, so an abandoned upload leaves nothing. The URL
+        works for ``seconds``, on S3 for at most 604800 s::
 
             target = fs.get_upload_url(".png", seconds=600, max_bytes=5_000_000)
             response = JsonResponse(target._asdict())
 
-        On S3 the file goes to the store itself, by a signed form (POST); elsewhere to the view in
-        `djpyfs.urls`, which takes the bytes as they are (PUT), once. A form on S3 can be sent
-        again until ``target.until``, and then replaces the file. Once the file has arrived, give
-        it its lifetime: ``fs.expire(target.path, …)``.
+        With ``content_types``, such as ``["image/png"]``, the browser must send one of these; if
+        the suffix stands for one of them, it must send that one.
+
+        On S3 the file goes to the store itself, by a signed form (POST). The form can be sent
+        again until ``target.until``, and then replaces the file. Elsewhere the file goes to the
+        view in `djpyfs.urls`, which takes the bytes as they are (PUT), once. When the file has
+        arrived, give it its lifetime: ``fs.expire(target.path, …)``.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit` for ``max_bytes`` and
         ``content_types``, also those that S3 cannot bind, `fs.errors.NoURL` if `djpyfs.urls`
@@ -338,15 +339,17 @@ class ExpiringFS(FS):
             fs.get_url("a.pdf", 60, download_as="Report.pdf")   # a minute, saved by that name
             fs.get_url("a.pdf", max_downloads=1)                # once
 
-        If the backend has no URLs of its own, or ``signed_urls`` is on, it is a signed link to
-        the view in `djpyfs.urls`. ``timeout`` is in seconds, at least 1, or a
-        `datetime.timedelta`. It applies to URLs that stop working, and is cut at the file's own
-        deadline, and on S3, with a warning, at 604800; 0 or None means as long as the file lives,
-        or an hour if it has no deadline. The URL of an overdue file no longer works, or on S3
-        works for one second more. With ``download_as``, a file name, the browser saves the file
-        under that name. With ``max_downloads`` it is a signed link on every backend, and works
-        for that many downloads. With ``confirm`` as well, a page with a button comes first, so
-        that no mail scanner uses it up.
+        If the backend has no URLs of its own, or ``signed_urls`` is on, the URL is a signed link to
+        the view in `djpyfs.urls`. The URL of an overdue file no longer works, or on S3 works for
+        one more second.
+
+        - ``timeout`` is in seconds, at least 1, or a `datetime.timedelta`; 0 or None means as long
+          as the file lives, or an hour if the file has no deadline. It applies to URLs that stop
+          working, and is cut at the file's own deadline, and on S3, with a warning, at 604800.
+        - With ``download_as``, a file name, the browser saves the file under that name.
+        - With ``max_downloads`` the URL is a signed link on every backend, and works for that many
+          downloads. With ``confirm`` as well, a page with a button comes first, so that no mail
+          scanner uses the link up.
 
         Raises `InvalidName`, `InvalidLifetime`, `InvalidLimit`, `fs.errors.NoURL` if
         `djpyfs.urls` is needed and not included, and `RecordStoreUnavailable` if the URL must end

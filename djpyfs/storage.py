@@ -51,9 +51,9 @@ class ExpiringStorage(OwnedStorage):
         }
 
     With ``default_ttl`` (seconds, or a `timedelta`) a file lives that long from when it was
-    saved, whatever the ``default_ttl`` of the namespace. With ``allow_overwrite`` a saved file
+    saved, whatever the ``default_ttl`` of the namespace is. With ``allow_overwrite`` a saved file
     replaces one of the same name, instead of getting another name. Without a ``default_ttl`` it
-    then keeps the deadline of that one, as after any write.
+    then keeps the deadline of the older file, as after any write.
 
     With ``until_committed`` (as ``default_ttl``) a file is deleted that long after it was saved,
     unless a row that names it has been committed by then: that makes it permanent, or gives it

@@ -51,8 +51,8 @@ def isolated(**djfs: Any) -> Iterator[None]:
     Apart from where files and records are, ``DJFS`` stays as it is: lifetimes, policies of
     namespaces and the rest apply. Keywords replace single keys. Blocks may be nested.
 
-    It holds for all threads, which may work inside it. Raises `ConfigurationError` while another
-    thread is in a block of its own.
+    A block applies to all threads, which may work inside it. Raises `ConfigurationError` while
+    another thread is in a block of its own.
 
     A filesystem that was made before the block stays as it is: call `get_filesystem` inside.
 
@@ -109,7 +109,7 @@ def _in_memory(djfs: Mapping[str, Any]) -> dict[str, Any]:
 def advance(seconds: Seconds) -> None:
     """Move the clock of the records, and of what depends on them, such as signed links, forward.
 
-    It is back where it was when the `isolated` block ends. ``seconds`` may be a
+    When the `isolated` block ends, the clock is set back. ``seconds`` may be a
     `datetime.timedelta`. This deletes nothing: call `expire_objects` for that.
     Raises `InvalidLifetime`, and `ConfigurationError` outside such a block.
     """

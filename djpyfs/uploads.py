@@ -20,7 +20,7 @@ _is_type = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*").
 
 
 class UploadTarget(NamedTuple):
-    """Where a browser sends one file; ``JsonResponse(target._asdict())`` says so.
+    """Where a browser sends one file; ``JsonResponse(target._asdict())`` tells the browser.
 
     With the ``method`` POST it sends a form: the ``fields``, and last the file as ``file``. With
     PUT it sends the bytes of the file, with the ``headers``.
