@@ -18,6 +18,7 @@ from .backends import Backend, backend_at, foreign_keys
 from .conf import Settings
 from .errors import ConfigurationError, RecordStoreError
 from .expirations import Spread, store_for
+from .phrases import counted
 
 
 @register("djpyfs")
@@ -161,7 +162,7 @@ def _shards(settings: Settings, spread: Spread) -> Iterator[CheckMessage]:
     elif settings.shards != spread.shards and not settings.redis_url.startswith("memory://"):
         yield Warning(
             f"DJFS['shards'] is {settings.shards}, but the records are spread over "
-            f"{spread.shards} shards, and stay there",
+            f"{counted(spread.shards, 'shard')}, and stay there",
             hint=f"Set it to {spread.shards}, or call "
             f"'manage.py djpyfs reshard {settings.shards}'.",
             obj="settings.DJFS",

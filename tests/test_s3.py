@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -449,13 +450,18 @@ def test_a_lease_that_runs_short_leaves_the_later_batches(backend: S3Backend) ->
     assert outcome.failed == []
 
 
+# What S3 says of a file that it has, or has stored.
+KNOWN = {"ETag": '"1"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
 DROP = 0  # instead of a status: the connection is closed without an answer
 
 
 class Store(InThread):
-    """A server whose answers a test decides: ``answer(method, path, body)``."""
+    """A server whose answers a test decides: ``answer(method, path, body)``.
 
-    def __init__(self, answer: Callable[[str, str, bytes], tuple[int, str]]) -> None:
+    It returns the status, the body, and headers if it likes.
+    """
+
+    def __init__(self, answer: Callable[[str, str, bytes], tuple[Any, ...]]) -> None:
         self.requests: list[str] = []
         self.headers = Message()  # of the last request
 
@@ -466,7 +472,7 @@ class Store(InThread):
                 body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
                 self.requests.append(handler.command)
                 self.headers = handler.headers
-                status, text = answer(handler.command, handler.path, body)
+                status, text, *headers = answer(handler.command, handler.path, body)
                 if status == DROP:
                     handler.close_connection = True
                     return
@@ -474,6 +480,8 @@ class Store(InThread):
                 handler.send_header("Content-Length", str(len(text.encode())))
                 if 300 <= status < 400:
                     handler.send_header("Location", f"https://store.example{handler.path}")
+                for name, value in chain.from_iterable(it.items() for it in headers):
+                    handler.send_header(name, value)
                 handler.end_headers()
                 if handler.command != "HEAD":
                     handler.wfile.write(text.encode())
@@ -504,7 +512,7 @@ def start_store(
 ) -> Iterator[Callable[..., tuple[Store, S3Backend]]]:
     stores: list[Store] = []
 
-    def start(answer: Callable[[str, str, bytes], tuple[int, str]]) -> tuple[Store, S3Backend]:
+    def start(answer: Callable[[str, str, bytes], tuple[Any, ...]]) -> tuple[Store, S3Backend]:
         stores.append(Store(answer))
         return stores[-1], make_backend(bucket="some-bucket", endpoint_url=stores[-1].url)
 
@@ -679,6 +687,31 @@ def test_an_answer_that_is_not_from_s3_deletes_nothing(
     assert [entry for entry, _ in outcome.unanswered] == entries(*due)
 
 
+def test_a_page_from_a_proxy_is_no_file_and_keeps_none(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    store, backend = start_store(lambda *_: (200, PAGE))
+    files = backend.open("n")
+    for call in (
+        lambda: files.isfile("a"),
+        lambda: files.readbytes("a"),
+        lambda: files.writebytes("a", b"new"),
+        lambda: files.copy("a", "b", overwrite=True),
+    ):
+        with pytest.raises(NotAnswered, match="is no answer to"):
+            call()
+    assert "DELETE" not in store.requests
+
+
+def test_a_copy_that_a_proxy_answers_does_not_cost_the_file(
+    start_store: Callable[..., tuple[Store, S3Backend]],
+) -> None:
+    store, backend = start_store(lambda method, *_: (200, PAGE if method == "PUT" else "", KNOWN))
+    with pytest.raises(NotAnswered, match="is no answer to CopyObject"):
+        backend.open("n").move("a", "b", overwrite=True)
+    assert "DELETE" not in store.requests
+
+
 @pytest.mark.parametrize("answer", [(DROP, ""), (504, ""), (200, PAGE)])
 def test_a_removal_that_was_not_answered_is_sent_once_and_says_so(
     start_store: Callable[..., tuple[Store, S3Backend]], answer: tuple[int, str]
@@ -800,11 +833,11 @@ def test_a_file_that_was_created_in_vain_leaves_no_parts_behind(
 def test_a_store_without_conditional_writes_is_asked_before_a_file_is_created(
     start_store: Callable[..., tuple[Store, S3Backend]], status: int, code: str, there: bool
 ) -> None:
-    def answer(method: str, path: str, body: bytes) -> tuple[int, str]:
+    def answer(method: str, path: str, body: bytes) -> tuple[Any, ...]:
         if method == "PUT" and "If-None-Match" in store.headers:
             return status, error_document(code)
         missing = method == "HEAD" and not (there and "PUT" in store.requests)
-        return 404 if missing else 200, ""
+        return 404 if missing else 200, "", KNOWN
 
     store, backend = start_store(answer)
     file = backend.open("n").openbin("a", "x")
@@ -842,7 +875,7 @@ def test_a_file_that_was_discarded_is_not_stored(files: Any, mode: str) -> None:
 def test_a_view_survives_a_store_that_is_busy_for_a_moment(
     start_store: Callable[..., tuple[Store, S3Backend]],
 ) -> None:
-    answers = [(503, error_document("SlowDown")), (200, "")]
+    answers: list[Any] = [(503, error_document("SlowDown")), (200, "", KNOWN)]
     store, backend = start_store(lambda *_: answers.pop(0))
     backend.open("n").writebytes("a", b"x")
     assert store.requests == ["PUT", "PUT"]
@@ -984,9 +1017,9 @@ os._exit(0)
 def test_a_filesystem_that_was_opened_before_a_fork_serves_parent_and_child(
     start_store: Callable[..., tuple[Store, S3Backend]],
 ) -> None:
-    def answer(command: str, path: str, body: bytes) -> tuple[int, str]:
+    def answer(command: str, path: str, body: bytes) -> tuple[Any, ...]:
         time.sleep(0.5 * path.endswith("/0"))  # so that both wait for an answer at a time
-        return 200, path
+        return 200, path, KNOWN
 
     store, _ = start_store(answer)
     place = {"type": "s3fs", "bucket": "bucket", "endpoint_url": store.url, **CREDENTIALS}
@@ -1029,6 +1062,13 @@ def test_all_threads_share_one_client(make_backend: Callable[..., S3Backend], bu
         ({"bucket": "b", "region": 7}, "region"),
         ({"bucket": "b", "aws_access_key_id": 7, "aws_secret_access_key": "k"}, "aws_access_key"),
         ({"bucket": "b", "strict": "no"}, "strict"),
+        *(
+            ({"bucket": "b", name: wrong}, name)
+            for name in ("prefix", "region", "endpoint_url", "addressing_style", "upload_args")
+            for wrong in (False, 0, b"")
+        ),
+        ({"bucket": "b", "upload_origins": 0}, "upload_origins"),
+        ({"bucket": "b", "aws_session_token": False}, "aws_session_token"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named_without_its_secret(

@@ -64,7 +64,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "s3fs", "bucket": "pictures\n"}, "ARN"),
     ({"type": "s3fs", "bucket": "b", "region": "us east"}, "region.*eu-central-1"),
     ({"type": "s3fs", "bucket": "b", "region": "us-east-1\n"}, "us-east-1.n.*eu-central-1"),
-    ({"type": "s3fs", "bucket": "b", "prefix": b"x"}, "'s3fs' cannot take"),
+    ({"type": "s3fs", "bucket": "b", "prefix": b"x"}, "prefix.*put it in quotes"),
     ({"type": "s3fs", "bucket": "b", "aws_access_key_id": "x"}, "aws_secret_access_key"),
 ]
 

@@ -50,17 +50,23 @@ HASTY: Mapping[str, Any] = {
 }
 # How proxies say that the store has not answered them.
 UNANSWERED = frozenset((502, 504))
-# How the answer to a deletion begins, if it has a body. For one object, success is 204 without
-# one. botocore takes any page for success.
-ANSWERS = {"DeleteObject": ("Error",), "DeleteObjects": ("Error", "DeleteResult")}
+# botocore takes any page for success. So how an answer begins, if it has a body ...
+ANSWERS = {
+    "DeleteObject": ("Error",),  # success is 204 without a body
+    "DeleteObjects": ("Error", "DeleteResult"),
+    "CopyObject": ("Error", "CopyObjectResult"),
+    "CompleteMultipartUpload": ("Error", "CompleteMultipartUploadResult"),
+}
 NO_CONTENT = 204
+# ... and what its headers say otherwise.
+HEADERS = {"HeadObject": "last-modified", "GetObject": "last-modified", "PutObject": "etag"}
 REDIRECTS = frozenset((301, 302, 307, 308))  # S3 sends some too, with the id of the request
 
 
 class StrangeAnswer(HTTPClientError):
     """Something that is not the store has answered, such as a proxy with a page."""
 
-    fmt = "what came with status {status} does not answer a deletion"
+    fmt = "what came with status {status} is no answer to {operation}"
 
 
 class Redirected(ConnectionError):
@@ -140,6 +146,8 @@ class SharedClient:
         for operation in ANSWERS:
             # With the star it comes before botocore's own check, which takes odd pages for a 500.
             client.meta.events.register_first(f"before-parse.*.{operation}", _check_answer)
+        for operation in HEADERS:
+            client.meta.events.register_first(f"before-parse.*.{operation}", _check_header)
         return client
 
     def close(self) -> None:
@@ -179,14 +187,21 @@ def _check_answer(operation_model: OperationModel, response_dict: dict[str, Any]
     if operation == "DeleteObject" and status == NO_CONTENT:
         return
     if status < 300 and _first_tag(response_dict["body"]) not in ANSWERS[operation]:
-        raise StrangeAnswer(status=status)
+        raise StrangeAnswer(status=status, operation=operation)
+
+
+def _check_header(operation_model: OperationModel, response_dict: dict[str, Any], **_: Any) -> None:
+    operation, status = operation_model.name, response_dict["status_code"]
+    if status < 300 and HEADERS[operation] not in response_dict["headers"]:
+        raise StrangeAnswer(status=status, operation=operation)
 
 
 def _first_tag(body: bytes) -> str:
-    if not body.strip():
+    document = body.strip()
+    if not document:
         return ""
     try:
-        tag = ElementTree.fromstring(body).tag  # noqa: S314  botocore would parse it as well
+        tag = ElementTree.fromstring(document).tag  # noqa: S314  botocore would parse it as well
     except ElementTree.ParseError:
         return "no XML"
     return tag.rpartition("}")[2]

@@ -40,18 +40,29 @@ def bucket_name(options: Mapping[str, Any]) -> str:
     return bucket
 
 
+def text(options: Mapping[str, Any], name: str) -> str:
+    """Return an option that may be left out, or empty as in an environment that lacks it."""
+    value = options.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):  # which is not shown: it may be a secret
+        raise ConfigurationError(f"DJFS[{name!r}] is not a str: put it in quotes")
+    return value
+
+
 def prefix(options: Mapping[str, Any]) -> str:
-    prefix = options.get("prefix") or ""
+    prefix = text(options, "prefix")
     try:
         return prefix and check_namespace(prefix.strip("/"))
-    except (AttributeError, InvalidName) as error:
+    except InvalidName as error:
         raise ConfigurationError(
             f"DJFS['prefix'] is {prefix!r}: use names joined by '/', such as 'media/plots'"
         ) from error
 
 
 def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    args = options.get("upload_args") or {}
+    given = options.get("upload_args")
+    args = {} if given is None else given
     known = ", ".join(UPLOAD_ARGS)
     if not isinstance(args, Mapping):
         raise ConfigurationError(
@@ -81,7 +92,8 @@ def noncurrent_days(options: Mapping[str, Any]) -> int | None:
 
 
 def upload_origins(options: Mapping[str, Any]) -> Sequence[str]:
-    origins = options.get("upload_origins") or ()
+    given = options.get("upload_origins")
+    origins = () if given is None else given
     fits = isinstance(origins, list | tuple) and all(map(_is_origin, origins))
     if not fits:
         raise ConfigurationError(
@@ -96,19 +108,16 @@ def _is_origin(given: object) -> bool:
 
 
 def check_credentials(options: Mapping[str, Any]) -> None:
-    for name in ("region", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"):
-        if not isinstance(options.get(name) or "", str):  # nor is it shown: it is a secret
-            raise ConfigurationError(f"DJFS[{name!r}] is not a str: put it in quotes")
     names = ("aws_access_key_id", "aws_secret_access_key")
-    missing = [name for name in names if not options.get(name)]
-    if len(missing) == 1 or (missing and options.get("aws_session_token")):
+    missing = [name for name in names if not text(options, name)]
+    if len(missing) == 1 or (text(options, "aws_session_token") and missing):
         raise ConfigurationError(
             f"DJFS[{missing[0]!r}] is missing: set it too, or none of them for boto3's own chain"
         )
 
 
 def check_region(options: Mapping[str, Any]) -> None:
-    region = options.get("region") or ""
+    region = text(options, "region")
     try:
         validate_region_name(region)
         fits = region == region.strip()
@@ -119,13 +128,13 @@ def check_region(options: Mapping[str, Any]) -> None:
 
 
 def check_address(options: Mapping[str, Any]) -> None:
-    style = options.get("addressing_style") or "auto"
+    style = text(options, "addressing_style") or "auto"
     if style not in ("auto", "path", "virtual"):
         raise ConfigurationError(
             f"DJFS['addressing_style'] is {style!r}: use 'auto', 'path' or 'virtual'"
         )
-    endpoint = options.get("endpoint_url") or "https://s3.amazonaws.com"
-    if not _is_address(str(endpoint)):
+    endpoint = text(options, "endpoint_url")
+    if endpoint and not _is_address(endpoint):
         # It is not shown, for errors of boto3 would show it too, password and all.
         raise ConfigurationError(
             "DJFS['endpoint_url'] must be http:// or https:// with a host, such as "
