@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from os import PathLike
 from pathlib import PurePath
@@ -182,10 +182,11 @@ class ExpiringStorage(OwnedStorage):
         return self._time(name, "modified")
 
     def _open(self, name: str, mode: str = "rb") -> File[Any]:
-        with self._files(name) as (files, path):
-            file = _opened(files, path, mode)
+        with self._files(name) as (files, path), ExitStack() as on_error:
+            file = on_error.enter_context(_opened(files, path, mode))
             if Mode(mode).writing and self.until_committed is not None:
                 await_owner(self, path)
+            on_error.pop_all()
             return _StoredFile(file, name, mode, self)
 
     def _save(self, name: str, content: File[Any]) -> str:

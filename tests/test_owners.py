@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -36,11 +37,13 @@ from pytest_django import DjangoDbBlocker
 from djpyfs import InvalidLifetime, expire_objects, get_filesystem
 from djpyfs.audit import Audit
 from djpyfs.conf import SECOND
+from djpyfs.errors import RecordStoreError
 from djpyfs.signals import files_expired
 from djpyfs.storage import ExpiringStorage
 from djpyfs.sweeper import SweepReport
 from djpyfs.testing import advance, expire_now, isolated
 from tests.conftest import BUCKET, KEYS, counted, records_here
+from tests.faults.proxy import Proxy
 from tests.rows.models import (
     COVER,
     DOCUMENTS,
@@ -54,7 +57,7 @@ from tests.rows.models import (
     Picture,
     Upload,
 )
-from tests.servers import PATIENCE, python, running_redis, wait_for
+from tests.servers import PATIENCE, RedisServer, python, running_redis, wait_for
 from tests.test_admin import SITE
 from tests.test_uploads import send
 
@@ -135,6 +138,30 @@ GRACE = 60
 
 
 # -- until a row has been committed
+
+
+def test_a_file_that_cannot_be_opened_because_redis_is_lost_meanwhile_stays_as_it_was(
+    djfs: Callable[..., None], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    proxy = Proxy(redis_server.port)
+    djfs(redis_url=proxy.url, key_prefix=uuid.uuid4().hex, type="osfs", directory_root=tmp_path)
+    name = DOCUMENTS.save("a.pdf", content())
+    failed = 0
+    for proxy.passing in range(9):
+        replies, proxy.cuts = proxy.passing, 2  # the client asks again once
+        try:
+            file = DOCUMENTS.open(name, "wb")
+        except RecordStoreError:
+            failed += 1
+        else:
+            proxy.cuts = 0
+            with suppress(ZeroDivisionError), file:
+                _ = 1 / 0
+        proxy.cuts = 0
+        gc.collect()
+        assert DOCUMENTS.open(name).read() == b"content", f"after {replies} replies"
+    assert 1 < failed < 9
+    proxy.stop()
 
 
 def test_a_file_is_permanent_once_its_row_has_been_committed() -> None:
