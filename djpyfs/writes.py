@@ -12,7 +12,7 @@ from fs import errors
 from fs.iotools import RawWrapper, make_stream
 
 from . import leases
-from .backends import is_away
+from .backends import may_act
 from .conf import SECOND
 from .errors import FileBusy, WriteLost
 from .expirations import Begun, Expirations, Finished
@@ -263,7 +263,7 @@ class Removal:
 
 def _may_still_act(error: BaseException | None, late: float) -> bool:
     """Return whether a request without an answer may still reach the backend, which is ``late``."""
-    return error is not None and late > 0 and is_away(error)
+    return error is not None and late > 0 and may_act(error)
 
 
 class WrittenFile(RawWrapper):

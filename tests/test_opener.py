@@ -10,7 +10,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError, Lock
 from time import sleep
@@ -32,6 +32,7 @@ from djpyfs.backends.memory import MemoryBackend
 from djpyfs.backends.opener import OpenerBackend
 from djpyfs.backends.osfs import DiskBackend
 from djpyfs.conformance import ODD_NAMES, BackendTests, FilesystemTests, WholeFileTests
+from djpyfs.errors import FileBusy
 from djpyfs.names import Entry
 from djpyfs.places import records_of
 from tests.endless import Endless
@@ -375,7 +376,7 @@ def test_a_time_out_that_a_library_wraps_is_still_a_time_out(
     assert [entry.path for entry, _ in outcome_of("a", "bad").unanswered] == ["bad"]
 
 
-def test_a_server_that_does_not_answer_postpones_what_is_left(
+def test_a_server_that_stops_answering_postpones_what_it_was_not_asked_to_delete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_Troubled, "troubles", {"b": TimeoutError("no answer")})
@@ -386,7 +387,27 @@ def test_a_server_that_does_not_answer_postpones_what_is_left(
     monkeypatch.setattr(_Troubled, "is_away", True)
     outcome = backend.delete([Entry("plots", name) for name in "abc"], Endless())
     assert [entry.path for entry in outcome.deleted] == ["a"]
-    assert [entry.path for entry, _ in outcome.away] == ["b", "c"]
+    assert [entry.path for entry, _ in outcome.unanswered] == ["b"]
+    assert [entry.path for entry, _ in outcome.away] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_busy"),
+    [(ConnectionRefusedError("nobody there"), False), (TimeoutError("no answer"), True)],
+    ids=["refused", "not answered"],
+)
+def test_a_removal_keeps_others_from_the_file_only_if_its_request_was_sent(
+    djfs: Callable[..., None], monkeypatch: pytest.MonkeyPatch, error: Exception, is_busy: bool
+) -> None:
+    registry.install(_ToTrouble)
+    djfs(type="opener", url="troubled://")
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    monkeypatch.setattr(_Troubled, "troubles", {"a": error})
+    with pytest.raises(type(error)):
+        plots.remove("a")
+    with pytest.raises(FileBusy) if is_busy else nullcontext():
+        plots.expire("a", 60)
 
 
 def test_after_an_answer_that_did_not_come_another_connection_is_used(

@@ -372,7 +372,9 @@ def test_a_storage_that_is_away_postpones_what_is_left(
 ) -> None:
     settings.STORAGES = {"default": {"BACKEND": REMOTE}}
     monkeypatch.setattr(RemoteStorage, "is_away", True)
-    assert [entry.path for entry, _ in outcome_of("a", "b").away] == ["a", "b"]
+    outcome = outcome_of("a", "b", "c")
+    assert [entry.path for entry, _ in outcome.unanswered] == ["a"]  # it was asked for
+    assert [entry.path for entry, _ in outcome.away] == ["b", "c"]
 
 
 def test_a_sweep_follows_no_link_out_of_a_storage(

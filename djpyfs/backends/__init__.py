@@ -244,17 +244,23 @@ class Backend(ABC):
             except ResourceNotFound:
                 outcome.missing.append(entry)
             except Exception as error:  # one bad file must not stop the others
-                if is_away(error) and not self.answers():
-                    outcome.away += [(left, reason(error)) for left in entries[number:]]
+                away = is_away(error) and not self.answers()
+                self._unsettled(outcome, error, away).append((entry, reason(error)))
+                if away:
+                    outcome.away += [(left, reason(error)) for left in entries[number + 1 :]]
                     break
-                stays = outcome.unanswered if self.late and may_act(error) else outcome.failed
-                stays.append((entry, reason(error)))
             else:
                 outcome.deleted.append(entry)
         if outcome.missing and not self.is_there():
             outcome.away += [(entry, "its root is not there") for entry in outcome.missing]
             outcome.missing = []
         return outcome
+
+    def _unsettled(self, outcome: Outcome, error: Exception, away: bool) -> list[tuple[Entry, str]]:
+        """Return where an entry belongs whose deletion has ended in ``error``."""
+        if self.late and may_act(error):
+            return outcome.unanswered
+        return outcome.away if away else outcome.failed
 
     def delete_one(self, entry: Entry) -> None:
         """Delete a file; no directory is made for it. Raises `fs.errors.ResourceNotFound`."""
