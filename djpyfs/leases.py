@@ -1,7 +1,7 @@
 """Keeps leases alive while their holders work.
 
-One thread per process extends them in time, so that a lease can be short: if the process dies,
-others wait no longer than that. It starts with the first lease.
+One thread per process has them extended in time, so that a lease can be short: if the process
+dies, others wait no longer than that. It starts with the first lease.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ class _Keeper:
             together: dict[tuple[Expirations, int], list[HeldLease]] = {}
             for lease in self._due():
                 together.setdefault((lease.records, lease.shard), []).append(lease)
-            for (records, shard), leases in together.items():
-                self._extend(records, shard, leases)
+            for (records, shard), leases in together.items():  # one that hangs holds up no other
+                asking = (records, shard, leases)
+                Thread(target=self._extend, args=asking, name="djpyfs-lease", daemon=True).start()
 
     def _due(self) -> list[HeldLease]:
         with self._changed:
@@ -113,9 +114,19 @@ class _Keeper:
             wait = self._wakes_at - now()
             if wait > 0:
                 self._changed.wait(None if wait == float("inf") else wait)
-            return [lease for lease in self._held if lease.next <= now() + EARLY]
+            due = [lease for lease in self._held if lease.next <= now() + EARLY]
+            for lease in due:
+                lease.next = float("inf")  # until the store has answered
+            return due
 
     def _extend(self, records: Expirations, shard: int, leases: Sequence[HeldLease]) -> None:
+        try:
+            self._ask(records, shard, leases)
+        finally:
+            with self._changed:
+                self._changed.notify()
+
+    def _ask(self, records: Expirations, shard: int, leases: Sequence[HeldLease]) -> None:
         asked_at = now()
         try:
             lengths = {lease.name: lease.length for lease in leases}

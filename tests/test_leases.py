@@ -73,6 +73,23 @@ def test_trouble_with_one_lease_keeps_no_other_from_being_extended(
         assert "leases were not extended" in caplog.text
 
 
+def test_a_store_that_hangs_keeps_no_lease_elsewhere_from_being_extended(
+    djfs: Callable[..., None], redis_server: RedisServer, records: dict[str, Any]
+) -> None:
+    proxy = Proxy(redis_server.port)
+    djfs(type="memory", redis_url=proxy.url, key_prefix=uuid.uuid4().hex)
+    hanging = write(store_for(conf.current()).at("here", SHORT))
+    djfs(type="memory", **records)
+    store = store_for(conf.current()).at("here", SHORT)
+    with leases.kept(hanging), leases.kept(write(store)):
+        proxy.silent = True
+        pause(4 * SHORT / SECOND)
+        assert hanging.remaining() <= 0
+        assert store.claim(0, 9).members == []
+    proxy.stop()
+    close_all()
+
+
 def test_leases_of_any_length_are_extended_in_time(store: Expirations) -> None:
     with leases.kept(write(store, B, 3_600 * SECOND)):
         wait_for(lambda: leases._keeper._wakes_at < float("inf"))  # it sleeps for long
