@@ -132,6 +132,24 @@ def test_a_status_asks_for_each_place_once(
     assert caplog.text.count("backend 'osfs' is skipped") == 1
 
 
+def test_a_storage_that_cannot_be_made_stops_no_other_backend(
+    site: Callable[..., None], settings: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"locatoin": "x"}
+    settings.STORAGES = {
+        "default": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": options,
+        }
+    }
+    site(tmp_path / "files", namespaces={"scans": {"type": "storage"}})
+    fill("plots", "f", 0)
+    assert expire_objects().deleted == 1
+    assert "STORAGES['default'] cannot be made" in caplog.text
+    with pytest.raises(ConfigurationError, match="locatoin"):
+        get_filesystem("scans").writebytes("f", b"x")
+
+
 def test_one_root_under_two_names_is_one_place(site: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "files")
     site(tmp_path / "files")

@@ -28,7 +28,7 @@ from fs.subfs import SubFS
 
 from ..errors import BackendUnavailable, ConfigurationError
 from ..names import RESERVED, Entry
-from . import LATE, Backend, Lease, Outcome, described, place_id, reason, size_told
+from . import LATE, Backend, Lease, Outcome, described, is_away, place_id, reason, size_told
 from .deletion import delete_below
 from .spool import SpoolingFS, Turns
 from .tree import PRUNINGS_WITHSTOOD, Descent, prune
@@ -92,11 +92,16 @@ class StorageBackend(Backend):
     def storage(self) -> Storage:
         """Return the storage; Django makes it at the first use.
 
-        Raises what Django raises if it cannot, and `ConfigurationError` for a storage that keeps
-        its files in djpyfs.
+        Raises `BackendUnavailable` if its server is away; `ConfigurationError` if it cannot be
+        made, or keeps its files in djpyfs.
         """
         with self._making:  # or threads that need it at the same time would each get one
-            storage = storages[self._alias]
+            try:
+                storage = storages[self._alias]
+            except Exception as error:  # its OPTIONS may raise anything
+                kind = BackendUnavailable if is_away(error) else ConfigurationError
+                told = f"STORAGES[{self._alias!r}] cannot be made: {reason(error)}"
+                raise kind(told) from error
         if isinstance(storage, DjpyfsStorage):
             raise ConfigurationError(
                 f"DJFS['alias'] is {self._alias!r}, a storage that keeps its files in djpyfs: "
@@ -217,8 +222,8 @@ class StorageBackend(Backend):
         """Report a storage that cannot be made, or cannot hold djpyfs' files."""
         try:
             self.storage()
-        except Exception as error:  # its OPTIONS may raise anything
-            return [Error(reason(error), obj="settings.DJFS", id="djpyfs.E006")]
+        except (BackendUnavailable, ConfigurationError) as error:
+            return [Error(str(error), obj="settings.DJFS", id="djpyfs.E006")]
         return []
 
     def url(
