@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from django.utils.asyncio import async_unsafe
@@ -95,10 +95,8 @@ def sweep(
 
     As soon as ``is_over`` says so, no further file is deleted.
     """
-    own = Sweep(limit, seconds, on_batch, is_over)
-    report = own.run()
-    own.send_signals()
-    return report
+    with Sweep(limit, seconds, on_batch, is_over) as own:
+        return own.run()
 
 
 def delete_if_due(namespace: str, paths: Sequence[str], bounded: bool = False) -> dict[str, float]:
@@ -111,10 +109,8 @@ def delete_if_due(namespace: str, paths: Sequence[str], bounded: bool = False) -
     """
     check_namespace(namespace)
     checked = [check_path(path) for path in paths]
-    own = Sweep()
-    waits = own.run_some(namespace, checked, bounded)
-    own.send_signals()
-    return waits
+    with Sweep() as own:
+        return own.run_some(namespace, checked, bounded)
 
 
 def recent_sweeps(limit: int = 20) -> list[dict[str, float]]:
@@ -208,7 +204,10 @@ class _Ended(NamedTuple):
 
 
 class Sweep:
-    """One run over all places and shards, with what it has counted so far."""
+    """One run over all places and shards, with what it has counted so far.
+
+    Its signals are sent at the end of its ``with`` block, whether that raises or not.
+    """
 
     def __init__(
         self,
@@ -263,14 +262,14 @@ class Sweep:
         self._leave()
         for trouble in troubles:
             log.error("a shard cannot be swept: %s", trouble)
-        if troubles and len(troubles) >= sum(len(it.records.shards) for it in places.values()):
-            raise troubles[0]
         self._unreachable = len(troubles)
         report = self._report()
-        if self._claimed or self.goes_on:
-            self._note(report)
         if self._claimed:
             self._finished = report
+        if troubles and len(troubles) >= sum(len(it.records.shards) for it in places.values()):
+            raise troubles[0]
+        if self._claimed or self.goes_on:
+            self._note(report)
         return report
 
     @property
@@ -308,7 +307,10 @@ class Sweep:
             except RecordStoreError as error:  # the seat is free again when its lease is over
                 log.info("a seat was not given up: %s", error)
 
-    def send_signals(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Send the signals, which may take long: nothing is claimed, and no file waits for it."""
         for deleted in self._deleted_batches:
             _send_expired(deleted)

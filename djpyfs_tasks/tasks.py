@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, ClassVar
@@ -56,12 +56,14 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
     lead = _Lead(str(self.request.id)) if is_sent and limit is None else None
     tell = _Progress(self) if is_sent else None
     turn = _turn() if is_sent else None  # nobody waits behind what is called as a function
-    with _soft_time_limit() as is_over, tell or nullcontext():
-        sweep = Sweep(limit, turn, tell, is_over, lead.on_backlog if lead else None)
-        sweep.goes_on = self.request.replaced_task_nesting > 0
-        report = sweep.run()
-    goes_on = lead and lead.goes_on(report.remaining > 0 and sweep.was_of_use)
-    sweep.send_signals()  # which may take long
+    with ExitStack() as at_end:
+        with _soft_time_limit() as is_over, tell or nullcontext():
+            on_backlog = lead.on_backlog if lead else None
+            sweep = at_end.enter_context(Sweep(limit, turn, tell, is_over, on_backlog))
+            sweep.goes_on = self.request.replaced_task_nesting > 0
+            report = sweep.run()
+        # Another sweep may lead while receivers of signals run, which may take long.
+        goes_on = lead and lead.goes_on(report.remaining > 0 and sweep.was_of_use)
     if goes_on:
         _go_on(self)
     if tell and not tell.is_answered:
@@ -93,11 +95,12 @@ def help_sweep(sweep: Any, called_at: Any) -> None:
         raise ValueError("a sweep has an id, and calls for help at a time in µs")
     if store_for(conf.current()).now() - called_at > CALL * SECOND:
         return
-    with _soft_time_limit() as is_over:
-        part = Sweep(None, _turn(), is_over=is_over, patient=False)
+    with (
+        _soft_time_limit() as is_over,
+        Sweep(None, _turn(), is_over=is_over, patient=False) as part,
+    ):
         part.name = sweep
         part.run()
-    part.send_signals()
 
 
 def _turn() -> float:

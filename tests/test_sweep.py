@@ -22,6 +22,7 @@ from fs.memoryfs import MemoryFS
 
 from djpyfs import (
     BackendUnavailable,
+    RecordStoreError,
     SweepReport,
     conf,
     expirations,
@@ -36,7 +37,7 @@ from djpyfs.expirations import LIVE, State
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status, tracked_file
 from djpyfs.names import Entry
-from djpyfs.signals import files_expired
+from djpyfs.signals import files_expired, sweep_finished
 from djpyfs.sweeper import delete_if_due, recent_sweeps, sweep
 from tests.conftest import records_here
 from tests.endless import Endless
@@ -716,6 +717,39 @@ class BreakingBackend(MemoryBackend):
             breaking, type(self).break_ = self.break_, None
             breaking()
         return super().delete(entries, lease)
+
+
+def test_a_sweep_that_fails_in_the_middle_still_tells_what_it_has_deleted(
+    djfs: Callable[..., None], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"type": "tests.test_sweep.BreakingBackend", "key_prefix": "fails", "batch_size": 1}
+    djfs(**own, redis_url=redis_server.url)
+    fill(get_filesystem("plots"), "a", "b")
+    client = redis_server.client()
+
+    def break_all() -> None:
+        for key in client.keys("fails:*:claimed"):
+            client.delete(key)
+            client.set(key, "of the wrong type")
+
+    monkeypatch.setattr(BreakingBackend, "break_", staticmethod(break_all))
+    told: list[list[str]] = []
+    reports: list[SweepReport] = []
+
+    def note(paths: list[str], **_: Any) -> None:
+        told.append(paths)
+
+    def note_report(report: SweepReport, **_: Any) -> None:
+        reports.append(report)
+
+    files_expired.connect(note)
+    sweep_finished.connect(note_report)
+    with pytest.raises(RecordStoreError):
+        expire_objects()
+    files_expired.disconnect(note)
+    sweep_finished.disconnect(note_report)
+    assert told
+    assert [(it.deleted, it.unreachable) for it in reports] == [(len(told), 1)]
 
 
 def test_a_shard_that_breaks_in_the_middle_stops_no_other(
