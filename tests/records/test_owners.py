@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from djpyfs.conf import SECOND
-from djpyfs.expirations import Expirations
-from tests.records.steps import MINUTE, A, B, deadline, fail, now, put_off, settle
+from djpyfs.expirations import Backoff, Expirations
+from tests.records.steps import MINUTE, A, B, claim, deadline, fail, lapses, now, put_off, settle
 
 
 def awaiting(store: Expirations, members: Sequence[bytes] = (A, B)) -> list[bytes]:
@@ -53,6 +53,21 @@ def test_a_member_without_a_deadline_waits_for_no_owner(store: Expirations) -> N
         assert deadline(store, member) == 0
     assert is_permanent(store, B)
     assert not is_permanent(store, A)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [lambda it: it.take_up(A, unawaited=True), lambda it: it.let_go(A, MINUTE)],
+    ids=["take_up", "let_go"],
+)
+def test_what_a_row_does_to_a_member_whose_sweeper_has_died_counts_no_failed_attempt(
+    dying: Expirations, verb: Callable[[Expirations], object]
+) -> None:
+    dying.schedule([A], 0)
+    dying.claim_one(A)
+    lapses(dying)
+    verb(dying)
+    assert claim(dying, backoff=Backoff(1)).members == [A]
 
 
 @pytest.mark.parametrize(("ttl", "expected"), [(50, 100), (200, 200)])

@@ -6,7 +6,7 @@
 --          is only noted as owned, with the deadline that it has)
 -- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
 --           1 if a claim had lapsed}
--- Touches  all but permanent
+-- Touches  all
 local over, member, ttl, life = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local left, ends, lapsed = claim_on(member, over)
 if left > 0 then

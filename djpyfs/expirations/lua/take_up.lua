@@ -6,7 +6,7 @@
 --          1 to note as owned a member that did not wait, or 0
 -- Returns  {time left of a live claim that forbids this or 0, end of its lease or 0,
 --           1 if a claim had lapsed}
--- Touches  all but permanent
+-- Touches  all
 local over, member = ARGV[1], ARGV[2]
 local awaits = awaits_owner(member)
 if not awaits and (ARGV[3] == '0' or is_permanent(member)) then
@@ -15,6 +15,9 @@ end
 local left, ends, lapsed = claim_on(member, over)
 if left > 0 then
   return {left, ends, 0}
+end
+if lapsed then
+  unclaim(member)
 end
 local deadline = deadline_of(member) or 0
 if awaits then
