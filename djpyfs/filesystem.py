@@ -526,6 +526,8 @@ class ExpiringFS(FS):
         if namespace == "standard":
             # The rules for names are ours, on every backend.
             meta |= {"invalid_path_chars": REFUSED_CHARACTERS, "unicode_paths": True}
+            if self._transaction.is_move:
+                meta["thread_safe"] = False  # other threads would copy, and know of no move
         return meta
 
     def geturl(self, path: str, purpose: str = "download") -> str:

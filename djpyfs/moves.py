@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import RLock
+from threading import RLock, get_ident
 from typing import BinaryIO, NamedTuple
 
 from fs import errors
@@ -36,16 +36,18 @@ class Transaction:
     """The lock of a filesystem, and what has been copied from it since it was taken.
 
     `fs.move` moves between two filesystems by copying and removing under the locks of both, and
-    nothing else shows it.
+    nothing else shows it. What other threads copy meanwhile is no part of it.
     """
 
     def __init__(self) -> None:
         self._lock = RLock()
+        self._holder = 0  # the thread
         self._depth = 0
         self._copies: dict[str, File] = {}
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self._holder = get_ident()
         self._depth += 1
 
     def __exit__(self, *error: object) -> None:
@@ -55,18 +57,23 @@ class Transaction:
         self._lock.release()
 
     @property
+    def _own_depth(self) -> int:
+        """How often this thread has the lock."""
+        return self._depth if self._holder == get_ident() else 0
+
+    @property
     def is_move(self) -> bool:
         """Whether what is copied is being moved: `fs.move` has the lock that `fs.copy` takes."""
-        return self._depth > 1
+        return self._own_depth > 1
 
     def copied(self, source: File, copy: File) -> None:
         """Note that a file was copied."""
-        if self._depth:
+        if self._own_depth:
             self._copies[source.here.full(source.path)] = copy
 
     def copy_of(self, source: File) -> File | None:
         """Return what a file was copied to."""
-        return self._copies.get(source.here.full(source.path)) if self._depth else None
+        return self._copies.get(source.here.full(source.path)) if self._own_depth else None
 
 
 class ReadFile(RawWrapper):

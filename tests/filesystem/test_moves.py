@@ -67,6 +67,46 @@ def test_a_permanent_file_stays_permanent_when_it_is_moved(
     assert plots.expiration("b"), "it is another file, which nobody made permanent"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_directory_that_is_moved_into_another_filesystem_takes_its_deadlines_along(
+    djfs: Callable[..., None], place: dict[str, Any], workers: int
+) -> None:
+    djfs(**place)
+    plots, others = get_filesystem("plots"), get_filesystem("others")
+    plots.makedirs("a/b")
+    for name in "a/c", "a/b/d":
+        plots.writebytes(name, b"picture")
+        plots.expire(name, 60)
+    before = [plots.expiration(name) for name in ("a/c", "a/b/d")]
+    fs.move.move_dir(plots, "a", others, "a", workers)
+    assert [others.expiration(name) for name in ("a/c", "a/b/d")] == before
+
+
+def test_what_another_thread_copies_while_a_file_is_moved_is_a_new_file(
+    djfs: Callable[..., None], place: dict[str, Any]
+) -> None:
+    djfs(**place)
+    plots, others = get_filesystem("plots"), get_filesystem("others")
+    for name in "moved", "copied":
+        plots.writebytes(name, b"picture")
+        plots.expire(name, 60)
+
+    def copy() -> None:
+        with plots.openbin("copied") as file:
+            others.upload("copy", file)
+
+    class Moving(MemoryFS):
+        """Gives another thread its turn in the middle of a move."""
+
+        def upload(self, path: str, file: Any, *_: Any, **__: Any) -> None:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(copy).result()
+
+    fs.move.move_file(plots, "moved", Moving(), "moved")
+    assert others.exists("copy")
+    assert others.expiration("copy") is None
+
+
 def test_a_sweep_during_a_move_makes_no_file_stay_forever(
     djfs: Callable[..., None], records: dict[str, Any]
 ) -> None:
