@@ -349,19 +349,32 @@ def ask(entries: Iterable[Entry]) -> Answer:
     unfit = {alias: why for alias in _databases() if (why := _transaction_on(alias))}
     for own in _fields():
         named = {name: entry for file, entry in files.items() if (name := own.name_of(file))}
-        for alias in _databases() if named else ():
-            for entry in named.values():
-                if entry not in asked:
-                    asked.add(entry)
-                    del answer.unknown[entry]
-            started = monotonic()
-            if why := unfit.get(alias) or _ask(alias, own, named, answer):
-                answer.unknown |= dict.fromkeys(named.values(), why)
-                if monotonic() - started > PATIENCE:  # the next question would take as long
-                    unfit[alias] = why
+        for entry in named.values():
+            if entry not in asked and _databases():
+                asked.add(entry)
+                del answer.unknown[entry]
+        if named and (why := _ask_all(own, named, answer, unfit)):
+            answer.unknown |= dict.fromkeys(named.values(), why)
     for entry in answer.owned:
         answer.unknown.pop(entry, None)
     return answer
+
+
+def _ask_all(own: _Field, named: Mapping[str, Entry], answer: Answer, unfit: dict[str, str]) -> str:
+    """Ask all databases that are not ``unfit``; return why there is no answer, or nothing."""
+    reasons: dict[str, str | None] = {}
+    for alias in _databases():
+        started = monotonic()
+        reasons[alias] = unfit[alias] if alias in unfit else _ask(alias, own, named, answer)
+        if (why := reasons[alias]) and monotonic() - started > PATIENCE:
+            unfit[alias] = why  # the next question would take as long
+    if all(why is None for why in reasons.values()) and _is_migrated(own.field.model):
+        return f"no database has the table {own.field.model._meta.db_table!r}"
+    return next(filter(None, reasons.values()), "")
+
+
+def _is_migrated(model: type[Row]) -> bool:
+    return any(router.allow_migrate_model(alias, model) for alias in _databases())
 
 
 def _transaction_on(alias: str) -> str:
@@ -385,22 +398,22 @@ def _databases() -> list[str]:
     ]
 
 
-def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> str:
-    """Ask one database; return why it has no answer, or nothing."""
+def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) -> str | None:
+    """Ask one database; return why it has no answer, "" if it has one, None without the table."""
     try:
-        names = {*_named(alias, own, list(named)), *filter(own.is_default, named)}
-        found = {named[name] for name in names}
+        in_rows = _named(alias, own, list(named))
+        found = {named[name] for name in {*(in_rows or ()), *filter(own.is_default, named)}}
     except Exception as error:  # a database may raise anything: its files stay for now
         return reason(error)
     if connections[alias].in_atomic_block:
         answer.unknown |= dict.fromkeys(found, "a transaction that is still open here names it")
     else:
         answer.owned |= found
-    return ""
+    return None if in_rows is None else ""
 
 
-def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
-    """Return those of ``names`` that rows in a database have."""
+def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str] | None:
+    """Return those of ``names`` that rows in a database have; None if it lacks the table."""
     connection, model, attribute = connections[alias], own.field.model, own.field.attname
     found = set[str]()
     asked = {spelled: name for name in names for spelled in (name, f"./{name}")}
@@ -417,15 +430,16 @@ def _named(alias: str, own: _Field, names: Sequence[str]) -> set[str]:
             if sets_timeout:
                 _wait_no_longer(connection)
             # Where nothing is migrated, there may be no such table, or another one of that name.
-            if router.allow_migrate_model(alias, model) or _has_column(alias, own):
-                for first in range(0, len(spellings), NAMES_PER_QUERY):
-                    some = spellings[first : first + NAMES_PER_QUERY]
-                    own_rows = rows.filter(**{f"{attribute}__in": some})
-                    found.update(own_rows.values_list(attribute, flat=True))
+            if not (router.allow_migrate_model(alias, model) or _has_column(alias, own)):
+                return None
+            for first in range(0, len(spellings), NAMES_PER_QUERY):
+                some = spellings[first : first + NAMES_PER_QUERY]
+                own_rows = rows.filter(**{f"{attribute}__in": some})
+                found.update(own_rows.values_list(attribute, flat=True))
     except DatabaseError:
         if _has_table(alias, model):
             raise
-        return set()  # it has no such rows
+        return None
     finally:
         if is_ours and not inside:  # nobody else will close it
             connection.close()

@@ -503,6 +503,24 @@ def test_a_database_without_the_table_has_no_such_rows() -> None:
             cursor.execute("ALTER TABLE hidden RENAME TO rows_picture")
 
 
+def test_files_stay_while_no_database_has_the_table_under_the_name_that_the_worker_knows() -> None:
+    with transaction.atomic():
+        Document.objects.bulk_create([Document(file=content("a"))])
+    rename = "ALTER TABLE {} RENAME TO {}".format
+    for alias in "default", "other":
+        with connections[alias].cursor() as cursor:
+            cursor.execute(rename("rows_document", "renamed"))
+    try:
+        report = later()
+        assert (report.deleted, report.postponed) == (0, 1)
+    finally:
+        for alias in "default", "other":
+            with connections[alias].cursor() as cursor:
+                cursor.execute(rename("renamed", "rows_document"))
+    report = later()
+    assert (report.deleted, report.owned) == (0, 1)
+
+
 def test_a_sweep_within_a_transaction_deletes_nothing_that_a_row_may_own() -> None:
     kept, deleted = saved("a"), saved("b")
     DOCUMENTS.save("c", content())
