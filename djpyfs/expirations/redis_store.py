@@ -96,7 +96,7 @@ class RedisStore(ExpirationStore):
         return _Expirations(self._scripts, place, lease, fence, backoff)
 
     def introduce(self, place: str, told: str) -> None:
-        self._send("hset", "places", place, told)
+        self._scripts.run(Call("introduce", 0, [self._scripts.key(0, "places")], (place, told)))
 
     def places(self) -> Mapping[str, str]:
         known = self._send("hgetall", "places")

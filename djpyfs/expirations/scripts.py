@@ -35,7 +35,7 @@ _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 VERBS = """schedule keep begin finish abandon reserve pledge release reserve_free release_all
     extend renew place_at adopt await_owner let_go take_up deadline use_ticket claim claim_one
     acknowledge fail postpone excuse tally next_due take_seat note_sweep counts take_back
-    linked revoke kept record lay depart arrive deliver left_behind tidy""".split()
+    linked revoke kept record lay depart arrive deliver left_behind tidy introduce""".split()
 READING = frozenset({"deadline", "counts", "linked", "next_due", "kept", "record", "left_behind"})
 RELAID = "LAYOUT "  # how a script answers a call by another layout
 # The types of the keys of a shard, by the last part of their names.

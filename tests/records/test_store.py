@@ -149,6 +149,7 @@ def test_a_full_redis_refuses_deadlines_and_lets_sweeps_and_begun_writes_through
             store.schedule([B], 0)
         server.client().delete("djpyfs:{00}:format")
         expirations.close_all()  # as a worker that has just started
+        store_for(conf.current()).introduce("here", "as writers do first")
         store = store_for(conf.current()).at("here")
         token = store.reserve(b"n/removed").token
         store.pledge(b"n/removed", token, 0)
