@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -308,6 +309,7 @@ def parse(raw: Any) -> Settings:
 
 
 _current: tuple[Any, Settings] | None = None
+_replacements: list[Callable[[Mapping[str, Any]], Mapping[str, Any]]] = []
 
 
 def current() -> Settings:
@@ -316,5 +318,19 @@ def current() -> Settings:
     raw = getattr(django_settings, "DJFS", DEFAULTS)
     known = _current
     if known is None or known[0] is not raw:
-        _current = known = raw, parse(raw)
+        replaced = reduce(lambda djfs, by: by(djfs), _replacements, raw)
+        _current = known = raw, parse(replaced)
     return known[1]
+
+
+@contextmanager
+def replaced(by: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Iterator[None]:
+    """Have ``by(DJFS)`` in force instead of ``DJFS`` for a block, whatever overrides that in it."""
+    global _current
+    _replacements.append(by)
+    _current = None
+    try:
+        yield
+    finally:
+        _replacements.remove(by)
+        _current = None

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from unittest import TestCase
 from uuid import uuid4
 
-from django.test import override_settings
 from fs import errors
 from fs.base import FS
 from fs.test import FSTestCases
 
-from . import conf
+from . import conf, expirations
 from .backends import Backend, Outcome, backend_for, fresh
 from .filesystem import ExpiringFS, get_filesystem
 from .names import Entry
@@ -67,7 +66,9 @@ class BackendCase(_Case):
         own = uuid4().hex
         self.namespace = f"conformance/{own}"
         records = {"redis_url": "memory://", "key_prefix": f"conformance-{own}"}
-        self.enterContext(override_settings(DJFS={**records, **self.djfs}))
+        self.enterContext(conf.replaced(lambda _: {**records, **self.djfs}))
+        self.enterContext(fresh())
+        self.enterContext(expirations.fresh())
         self.addCleanup(lambda: self.files().removetree("/"))
         super().setUp()
 

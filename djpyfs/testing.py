@@ -7,15 +7,13 @@ writer or a sweep is still alive, go by a clock that none of these move.
 
 from __future__ import annotations
 
+from asyncio import Task, current_task
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any
-
-from django.conf import settings as django_settings
-from django.test import override_settings
 
 from . import backends, clock, conf, expirations
 from .conf import POLICY_KEYS, SECOND, SERVICE_KEYS
@@ -34,9 +32,22 @@ else:
 _IN_MEMORY = {"type": "memory", "redis_url": "memory://", "one_shot": False}
 
 
+def _task() -> Task[Any] | None:
+    try:
+        return current_task()
+    except RuntimeError:  # there is no event loop
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class _Block:
     thread: int = field(default_factory=get_ident)
+    task: Task[Any] | None = field(default_factory=_task)
+
+    def is_of_another(self) -> bool:
+        """Return whether another thread, or another task that has not ended, has opened it."""
+        task = self.task if self.task and not self.task.done() else None
+        return self.thread != get_ident() or task not in (None, _task())
 
 
 _open: list[_Block] = []  # the innermost is the last
@@ -48,11 +59,12 @@ _inside: ContextVar[_Block | None] = ContextVar("djpyfs_isolated", default=None)
 def isolated(**djfs: Any) -> Iterator[None]:
     """Give a block files and records of its own, in memory; it begins with none.
 
-    Apart from where files and records are, ``DJFS`` stays as it is: lifetimes, policies of
-    namespaces and the rest apply. Keywords replace single keys. Blocks may be nested.
+    Apart from where files and records are, ``DJFS`` stays as it is, or as `override_settings` in
+    the block has it: lifetimes, policies of namespaces and the rest apply. Keywords replace single
+    keys. Blocks may be nested.
 
     A block applies to all threads, which may work inside it. Raises `ConfigurationError` while
-    another thread is in a block of its own.
+    another thread, or another task of an event loop, is in a block of its own.
 
     A filesystem that was made before the block stays as it is: call `get_filesystem` inside.
 
@@ -67,10 +79,10 @@ def isolated(**djfs: Any) -> Iterator[None]:
         with _changing:
             _check_nested()
             ahead, outer, here = clock.ahead(), _inside.get(), _Block()
-            own = _in_memory(getattr(django_settings, "DJFS", conf.DEFAULTS)) | djfs
+            block.enter_context(conf.replaced(lambda own: _in_memory(own) | djfs))
+            conf.current()  # what is wrong with it is an error here too
             block.enter_context(backends.fresh())
             block.enter_context(expirations.fresh())
-            block.enter_context(override_settings(DJFS=own))
             block.callback(clock.put_ahead, ahead)
             _open.append(here)
         _inside.set(here)
@@ -89,15 +101,15 @@ def _check_nested() -> None:
     An async test has a thread of its own, but the context of the one that waits for it. A case of
     `unittest.IsolatedAsyncioTestCase` has another context than its class, but the same thread.
     """
-    if _open and _open[-1] is not _inside.get() and _open[-1].thread != get_ident():
+    if _open and _open[-1] is not _inside.get() and _open[-1].is_of_another():
         raise ConfigurationError(
-            "isolated() is called while another thread is in such a block, but blocks replace "
-            "DJFS for all threads: open one around them, or run such tests in processes"
+            "isolated() is called while another thread or task is in such a block, but blocks "
+            "replace DJFS for all of them: open one around them, or run such tests in processes"
         )
 
 
 def _in_memory(djfs: Mapping[str, Any]) -> dict[str, Any]:
-    conf.parse(djfs)  # what is wrong with it is an error here too
+    conf.parse(djfs)
     kept = {key: djfs[key] for key in (*SERVICE_KEYS, *POLICY_KEYS) if key in djfs}
     namespaces = {
         name: {key: policy[key] for key in POLICY_KEYS if key in policy}

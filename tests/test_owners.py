@@ -141,10 +141,16 @@ GRACE = 60
 
 
 def test_a_file_that_cannot_be_opened_because_redis_is_lost_meanwhile_stays_as_it_was(
-    djfs: Callable[..., None], redis_server: RedisServer, tmp_path: Path
+    redis_server: RedisServer, tmp_path: Path
 ) -> None:
     proxy = Proxy(redis_server.port)
-    djfs(redis_url=proxy.url, key_prefix=uuid.uuid4().hex, type="osfs", directory_root=tmp_path)
+    own = {"type": "osfs", "directory_root": tmp_path, "key_prefix": uuid.uuid4().hex}
+    with isolated(**own, redis_url=proxy.url):
+        _open_while_replies_are_lost(proxy)
+    proxy.stop()
+
+
+def _open_while_replies_are_lost(proxy: Proxy) -> None:
     name = DOCUMENTS.save("a.pdf", content())
     failed = 0
     for proxy.passing in range(9):
@@ -161,7 +167,6 @@ def test_a_file_that_cannot_be_opened_because_redis_is_lost_meanwhile_stays_as_i
         gc.collect()
         assert DOCUMENTS.open(name).read() == b"content", f"after {replies} replies"
     assert 1 < failed < 9
-    proxy.stop()
 
 
 def test_a_file_is_permanent_once_its_row_has_been_committed() -> None:
@@ -992,13 +997,11 @@ def test_a_storage_that_overwrites_keeps_the_file_of_its_row() -> None:
 
 
 def test_a_record_store_that_is_away_when_a_row_is_committed_breaks_no_page(
-    djfs: Callable[..., None], caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with running_redis() as server:
-        djfs(type="memory", redis_url=server.url)
-        with transaction.atomic():
-            document = saved()
-            server.stop()
+    with running_redis() as server, isolated(redis_url=server.url), transaction.atomic():
+        document = saved()
+        server.stop()
     assert Document.objects.get() == document
     assert "on_commit" in caplog.text
 

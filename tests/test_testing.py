@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import time_machine
 from asgiref.sync import sync_to_async
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.test import Client, SimpleTestCase
+from django.test import Client, SimpleTestCase, override_settings
 from django.urls import include, path
 
 from djpyfs import ConfigurationError, InvalidLifetime, conf, expire_objects, get_filesystem
@@ -76,13 +77,48 @@ def test_a_block_is_refused_while_another_thread_is_in_one(
     with ThreadPoolExecutor(1) as another:
         with isolated():
             written("mine", 60)
-            with pytest.raises(ConfigurationError, match="another thread is in such a block"):
+            with pytest.raises(
+                ConfigurationError, match="another thread or task is in such a block"
+            ):
                 another.submit(in_a_block).result()
             assert another.submit(get_filesystem("plots").listdir, "/").result() == ["mine"]
             with isolated():
                 assert get_filesystem("plots").listdir("/") == []
         assert get_filesystem("plots").listdir("/") == ["real"]
         assert another.submit(in_a_block).result() == []
+
+
+def test_what_overrides_the_settings_in_a_block_leads_to_no_real_files(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    real = {"type": "osfs", "directory_root": tmp_path, "redis_url": "memory://"}
+    djfs(**real)
+    written("real", 1000)
+    with isolated(), override_settings(DJFS={**real, "default_ttl": 50}):
+        written("mine", 60)
+        get_filesystem("plots").writebytes("new", b"")
+        assert get_filesystem("plots").expiration("new")
+        assert list(tmp_path.rglob("mine")) == []
+        assert expire_now().deleted == 2
+    assert get_filesystem("plots").listdir("/") == ["real"]
+
+
+def test_a_block_is_refused_while_another_task_is_in_one(
+    djfs: Callable[..., None], tmp_path: Path
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path)
+
+    async def in_a_block() -> None:
+        with isolated():
+            await asyncio.sleep(0)
+
+    async def both() -> list[object]:
+        return [*await asyncio.gather(in_a_block(), in_a_block(), return_exceptions=True)]
+
+    first, second = asyncio.run(both())
+    assert first is None
+    assert isinstance(second, ConfigurationError)
+    asyncio.run(in_a_block())
 
 
 def test_of_threads_that_open_blocks_at_once_each_sees_its_own_or_an_error(
