@@ -10,12 +10,12 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from fs.base import FS
-from fs.errors import ResourceNotFound
+from fs.errors import PermissionDenied, ResourceNotFound
 from fs.info import Info
 from fs.walk import Walker
 
 from . import conf
-from .backends import Backend, backend_at, backend_for
+from .backends import Backend, backend_at, backend_for, reason
 from .conf import LONGEST_LIFE, SECOND
 from .errors import BackendUnavailable, InvalidLifetime, InvalidName, printable
 from .expirations import store_for
@@ -26,6 +26,7 @@ from .owners import await_owners
 from .places import Place, records_of
 
 BATCH = 500
+OnError = Callable[[str, Exception], bool]  # may it go on?
 
 
 class Kind(StrEnum):
@@ -42,8 +43,8 @@ class Kind(StrEnum):
 class Finding:
     """A file without a record, a record without a file, or a file that can have no record.
 
-    Or a place that is missing now, or a shard of the records that cannot be read; then ``path``
-    says why.
+    Or a place that is missing now, or a shard of the records or a directory that cannot be read;
+    then ``path`` says why.
     """
 
     kind: Kind
@@ -66,6 +67,8 @@ class Totals:
     away: int = 0
     #: Shards that cannot be read: nothing is said of the files that have their records there.
     unreadable: int = 0
+    #: Directories that may not be listed: nothing is said of the files there.
+    unlisted: int = 0
     #: Files without a record that somebody has made permanent: nothing is wrong with them.
     permanent: int = 0
     adopted: int = 0
@@ -73,8 +76,8 @@ class Totals:
     @property
     def differences(self) -> int:
         """How many findings there were, except for files that have a deadline now."""
-        findings = self.no_record + self.no_file + self.refused + self.away + self.unreadable
-        return findings - self.adopted
+        findings = self.no_record + self.no_file + self.refused + self.away
+        return findings + self.unreadable + self.unlisted - self.adopted
 
 
 class _Area(NamedTuple):
@@ -168,7 +171,16 @@ class Audit:
         files = area.files()
         if files is None:
             return
-        for paths in _batches(self._owned(area, files)):
+        unlisted: list[Finding] = []
+
+        def is_passed_over(path: str, error: Exception) -> bool:
+            if isinstance(error, PermissionDenied):
+                directory = _joined(area.root, path.strip("/"))
+                unlisted.append(Finding(Kind.UNREADABLE, directory, reason(error)))
+            # A sweep removes directories that have become empty.
+            return isinstance(error, PermissionDenied | ResourceNotFound)
+
+        for paths in _batches(self._owned(area, files, is_passed_over)):
             self.totals.files += len(paths)
             entries: dict[Entry, str] = {}
             for path in paths:
@@ -184,10 +196,12 @@ class Audit:
             for entry in untracked:
                 yield Finding(Kind.NO_RECORD, *entry, deadlines.get(entry))
             self._on_batch(self.totals)
+        self.totals.unlisted += len(unlisted)
+        yield from unlisted
 
-    def _owned(self, area: _Area, files: FS) -> Iterator[str]:
+    def _owned(self, area: _Area, files: FS, on_error: OnError) -> Iterator[str]:
         """Yield the files that `get_filesystem` would find here: others may use a bucket too."""
-        for path in _walk(files):
+        for path in _walk(files, on_error):
             name = _joined(area.root, path)
             if name.partition("/")[0] == RESERVED:
                 continue
@@ -278,9 +292,8 @@ class _WithinWalker(Walker):
         return not _is_link(info)
 
 
-def _walk(files: FS) -> Iterator[str]:
-    # A sweep removes directories that have become empty.
-    walker = _WithinWalker(on_error=lambda _, error: isinstance(error, ResourceNotFound))
+def _walk(files: FS, on_error: OnError) -> Iterator[str]:
+    walker = _WithinWalker(on_error=on_error)
     entries: Iterable[tuple[str, Info]] = walker.info(files, namespaces=["basic", "link"])
     found = (path for path, info in entries if not info.is_dir and not _is_link(info))
     return (path.lstrip("/") for path in found)
@@ -314,3 +327,5 @@ def _has_file(backend: Backend, member: bytes) -> bool:
         return bool(files.isfile(path))
     except (InvalidName, ResourceNotFound):
         return False
+    except PermissionDenied:  # nobody can tell
+        return True

@@ -11,9 +11,9 @@ from django.utils.timezone import localtime
 PRECISE = 10  # s, below which tenths are shown
 
 
-def counted(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``3,000 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """Return ``1 file`` or ``3,000 files``; ``nouns`` is the plural if it is not regular."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def size(number: int) -> str:

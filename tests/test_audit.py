@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from fs.base import FS
-from fs.errors import ResourceNotFound
+from fs.errors import PermissionDenied, ResourceNotFound
 from fs.info import Info
 from fs.memoryfs import MemoryFS
 
@@ -42,6 +42,25 @@ class VanishingBackend(MemoryBackend):
         return VanishingFS()
 
 
+class GuardedFS(MemoryFS):
+    """One of its directories may not be listed, as the lost+found of a disk."""
+
+    def scandir(self, path: str, *how: Any, **more: Any) -> Any:
+        if path.endswith("lost+found"):
+            raise PermissionDenied(path)
+        return super().scandir(path, *how, **more)
+
+
+class GuardedBackend(MemoryBackend):
+    """A backend with such a directory."""
+
+    def make_filesystem(self, namespace: str) -> FS:
+        files = GuardedFS()
+        files.makedir("lost+found")
+        files.writebytes("file", b"picture")
+        return files
+
+
 def fill(filesystem: ExpiringFS, *names: str) -> None:
     for name in names:
         filesystem.writebytes(name, b"picture")
@@ -64,6 +83,16 @@ def found(*wheres: str, adopt: float | None = None) -> set[tuple[Kind, str]]:
     findings = Audit(adopt).run(*(wheres or ["plots"]))
     names = ((it.kind, f"{it.namespace}/{it.path}") for it in findings)
     return {(kind, name.removeprefix("plots/")) for kind, name in names}
+
+
+def test_a_directory_that_may_not_be_listed_is_named_and_the_rest_is_adopted(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type="tests.test_audit.GuardedBackend")
+    audit = Audit(adopt=60)
+    kinds = {finding.kind: finding.namespace for finding in audit.run("plots")}
+    assert kinds == {Kind.NO_RECORD: "plots", Kind.UNREADABLE: "plots/lost+found"}
+    assert (audit.totals.adopted, audit.totals.differences) == (1, 1)
 
 
 def test_files_without_a_record_and_records_without_a_file_are_found(plots: ExpiringFS) -> None:

@@ -432,7 +432,8 @@ def _totals_line(totals: Totals) -> str:
         f"{totals.no_record:,} without a record, {totals.adopted:,} adopted; "
         f"{counted(totals.records, 'record')}, {totals.no_file:,} of them without a file; "
         f"{counted(totals.refused, 'name')} refused; {counted(totals.away, 'place')} not there, "
-        f"{counted(totals.unreadable, 'shard')} not read"
+        f"{counted(totals.unreadable, 'shard')} not read; "
+        f"{counted(totals.unlisted, 'directory', 'directories')} that may not be listed"
     )
 
 
