@@ -314,16 +314,32 @@ def test_reshard_moves_records_and_says_what_it_did(spread: ExpiringFS) -> None:
     assert spread.expiration("7") == deadline
 
 
-def test_reshard_can_be_stopped_and_status_says_how_to_go_on(
-    spread: ExpiringFS, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    moved = read("reshard", "5")["moved"]
+def stopped(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> CommandError:
+    """What a command says when somebody presses Ctrl-C at its first sign of progress."""
     # If the tests run in the background of a shell, Ctrl-C is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched:
         patched.setattr(Console, "progress", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        told = refused("reshard", "3")
+        told = refused(*arguments)
     signal.signal(signal.SIGINT, before)
+    return told
+
+
+@pytest.mark.parametrize("arguments", [["audit"], ["sweep"]], ids=" ".join)
+def test_a_command_that_is_stopped_says_so_in_one_line(
+    plots: ExpiringFS, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 0)
+    told = stopped(monkeypatch, *arguments)
+    assert (told.returncode, str(told).partition(":")[0]) == (2, "stopped")
+
+
+def test_reshard_can_be_stopped_and_status_says_how_to_go_on(
+    spread: ExpiringFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = read("reshard", "5")["moved"]
+    told = stopped(monkeypatch, "reshard", "3")
     assert (told.returncode, "djpyfs reshard 3' moves the others" in str(told)) == (2, True)
     assert "from 5 to 3 shards: 'manage.py djpyfs reshard 3'" in djpyfs("status")
     assert (read("status")["shards"], read("status")["shards_soon"]) == (5, 3)

@@ -90,6 +90,9 @@ class Command(BaseCommand):
                 console.flush()
         except OutputClosed:
             raise SystemExit(PIPE_CLOSED) from None
+        except KeyboardInterrupt:
+            told = "stopped: what it has done stays done, and it can be called again"
+            raise CommandError(told, returncode=REFUSED) from None
         except OutputLost as error:
             raise CommandError(
                 f"the output cannot be written: {error}", returncode=REFUSED
