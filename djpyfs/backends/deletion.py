@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from ..errors import BackendUnavailable, FileBusy
 from ..names import Entry
 from . import Lease, Outcome, locks, reason
-from .tree import Descent, prune
+from .tree import Descent, pruned
 
 # Writers wait meanwhile. It is long enough for locking to cost little, and far shorter than a
 # writer waits.
@@ -63,21 +63,18 @@ class _Deletion:
         return self._outcome
 
     def _delete_in(self, names: list[str], group: Group) -> None:
-        ways = [self._root]
-        try:
-            self._descent.walk(ways, names)
-        except FileNotFoundError:
-            self._outcome.missing += [entry for _, entry in group]
-        except OSError as error:
-            if _is_file(names[len(ways) - 1], ways[-1]):  # below a file there are none
+        with pruned(self._root, names) as ways:
+            try:
+                self._descent.walk(ways, names)
+            except FileNotFoundError:
                 self._outcome.missing += [entry for _, entry in group]
+            except OSError as error:
+                if _is_file(names[len(ways) - 1], ways[-1]):  # below a file there are none
+                    self._outcome.missing += [entry for _, entry in group]
+                else:
+                    self._stay(group, error)
             else:
-                self._stay(group, error)
-        else:
-            self._delete_held(ways[-1], group)
-        prune(ways, names)
-        for way in ways[1:]:
-            os.close(way)
+                self._delete_held(ways[-1], group)
 
     def _delete_held(self, directory: int, group: Group) -> None:
         """Delete files while nobody can replace the one that is being looked at."""

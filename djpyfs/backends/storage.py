@@ -31,7 +31,7 @@ from ..names import RESERVED, Entry
 from . import LATE, Backend, Lease, Outcome, described, is_away, place_id, reason, size_told
 from .deletion import delete_below
 from .spool import SpoolingFS, Turns
-from .tree import PRUNINGS_WITHSTOOD, Descent, prune
+from .tree import PRUNINGS_WITHSTOOD, Descent, pruned
 
 # How storages say that something is no directory: the third is Django's in memory, and the last
 # cannot list at all.
@@ -196,15 +196,10 @@ class StorageBackend(Backend):
 
     def _delete_below(self, descent: Descent, root: int, path: str) -> None:
         *above, name = path.split("/")
-        ways = [root]
-        try:
+        with pruned(root, above) as ways:
             descent.walk(ways, above)
             os.lstat(name, dir_fd=ways[-1])
             self.storage().delete(path)
-        finally:
-            prune(ways, above)
-            for way in ways[1:]:
-                os.close(way)
 
     def roots(self) -> Sequence[str]:
         """Return the directory of a storage on disk, or bucket and location of one on S3."""

@@ -347,8 +347,22 @@ class Descent:
         return self.go(path.split("/"), root=root)
 
 
-def prune(ways: list[int], names: list[str]) -> None:
-    """Remove the deepest directories below a root, as long as they are empty."""
+@contextmanager
+def pruned(root: int, names: Sequence[str]) -> Iterator[list[int]]:
+    """Keep the directories that `Descent.walk` opens below a root, and close them in the end.
+
+    The deepest of them are removed before, as long as they are empty.
+    """
+    ways = [root]
+    try:
+        yield ways
+    finally:
+        _prune(ways, names)
+        for way in ways[1:]:
+            os.close(way)
+
+
+def _prune(ways: Sequence[int], names: Sequence[str]) -> None:
     for above, name in reversed(list(zip(ways, names[: len(ways) - 1], strict=False))):
         try:
             os.rmdir(name, dir_fd=above)

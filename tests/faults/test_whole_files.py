@@ -274,6 +274,33 @@ def test_no_newer_file_is_taken_by_a_sweeper_that_is_frozen_before_it_deletes(
     measured(f"frozen for {seconds} s: FileBusy, and no newer file taken")
 
 
+DELETE_OFTEN = """
+import os, sys
+import djpyfs  # before fs
+from djpyfs.backends.osfs import DiskBackend
+from djpyfs.errors import BackendUnavailable
+from djpyfs.names import Entry
+from tests.endless import Endless
+backend = DiskBackend({"directory_root": sys.argv[1]})
+for _ in range(3):
+    try:
+        backend.delete([Entry("plots", "a")], Endless())
+    except BackendUnavailable:
+        print(len(os.listdir("/proc/self/fd")))
+"""
+
+
+def test_a_deletion_that_breaks_off_because_its_disk_is_away_leaves_no_directory_open(
+    files: Any, backend: DiskBackend
+) -> None:
+    files.writebytes("b", NEW)  # so that the directory stays
+    command = with_failing_calls("flock:error=ESTALE:when=2+2")  # every time it is given back
+    delete_often = [sys.executable, "-c", DELETE_OFTEN, backend.root]
+    done = subprocess.run([*command, *delete_often], cwd=ROOT, capture_output=True, check=True)
+    first, *others = done.stdout.split()
+    assert others == [first, first]
+
+
 def is_held(directory: str) -> bool:
     opened = os.open(directory, os.O_RDONLY)
     try:
