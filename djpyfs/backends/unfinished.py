@@ -63,12 +63,17 @@ class Unfinished:
         self._published = True
 
     def close(self) -> None:
-        """Close it, and remove what was not published, unless that is the parent's to do."""
-        if not self._published and os.getpid() == self._owner:
-            with suppress(OSError):  # then a sweep does it
-                os.unlink(self._name, dir_fd=self.directory)
+        """Close it, and remove what was not published."""
+        if not self._published:
+            self._remove(self._name, self.directory)
         os.close(self.file)
         os.close(self.directory)
+
+    def _remove(self, name: str, directory: int) -> None:
+        """Remove a file that this process has made, and no child of fork() for its parent."""
+        if os.getpid() == self._owner:
+            with suppress(OSError):  # then a sweep does it
+                os.unlink(name, dir_fd=directory)
 
 
 class Beside(Unfinished):
@@ -102,8 +107,7 @@ class Beside(Unfinished):
 
     def _end(self) -> None:
         name, file, writes = self._sign
-        with suppress(OSError):  # then a sweep does it
-            os.unlink(name, dir_fd=writes)
+        self._remove(name, writes)
         os.close(file)
         os.close(writes)
 

@@ -193,19 +193,26 @@ def test_a_file_on_a_disk_below_the_root_is_whole_or_not_there(
     assert (os.listdir(other_device), unfinished(backend)) == (["b"], [])
 
 
-def write_below_and_die(root: str) -> None:
+def write_below_and_die(root: str, child_drops_it: bool) -> None:
     files = DiskBackend({"directory_root": root}).open("plots")
     file = files.openbin("mounted/b", "w")
     file.write(b"half")
+    if child_drops_it:
+        child = os.fork()
+        if not child:
+            file.close()
+        else:
+            os.waitpid(child, 0)
     os._exit(0)
 
 
+@pytest.mark.parametrize("child_drops_it", [False, True])
 def test_a_sweep_leaves_nothing_behind_on_another_disk_of_writers_that_died(
-    files: Any, backend: DiskBackend, other_device: Path
+    files: Any, backend: DiskBackend, other_device: Path, child_drops_it: bool
 ) -> None:
     writer = os.fork()
     if not writer:
-        write_below_and_die(backend.root)
+        write_below_and_die(backend.root, child_drops_it)
     os.waitpid(writer, 0)
     assert len(os.listdir(other_device)) == 1
     backend.tidy()
