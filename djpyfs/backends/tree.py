@@ -311,17 +311,16 @@ class Descent:
 
     def make_in(self, root: int, names: Sequence[str]) -> None:
         """Make a directory and those above it below an open root."""
-        here = root
-        for name in names:
-            try:
+        here = os.dup(root)
+        try:
+            for name in names:
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=here)
                 below = self.step(name, here)
-            finally:
-                if here != root:
-                    os.close(here)
-            here = below
-        os.close(here)
+                os.close(here)
+                here = below
+        finally:
+            os.close(here)
 
     def writes(self, root: int) -> int:
         """Return a new descriptor of the directory for unfinished files."""

@@ -412,6 +412,11 @@ def test_reading_makes_no_place(backend: DiskBackend) -> None:
     assert not os.path.exists(backend.root)
 
 
+def test_a_directory_can_be_made_in_a_root_that_is_not_there_yet(backend: DiskBackend) -> None:
+    backend.open("").makedir("plots")
+    assert sorted(os.listdir(backend.root)) == [".djpyfs", "plots"]
+
+
 def test_many_processes_that_make_one_place_at_once_agree(tmp_path: Path) -> None:
     for round_ in range(5):
         start, root = Barrier(8), tmp_path / str(round_)
