@@ -10,6 +10,7 @@ import pytest
 from djpyfs import RecordStoreUnavailable, conf
 from djpyfs.conf import SECOND
 from djpyfs.expirations import (
+    SCANNED,
     Backoff,
     Expirations,
     ExpirationStore,
@@ -190,6 +191,14 @@ def test_a_search_ends_once_it_has_looked_at_enough(store: Expirations) -> None:
     store.schedule([b"m/%d" % number for number in range(30_000)], SECOND)
     assert not look(store, b"n/", limit=10, looks=1).complete
     assert look(store, b"n/", limit=10, looks=100_000).complete
+
+
+def test_one_step_of_a_scan_is_no_longer_if_there_are_more_shards(store: Expirations) -> None:
+    store.schedule([b"n/%d" % number for number in range(9_000)], 100 * SECOND)
+    steps = [(looked, len(list(found))) for looked, found in store.scan(b"")]
+    assert max(found for _, found in steps) < 1.2 * SCANNED
+    looked, found = map(sum, zip(*steps, strict=True))
+    assert 9_000 <= found <= looked < 15_000, "as many as it says are looked at"
 
 
 def test_records_set_aside_are_listed_with_their_reasons(store: Expirations) -> None:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("djpyfs")
 
+LEAST_SCANNED = 10  # records of one key: with fewer, commands would cost more than what they find
 SLICE = 5_000  # members that one script takes, so that Redis serves others in between
 # What a note says of a record, by its number in prelude.lua; 0 is none.
 NOTED = State.DUE, State.RETRIED, State.HELD, State.POSTPONED
@@ -698,12 +699,13 @@ class _Expirations(Expirations):
             (shard, name): 0 for shard in self.shards for name in ("due", "deadlines", "failed")
         }
         while cursors:
+            share = max(LEAST_SCANNED, SCANNED // len(cursors))
             replies = self._scripts.send(
                 [
                     Command(
                         shard,
                         "hscan" if name == "failed" else "zscan",
-                        (self._key(shard, name), cursor, pattern, SCANNED),
+                        (self._key(shard, name), cursor, pattern, share),
                     )
                     for (shard, name), cursor in cursors.items()
                 ]
@@ -715,7 +717,7 @@ class _Expirations(Expirations):
                 for member, value in dict(own).items()
                 if member.startswith(prefix) and text in file_name(member)
             ]
-            yield SCANNED * len(steps), self._with_states(found)
+            yield share * len(steps), self._with_states(found)
             cursors = {place: cursor for place, (cursor, _) in steps if cursor}
 
     def set_aside(self, prefix: bytes = b"", cursor: str = "", limit: int = 1_000) -> Page:
