@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from fs import errors
 
 from . import conf
+from .backends import Backend, backend_for
 from .conf import SECOND
 from .expirations import Expirations
 from .filesystem import ExpiringFS, get_filesystem
@@ -28,6 +31,10 @@ AT_ONCE = 1  # µs since the epoch: a deadline that has passed
 COUNTED = 20
 
 Life = float | None
+
+# How many files this process may still write to a namespace of a backend, given the most that it
+# holds, before it counts them. Django has a cache of its own for each thread, or even each request.
+_uncounted: WeakKeyDictionary[Backend, Counter[tuple[str, int]]] = WeakKeyDictionary()
 
 
 class ExpiringCache(BaseCache):
@@ -53,7 +60,6 @@ class ExpiringCache(BaseCache):
     def __init__(self, namespace: str, params: Mapping[str, Any]) -> None:
         super().__init__(dict(params))
         self.namespace = check_namespace(namespace)
-        self._uncounted = 0  # how many files may still be written before they are counted
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -228,12 +234,14 @@ class ExpiringCache(BaseCache):
 
     def _make_room(self) -> None:
         """If there are too many, delete what has expired, and then what expires soonest."""
-        if self._uncounted > 0:
-            self._uncounted -= 1
+        uncounted = _uncounted.setdefault(backend_for(conf.current(), self.namespace), Counter())
+        here = self.namespace, self._max_entries
+        if uncounted[here] > 0:
+            uncounted[here] -= 1
             return
         stored, most = self._stored(), self._max_entries
         if len(stored) < most:
-            self._uncounted = min(most - len(stored) - 1, most // COUNTED)
+            uncounted[here] = min(most - len(stored) - 1, most // COUNTED)
             return
         if not self._cull_frequency:
             self._drop(stored)

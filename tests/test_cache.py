@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import uuid
 from collections.abc import Callable, Iterator
@@ -213,6 +214,22 @@ def test_files_are_not_counted_for_each_value(on_s3: Callable[..., Any], moto: M
             large.set(f"{number}", number)
 
     assert moto.requests_of(fill).count("LIST") == 1
+
+
+def test_files_are_not_counted_for_each_request_under_asgi(
+    on_s3: Callable[..., Any], moto: Moto, settings: Any
+) -> None:
+    on_s3()
+    settings.CACHES = {"default": {"BACKEND": "djpyfs.cache.ExpiringCache", "LOCATION": "memos"}}
+
+    async def request(number: int) -> None:
+        await caches["default"].aset(f"{number}", number)
+
+    async def serve() -> None:
+        for number in range(10):
+            await asyncio.create_task(request(number))  # each has caches of its own
+
+    assert moto.requests_of(lambda: asyncio.run(serve())).count("LIST") == 1
 
 
 def test_a_value_that_others_set_meanwhile_is_looked_at_with_one_request(
