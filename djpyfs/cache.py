@@ -16,11 +16,12 @@ from fs import errors
 from . import conf
 from .backends import Backend, backend_for
 from .conf import SECOND
+from .errors import BackendUnavailable
 from .expirations import Expirations
 from .filesystem import ExpiringFS, get_filesystem
 from .lifetimes import Lifetimes
 from .names import Entry, check_namespace
-from .places import records_for
+from .places import place_for, records_for
 from .sweeper import delete_if_due
 
 SUFFIX = ".djcache"
@@ -166,9 +167,9 @@ class ExpiringCache(BaseCache):
 
     def _lives(self, name: str) -> bool:
         files = self._files()
-        now, deadline = self._records.deadline(self._member(name))
-        if deadline:
-            return deadline > now and files.isfile(name)
+        [(left, ends)] = self._left([name])
+        if ends:
+            return left > 0 and files.isfile(name)
         try:
             # With one request, which is answered with one value, whoever sets others meanwhile.
             with files.openbin(name, part=range(1)) as file:
@@ -193,7 +194,11 @@ class ExpiringCache(BaseCache):
         """Return for each name the µs until its deadline, and whether it has one."""
         if not names:
             return []
-        now, deadlines = self._records.deadlines([self._member(name) for name in names])
+        try:
+            records = place_for(conf.current(), self.namespace).records
+        except BackendUnavailable:  # which only a write makes, and with it the first records
+            return [(0, False) for _ in names]
+        now, deadlines = records.deadlines([self._member(name) for name in names])
         return [(deadline - now, bool(deadline)) for deadline in deadlines]
 
     # -- files and records

@@ -34,10 +34,11 @@ from . import conf
 from .backends import backend_for, reason
 from .conf import SECOND
 from .errors import FileReplaced, InvalidName, LinkNotFollowed
+from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
 from .pages import is_wanted, page
-from .places import records_for
+from .places import place_for
 
 log = logging.getLogger("djpyfs")
 
@@ -163,9 +164,14 @@ def refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpR
     return HttpResponse(text, "text/plain; charset=utf-8", status, headers=headers)
 
 
+def _records(link: Link) -> Expirations:
+    """Return the records where its file is; whoever asks for a file makes no place."""
+    return place_for(conf.current(), link.namespace).records
+
+
 def _seconds_left(link: Link) -> int:
     """Return for how long the link and its file live. Raises `ResourceNotFound`."""
-    now, (linked,) = records_for(link.namespace).linked([link.entry.member])
+    now, (linked,) = _records(link).linked([link.entry.member])
     end = min(link.end, linked.deadline or link.end)
     if end <= now or link.revocation != linked.revocation:
         raise ResourceNotFound(link.path)
@@ -174,9 +180,7 @@ def _seconds_left(link: Link) -> int:
 
 def _use_ticket(link: Link, uses: int) -> None:
     """Count a download of a limited link. Raises `ResourceNotFound` if none was left."""
-    if link.ticket and not records_for(link.namespace).use_ticket(
-        link.entry.member, link.ticket, uses
-    ):
+    if link.ticket and not _records(link).use_ticket(link.entry.member, link.ticket, uses):
         raise ResourceNotFound(link.path)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -115,6 +117,14 @@ def test_the_values_that_expire_soonest_make_room(memos: ExpiringCache) -> None:
         {"endless", "500", "400", "new"}
     )
     assert len(names_in(memos.namespace)) == 4
+
+
+def test_reading_makes_no_place(djfs: Callable[..., None], tmp_path: Path) -> None:
+    djfs(type="osfs", directory_root=tmp_path / "files")
+    memos = cache_of("memos")
+    found = memos.has_key("a"), memos.touch("a"), memos.get("a"), memos.get_many("a")
+    assert not any(found)
+    assert os.listdir(tmp_path) == []
 
 
 # -- how long values live

@@ -311,6 +311,19 @@ def test_a_redis_that_is_away_is_503(memory: ExpiringFS, djfs: Callable[..., Non
     assert response.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_downloads": 1}])
+def test_a_directory_that_is_not_there_is_503_and_stays_so(
+    djfs: Callable[..., None], tmp_path: Path, limits: dict[str, Any]
+) -> None:
+    djfs(type="osfs", directory_root=tmp_path / "files")
+    url = _with_picture().get_url("a.png", **limits)
+    (tmp_path / "files").rename(tmp_path / "unmounted")
+    assert get(url).status == 503
+    assert os.listdir(tmp_path) == ["unmounted"]
+    (tmp_path / "unmounted").rename(tmp_path / "files")
+    assert get(url).status == 200
+
+
 def test_nothing_but_get_and_head_is_allowed(memory: ExpiringFS) -> None:
     response = ask("POST", memory.get_url("a.png"))
     assert response.status == 405
