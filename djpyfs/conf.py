@@ -191,7 +191,8 @@ def _optional(check: Callable[[str, Any], int]) -> Callable[[str, Any], int | No
     return lambda key, value: None if value is None else check(key, value)
 
 
-def _flag(key: str, value: Any) -> bool:
+def flag(key: str, value: Any) -> bool:
+    """Return the value of a setting that is True or False. Raises `ConfigurationError`."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: use True or False")
     return value
@@ -223,20 +224,20 @@ SERVICE_KEYS: Mapping[str, tuple[Callable[[str, Any], Any], Any]] = {
     "lease": (_microseconds(1, 3_600), 30),
     "max_attempts": (_whole(1, 1_000), 10),
     "grace": (_microseconds(1, 86_400), 60),
-    "punctual": (_flag, True),
-    "one_shot": (_flag, False),
+    "punctual": (flag, True),
+    "one_shot": (flag, False),
     "one_shot_horizon": (_number(0, 3_600), 300),
-    "metrics": (_flag, False),
+    "metrics": (flag, False),
 }
 POLICY_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
     "default_ttl": _optional(_microseconds(0.001)),
     "min_ttl": _optional(_microseconds(0.001)),
     "max_ttl": _optional(_microseconds(0.001)),
-    "clamp": _flag,
-    "signed_urls": _flag,
-    "hide_expired": _flag,
-    "renew_on_read": _flag,
-    "hold": _flag,
+    "clamp": flag,
+    "signed_urls": flag,
+    "hide_expired": flag,
+    "renew_on_read": flag,
+    "hold": flag,
 }
 # Of the place that the files are in: the strictest of the policies for it counts.
 BOUND_KEYS: Mapping[str, Callable[[str, Any], Any]] = {

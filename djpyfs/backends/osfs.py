@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from fs.base import FS
 from fs.errors import NoURL
 
+from ..conf import flag
 from ..errors import BackendUnavailable, ConfigurationError
 from ..names import Entry
 from . import Backend, Lease, Outcome, place_id, size_told
@@ -40,9 +41,10 @@ class DiskBackend(Backend):
         if url_root is not None and not isinstance(url_root, str):
             raise ConfigurationError(f"DJFS['url_root'] is {url_root!r}: give it a str")
         self.root = os.path.abspath(path)
-        self._descent = Descent(self.root, _flag(options, "follow_symlinks"))
+        follow = flag("follow_symlinks", options.get("follow_symlinks", False))
+        self._descent = Descent(self.root, follow)
         self.url_root = url_root
-        self._x_sendfile = _flag(options, "x_sendfile")
+        self._x_sendfile = flag("x_sendfile", options.get("x_sendfile", False))
         self._accel_redirect = _location(options)
 
     def make_filesystem(self, namespace: str) -> FS:
@@ -161,13 +163,6 @@ def _nearest_existing(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
-
-
-def _flag(options: Mapping[str, Any], key: str) -> bool:
-    value = options.get(key, False)
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: use True or False")
-    return value
 
 
 def _location(options: Mapping[str, Any]) -> str | None:

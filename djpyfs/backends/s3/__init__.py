@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django.core.checks import CheckMessage
 
+from ...conf import flag
 from ...errors import BackendUnavailable, InvalidLifetime
 from ...names import RESERVED, Entry
 from .. import Backend, Lease, Outcome, UploadForm, place_id, reason
@@ -20,7 +21,6 @@ from .options import (
     check_address,
     check_credentials,
     check_region,
-    flag,
     noncurrent_days,
     prefix,
     store_at,
@@ -57,8 +57,8 @@ class S3Backend(Backend):
         self._endpoint_url = options.get("endpoint_url")
         self.prefix = prefix(options)
         self._upload_args = upload_args(options)
-        self._strict = flag(options, "strict")
-        self._redirect = flag(options, "redirect")
+        self._strict = flag("strict", options.get("strict", False))
+        self._redirect = flag("redirect", options.get("redirect", False))
         self._noncurrent_days = noncurrent_days(options)
         self._upload_origins = upload_origins(options)
         check_credentials(options)

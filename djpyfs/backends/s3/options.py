@@ -75,13 +75,6 @@ def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return args
 
 
-def flag(options: Mapping[str, Any], name: str) -> bool:
-    value = options.get(name, False)
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"DJFS[{name!r}] is {value!r}: use True or False")
-    return value
-
-
 def noncurrent_days(options: Mapping[str, Any]) -> int | None:
     days = options.get("noncurrent_days")
     if days is not None and (isinstance(days, bool) or not isinstance(days, int) or days < 1):
