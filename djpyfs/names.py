@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from mimetypes import guess_type
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -134,6 +135,13 @@ def temporary_name(prefix: str, suffix: str) -> str:
             raise NameNotText(part, "is not a str: prefix and suffix must be")
     # Hexadecimal, for disks to which "a" and "A" are the same.
     return check_file_name(f"{prefix}{token_hex(16)}{suffix}")
+
+
+def type_of(path: str) -> str | None:
+    """Return the type that a file's name stands for; None also if that is then compressed."""
+    # The slash keeps a name that looks like the address of a scheme from being read as one.
+    type_, encoding = guess_type(f"/{path}")
+    return None if encoding else type_
 
 
 def without_refused_characters(name: str) -> str:

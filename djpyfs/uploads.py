@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from mimetypes import guess_type
 from secrets import token_urlsafe
 from typing import NamedTuple, cast
 
@@ -13,6 +12,7 @@ from . import late_uploads, links
 from .conf import SECOND
 from .errors import InvalidLifetime, InvalidLimit
 from .lifetimes import Seconds, datetime_of
+from .names import type_of
 from .namespaces import Namespace
 from .owners import await_owners
 
@@ -91,9 +91,8 @@ def _types_for(path: str, content_types: Iterable[str] | None) -> tuple[str, ...
             f"content_types is {given!r}: give it a list of types in lower case, "
             "such as ['image/png', 'image/jpeg'], or None for any"
         )
-    # The slash keeps a name that looks like the address of a scheme from being read as one.
-    named, encoding = guess_type(f"/{path}")
-    return (named,) if named in given and not encoding else given
+    named = type_of(path)
+    return (named,) if named in given else given
 
 
 def _is_a_type(given: object) -> bool:

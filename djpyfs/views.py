@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from functools import wraps
 from http import HTTPStatus
-from mimetypes import guess_type
 from time import time
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -37,6 +36,7 @@ from .errors import FileReplaced, InvalidName, LinkNotFollowed
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
+from .names import type_of
 from .pages import is_wanted, page
 from .places import place_for
 
@@ -312,13 +312,8 @@ def _description(link: Link) -> dict[str, str]:
 
 
 def _type_of(path: str) -> str:
-    # The slash keeps a file name that looks like the address of a scheme from being read as one.
-    type_, encoding = guess_type(f"/{path}")
-    if encoding:
-        type_ = None
-    if not type_ or _used_by_pages(type_):
-        return UNKNOWN
-    return type_
+    type_ = type_of(path)
+    return UNKNOWN if not type_ or _used_by_pages(type_) else type_
 
 
 def _wanted(request: HttpRequest, version: _Version) -> range | None:

@@ -353,6 +353,7 @@ def test_a_copy_keeps_its_type_and_has_the_upload_args(
         ("a.png", "image/png"),
         ("a.csv.gz", "application/octet-stream"),
         ("no extension", "application/octet-stream"),
+        ("data:x,y.png", "image/png"),
     ],
 )
 def test_a_file_has_the_type_of_its_stored_bytes(files: Any, name: str, expected: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mimetypes
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from fs_s3fs import S3FS
 from s3transfer.manager import TransferManager
 
 from ...errors import escaped
+from ...names import type_of
 from .. import UploadForm
 from ..spool import SpooledFile, spool
 from .client import CreatingClient, SharedClient, message, status_of, translated
@@ -438,9 +438,7 @@ class S3FileSystem(S3FS):  # type: ignore[misc]  # fs-s3fs has no types
             transfer.upload(file, self._bucket_name, key, args).result()
 
     def _get_upload_args(self, key: str) -> dict[str, Any]:
-        kind, coding = mimetypes.guess_type(basename(key))
-        fallback = "application/octet-stream"
-        return {"ContentType": fallback if coding else kind or fallback, **self.upload_args}
+        return {"ContentType": type_of(key) or "application/octet-stream", **self.upload_args}
 
     def _keys_below(self, path: str, most: int) -> list[str]:
         prefix = self._path_to_dir_key(path)
