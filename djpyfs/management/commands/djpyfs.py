@@ -464,9 +464,14 @@ def _lifecycle(console: Console, options: dict[str, Any]) -> None:
     console.show(found, chain.from_iterable(map(_bucket_lines, found)))
     if not found:
         console.note("No namespace keeps its files on S3.")
+    _end_of_buckets(found, options["apply"])
+
+
+def _end_of_buckets(found: Sequence[Comparison | CorsComparison], applied: bool) -> None:
+    """Raise `CommandError` if a bucket could not be reached, or lacks what was not applied."""
     if failed := sum(bool(each.problem) for each in found):
         raise CommandError(f"buckets that could not be reached: {failed:,}", returncode=AMISS)
-    if not options["apply"] and (behind := sum(each.differs for each in found)):
+    if not applied and (behind := sum(each.differs for each in found)):
         raise CommandError(OUT_OF_DATE.format(counted(behind, "bucket")), returncode=AMISS)
 
 
@@ -505,10 +510,7 @@ def _cors(console: Console, options: dict[str, Any]) -> None:
     console.show(found, chain.from_iterable(map(_cors_lines, found)))
     if not any(each.origins for each in found):
         console.note("DJFS['upload_origins'] names no page from which browsers send files to S3.")
-    if failed := sum(bool(each.problem) for each in found):
-        raise CommandError(f"buckets that could not be reached: {failed:,}", returncode=AMISS)
-    if not options["apply"] and (behind := sum(each.differs for each in found)):
-        raise CommandError(OUT_OF_DATE.format(counted(behind, "bucket")), returncode=AMISS)
+    _end_of_buckets(found, options["apply"])
 
 
 def _cors_lines(found: CorsComparison) -> Iterator[str]:
