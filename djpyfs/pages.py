@@ -1,15 +1,29 @@
-"""The pages that people see behind signed links; templates of the project take their place."""
+"""What both views answer if they have no file to send: pages for people, and refusals.
+
+Templates of the project take the place of the pages.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template import TemplateDoesNotExist
 from django.template.backends.django import DjangoTemplates
 from django.template.loader import get_template
+from fs.errors import FSError
+
+from .backends import reason
+
+log = logging.getLogger("djpyfs")
+
+CHUNK = 64 * 1024  # bytes of a file that both views read at once
+RETRY_AFTER = 5  # s
 
 # No policy for what a page may load: nothing of it comes from a file, and templates of the
 # project may use whatever they like.
@@ -33,6 +47,33 @@ def page(request: HttpRequest, of: str, status: int = 200, **context: Any) -> Ht
     except TemplateDoesNotExist:  # no engine of the project looks into its apps
         template = _own_templates().get_template(path)
     return HttpResponse(template.render(context, request), status=status, headers=_HEADERS)
+
+
+def refusal(status: int, text: str, more: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return an answer in a line of plain text, with ``more`` headers."""
+    headers = {**_HEADERS, **(more or {})}
+    return HttpResponse(text, "text/plain; charset=utf-8", status, headers=headers)
+
+
+def unavailable(what: str, error: Exception) -> HttpResponse:
+    """Log what was not done because of an error, and return the answer 503."""
+    foreseen = isinstance(error, FSError)
+    log.warning("%s: %s", what, reason(error), exc_info=None if foreseen else error)
+    return refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
+
+
+def not_logged(
+    view: Callable[[HttpRequest, str], HttpResponseBase],
+) -> Callable[[HttpRequest, str], HttpResponseBase]:
+    """Keep refusals out of Django's log, which would show the URL: it may work again."""
+
+    @wraps(view)
+    def answer(request: HttpRequest, token: str) -> HttpResponseBase:
+        response: Any = view(request, token)
+        response._has_been_logged = True
+        return cast(HttpResponseBase, response)
+
+    return answer
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
@@ -11,21 +10,17 @@ from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
-from fs.errors import FSError, ResourceNotFound
+from fs.errors import ResourceNotFound
 from fs.path import dirname
 
-from .backends import reason
 from .conf import SECOND
 from .errors import InvalidName
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import UploadLink, read_upload
+from .pages import CHUNK, not_logged, refusal, unavailable
 from .places import records_for
-from .views import RETRY_AFTER, not_logged, refusal
 
-log = logging.getLogger("djpyfs")
-
-CHUNK = 64 * 1024  # bytes
 LONGEST = 24 * 3_600 * SECOND  # that the sending of one file takes
 
 
@@ -59,9 +54,7 @@ def receive(request: HttpRequest, token: str) -> HttpResponseBase:
     except (BadSignature, InvalidName, ResourceNotFound):
         return refusal(404, "Not found\n")
     except Exception as error:  # a Django storage raises what it likes
-        foreseen = isinstance(error, FSError)
-        log.warning("an upload was not stored: %s", reason(error), exc_info=not foreseen)
-        return refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
+        return unavailable("an upload was not stored", error)
 
 
 def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:

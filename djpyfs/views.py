@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
-from functools import wraps
 from http import HTTPStatus
 from time import time
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
@@ -27,24 +25,20 @@ from django.utils.http import content_disposition_header, http_date, parse_http_
 from django.views.decorators.csrf import csrf_exempt
 from fs.base import FS
 from fs.enums import ResourceType
-from fs.errors import FileExpected, FSError, ResourceNotFound
+from fs.errors import FileExpected, ResourceNotFound
 
 from . import conf
-from .backends import backend_for, reason
+from .backends import backend_for
 from .conf import SECOND
 from .errors import FileReplaced, InvalidName, LinkNotFollowed
 from .expirations import Expirations
 from .filesystem import get_filesystem
 from .links import Link, read
 from .names import type_of
-from .pages import is_wanted, page
+from .pages import CHUNK, is_wanted, not_logged, page, refusal, unavailable
 from .places import place_for
 
-log = logging.getLogger("djpyfs")
-
 SAFE_METHODS = ["GET", "HEAD"]
-CHUNK = 64 * 1024
-RETRY_AFTER = 5  # s
 # How often writers may replace a file while one answer looks at it and opens it.
 REPLACEMENTS_WITHSTOOD = 20
 UNKNOWN = "application/octet-stream"
@@ -82,20 +76,6 @@ _SAFEGUARDS = {
 }
 
 
-def not_logged(
-    view: Callable[[HttpRequest, str], HttpResponseBase],
-) -> Callable[[HttpRequest, str], HttpResponseBase]:
-    """Keep refusals out of Django's log, which would show the URL: it may work again."""
-
-    @wraps(view)
-    def answer(request: HttpRequest, token: str) -> HttpResponseBase:
-        response: Any = view(request, token)
-        response._has_been_logged = True
-        return cast(HttpResponseBase, response)
-
-    return answer
-
-
 @login_not_required
 @csrf_exempt  # anyone who can make a browser send the form knows the address, and needs no browser
 @not_logged
@@ -118,9 +98,7 @@ def serve(request: HttpRequest, token: str) -> HttpResponseBase:
             return page(request, "dead_link", 404)
         return refusal(404, "Not found\n")
     except Exception as error:  # a Django storage raises what it likes
-        foreseen = isinstance(error, FSError)
-        log.warning("a signed link was not answered: %s", reason(error), exc_info=not foreseen)
-        return refusal(503, "Try again later\n", {"Retry-After": str(RETRY_AFTER)})
+        return unavailable("a signed link was not answered", error)
 
 
 def _served(request: HttpRequest, link: Link) -> HttpResponseBase:
@@ -157,11 +135,6 @@ def _is_ahead(request: HttpRequest) -> bool:
 def _question(request: HttpRequest, link: Link) -> HttpResponse:
     version = _Version.of(get_filesystem(link.namespace), link.path)
     return page(request, "confirm_link", name=link.name, size=version.size)
-
-
-def refusal(status: int, text: str, more: dict[str, str] | None = None) -> HttpResponse:
-    headers = {**_SAFEGUARDS, "Cache-Control": "no-store", **(more or {})}
-    return HttpResponse(text, "text/plain; charset=utf-8", status, headers=headers)
 
 
 def _records(link: Link) -> Expirations:
