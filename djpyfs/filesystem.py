@@ -404,7 +404,7 @@ class ExpiringFS(FS):
 
     @async_unsafe(BLOCKS)
     def check(self) -> None:
-        """Raise `fs.errors.FilesystemClosed` if it is closed; every method begins with this.
+        """Raise `fs.errors.FilesystemClosed` if it is closed; whatever reads or writes calls this.
 
         In an event loop it raises `SynchronousOnlyOperation`, as Django's ORM does: a record store
         that hangs would stop every other request of the process.

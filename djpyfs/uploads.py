@@ -42,7 +42,7 @@ def upload_target(
     max_bytes: int,
     content_types: Iterable[str] | None,
 ) -> UploadTarget:
-    """Return where a browser may send a file; record its deadline first. See `get_upload_url`."""
+    """Return where a browser may send a file, with its deadline recorded. See `get_upload_url`."""
     entry, types = here.named(name), _types_for(name, content_types)
     _check_max_bytes(max_bytes)
     life = cast(int, here.lifetimes(entry).of(seconds))

@@ -358,8 +358,7 @@ class StorageFileSystem(SpoolingFS):
         """Store a file.
 
         If the storage does not replace files, for a moment neither the old nor the new one is
-        there. If
-        it does, only this process keeps an ``exclusive`` one from taking another's place.
+        there. If it does, only this process keeps an ``exclusive`` one from taking another's place.
         """
         absolute = self.validatepath(path)
         storage, name = self._storage(), self._name(absolute)

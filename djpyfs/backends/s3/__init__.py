@@ -49,7 +49,7 @@ class S3Backend(Backend):
     reads_parts: ClassVar[bool] = True
     throttles: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
-    deletions_at_once: ClassVar[int] = 8  # fewer than the connections that boto3 keeps
+    deletions_at_once: ClassVar[int] = 8  # fewer than the connections that the client keeps
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

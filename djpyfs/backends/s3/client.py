@@ -215,6 +215,7 @@ def code_of(error: Exception) -> str:
 
 
 def status_of(error: Exception) -> int:
+    """Return the HTTP status of an answer of the store; 0 if there was none."""
     if not isinstance(error, ClientError):
         return 0
     return error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
@@ -250,4 +251,5 @@ def _translation(path: str, error: Exception) -> Exception:
 
 
 def message(error: Exception) -> str:
+    """Return what an error says, for an error of PyFilesystem."""
     return escaped(reason(error))

@@ -25,6 +25,7 @@ _origin = re.compile(r"https?://[^/?#@\s*]*\*?[^/?#@\s*]+").fullmatch
 
 
 def bucket_name(options: Mapping[str, Any]) -> str:
+    """Return the name of the bucket. Raises `ConfigurationError`."""
     bucket = options.get("bucket")
     if not isinstance(bucket, str) or not bucket:
         raise ConfigurationError("DJFS['bucket'] is missing: type 's3fs' needs the bucket's name")
@@ -51,6 +52,7 @@ def text(options: Mapping[str, Any], name: str) -> str:
 
 
 def prefix(options: Mapping[str, Any]) -> str:
+    """Return what all keys begin with, without slashes around it. Raises `ConfigurationError`."""
     prefix = text(options, "prefix")
     try:
         return prefix and check_namespace(prefix.strip("/"))
@@ -61,6 +63,7 @@ def prefix(options: Mapping[str, Any]) -> str:
 
 
 def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is said of each file that is stored. Raises `ConfigurationError`."""
     given = options.get("upload_args")
     args = {} if given is None else given
     known = ", ".join(UPLOAD_ARGS)
@@ -76,6 +79,7 @@ def upload_args(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def noncurrent_days(options: Mapping[str, Any]) -> int | None:
+    """Return how long old versions stay, or None if nobody said. Raises `ConfigurationError`."""
     days = options.get("noncurrent_days")
     if days is not None and (isinstance(days, bool) or not isinstance(days, int) or days < 1):
         raise ConfigurationError(
@@ -85,6 +89,7 @@ def noncurrent_days(options: Mapping[str, Any]) -> int | None:
 
 
 def upload_origins(options: Mapping[str, Any]) -> Sequence[str]:
+    """Return the origins whose pages may send files. Raises `ConfigurationError`."""
     given = options.get("upload_origins")
     origins = () if given is None else given
     fits = isinstance(origins, list | tuple) and all(map(_is_origin, origins))
@@ -101,6 +106,7 @@ def _is_origin(given: object) -> bool:
 
 
 def check_credentials(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` if only a part of the credentials is given."""
     names = ("aws_access_key_id", "aws_secret_access_key")
     missing = [name for name in names if not text(options, name)]
     if len(missing) == 1 or (text(options, "aws_session_token") and missing):
@@ -110,6 +116,7 @@ def check_credentials(options: Mapping[str, Any]) -> None:
 
 
 def check_region(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` if no region can have that name."""
     region = text(options, "region")
     try:
         validate_region_name(region)
@@ -121,6 +128,7 @@ def check_region(options: Mapping[str, Any]) -> None:
 
 
 def check_address(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` for an endpoint that is no URL of a host, or an unknown style."""
     style = text(options, "addressing_style") or "auto"
     if style not in ("auto", "path", "virtual"):
         raise ConfigurationError(
