@@ -593,7 +593,7 @@ class ExpiringFS(FS):
             if checked_mode.exclusive:  # of all that find nothing there, one may make it
                 delete_if_due(self.namespace, [self._here.full(relative)])
             mode = mode.replace("a", "w")  # nothing is added to an expired file
-        if not (checked_mode.writing or checked_mode.appending):
+        if not checked_mode.writing:
             if self._here.backend.reads_parts:
                 options |= {"part": part, "etag": etag}
             file = self._files.openbin(self._read(path), mode, buffering, **options)

@@ -49,7 +49,6 @@ SWEEPS_KEPT = 1_000
 # How many of the last reports are searched for that of the sweep that a part belongs to.
 SWEEPS_AT_ONCE = 100
 NOTHING: Mapping[str, float] = {}
-NOBODY: Mapping[int, Sequence[bytes]] = {}
 
 
 class State(StrEnum):

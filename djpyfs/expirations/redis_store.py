@@ -93,7 +93,7 @@ class RedisStore(ExpirationStore):
         lease: int = LIVE,
         fence: Callable[[bytes], object] = lambda member: None,
         backoff: Backoff = BACKOFF,
-    ) -> Expirations:
+    ) -> _Expirations:
         return _Expirations(self._scripts, place, lease, fence, backoff)
 
     def introduce(self, place: str, told: str) -> None:
@@ -247,7 +247,7 @@ class RedisStore(ExpirationStore):
     def _all_records(self, backoff: Backoff) -> Mapping[str, tuple[Moves, Expirations]]:
         """Return the records of all places: those introduced, and those found here."""
         found = {*self.places(), *self._places_with_records()}
-        own = {place: _Expirations(self._scripts, place, LIVE, _nobody, backoff) for place in found}
+        own = {place: self.at(place, backoff=backoff) for place in found}
         return {place: (records.moves, records) for place, records in own.items()}
 
     def _places_with_records(self) -> Iterator[str]:
@@ -895,10 +895,6 @@ def _claim_one(token: int, reply: list[Any] | Relaid) -> ClaimOne:
         return ClaimOne()  # it is in another shard now, and left to a sweep
     claimed, late, wait, awaiting = reply
     return ClaimOne(token if claimed else 0, late, wait, bool(awaiting))
-
-
-def _nobody(member: bytes) -> None:
-    """Fence nothing: moving records ends claims only as a sweep does."""
 
 
 def _state(claimed: float | bytes | None, note: float | bytes | None) -> State:

@@ -151,7 +151,7 @@ class Deletion:
     def _settle(self, entries: Mapping[str, Entry], refused: Mapping[str, Any]) -> None:
         if not refused.keys() <= entries.keys():
             # Then nobody can say which ones are gone; deleting them again does no harm.
-            why = problem_text(*refused.values())
+            why = problem_text(next(iter(refused.values())))
             foreign = f"the store refused keys that it was not asked for: {why}"
             self.outcome.failed += _each(entries, foreign)
             return
@@ -186,7 +186,7 @@ def delete_batch(client: S3Client, bucket: str, keys: Collection[str]) -> dict[s
     return {problem.get("Key", ""): problem for problem in answer.get("Errors", ())}
 
 
-def problem_text(problem: Mapping[str, Any], *others: Mapping[str, Any]) -> str:
+def problem_text(problem: Mapping[str, Any]) -> str:
     """Return what the store says of a key, in one line."""
     said = f"{problem.get('Code', 'Error')}: {problem.get('Message', '')}"
     return " ".join(said.split())[:500]
