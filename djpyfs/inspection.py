@@ -214,13 +214,11 @@ def _is_punctual(settings: conf.Settings, here: Sequence[Place]) -> bool | None:
 
 def _elsewhere(known: Known, counted: Mapping[Expirations, Counts]) -> Mapping[str, int]:
     here = {place.records.place for place in known.here}
-    waiting: Counter[str] = Counter()
-    for records, counts in counted.items():
-        if records.place not in here and counts.tracked + counts.set_aside:
-            waiting[f"{known.called[records.place]} ({records.place})"] = (
-                counts.tracked + counts.set_aside
-            )
-    return dict(waiting)
+    return {
+        f"{known.called[records.place]} ({records.place})": waiting
+        for records, counts in counted.items()
+        if records.place not in here and (waiting := counts.tracked + counts.set_aside)
+    }
 
 
 def _earliest(known: Iterable[Expirations], limit: int) -> Sequence[Record]:

@@ -12,6 +12,7 @@ from django.core.management.base import OutputWrapper
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..errors import printable
+from ..phrases import counted
 
 ERASE = "\r\033[K"  # what the terminal's line holds
 
@@ -128,4 +129,4 @@ def indented(lines: Iterable[str], heading: str) -> Iterator[str]:
 def more(number: int, what: str) -> Iterator[str]:
     """Yield a line that says how many are not shown, if any."""
     if number:
-        yield f"... and {number:,} more {what}{'' if number == 1 else 's'}"
+        yield f"... and {counted(number, f'more {what}')}"
