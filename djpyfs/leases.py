@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from threading import Condition, Thread
 
 from .conf import SECOND
@@ -151,16 +150,6 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-@contextmanager
-def kept(lease: HeldLease) -> Iterator[HeldLease]:
-    """Keep a lease alive for as long as the block lasts."""
-    keep(lease)
-    try:
-        yield lease
-    finally:
-        drop(lease)
 
 
 def keep(lease: HeldLease) -> None:

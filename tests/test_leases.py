@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -40,6 +41,16 @@ def claimed(store: Expirations, **how: float) -> HeldLease:
     return leases.of_claim(store, 0, store.claim_one(A).token, asked_at, **how)
 
 
+@contextmanager
+def kept(lease: HeldLease) -> Iterator[HeldLease]:
+    """Keep a lease alive for as long as the block lasts."""
+    leases.keep(lease)
+    try:
+        yield lease
+    finally:
+        leases.drop(lease)
+
+
 def pause(seconds: float) -> None:
     end = leases.now() + seconds
     wait_for(lambda: leases.now() > end)
@@ -48,7 +59,7 @@ def pause(seconds: float) -> None:
 def test_a_lease_that_is_kept_outlasts_its_length_and_ends_soon_after_it_is_dropped(
     store: Expirations,
 ) -> None:
-    with leases.kept(write(store)) as lease:
+    with kept(write(store)) as lease:
         pause(3 * SHORT / SECOND)
         assert store.claim(0, 9).members == []
         assert lease.remaining() > 0
@@ -66,8 +77,8 @@ def test_trouble_with_one_lease_keeps_no_other_from_being_extended(
     store: Expirations, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken: Any = Breaking()
-    with leases.kept(HeldLease(broken, 0, b"broken", SHORT, leases.now())):
-        with leases.kept(write(store)):
+    with kept(HeldLease(broken, 0, b"broken", SHORT, leases.now())):
+        with kept(write(store)):
             pause(3 * SHORT / SECOND)
             assert store.claim(0, 9).members == []
         assert "leases were not extended" in caplog.text
@@ -81,7 +92,7 @@ def test_a_store_that_hangs_keeps_no_lease_elsewhere_from_being_extended(
     hanging = write(store_for(conf.current()).at("here", SHORT))
     djfs(type="memory", **records)
     store = store_for(conf.current()).at("here", SHORT)
-    with leases.kept(hanging), leases.kept(write(store)):
+    with kept(hanging), kept(write(store)):
         proxy.silent = True
         pause(4 * SHORT / SECOND)
         assert hanging.remaining() <= 0
@@ -91,9 +102,9 @@ def test_a_store_that_hangs_keeps_no_lease_elsewhere_from_being_extended(
 
 
 def test_leases_of_any_length_are_extended_in_time(store: Expirations) -> None:
-    with leases.kept(write(store, B, 3_600 * SECOND)):
+    with kept(write(store, B, 3_600 * SECOND)):
         wait_for(lambda: leases._keeper._wakes_at < float("inf"))  # it sleeps for long
-        with leases.kept(write(store)):
+        with kept(write(store)):
             pause(2 * SHORT / SECOND)
             assert store.claim(0, 9).members == []
 
@@ -114,7 +125,7 @@ def test_a_claim_leaves_some_time_for_requests_that_are_not_answered(
 
 
 def test_a_claim_is_not_kept_for_longer_than_it_may_last(store: Expirations) -> None:
-    with leases.kept(claimed(store, longest=2 * SHORT / SECOND)) as lease:
+    with kept(claimed(store, longest=2 * SHORT / SECOND)) as lease:
         pause(1.5 * SHORT / SECOND)
         assert store.counts().claimed
         wait_for(lambda: not store.counts().claimed)
@@ -125,7 +136,7 @@ def test_a_lease_that_the_store_does_not_know_any_more_is_over_here_too(
     store: Expirations,
 ) -> None:
     lease = write(store, length=10 * SECOND)
-    with leases.kept(lease):
+    with kept(lease):
         store.abandon(A, lease.name.partition(b"\0")[0].decode())
         assert lease.remaining() > 5
         wait_for(lambda: lease.remaining() <= 0)
@@ -137,7 +148,7 @@ def test_a_store_that_is_away_for_a_moment_ends_no_lease(
     proxy = Proxy(redis_server.port)
     djfs(type="memory", redis_url=proxy.url, key_prefix=uuid.uuid4().hex)
     store = store_for(conf.current()).at("here")
-    with leases.kept(write(store, length=2 * SECOND)) as lease:
+    with kept(write(store, length=2 * SECOND)) as lease:
         proxy.cuts = 6  # of three calls, each of which is tried twice
         wait_for(lambda: not proxy.cuts)
         pause(2.5)
@@ -167,12 +178,12 @@ def test_a_child_of_fork_keeps_leases_of_its_own(djfs: Callable[..., None]) -> N
     with running_redis() as server:
         djfs(type="memory", redis_url=server.url, key_prefix=uuid.uuid4().hex)
         parents = write(store_for(conf.current()).at("here", SHORT))
-        with leases.kept(parents):
+        with kept(parents):
             child = os.fork()
             if not child:
                 signal.alarm(60)
                 own = store_for(conf.current()).at("here", SHORT)
-                with leases.kept(write(own, B)) as lease:
+                with kept(write(own, B)) as lease:
                     pause(3 * SHORT / SECOND)
                     os._exit(lease.remaining() <= 0 or parents.remaining() > 0)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
