@@ -140,6 +140,15 @@ GRACE = 60
 # -- until a row has been committed
 
 
+def test_a_namespace_that_hides_what_has_expired_shows_what_a_row_may_own() -> None:
+    with isolated(hide_expired=True):
+        Document.objects.bulk_create([Document(file=content("a"))])
+        advance(AT_ALL)
+        assert DOCUMENTS.open("a").read() == b"content"
+        assert expire_objects().owned == 1
+        assert DOCUMENTS.exists("a")
+
+
 def test_a_file_that_cannot_be_opened_because_redis_is_lost_meanwhile_stays_as_it_was(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:

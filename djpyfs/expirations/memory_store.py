@@ -324,9 +324,10 @@ class _Records:
         return member in self.permanent or self.owners.get(member) == PERMANENT
 
     def lives_until(self, member: bytes) -> int:
-        """Return the deadline of a member, or 0; if a row has let it go, that of its next owner."""
-        known = self.owners.get(member)
-        return known.deadline if known and known.state == "gone" else self.deadline_of(member)
+        """Return the deadline of a member, or 0; if it waits for an owner, the one it has then."""
+        if self.awaits_owner(member):
+            return self.owners[member].deadline
+        return self.deadline_of(member)
 
     def awaits_owner(self, member: bytes) -> bool:
         return member in self.owners and self.owners[member].awaited

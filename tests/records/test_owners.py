@@ -171,6 +171,18 @@ def test_links_to_a_member_that_was_let_go_of_have_the_end_that_its_next_owner_g
     assert [it.deadline for it in store.linked([A])[1]] == [store.deadline(A)[1]]
 
 
+@pytest.mark.parametrize("life", [0, 500 * SECOND])
+def test_a_member_that_waits_for_its_first_owner_reads_as_if_it_had_one(
+    store: Expirations, life: int
+) -> None:
+    store.schedule([A], 0)
+    store.await_owner(A, 0, life)
+    at, [linked] = store.linked([A])
+    store.take_up(A)
+    assert linked.deadline == store.deadline(A)[1]
+    assert linked.deadline == 0 or linked.deadline > at
+
+
 def test_a_row_that_names_a_file_with_a_deadline_may_let_go_of_it(store: Expirations) -> None:
     store.schedule([A], 100 * SECOND)
     store.await_owner(A, 500 * SECOND)

@@ -4,11 +4,13 @@
 -- ARGV     member...
 -- Returns  {now, {deadline or 0, revocation or ''}...}
 -- Touches  nothing
--- A member that a row has let go of may have another owner: until a sweep has asked, links to it
--- work as if it had.
+-- A row that nobody has heard of may own a member that waits for an owner: until a sweep has asked,
+-- it lives as if that were so.
 local function lives_until(member)
-  local known = redis.call('HGET', owners, member) or ''
-  return known:sub(1, 1) == '-' and tonumber(known:sub(2)) or deadline_of(member) or 0
+  if awaits_owner(member) then
+    return tonumber(redis.call('HGET', owners, member):sub(2))
+  end
+  return deadline_of(member) or 0
 end
 
 local reply = {now}
