@@ -94,8 +94,13 @@ def _broker(redis_url: str) -> dict[str, Any]:
     if address and address.kind == "sentinel":
         return {**_behind_sentinels(address, quickly, tls), **encrypted}
     url = _url(address) if address else redis_url
-    where = dict.fromkeys(("broker_url", "result_backend"), url)
-    return {**where, "broker_transport_options": quickly, **encrypted}
+    results = url if address else "cache+memory://"
+    return {
+        "broker_url": url,
+        "result_backend": results,
+        "broker_transport_options": quickly,
+        **encrypted,
+    }
 
 
 def _url(address: Address) -> str:

@@ -269,6 +269,24 @@ def test_a_follow_up_expires_when_no_clock_can_be_to_blame(
     assert expires > datetime.now(UTC) + timedelta(hours=23)
 
 
+EAGER = """
+import django
+from django.conf import settings
+settings.configure(
+    DJFS={"type": "memory", "redis_url": "memory://"}, CELERY_TASK_ALWAYS_EAGER=True,
+    INSTALLED_APPS=["djpyfs", "djpyfs_tasks"],
+)
+django.setup()
+from djpyfs_tasks.celery import app
+from djpyfs_tasks.tasks import expire_objects
+print(expire_objects.delay().get()["deleted"])
+"""
+
+
+def test_the_apps_tasks_run_eagerly_where_records_are_in_memory() -> None:
+    assert python(EAGER).communicate(timeout=PATIENCE)[0] == b"0\n"
+
+
 ABOVE_DJFS = """
 from djpyfs_tasks import beat_schedule
 CELERY_BEAT_SCHEDULE = beat_schedule()
