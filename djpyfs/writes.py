@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, Self, cast
 from fs import errors
 from fs.iotools import RawWrapper, make_stream
 
-from . import leases
+from . import clock, leases
 from .backends import may_act
 from .conf import SECOND
 from .errors import FileBusy, WriteLost
@@ -146,6 +146,7 @@ class NewWrite(Write):
 
     def _begin(self, lease: int) -> tuple[Begun, leases.HeldLease]:
         records, member = self._records, self.entry.member
+        self._began = clock.now()
         begun = records.begin_new(member, max(self._life, lease))
         negligible = min(self._life * NEGLIGIBLE / SECOND, LONGEST_NEGLIGIBLE)
         self._negligible = negligible if self._life >= lease else 0
@@ -157,7 +158,9 @@ class NewWrite(Write):
 
     def finish(self) -> int:
         """Report that the file is there, unless that changes nothing; return its life."""
-        if leases.now() - self._asked_at >= self._negligible:
+        # The second clock is the one that the deadline may go by, which a test can move.
+        took = max(leases.now() - self._asked_at, (clock.now() - self._began) / SECOND)
+        if took >= self._negligible:
             return super().finish()
         self._end()
         self._done = self._asked_at, Finished(self._begun.before, by_default=True, unbroken=True)

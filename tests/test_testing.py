@@ -103,6 +103,18 @@ def test_what_overrides_the_settings_in_a_block_leads_to_no_real_files(
     assert get_filesystem("plots").listdir("/") == ["real"]
 
 
+def test_a_temporary_file_in_whose_block_the_time_is_moved_keeps_a_deadline() -> None:
+    with isolated():
+        plots = get_filesystem("plots")
+        with plots.temporary_file(seconds=10) as file:
+            file.write(b"picture")
+            advance(600)
+            expire_objects()
+        assert plots.expiration(file.name)
+        advance(11)
+        assert expire_objects().deleted == 1
+
+
 def test_a_block_is_refused_while_another_task_is_in_one(
     djfs: Callable[..., None], tmp_path: Path
 ) -> None:
