@@ -68,6 +68,8 @@ class DiskFileSystem(FS):
         try:
             os.close(descent.nearest(self._names))
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise LinkNotFollowed(namespace) from error
             raise CreateFailed(exc=error) from error
 
     def __repr__(self) -> str:
