@@ -560,7 +560,15 @@ class BigObject(InThread):
         self.patience: int | None = None
         #: Whether it supports ranges.
         self.ranges = True
+        #: Whether something in front of it hides how long the body of an answer is.
+        self.hides_length = False
         self.start(_PatientServer((HOST, 0), self._handler()))
+
+    def _end(self, method: str, length: int) -> tuple[str, str]:
+        """Return the header that says where the body of an answer ends."""
+        if self.hides_length and method == "GET":
+            return "Connection", "close"
+        return "Content-Length", str(length)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
@@ -573,7 +581,7 @@ class BigObject(InThread):
                 first, last = map(int, asked.groups()) if asked else (0, self.size - 1)
                 last = min(last, self.size - 1)
                 handler.send_response(206 if asked else 200)
-                handler.send_header("Content-Length", str(last + 1 - first))
+                handler.send_header(*self._end(handler.command, last + 1 - first))
                 handler.send_header("ETag", self.etag)
                 handler.send_header("Last-Modified", "Sun, 09 Sep 2001 01:46:40 GMT")
                 if asked:

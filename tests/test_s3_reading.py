@@ -31,6 +31,15 @@ def far(on_s3: Callable[..., ExpiringFS], big: BigObject) -> ExpiringFS:
     return on_s3(endpoint_url=big.url)
 
 
+def test_a_file_is_read_whose_length_something_in_front_of_the_store_hides(
+    big: BigObject, far: ExpiringFS
+) -> None:
+    big.hides_length = True
+    with far.openbin("big.bin") as file:
+        file.seek(-10, 2)
+        assert len(file.read()) == 10
+
+
 @pytest.mark.parametrize("position", [0, 17, GIB // 2, GIB - 512])
 def test_a_kilobyte_of_a_gibibyte_is_two_requests_and_a_quarter_of_a_mebibyte(
     big: BigObject, far: ExpiringFS, position: int

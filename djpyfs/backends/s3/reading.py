@@ -125,9 +125,9 @@ class ObjectReader(io.RawIOBase):
 
 def _place_of(answer: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return where an answer begins and ends in the object, and how long that is."""
-    length = answer["ContentLength"]
     if "ContentRange" not in answer:
+        length = answer["ContentLength"]
         return 0, length, length
     place, _, size = answer["ContentRange"].removeprefix("bytes ").partition("/")
-    start = int(place.partition("-")[0])
-    return start, start + length, int(size)
+    start, _, last = place.partition("-")
+    return int(start), int(last) + 1, int(size)
