@@ -65,6 +65,11 @@ class Policy:
         """How long a file lives if nobody sets a deadline for it, in µs; 0: forever."""
         return self.default_ttl or self.max_ttl or 0
 
+    def nearest(self, ttl: int) -> int:
+        """Return the life that the policy allows and that is nearest to ``ttl``, in µs."""
+        longer = max(ttl, self.min_ttl or 0)
+        return min(longer, self.max_ttl or longer)
+
     def within(self, others: Sequence[Policy]) -> Policy:
         """Return this policy with the bounds of others that hold for the same files."""
         together = [self, *others]

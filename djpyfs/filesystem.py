@@ -29,7 +29,7 @@ from .backends import backend_for
 from .conf import LONGEST_LIFE, SECOND
 from .errors import BLOCKS, InvalidLifetime, InvalidLimit, InvalidName, NamespaceHeld
 from .expirations import store_for
-from .lifetimes import Lifetimes, Seconds, datetime_of, microseconds, total_of
+from .lifetimes import Lifetimes, Seconds, asked_life, datetime_of, microseconds, total_of
 from .moves import File, ReadFile, Transaction
 from .names import (
     REFUSED_CHARACTERS,
@@ -188,16 +188,16 @@ class ExpiringFS(FS):
         Raises as `expire` does. After `FileBusy` or `RecordStoreUnavailable` some files may have
         the new deadline.
         """
-        ttl = Lifetimes(self._here.policy_in("")).of(seconds, days)
-        groups: dict[int | None, list[Entry]] = {}
-        lives: dict[str, int | None] = {}  # by directory, which is what they depend on
+        asked = asked_life(seconds, days)
+        groups: dict[int, list[Entry]] = {}
+        lives: dict[str, int] = {}  # by directory, which is what they depend on
         for entry in dict.fromkeys(map(self._here.named, checked_names(filenames))):
             directory = entry.path.rpartition("/")[0]
             if directory not in lives:
-                lives[directory] = self._here.lifetimes(entry).of(seconds, days)
+                lives[directory] = cast(int, self._here.lifetimes(entry).allowed(asked))
             groups.setdefault(lives[directory], []).append(entry)
         for ttl, entries in groups.items():
-            self._schedule(entries, cast(int, ttl))
+            self._schedule(entries, ttl)
 
     def _schedule(self, entries: Sequence[Entry], ttl: int) -> None:
         self.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from numbers import Real
-from typing import Any, NoReturn
+from typing import Any
 
 from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime
@@ -25,27 +25,38 @@ class Lifetimes:
         self, seconds: Seconds | None = None, days: float | None = None, expires: bool = True
     ) -> int | None:
         """Return the life of a file in µs, or None for an endless one. Raises `InvalidLifetime`."""
-        if seconds is None and days is None and expires:
-            raise InvalidLifetime(
-                "no lifetime is given: write seconds=300, for instance, or seconds=0 for now"
-            )
-        total = total_of(0 if seconds is None else seconds, 0 if days is None else days)
-        ttl, policy = round(total * SECOND) if expires else None, self._policy
-        if policy.max_ttl is not None and (ttl is None or ttl > policy.max_ttl):
-            return self._bounded(ttl, "max_ttl", policy.max_ttl)
-        if policy.min_ttl is not None and ttl is not None and ttl < policy.min_ttl:
-            return self._bounded(ttl, "min_ttl", policy.min_ttl)
-        return ttl
+        return self.allowed(asked_life(seconds, days, expires))
 
-    def _bounded(self, ttl: int | None, key: str, bound: int) -> int:
-        return bound if self._policy.clamp else self._refuse(ttl, key, bound)
+    def allowed(self, ttl: int | None) -> int | None:
+        """Return a life in µs, None for an endless one; with ``clamp`` the nearest that may be.
 
-    def _refuse(self, ttl: int | None, key: str, bound: int) -> NoReturn:
+        Raises `InvalidLifetime` if the policy does not allow it.
+        """
+        policy = self._policy
+        nearest = policy.max_ttl if ttl is None else policy.nearest(ttl)
+        if nearest is None or nearest == ttl or policy.clamp:
+            return nearest
         life = "an endless lifetime" if ttl is None else f"a lifetime of {ttl / SECOND:g} s"
+        key = "max_ttl" if ttl is None or ttl > nearest else "min_ttl"
         raise InvalidLifetime(
-            f"{life} does not fit DJFS[{key!r}] of {bound / SECOND:g} s, "
+            f"{life} does not fit DJFS[{key!r}] of {nearest / SECOND:g} s, "
             "which counts for this file: choose another, or set 'clamp'"
         )
+
+
+def asked_life(
+    seconds: Seconds | None = None, days: float | None = None, expires: bool = True
+) -> int | None:
+    """Return the life that is asked for in µs, or None for an endless one.
+
+    Raises `InvalidLifetime` for what is none under any policy.
+    """
+    if seconds is None and days is None and expires:
+        raise InvalidLifetime(
+            "no lifetime is given: write seconds=300, for instance, or seconds=0 for now"
+        )
+    total = total_of(0 if seconds is None else seconds, 0 if days is None else days)
+    return round(total * SECOND) if expires else None
 
 
 def total_of(seconds: Seconds, days: float) -> float:

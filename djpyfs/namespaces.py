@@ -144,7 +144,7 @@ class Namespace:
         policy = self.policy_of(path)
         if self.default_life is None:
             return policy.life
-        return Lifetimes(policy).of(self.default_life / SECOND) or 0
+        return Lifetimes(policy).allowed(self.default_life) or 0
 
     def check_removable(self, path: str) -> None:
         """Raise `NamespaceHeld` if a file must stay."""

@@ -436,6 +436,18 @@ def test_the_strictest_of_the_entries_for_a_file_counts(
             attempt()
 
 
+def test_many_files_at_once_are_each_bounded_by_the_policy_of_their_own_directory(
+    djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
+) -> None:
+    djfs(**place, **records, max_ttl=60, namespaces={"plots/kept": {"max_ttl": 3_600}})
+    plots = get_filesystem("plots")
+    plots.expire_many(["kept/a", "kept/b"], 600)
+    assert left(plots, "kept/b") == pytest.approx(600, abs=60)
+    with pytest.raises(InvalidLifetime, match="max_ttl"):
+        plots.expire_many(["kept/c", "d"], 600)
+    assert plots.expiration("kept/c") is None
+
+
 # -- entries for what another backend keeps
 
 
