@@ -42,7 +42,7 @@ class UploadLink(NamedTuple):
     namespace: str
     path: str
     end: int  # µs since the epoch, by the clock of the record store
-    life: int  # s, of a file whose record is lost meanwhile
+    life: int  # µs, of a file whose record is lost meanwhile
     max_bytes: int
     content_types: Sequence[str]  # empty: any
     ticket: str  # of the record store, for one upload

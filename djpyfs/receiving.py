@@ -11,8 +11,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from fs.errors import ResourceNotFound
-from fs.path import dirname
+from fs.path import split
 
+from . import conf
 from .conf import SECOND
 from .errors import InvalidName
 from .expirations import Expirations
@@ -70,11 +71,14 @@ def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
     length = _length(request)
     if length is not None and length > link.max_bytes:
         raise _Refused(413, f"Send {link.max_bytes} bytes at most")
-    files = get_filesystem(link.namespace)
-    files.set_default_life(link.life)  # should the record be gone: what comes now must go as well
-    if (directory := dirname(link.path)) not in ("", "/"):
-        files.makedirs(directory, recreate=True)  # a sweep may have removed it
-    with files.openbin(link.path, "w") as file:
+    files, (directory, name) = get_filesystem(link.namespace), split(link.path)
+    if directory:
+        files = files.makedirs(directory, recreate=True)  # a sweep may have removed it
+    # Should the record be gone, what comes now must go as well; since the address was signed, the
+    # policy may have changed.
+    policy = conf.current().policy_for(link.entry.directory)
+    files.set_default_life(policy.nearest(link.life) / SECOND)
+    with files.openbin(name, "w") as file:
         for piece in _pieces(request, link.max_bytes, length):
             file.write(piece)
         _use_ticket(records, link, 1)

@@ -58,9 +58,9 @@ def upload_target(
         target = UploadTarget(name, form.url, "POST", dict(form.fields), {}, max_bytes, until)
         late_uploads.watch(here.settings, here.records, entry.member, end, max_bytes)
     else:
-        ticket, whole = token_urlsafe(12), -(-life // SECOND)
+        ticket = token_urlsafe(12)
         address = links.upload_address(
-            links.UploadLink(*entry, end, whole, max_bytes, types, ticket, linked.revocation)
+            links.UploadLink(*entry, end, life, max_bytes, types, ticket, linked.revocation)
         )
         headers = {"Content-Type": types[0]} if len(types) == 1 else {}
         target = UploadTarget(name, address, "PUT", {}, headers, max_bytes, until)

@@ -285,6 +285,29 @@ def test_an_upload_whose_record_is_gone_has_a_deadline_all_the_same(here: Expiri
     assert left(here, target.path) == pytest.approx(300, abs=30)
 
 
+@pytest.mark.parametrize(
+    ("signed", "now", "life"),
+    [
+        ({"max_ttl": 90.5}, {"max_ttl": 90.5}, 90.5),
+        ({}, {"max_ttl": 60}, 60),
+        ({}, {"min_ttl": 120}, 120),
+        ({}, {"max_ttl": 60, "namespaces": {"plots/long": {"max_ttl": 600}}}, 90.5),
+    ],
+)
+def test_an_upload_is_taken_whatever_lifetimes_are_allowed_when_it_comes_and_lives_within_them(
+    disk: ExpiringFS, settings: Any, signed: dict[str, Any], now: dict[str, Any], life: float
+) -> None:
+    site = settings.DJFS
+    settings.DJFS = {**site, **signed}
+    files = get_filesystem(disk.namespace).makedir("long")
+    target = files.get_upload_url(seconds=90.5, max_bytes=10)
+    files.writebytes(target.path, b"")
+    files.remove(target.path)
+    settings.DJFS = {**site, **now}
+    assert put(target, b"late") == 201
+    assert left(files, target.path) == pytest.approx(life, abs=10)
+
+
 def test_an_upload_made_permanent_before_it_arrives_stays_permanent(here: ExpiringFS) -> None:
     target = here.get_upload_url(seconds=300, max_bytes=10)
     here.expire(target.path, expires=False)
