@@ -238,9 +238,12 @@ class ExpiringFS(FS):
 
             fs.set_default_life(300)
 
-        ``seconds`` may be a `datetime.timedelta`. Raises `InvalidLifetime`.
+        ``seconds`` may be a `datetime.timedelta`. Raises `InvalidLifetime`, also for 0.
         """
-        self._here.default_life = Lifetimes(self._here.policy_in("")).of(seconds)
+        life = Lifetimes(self._here.policy_in("")).of(seconds)
+        if not life:
+            raise InvalidLifetime(f"seconds is {seconds!r}: a default lifetime must be longer")
+        self._here.default_life = life
 
     def temporary_file(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 from fs import errors
 from fs.base import FS
@@ -144,7 +145,7 @@ class Namespace:
         policy = self.policy_of(path)
         if self.default_life is None:
             return policy.life
-        return Lifetimes(policy).allowed(self.default_life) or 0
+        return cast(int, Lifetimes(policy).allowed(self.default_life))
 
     def check_removable(self, path: str) -> None:
         """Raise `NamespaceHeld` if a file must stay."""

@@ -59,8 +59,9 @@ class OwnedStorage(DjpyfsStorage):
         self.default_ttl = default_ttl
         self.until_committed = until_committed
         self.clean_up = clean_up
-        if until_committed is not None and not seconds_of("until_committed", until_committed):
-            raise InvalidLifetime("until_committed is 0: make it longer than a transaction takes")
+        for name, life in ("default_ttl", default_ttl), ("until_committed", until_committed):
+            if life is not None and not seconds_of(name, life):
+                raise InvalidLifetime(f"{name} is 0: make it longer, or leave it out")
 
     @property
     def follows_rows(self) -> bool:

@@ -72,8 +72,8 @@ class ExpiringStorage(OwnedStorage):
     A new file's name loses the characters that no name may contain, and is cut if it is too
     long. Errors are those of Django's own storages: names that are refused, absolute ones among
     them, raise `SuspiciousFileOperation`, missing files `FileNotFoundError`, and a file without a
-    URL `ValueError`. Raises `InvalidLifetime` at the first use for a lifetime that the namespace
-    does not allow.
+    URL `ValueError`. Raises `InvalidLifetime` for 0 and for what is no lifetime, and at the
+    first use for one that the namespace does not allow.
     """
 
     def __init__(

@@ -1031,10 +1031,12 @@ print("some" if DOCUMENTS.exists("a") else "none")
 """
 
 
+@pytest.mark.parametrize("option", ["default_ttl", "until_committed"])
 @pytest.mark.parametrize("wrong", [0, -1, "soon", True])
-def test_a_bad_lifetime_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(InvalidLifetime, match=f"until_committed is {wrong!r}"):
-        ExpiringStorage("documents", until_committed=wrong)
+def test_a_bad_lifetime_is_refused_at_once(option: str, wrong: Any) -> None:
+    options: dict[str, Any] = {option: wrong}
+    with pytest.raises(InvalidLifetime, match=f"{option} is {wrong!r}"):
+        ExpiringStorage("documents", **options)
 
 
 def test_without_the_app_nothing_is_stored() -> None:

@@ -133,6 +133,14 @@ def test_an_entry_for_a_prefix_is_not_for_the_directory_itself(memos: ExpiringFS
     assert memos.expiration("b.png")
 
 
+def test_a_default_life_of_0_is_refused_and_changes_nothing(plots: ExpiringFS) -> None:
+    plots.set_default_life(100)
+    with pytest.raises(InvalidLifetime, match="seconds is 0"):
+        plots.set_default_life(0)
+    plots.writebytes("a.png", b"picture")
+    assert left(plots, "a.png") == pytest.approx(100, abs=40)
+
+
 def test_a_directory_gives_new_files_the_life_that_was_set_above_it(plots: ExpiringFS) -> None:
     plots.set_default_life(100)
     below = plots.makedir("d")
