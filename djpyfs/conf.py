@@ -73,21 +73,18 @@ class Policy:
     def within(self, others: Sequence[Policy]) -> Policy:
         """Return this policy with the bounds of others that hold for the same files."""
         together = [self, *others]
-        longest = min((it.max_ttl for it in together if it.max_ttl is not None), default=None)
+        longest = _least(*(it.max_ttl for it in together))
         shortest = max((it.min_ttl for it in together if it.min_ttl is not None), default=None)
-        return replace(
+        bounded = replace(
             self,
             max_ttl=longest,
-            min_ttl=_shorter(shortest, longest),
-            default_ttl=_shorter(self.default_ttl, longest),
+            min_ttl=shortest and _least(shortest, longest),
             signed_urls=any(it.signed_urls for it in together),
             hide_expired=any(it.hide_expired for it in together),
             hold=any(it.hold for it in together),
         )
-
-
-def _shorter(life: int | None, longest: int | None) -> int | None:
-    return life if life is None or longest is None else min(life, longest)
+        default = self.default_ttl and bounded.nearest(self.default_ttl)
+        return replace(bounded, default_ttl=default)
 
 
 def _least(*bounds: int | None) -> int | None:

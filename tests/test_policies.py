@@ -448,6 +448,18 @@ def test_many_files_at_once_are_each_bounded_by_the_policy_of_their_own_director
     assert plots.expiration("kept/c") is None
 
 
+@pytest.mark.parametrize(
+    ("above", "life"), [({"min_ttl": 3_600}, 3_600), ({"max_ttl": 300}, 300), ({}, 600)]
+)
+def test_a_default_lifetime_is_moved_within_the_bounds_of_the_entries_above(
+    djfs: Callable[..., None], place: dict[str, Any], above: dict[str, Any], life: int
+) -> None:
+    djfs(**place, namespaces={"a": above, "a/b": {"default_ttl": 600}})
+    files = get_filesystem("a/b")
+    files.writebytes("f", b"picture")
+    assert left(files, "f") == pytest.approx(life, abs=60)
+
+
 # -- entries for what another backend keeps
 
 
