@@ -220,7 +220,7 @@ class ExpiringFS(FS):
         if left > LONGEST_LIFE * SECOND:
             raise InvalidLifetime(f"when is {when!r}: use a time within 100 years")
         ttl = cast(int, self._here.lifetimes(entry).of(left / SECOND))
-        self._here.records.place_at(entry.member, now + ttl)
+        self._here.records.place_at(entry.member, now + ttl, waits_for_the_dead=False)
         self._here.announce([entry], ttl)
 
     def expiration(self, filename: str) -> datetime | None:

@@ -436,13 +436,23 @@ class Expirations(ABC):
         or 0 if there is none to move.
         """
 
-    def place_at(self, member: bytes, deadline: int, expected: int | None = None) -> None:
+    def place_at(
+        self,
+        member: bytes,
+        deadline: int,
+        expected: int | None = None,
+        waits_for_the_dead: bool = True,
+    ) -> None:
         """Give ``member`` this ``deadline``, or none for 0.
 
-        If ``expected`` is given, only if that is its deadline now (0 for none).
+        If ``expected`` is given, only if that is its deadline now (0 for none). Unless it
+        ``waits_for_the_dead``, raises what `schedule` does.
         """
         only_if = -1 if expected is None else expected
-        self._when_free(lambda over: (*self._place_at(over, member, deadline, only_if), None))
+        self._when_free(
+            lambda over: (*self._place_at(over, member, deadline, only_if), None),
+            waits_for_the_dead=waits_for_the_dead,
+        )
 
     @abstractmethod
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:

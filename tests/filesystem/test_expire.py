@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from fs import errors
 
-from djpyfs import InvalidLifetime, expire_objects, get_filesystem
+from djpyfs import FileBusy, InvalidLifetime, expire_objects, get_filesystem
 from djpyfs.filesystem import ExpiringFS
+from djpyfs.names import Entry
+from tests.conftest import records_here
 from tests.filesystem.steps import ODD, left, overdue
 from tests.servers import wait_for
 
@@ -133,6 +136,18 @@ def test_a_deadline_may_be_an_aware_datetime(plots: ExpiringFS) -> None:
     assert plots.expiration("a.png") == when
     plots.makedir("d").expire_at("a.png", when)
     assert plots.expiration("d/a.png") == when
+
+
+def test_a_deadline_given_as_a_datetime_soon_says_that_a_dead_sweeper_may_still_act(
+    bucket: ExpiringFS,
+) -> None:
+    overdue(bucket, "a.png")
+    assert records_here().claim_one(Entry("plots", "a.png").member).token
+    began = time.monotonic()
+    with pytest.raises(FileBusy, match="died"):
+        bucket.expire_at("a.png", datetime.now(UTC) + timedelta(minutes=5))
+    assert time.monotonic() - began < 15  # where the claim lasts twice as long
+    assert left(bucket, "a.png") < 1
 
 
 def test_a_datetime_that_has_passed_is_now(plots: ExpiringFS) -> None:
