@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from heapq import nlargest, nsmallest
 from itertools import chain, islice
 from math import ceil
+from operator import attrgetter
 from typing import NamedTuple
 
 from . import conf
@@ -279,12 +280,13 @@ def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Pr
     places = [place._replace(records=own) for place, own in zip(here, seen, strict=True)]
     counts = total(place.records.counts() for place in places)
     files = counts.overdue if limit is None else min(limit, counts.overdue)
-    overdue = [
-        _Overdue(place, record.member, _is_held(settings, record.member))
+    found = (
+        _Overdue(place, record.member, record.deadline, _is_held(settings, record.member))
         for place in places
         for record in (place.records.earliest(min(files, looks)) if files else ())
         if record.deadline <= counts.now and record.state is not State.CLAIMED
-    ][: min(files, looks)]
+    )
+    overdue = nsmallest(min(files, looks), found, key=attrgetter("deadline"))
     going = [it for it in overdue if not it.is_held]
     sizes = [size for it in going if (size := it.size()) is not NO_FILE]
     scale = files / len(overdue) if overdue else 0
@@ -310,6 +312,7 @@ class _Overdue(NamedTuple):
 
     place: Place
     member: bytes
+    deadline: int
     is_held: bool
 
     def size(self) -> int | None:

@@ -187,6 +187,17 @@ def test_a_dry_run_estimates_if_there_are_very_many(djfs: Callable[..., None]) -
     assert "Namespaces of the 10,000 that were looked at:" in text
 
 
+def test_a_dry_run_looks_at_what_is_overdue_for_longest_in_whichever_place_that_is(
+    djfs: Callable[..., None], records: dict[str, Any], tmp_path: Path
+) -> None:
+    elsewhere = {"type": "osfs", "directory_root": tmp_path}
+    djfs(type="memory", **records, namespaces={"plots": elsewhere})
+    for namespace in "plots", "memos":
+        fill(get_filesystem(namespace), "a", "b")
+    found = read("sweep", "--dry-run", "--limit", "3")
+    assert (found["sampled"], found["by_namespace"]) == (3, {"plots": 2, "memos": 1})
+
+
 def test_namespaces_that_a_list_leaves_out_are_counted(djfs: Callable[..., None]) -> None:
     djfs(type="memory")
     for number in range(60):
