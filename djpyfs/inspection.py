@@ -283,7 +283,7 @@ def preview(limit: int | None = None, looks: int = 10_000, most: int = 20) -> Pr
     found = (
         _Overdue(place, record.member, record.deadline, _is_held(settings, record.member))
         for place in places
-        for record in (place.records.earliest(min(files, looks)) if files else ())
+        for record in place.records.earliest(min(files, looks))
         if record.deadline <= counts.now and record.state is not State.CLAIMED
     )
     overdue = nsmallest(min(files, looks), found, key=attrgetter("deadline"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from djpyfs import RecordStoreUnavailable, conf
+from djpyfs import RecordStoreUnavailable, conf, get_filesystem
 from djpyfs.conf import SECOND
 from djpyfs.expirations import (
     SCANNED,
@@ -21,6 +21,7 @@ from djpyfs.expirations import (
     find,
     store_for,
 )
+from djpyfs.inspection import status
 from tests.conftest import RECORDS, record_settings
 from tests.records.steps import held, retrying
 from tests.servers import running_redis, wait_for
@@ -91,6 +92,18 @@ def test_records_are_counted_by_state(store: Expirations) -> None:
     set_aside(store, b"n/failed")
     _, tracked, overdue, claimed, failed, *_ = store.counts()
     assert (tracked, overdue, claimed, failed) == (23, 2, 1, 1)
+
+
+def test_a_status_without_deadlines_reads_no_records(djfs: Callable[..., None]) -> None:
+    with running_redis() as server, server.client() as client:  # nobody else asks this one
+        djfs(type="memory", redis_url=server.url)
+        get_filesystem("plots").expire_many([f"{number}.png" for number in range(5_000)], 100)
+        sent = []
+        for _ in range(2):
+            assert status(upcoming=0).next_deadlines == []
+            stats: Any = client.info("stats")
+            sent.append(stats["total_net_output_bytes"])
+    assert sent[1] - sent[0] < 50_000
 
 
 def test_a_file_that_waits_for_a_retry_is_overdue_since_its_deadline(store: Expirations) -> None:

@@ -216,7 +216,7 @@ class RedisStore(ExpirationStore):
         return {**report, **json.loads(whole)}  # Lua's tables have no order, and people read this
 
     def sweeps(self, limit: int) -> list[dict[str, float]]:
-        entries = self._send("xrevrange", "sweeps", count=limit)
+        entries = self._send("xrevrange", "sweeps", count=limit) if limit else []
         return [
             {**json.loads(fields[b"report"]), "finished": int(id_.partition(b"-")[0]) / 1_000}
             for id_, fields in entries
@@ -641,6 +641,8 @@ class _Expirations(Expirations):
         return total(Counts(*reply) for reply in replies)
 
     def earliest(self, limit: int) -> Sequence[Record]:
+        if limit < 1:  # a range up to -1 has them all
+            return []
         found: dict[bytes, _Found] = {}
         names = "due", "deadlines"
         firsts = self._each(names, lambda key: ("zrange", key, 0, limit - 1), withscores=True)

@@ -20,6 +20,7 @@ def test_sweeps_are_listed_newest_first(all_records: ExpirationStore) -> None:
         all_records.record_sweep(f"{number}", {"deleted": number})
     listed = all_records.sweeps(2)
     assert [report["deleted"] for report in listed] == [2, 1]
+    assert all_records.sweeps(0) == []
     assert before - 1 < listed[0]["finished"] < time.time() + 1
 
 
