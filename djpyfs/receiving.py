@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import BinaryIO, Protocol
 
 from django.contrib.auth.decorators import login_not_required
@@ -78,10 +79,15 @@ def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
     # policy may have changed.
     policy = conf.current().policy_for(link.entry.directory)
     files.set_default_life(policy.nearest(link.life) / SECOND)
-    with files.openbin(name, "w") as file:
-        for piece in _pieces(request, link.max_bytes, length):
-            file.write(piece)
-        _use_ticket(records, link, 1)
+    with ExitStack() as on_error:
+        with files.openbin(name, "w") as file:
+            for piece in _pieces(request, link.max_bytes, length):
+                file.write(piece)
+            _use_ticket(records, link, 1)
+            # Closing the file stores it. If that fails, it can be sent again.
+            held = max(link.end, now + LONGEST)
+            on_error.callback(records.issue_ticket, link.entry.member, link.ticket, 1, held)
+        on_error.pop_all()
     return HttpResponse(status=201, headers={"Cache-Control": "no-store"})
 
 

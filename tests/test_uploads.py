@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import io
 import json
+import shutil
 import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -234,6 +235,37 @@ def test_other_backends_store_a_whole_file_or_nothing(
     assert put(target, b"complete") == 201
     assert files.readbytes(target.path) == b"complete"
     assert left(files, target.path) == pytest.approx(300, abs=30)
+
+
+@pytest.mark.parametrize("kind", ["osfs", "opener", "fsspec", "storage"])
+def test_an_upload_that_could_not_be_stored_can_be_repeated_once(
+    djfs: Callable[..., None],
+    records: dict[str, Any],
+    settings: Any,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    settings.STORAGES = on_disk(tmp_path)
+    options: dict[str, dict[str, Any]] = {
+        "osfs": {"directory_root": tmp_path},
+        "opener": {"url": f"osfs://{tmp_path}"},
+        "fsspec": {"url": f"file://{tmp_path}"},
+        "storage": {},
+    }
+    djfs(type=kind, **records, **options[kind])
+    files = get_filesystem("plots")
+    target = files.get_upload_url(seconds=300, max_bytes=10)
+    in_the_way = tmp_path / "plots" / target.path / "directory"
+
+    class Obstructing(io.BytesIO):
+        def read(self, *size: Any) -> bytes:
+            in_the_way.mkdir(parents=True, exist_ok=True)
+            return super().read(*size)
+
+    assert put(target, **{"wsgi.input": Obstructing(b"first"), "CONTENT_LENGTH": "5"}) == 503
+    shutil.rmtree(in_the_way.parent)
+    assert [put(target, content) for content in (b"second", b"third")] == [201, 409]
+    assert files.readbytes(target.path) == b"second"
 
 
 @pytest.mark.parametrize("body", [io.BytesIO(b"half"), _Breaking()], ids=["ends", "breaks"])
