@@ -423,15 +423,12 @@ class ExpiringFS(FS):
 
     # -- what is hidden
 
-    def _check_seen(self, path: str) -> None:
-        if self._here.hidden(path):
-            raise errors.ResourceNotFound(path)
-
     def _seen(self, path: str) -> str:
         """Return a checked path that may be read."""
         self.check()
         checked = self._here.path(path)
-        self._check_seen(checked)
+        if self._here.hidden(checked):
+            raise errors.ResourceNotFound(path)
         return checked
 
     def _read(self, path: str) -> str:
@@ -589,6 +586,13 @@ class ExpiringFS(FS):
         self.check()
         checked_mode = Mode(mode)
         checked_mode.validate_bin()
+        if not checked_mode.writing:
+            relative = self._read(path)
+            if self._here.backend.reads_parts:
+                options |= {"part": part, "etag": etag}
+            file = self._files.openbin(relative, mode, buffering, **options)
+            source = File(self._here, relative)
+            return cast(BinaryIO, ReadFile(file, mode, source, self._transaction))
         relative = self._here.path(path)
         if self._here.hidden(relative):
             if not checked_mode.create:
@@ -596,12 +600,6 @@ class ExpiringFS(FS):
             if checked_mode.exclusive:  # of all that find nothing there, one may make it
                 delete_if_due(self.namespace, [self._here.full(relative)])
             mode = mode.replace("a", "w")  # nothing is added to an expired file
-        if not checked_mode.writing:
-            if self._here.backend.reads_parts:
-                options |= {"part": part, "etag": etag}
-            file = self._files.openbin(self._read(path), mode, buffering, **options)
-            source = File(self._here, relative)
-            return cast(BinaryIO, ReadFile(file, mode, source, self._transaction))
         return self._opened_to_write(relative, mode, buffering, **options)
 
     def _opened_to_write(
@@ -687,7 +685,7 @@ class ExpiringFS(FS):
         """
         destination, source = self._here.path(dst_path), self._seen(src_path)
         self._here.check_removable(source)
-        if self.getinfo(source).is_dir:
+        if self._files.getinfo(source).is_dir:
             raise errors.FileExpected(src_path)
         there = self.isfile(destination) if overwrite else self.exists(destination)
         if there and not overwrite:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -36,6 +37,7 @@ from djpyfs.inspection import status
 from djpyfs.signals import files_expired, sweep_finished
 from djpyfs.storage import ExpiringStorage
 from tests.filesystem.steps import left, overdue
+from tests.servers import running_redis, scripts_run
 
 Make = Callable[..., ExpiringFS]
 THREADS = 8
@@ -136,6 +138,26 @@ READS: dict[str, Callable[[ExpiringFS], object]] = {
 def test_an_expired_file_is_not_found(hidden: ExpiringFS, read: str) -> None:
     with pytest.raises(errors.ResourceNotFound):
         READS[read](hidden)
+
+
+def test_to_look_for_hidden_files_takes_one_round_trip_for_each_file_that_a_call_is_about(
+    djfs: Callable[..., None],
+) -> None:
+    calls: dict[str, Callable[[ExpiringFS], object]]
+    calls = {**CONTENTS, "move": lambda fs: fs.move("a", "b")}
+    costs: dict[bool, list[int]] = {}
+    with running_redis() as server:  # on a shared one others may run scripts too
+        for hides in False, True:
+            djfs(type="memory", redis_url=server.url, hide_expired=hides)
+            plots = get_filesystem("plots")
+            plots.writebytes("a", b"picture")
+            counts = [scripts_run(server)]
+            for call in calls.values():
+                call(plots)
+                counts.append(scripts_run(server))
+            costs[hides] = [after - before for before, after in pairwise(counts)]
+    more = [hiding - plain for plain, hiding in zip(costs[False], costs[True], strict=True)]
+    assert dict(zip(calls, more, strict=True)) == {**dict.fromkeys(CONTENTS, 1), "move": 2}
 
 
 def test_an_expired_file_is_in_no_listing(hidden: ExpiringFS) -> None:
