@@ -204,14 +204,14 @@ def _text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:  # which is not shown: it may hold a password
         kind = "empty" if isinstance(value, str) else f"a {type(value).__name__}"
         raise ConfigurationError(f"DJFS[{key!r}] is {kind}: give it a str")
+    if not value.isprintable():
+        raise ConfigurationError(f"DJFS[{key!r}] has a line break or the like: leave it out")
     return value
 
 
 def _key_prefix(key: str, value: Any) -> str:
     if set(_text(key, value)) & set("{}"):
         raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: leave out braces, they mark shards")
-    if "\0" in value:
-        raise ConfigurationError(f"DJFS[{key!r}] is {value!r}: leave out the null character")
     return str(value)
 
 

@@ -48,6 +48,8 @@ def text(options: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):  # which is not shown: it may be a secret
         raise ConfigurationError(f"DJFS[{name!r}] is not a str: put it in quotes")
+    if not value.isprintable():
+        raise ConfigurationError(f"DJFS[{name!r}] has a line break or the like: leave it out")
     return value
 
 
@@ -120,11 +122,9 @@ def check_region(options: Mapping[str, Any]) -> None:
     region = text(options, "region")
     try:
         validate_region_name(region)
-        fits = region == region.strip()
-    except InvalidRegionError:
-        fits = False
-    if not fits:
-        raise ConfigurationError(f"DJFS['region'] is {region!r}: use one such as 'eu-central-1'")
+    except InvalidRegionError as error:
+        told = f"DJFS['region'] is {region!r}: use one such as 'eu-central-1'"
+        raise ConfigurationError(told) from error
 
 
 def check_address(options: Mapping[str, Any]) -> None:
@@ -139,7 +139,7 @@ def check_address(options: Mapping[str, Any]) -> None:
         # It is not shown, for errors of boto3 would show it too, password and all.
         raise ConfigurationError(
             "DJFS['endpoint_url'] must be http:// or https:// with a host, such as "
-            "'https://store:8333', and hold no user name: "
+            "'https://store:8333', and hold no query and no user name: "
             "use 'aws_access_key_id' and 'aws_secret_access_key'"
         )
 
@@ -147,9 +147,10 @@ def check_address(options: Mapping[str, Any]) -> None:
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-    except ValueError:  # such as half an IPv6 address
+        _ = parts.port
+    except ValueError:  # such as half an IPv6 address, or a port that there cannot be
         return False
-    if parts.scheme not in ("http", "https") or parts.username:
+    if parts.scheme not in ("http", "https") or parts.username or parts.query or parts.fragment:
         return False
     return is_valid_endpoint_url(url) or is_valid_ipv6_endpoint_url(url)
 
