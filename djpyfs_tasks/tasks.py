@@ -53,14 +53,15 @@ def expire_objects(self: Task[..., Any], limit: int | None = None) -> Mapping[st
     state PROGRESS.
     """
     is_sent = bool(self.request.id) and not self.request.is_eager
-    lead = _Lead(str(self.request.id)) if is_sent and limit is None else None
+    continues = self.request.replaced_task_nesting > 0
+    lead = _Lead(str(self.request.id), continues) if is_sent and limit is None else None
     tell = _Progress(self) if is_sent else None
     turn = _turn() if is_sent else None  # nobody waits behind what is called as a function
     with ExitStack() as at_end:
         with _soft_time_limit() as is_over, tell or nullcontext():
             on_backlog = lead.on_backlog if lead else None
             sweep = at_end.enter_context(Sweep(limit, turn, tell, is_over, on_backlog))
-            sweep.goes_on = self.request.replaced_task_nesting > 0
+            sweep.goes_on = continues
             report = sweep.run()
         # Another sweep may lead while receivers of signals run, which may take long.
         goes_on = lead and lead.goes_on(report.remaining > 0 and sweep.was_of_use)
@@ -110,9 +111,9 @@ def _turn() -> float:
 class _Lead:
     """Lets one sweep at a time call for help, and go on after its turn."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, leads: bool) -> None:
         self._name = name
-        self._leads = False
+        self._leads = leads
         settings = conf.current()
         self._store = store_for(settings)
         self._lease = round((settings.lease / SECOND + LEAD) * 1_000)

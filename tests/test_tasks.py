@@ -22,7 +22,7 @@ from djpyfs.backends.memory import MemoryBackend
 from djpyfs.expirations import store_for
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.names import Entry
-from djpyfs.sweeper import recent_sweeps
+from djpyfs.sweeper import recent_sweeps, sweep
 from djpyfs_tasks import beat_schedule
 from djpyfs_tasks.one_shots import send_one_shots
 from djpyfs_tasks.tasks import delete_expired, expire_objects, help_sweep
@@ -145,9 +145,9 @@ def test_every_call_that_sets_a_deadline_sends_a_one_shot(
     assert not queue.qsize()
 
 
-def in_worker(task: Any) -> Any:
+def in_worker(task: Any, turn: int = 0) -> Any:
     """Carry out a task as a worker does."""
-    task.push_request(id="of a worker", is_eager=False)
+    task.push_request(id="of a worker", is_eager=False, replaced_task_nesting=turn)
     try:
         return task.run()
     finally:
@@ -198,6 +198,15 @@ def test_a_sweep_that_comes_while_another_one_leads_takes_part_in_that_one_for_a
     assert report["missing"] > 0
     assert report["deleted"] == 7
     assert [it["missing"] for it in recent_sweeps()] == [report["missing"]]
+
+
+def test_a_sweep_that_ends_with_little_to_do_leads_no_longer(backlog: Backlog) -> None:
+    backlog()
+    with pytest.raises(Ignore):
+        in_worker(expire_objects)
+    sweep()
+    in_worker(expire_objects, turn=1)
+    assert store_for(conf.current()).take_seat("sweep", "another", 60_000) == ["another"]
 
 
 def test_the_work_of_helpers_is_reported_with_the_sweep_that_called_them(backlog: Backlog) -> None:
