@@ -13,7 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from . import conf, cors, links
+from . import conf, cors, links, owners
 from .backends import Backend, backend_at, foreign_keys
 from .conf import Settings
 from .errors import ConfigurationError, RecordStoreError
@@ -31,7 +31,13 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     except ConfigurationError as error:
         return [Error(str(error), obj="settings.DJFS", id="djpyfs.E001")]
     own = [message for backend in backends for message in backend.checks()]
-    others = (_foreign(settings), _one_shots(settings), _overlaps(backends), _metrics(settings))
+    others = (
+        _foreign(settings),
+        _one_shots(settings),
+        _overlaps(backends),
+        _metrics(settings),
+        _lifetimes(settings),
+    )
     return [*own, *chain.from_iterable(others)]
 
 
@@ -137,6 +143,16 @@ def _metrics(settings: Settings) -> Iterator[CheckMessage]:
             hint="pip install djpyfs[metrics]",
             obj="settings.DJFS",
             id="djpyfs.W007",
+        )
+
+
+def _lifetimes(settings: Settings) -> Iterator[CheckMessage]:
+    for field, error in owners.misfits(settings):
+        yield Error(
+            f"the storage of this field cannot save a file: {error}",
+            hint="Correct the lifetimes of the storage, or DJFS.",
+            obj=field,
+            id="djpyfs.E010",
         )
 
 

@@ -209,6 +209,17 @@ def _fields() -> Iterator[_Field]:
             yield from _fields_of(model._meta.local_concrete_fields)
 
 
+def misfits(settings: conf.Settings) -> Iterator[tuple[models.FileField, InvalidLifetime]]:
+    """Yield the fields whose storage has a lifetime that the policy of its namespace refuses."""
+    for own in _fields():
+        lifetimes = Lifetimes(settings.policy_for(own.storage.namespace))
+        for life in (own.storage.default_ttl, own.storage.until_committed):
+            try:
+                _ = life is not None and lifetimes.of(life)
+            except InvalidLifetime as error:
+                yield own.field, error
+
+
 def _canonical(name: str) -> str:
     """Return the form of a row's name in which a sweep asks for it."""
     path = name.replace("\\", "/")

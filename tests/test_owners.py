@@ -20,6 +20,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core import serializers
+from django.core.checks import run_checks
 from django.core.checks.registry import registry
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -1003,6 +1004,18 @@ def test_a_storage_that_overwrites_keeps_the_file_of_its_row() -> None:
 
 
 # -- where it cannot work
+
+
+@pytest.mark.parametrize(
+    ("own", "is_reported"),
+    [({}, False), ({"max_ttl": 1}, True), ({"max_ttl": 1, "clamp": True}, False)],
+    ids=["fits", "too long", "clamped"],
+)
+def test_a_lifetime_of_a_storage_that_its_namespace_refuses_is_reported(
+    own: dict[str, Any], is_reported: bool
+) -> None:
+    with isolated(**own):
+        assert ("djpyfs.E010" in [message.id for message in run_checks()]) == is_reported
 
 
 def test_a_record_store_that_is_away_when_a_row_is_committed_breaks_no_page(
