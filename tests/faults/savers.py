@@ -176,11 +176,12 @@ def main(told: str) -> None:
     from djpyfs import conf, expire_objects, get_filesystem
     from djpyfs.expirations import store_for
     from djpyfs.inspection import status
-    from tests.rows.models import DOCUMENTS, Document
+    from tests.rows.models import DOCUMENTS, Document, Letter, Page, Picture, Upload
 
     DOCUMENTS.until_committed = own["life"]
     with connection.schema_editor() as editor:
-        editor.create_model(Document)
+        for model in (Document, Letter, Page, Picture, Upload):
+            editor.create_model(model)
     Document.objects.create(title="taken", pk=SHARED + 1)
     Document.objects.bulk_create(Document(pk=number) for number in range(1, SHARED + 1))
     with connection.cursor() as cursor:
