@@ -356,17 +356,15 @@ class Answer:
 def ask(entries: Iterable[Entry]) -> Answer:
     """Ask all databases which of the files rows own."""
     files = {"/".join(entry): entry for entry in entries}
-    answer = Answer(unknown=dict.fromkeys(files.values(), "no model here has a field for it"))
-    asked: set[Entry] = set()
+    answer, asked = Answer(), set[Entry]()
     unfit = {alias: why for alias in _databases() if (why := _transaction_on(alias))}
-    for own in _fields():
+    for own in _fields() if _databases() else ():
         named = {name: entry for file, entry in files.items() if (name := own.name_of(file))}
-        for entry in named.values():
-            if entry not in asked and _databases():
-                asked.add(entry)
-                del answer.unknown[entry]
+        asked.update(named.values())
         if named and (why := _ask_all(own, named, answer, unfit)):
             answer.unknown |= dict.fromkeys(named.values(), why)
+    strangers = set(files.values()) - asked
+    answer.unknown |= dict.fromkeys(strangers, "no model here has a field for it")
     for entry in answer.owned:
         answer.unknown.pop(entry, None)
     return answer
