@@ -671,10 +671,14 @@ class ExpiringFS(FS):
     ) -> None:
         """Copy a file. The copy is a new file, without the deadline of the first."""
         destination, source = self._here.path(dst_path), self._seen(src_path)
-        with self._writing(destination) as (_, write):
+        first = File(self._here, source)
+        life = moves.life_of_moved(first) if self._transaction.is_move_within else None
+        with self._writing(destination, life) as (_, write):
             # A file whose time was up did not stand in the way.
             hidden = self._here.policy_of(destination).hide_expired and write.starts_new_life
             self._files.copy(source, destination, overwrite or hidden, preserve_time)
+        if source != destination:
+            self._transaction.copied(first, File(self._here, destination))
 
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False

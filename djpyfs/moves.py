@@ -66,6 +66,11 @@ class Transaction:
         """Whether what is copied is being moved: `fs.move` has the lock that `fs.copy` takes."""
         return self._own_depth > 1
 
+    @property
+    def is_move_within(self) -> bool:
+        """Whether what is copied within the filesystem is being moved: it takes each lock twice."""
+        return self._own_depth > 3
+
     def copied(self, source: File, copy: File) -> None:
         """Note that a file was copied."""
         if self._own_depth:
@@ -95,12 +100,18 @@ class ReadFile(RawWrapper):
         So the copy is never without a deadline, whatever happens before the file is removed.
         Raises `NamespaceHeld` if that is not allowed.
         """
-        if not self._transaction.is_move:
-            return None
-        here, path = self._source
-        here.check_removable(path)
-        now, deadline = here.records.deadline(here.at(path).member)
-        return max(1, deadline - now) if deadline else None
+        return life_of_moved(self._source) if self._transaction.is_move else None
+
+
+def life_of_moved(source: File) -> int | None:
+    """Return what is left of a file's life, in µs, for its copy; None if it has no deadline.
+
+    Raises `NamespaceHeld` if it may not be moved.
+    """
+    here, path = source
+    here.check_removable(path)
+    now, deadline = here.records.deadline(here.at(path).member)
+    return max(1, deadline - now) if deadline else None
 
 
 def move(source: File, target: File, replaces: bool, preserve_time: bool) -> None:

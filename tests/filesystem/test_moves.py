@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,18 +68,74 @@ def test_a_permanent_file_stays_permanent_when_it_is_moved(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_directory_that_is_moved_into_another_filesystem_takes_its_deadlines_along(
-    djfs: Callable[..., None], place: dict[str, Any], workers: int
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_directory_that_is_moved_by_fs_move_takes_its_deadlines_along(
+    djfs: Callable[..., None], place: dict[str, Any], elsewhere: bool, workers: int
 ) -> None:
-    djfs(**place)
-    plots, others = get_filesystem("plots"), get_filesystem("others")
+    djfs(**place, default_ttl=1_000)
+    plots = get_filesystem("plots")
+    target = get_filesystem("others") if elsewhere else plots
     plots.makedirs("a/b")
-    for name in "a/c", "a/b/d":
+    names = ["a/c", "a/b/d", "a/kept"]
+    for name in names:
         plots.writebytes(name, b"picture")
-        plots.expire(name, 60)
-    before = [plots.expiration(name) for name in ("a/c", "a/b/d")]
-    fs.move.move_dir(plots, "a", others, "a", workers)
-    assert [others.expiration(name) for name in ("a/c", "a/b/d")] == before
+    plots.expire_many(names[:2], 60)
+    plots.expire("a/kept", expires=False)
+    before = [plots.expiration(name) for name in names]
+    fs.move.move_dir(plots, "a", target, "z", workers)
+    assert [target.expiration(name.replace("a/", "z/", 1)) for name in names] == before
+    assert not plots.exists("a")
+
+
+@pytest.mark.parametrize("locks", [0, 1])
+def test_what_is_copied_and_removed_under_one_lock_has_been_moved(
+    plots: ExpiringFS, locks: int
+) -> None:
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 60)
+    deadline = plots.expiration("a")
+    with plots.lock() if locks else nullcontext():
+        plots.copy("a", "b")
+        plots.remove("a")
+    assert plots.expiration("b") == (deadline if locks else None)
+
+
+def test_a_directory_that_is_copied_by_fs_copy_within_a_filesystem_is_new(
+    plots: ExpiringFS,
+) -> None:
+    plots.makedir("a")
+    plots.writebytes("a/b", b"picture")
+    plots.expire("a/b", 60)
+    fs.copy.copy_dir(plots, "a", plots, "z")
+    assert plots.expiration("z/b") is None
+
+
+class NotedWhileCopying(MemoryFS):
+    """Notes whether the copy has a deadline before anything is removed."""
+
+    noted: ClassVar[list[bool]] = []
+
+    def copy(self, src_path: str, dst_path: str, *how: Any, **more: Any) -> None:
+        super().copy(src_path, dst_path, *how, **more)
+        self.noted.append(get_filesystem("plots").expiration(dst_path) is not None)
+
+
+class NotedBackend(MemoryBackend):
+    def make_filesystem(self, namespace: str) -> FS:
+        return NotedWhileCopying()
+
+
+def test_a_copy_that_fs_move_makes_has_a_deadline_from_the_beginning(
+    djfs: Callable[..., None], records: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NotedWhileCopying, "noted", [])
+    djfs(type=f"{__name__}.NotedBackend", **records)
+    plots = get_filesystem("plots")
+    plots.makedir("a")
+    plots.writebytes("a/b", b"picture")
+    plots.expire("a/b", 60)
+    fs.move.move_dir(plots, "a", plots, "z")
+    assert NotedWhileCopying.noted == [True]
 
 
 def test_what_another_thread_copies_while_a_file_is_moved_is_a_new_file(
