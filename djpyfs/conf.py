@@ -252,7 +252,7 @@ BOUND_KEYS: Mapping[str, Callable[[str, Any], Any]] = {
 KEYS = frozenset({"type", "namespaces", *SERVICE_KEYS, *POLICY_KEYS, *BOUND_KEYS})
 
 
-def _policy(raw: Mapping[str, Any]) -> Policy:
+def _policy(raw: Mapping[str, Any], inherits_default: bool = False) -> Policy:
     type_ = _text("type", raw.get("type"))
     options = {key: value for key, value in raw.items() if key not in KEYS}
     given = {key: check(key, raw[key]) for key, check in POLICY_KEYS.items() if key in raw}
@@ -260,6 +260,8 @@ def _policy(raw: Mapping[str, Any]) -> Policy:
         **{key: check(key, raw[key]) for key, check in BOUND_KEYS.items() if key in raw}
     )
     policy = Policy(Placement(type_, options), bounds=bounds, **given)
+    if inherits_default and policy.default_ttl:
+        policy = replace(policy, default_ttl=policy.nearest(policy.default_ttl))
     _check_order("min_ttl", policy.min_ttl, "default_ttl", policy.default_ttl)
     _check_order("default_ttl", policy.default_ttl, "max_ttl", policy.max_ttl)
     _check_order("min_ttl", policy.min_ttl, "max_ttl", policy.max_ttl)
@@ -296,7 +298,10 @@ def _namespaces(raw: Mapping[str, Any]) -> dict[str, Policy]:
             raise ConfigurationError(
                 f"DJFS['namespaces'][{name!r}] sets {key!r}, which counts for all: move it up"
             )
-        policies[name] = _policy({**raw, **overrides})
+        try:
+            policies[name] = _policy({**raw, **overrides}, "default_ttl" not in overrides)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"DJFS['namespaces'][{name!r}]: {error}") from error
     return policies
 
 

@@ -28,10 +28,12 @@ from djpyfs import (
     InvalidLifetime,
     InvalidName,
     NamespaceHeld,
+    conf,
     expire_objects,
     get_filesystem,
 )
 from djpyfs.backends.memory import MemoryBackend
+from djpyfs.conf import SECOND
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.inspection import status
 from djpyfs.signals import files_expired, sweep_finished
@@ -75,6 +77,15 @@ def heard() -> Iterator[Callable[[Signal], list[dict[str, Any]]]]:
 
 
 # -- bounds
+
+
+def test_a_default_lifetime_that_an_entry_inherits_is_the_nearest_within_its_bounds(
+    djfs: Callable[..., None],
+) -> None:
+    own = {"short": {"max_ttl": 300}, "long": {"min_ttl": 5_000}}
+    djfs(type="memory", default_ttl=1_000, namespaces=own)
+    lives = [conf.current().policy_for(name).default_ttl for name in ("short", "long", "other")]
+    assert lives == [300 * SECOND, 5_000 * SECOND, 1_000 * SECOND]
 
 
 def test_a_lifetime_out_of_bounds_is_refused(make: Make) -> None:
