@@ -131,6 +131,8 @@ def _move(
     preserve_time: bool,
 ) -> None:
     files = source.here.files
+    # Many filesystems look for the times of a file where it was before.
+    details = files.getinfo(source.path, ["details"]).raw["details"] if preserve_time else {}
     before, deadline = end.deadline, _deadline_of_moved(target, origin)
     if before and not deadline:  # a permanent file must not have a deadline for a moment
         with suppress(errors.ResourceNotFound):
@@ -138,12 +140,15 @@ def _move(
     if before != deadline:
         end.pledge(deadline)
     try:
-        files.move(source.path, target.path, True, preserve_time)
+        files.move(source.path, target.path, True)
     except BaseException:
         # Many backends copy and then remove: the copy must not stay forever.
         if before or replaces or not _is_surely_there(target):
             end.pledge(before)
         raise
+    if modified := details.get("modified"):
+        with suppress(errors.FSError):
+            files.setinfo(target.path, {"details": {"modified": modified}})
 
 
 def remove_moved(source: File, copy: File) -> None:

@@ -49,6 +49,16 @@ class SweptBackend(MemoryBackend):
         return SweptWhileMoving()
 
 
+def test_move_may_keep_the_time_of_the_file(plots: ExpiringFS) -> None:
+    plots.writebytes("a", b"picture")
+    plots.expire("a", 100)
+    plots.setinfo("a", {"details": {"modified": 1_000_000_000}})
+    before, deadline = plots.getinfo("a", ["details"]).modified, plots.expiration("a")
+    plots.move("a", "b", preserve_time=True)
+    assert plots.getinfo("b", ["details"]).modified == before
+    assert (plots.expiration("a"), plots.expiration("b")) == (None, deadline)
+
+
 def test_a_permanent_file_stays_permanent_when_it_is_moved(
     djfs: Callable[..., None], place: dict[str, Any], records: dict[str, Any]
 ) -> None:
