@@ -677,8 +677,7 @@ class ExpiringFS(FS):
             # A file whose time was up did not stand in the way.
             hidden = self._here.policy_of(destination).hide_expired and write.starts_new_life
             self._files.copy(source, destination, overwrite or hidden, preserve_time)
-        if source != destination:
-            self._transaction.copied(first, File(self._here, destination))
+        self._transaction.copied(first, File(self._here, destination))
 
     def move(
         self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False

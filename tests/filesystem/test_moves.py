@@ -97,6 +97,21 @@ def test_a_directory_that_is_moved_by_fs_move_takes_its_deadlines_along(
     assert not plots.exists("a")
 
 
+def test_a_directory_that_is_moved_to_where_it_is_stays(
+    djfs: Callable[..., None], place: dict[str, Any]
+) -> None:
+    djfs(**place)
+    plots = get_filesystem("plots")
+    plots.makedir("a")
+    plots.writebytes("a/b", b"picture")
+    plots.expire("a/b", 60)
+    for directory in "a", "/":
+        with suppress(errors.FSError):
+            fs.move.move_dir(plots, directory, plots, directory)
+        assert plots.readbytes("a/b") == b"picture"
+        assert 0 < left(plots, "a/b") <= 60
+
+
 @pytest.mark.parametrize("locks", [0, 1])
 def test_what_is_copied_and_removed_under_one_lock_has_been_moved(
     plots: ExpiringFS, locks: int
