@@ -26,7 +26,7 @@ from random import getrandbits
 from secrets import token_urlsafe
 from threading import Lock
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from django.utils.module_loading import import_string
 
@@ -210,6 +210,14 @@ class Busy(NamedTuple):
     ends: int = 0  # µs since the epoch
 
 
+class Attempt(NamedTuple, Generic[T]):
+    """What came of one attempt at a verb of a writer."""
+
+    busy: Busy  # forbids the verb while there is time left
+    lapsed: Sequence[bytes]  # members whose claims had lapsed
+    value: T  # what the verb returns once nothing forbids it
+
+
 class NextDue(NamedTuple):
     """When there is something to claim in a shard, by the clock of its server."""
 
@@ -290,22 +298,21 @@ class Expirations(ABC):
 
         Raises `FileBusy` for those whose sweeper has died while its request may still act.
         """
-        pending, deadline = members, 0
+        pending = members
 
-        def attempt(over: int) -> tuple[Busy, Sequence[bytes], None]:
-            nonlocal pending, deadline
-            busy, deadline, pending, lapsed = self._schedule(over, pending, ttl)
-            return busy, lapsed, None
+        def attempt(over: int) -> Attempt[int]:
+            nonlocal pending
+            busy, lapsed, (deadline, pending) = self._schedule(over, pending, ttl)
+            return Attempt(busy, lapsed, deadline)
 
-        self._when_free(attempt, waits_for_the_dead=False)
-        return deadline
+        return self._when_free(attempt, waits_for_the_dead=False)
 
     def keep(self, member: bytes) -> None:
         """Make ``member`` permanent, and remember that somebody asked for it.
 
         Raises what `schedule` does.
         """
-        self._when_free(lambda over: (*self._keep(over, member), None), waits_for_the_dead=False)
+        self._when_free(lambda over: self._keep(over, member), waits_for_the_dead=False)
 
     def await_owner(self, member: bytes, ttl: int, life: int | None = None) -> None:
         """Let ``member``, if it has a deadline, be deleted only if no row owns it.
@@ -315,7 +322,7 @@ class Expirations(ABC):
         would get, and any other keeps its own and counts as owned.
         """
         known = -1 if life is None else life
-        self._when_free(lambda over: (*self._await_owner(over, member, ttl, known), None))
+        self._when_free(lambda over: self._await_owner(over, member, ttl, known))
 
     def let_go(self, member: bytes, ttl: int) -> None:
         """Make ``member`` due in ``ttl`` at the latest, and deleted only if no row owns it.
@@ -324,7 +331,7 @@ class Expirations(ABC):
         is left alone, and so is one for which `schedule` or `keep` was called since a row owned it:
         that call has the last word.
         """
-        self._when_free(lambda over: (*self._let_go(over, member, ttl), None))
+        self._when_free(lambda over: self._let_go(over, member, ttl))
 
     def take_up(self, member: bytes, unawaited: bool = False) -> None:
         """Note that a row owns ``member``, which then no longer waits for an owner.
@@ -332,7 +339,7 @@ class Expirations(ABC):
         With ``unawaited``, rows may also let go of a member that has not waited, whatever
         deadline it has; but not of one that `keep` was called for.
         """
-        self._when_free(lambda over: (*self._take_up(over, member, unawaited), None))
+        self._when_free(lambda over: self._take_up(over, member, unawaited))
 
     def begin(self, member: bytes, lease: int, default_ttl: int = 0) -> Begun:
         """Note that ``member`` is being written; its deadline waits for that.
@@ -342,11 +349,7 @@ class Expirations(ABC):
         that no crash leaves a file without one.
         """
         token = _new_write()
-
-        def attempt(over: int) -> tuple[Busy, Sequence[bytes], Begun]:
-            return self._begin(over, member, token, lease, default_ttl)
-
-        return self._when_free(attempt)
+        return self._when_free(lambda over: self._begin(over, member, token, lease, default_ttl))
 
     def begin_new(self, member: bytes, life: int) -> Begun:
         """Note that ``member`` is being written, whose name nobody else can know.
@@ -365,11 +368,7 @@ class Expirations(ABC):
         the lease has lapsed meanwhile, or the store has lost it, a deadline that has vanished is
         put back, and what was permanent gets none.
         """
-
-        def attempt(over: int) -> tuple[Busy, Sequence[bytes], Finished]:
-            return self._finish(over, member, write, grace, default_ttl)
-
-        return self._when_free(attempt)
+        return self._when_free(lambda over: self._finish(over, member, write, grace, default_ttl))
 
     @abstractmethod
     def abandon(self, member: bytes, token: str) -> None:
@@ -385,11 +384,7 @@ class Expirations(ABC):
         If the caller dies, its old deadline counts again.
         """
         token = getrandbits(52) | 1
-
-        def attempt(over: int) -> tuple[Busy, Sequence[bytes], Reserved]:
-            return self._reserve(over, member, token)
-
-        return self._when_free(attempt)
+        return self._when_free(lambda over: self._reserve(over, member, token))
 
     @abstractmethod
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
@@ -450,7 +445,7 @@ class Expirations(ABC):
         """
         only_if = -1 if expected is None else expected
         self._when_free(
-            lambda over: (*self._place_at(over, member, deadline, only_if), None),
+            lambda over: self._place_at(over, member, deadline, only_if),
             waits_for_the_dead=waits_for_the_dead,
         )
 
@@ -588,38 +583,33 @@ class Expirations(ABC):
     @abstractmethod
     def _schedule(
         self, over: int, members: Sequence[bytes], ttl: int
-    ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]: ...
+    ) -> Attempt[tuple[int, Sequence[bytes]]]:
+        """Its value: the deadline, and the members that were left alone."""
 
     @abstractmethod
-    def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]: ...
+    def _keep(self, over: int, member: bytes) -> Attempt[None]: ...
 
     @abstractmethod
-    def _await_owner(
-        self, over: int, member: bytes, ttl: int, life: int
-    ) -> tuple[Busy, Sequence[bytes]]: ...
+    def _await_owner(self, over: int, member: bytes, ttl: int, life: int) -> Attempt[None]: ...
 
     @abstractmethod
-    def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]: ...
+    def _let_go(self, over: int, member: bytes, ttl: int) -> Attempt[None]: ...
 
     @abstractmethod
-    def _take_up(
-        self, over: int, member: bytes, unawaited: bool
-    ) -> tuple[Busy, Sequence[bytes]]: ...
+    def _take_up(self, over: int, member: bytes, unawaited: bool) -> Attempt[None]: ...
 
     @abstractmethod
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], Begun]: ...
+    ) -> Attempt[Begun]: ...
 
     @abstractmethod
     def _finish(
         self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], Finished]: ...
+    ) -> Attempt[Finished]: ...
 
     @abstractmethod
-    def _reserve(
-        self, over: int, member: bytes, token: int
-    ) -> tuple[Busy, Sequence[bytes], Reserved]: ...
+    def _reserve(self, over: int, member: bytes, token: int) -> Attempt[Reserved]: ...
 
     @abstractmethod
     def _revoke(self, member: bytes, revocation: str) -> None: ...
@@ -627,11 +617,11 @@ class Expirations(ABC):
     @abstractmethod
     def _place_at(
         self, over: int, member: bytes, deadline: int, expected: int
-    ) -> tuple[Busy, Sequence[bytes]]: ...
+    ) -> Attempt[None]: ...
 
     def _when_free(
         self,
-        attempt: Callable[[int], tuple[Busy, Sequence[bytes], T]],
+        attempt: Callable[[int], Attempt[T]],
         *,
         waits_for_the_dead: bool = True,
     ) -> T:

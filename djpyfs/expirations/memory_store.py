@@ -20,6 +20,7 @@ from . import (
     NOTHING,
     SCANNED,
     SWEEPS_KEPT,
+    Attempt,
     Backoff,
     Begun,
     Busy,
@@ -430,7 +431,7 @@ class _Expirations(Expirations):
 
     def _schedule(
         self, over: int, members: Sequence[bytes], ttl: int
-    ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]:
+    ) -> Attempt[tuple[int, Sequence[bytes]]]:
         with self._lock:
             deadline, longest = clock.now() + ttl, Busy()
             left_alone: list[bytes] = []
@@ -443,7 +444,7 @@ class _Expirations(Expirations):
                     left_alone.append(member)
                 else:
                     self._set(member, deadline)
-            return longest, deadline, left_alone, lapsed
+            return Attempt(longest, lapsed, (deadline, left_alone))
 
     def _set(self, member: bytes, deadline: int) -> None:
         self._of.forget(member)
@@ -451,7 +452,7 @@ class _Expirations(Expirations):
         self._of.owners.pop(member, None)
         self._of.set_deadline(member, deadline)
 
-    def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
+    def _keep(self, over: int, member: bytes) -> Attempt[None]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             if not busy.left:
@@ -459,11 +460,9 @@ class _Expirations(Expirations):
                 self._of.confirm(member)
                 self._of.owners.pop(member, None)
                 self._of.permanent.add(member)
-            return busy, lapsed
+            return Attempt(busy, lapsed, None)
 
-    def _await_owner(
-        self, over: int, member: bytes, ttl: int, life: int
-    ) -> tuple[Busy, Sequence[bytes]]:
+    def _await_owner(self, over: int, member: bytes, ttl: int, life: int) -> Attempt[None]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             now, of = clock.now(), self._of
@@ -476,9 +475,9 @@ class _Expirations(Expirations):
                 owned = of.owners[member].deadline if life < 0 else life and now + life
                 self._set(member, max(deadline, now + ttl))
                 of.owners[member] = Owners(owned, "awaited")
-            return busy, lapsed
+            return Attempt(busy, lapsed, None)
 
-    def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]:
+    def _let_go(self, over: int, member: bytes, ttl: int) -> Attempt[None]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             due_at, of = clock.now() + ttl, self._of
@@ -491,17 +490,17 @@ class _Expirations(Expirations):
                 self._set(member, due_at)
                 had = known if known and known.awaited else Owners(deadline, "gone")
                 of.owners[member] = had
-            return busy, lapsed
+            return Attempt(busy, lapsed, None)
 
-    def _take_up(self, over: int, member: bytes, unawaited: bool) -> tuple[Busy, Sequence[bytes]]:
+    def _take_up(self, over: int, member: bytes, unawaited: bool) -> Attempt[None]:
         with self._lock:
             of = self._of
             awaits = of.awaits_owner(member)
             if not awaits and (not unawaited or of.is_permanent(member)):
-                return Busy(), ()
+                return Attempt(Busy(), (), None)
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
-                return busy, lapsed
+                return Attempt(busy, lapsed, None)
             deadline = of.deadline_of(member)
             if awaits:
                 deadline = of.owners[member].deadline
@@ -510,16 +509,16 @@ class _Expirations(Expirations):
                 if deadline:
                     of.set_deadline(member, deadline)
             of.owners[member] = Owners(deadline, "there")
-            return busy, lapsed
+            return Attempt(busy, lapsed, None)
 
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], Begun]:
+    ) -> Attempt[Begun]:
         with self._lock:
             now = clock.now()
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
-                return busy, lapsed, Begun(token)
+                return Attempt(busy, lapsed, Begun(token))
             writes = self._of.writing.setdefault(member, Writes())
             before = 0 if writes.provisional else self._of.deadline_of(member)
             writes.tokens.append(token)
@@ -529,15 +528,15 @@ class _Expirations(Expirations):
                 self._of.set_deadline(member, now + default_ttl)
                 writes.provisional = True
             self._of.leases[write_lease(token, member)] = clock.uptime() + lease
-            return busy, lapsed, Begun(token, before, 0 < before <= now, permanent)
+            return Attempt(busy, lapsed, Begun(token, before, 0 < before <= now, permanent))
 
     def _finish(
         self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], Finished]:
+    ) -> Attempt[Finished]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
-                return busy, lapsed, Finished(0, False, False)
+                return Attempt(busy, lapsed, Finished(0, False, False))
             now = clock.now()
             unbroken, provisional, _ = self._of.end_write(member, write.token)
             self._of.confirm(member)
@@ -557,7 +556,7 @@ class _Expirations(Expirations):
             if deadline:
                 self._of.forget(member)
                 self._of.set_deadline(member, deadline)
-            return busy, lapsed, Finished(deadline, by_default, unbroken)
+            return Attempt(busy, lapsed, Finished(deadline, by_default, unbroken))
 
     def abandon(self, member: bytes, token: str) -> None:
         with self._lock:
@@ -567,13 +566,11 @@ class _Expirations(Expirations):
                 self._of.due.pop(member, None)
                 self._of.deadlines.pop(member, None)
 
-    def _reserve(
-        self, over: int, member: bytes, token: int
-    ) -> tuple[Busy, Sequence[bytes], Reserved]:
+    def _reserve(self, over: int, member: bytes, token: int) -> Attempt[Reserved]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             if busy.left:
-                return busy, lapsed, Reserved(token, 0, False)
+                return Attempt(busy, lapsed, Reserved(token, 0, False))
             deadline, attempts = self._of.deadline_of(member), self._of.note(member).attempts
             self._of.forget(member)
             if deadline:
@@ -583,7 +580,7 @@ class _Expirations(Expirations):
             kept, owners = self._of.is_permanent(member), self._of.owners.get(member)
             awaits = bool(owners and owners.awaited)
             owned = bool(owners) and not awaits
-            return busy, lapsed, Reserved(token, deadline, kept, owned, awaits)
+            return Attempt(busy, lapsed, Reserved(token, deadline, kept, owned, awaits))
 
     def _hold(self, members: Iterable[bytes], token: int) -> None:
         self._of.claimed.update((member, token) for member in members)
@@ -649,9 +646,7 @@ class _Expirations(Expirations):
                 self._of.leases[lease] = uptime + leases[lease]
             return gone
 
-    def _place_at(
-        self, over: int, member: bytes, deadline: int, expected: int
-    ) -> tuple[Busy, Sequence[bytes]]:
+    def _place_at(self, over: int, member: bytes, deadline: int, expected: int) -> Attempt[None]:
         with self._lock:
             busy, lapsed = self._claim_on(over, member)
             if not busy.left and expected in (-1, self._of.deadline_of(member)):
@@ -660,7 +655,7 @@ class _Expirations(Expirations):
                 self._of.owners.pop(member, None)
                 if deadline:
                     self._of.set_deadline(member, deadline)
-            return busy, lapsed
+            return Attempt(busy, lapsed, None)
 
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
         with self._lock:

@@ -27,6 +27,7 @@ from . import (
     SCANNED,
     SWEEPS_AT_ONCE,
     SWEEPS_KEPT,
+    Attempt,
     Backoff,
     Begun,
     Busy,
@@ -334,7 +335,7 @@ class _Expirations(Expirations):
 
     def _schedule(
         self, over: int, members: Sequence[bytes], ttl: int
-    ) -> tuple[Busy, int, Sequence[bytes], Sequence[bytes]]:
+    ) -> Attempt[tuple[int, Sequence[bytes]]]:
         layout = self._scripts.layout
         if len(members) == 1 and not layout.moving:
             shard = layout.shard_of(members[0])
@@ -344,46 +345,44 @@ class _Expirations(Expirations):
             except Relaid:
                 pass  # then as those of many
         found = self._ask("schedule", members, lambda own: (over, ttl, *own), over=over)
-        replies = list(map(_schedule, found.replies))
-        replies += [(it.busy, 0, [member], []) for member, it in found.held.items()]
-        busy, deadlines, left_alone, lapsed = zip(*replies, strict=True)
-        return (
+        tried = list(map(_schedule, found.replies))
+        tried += [Attempt(it.busy, [], (0, [member])) for member, it in found.held.items()]
+        busy, lapsed, values = zip(*tried, strict=True)
+        deadlines, left_alone = zip(*values, strict=True)
+        return Attempt(
             max(busy),
-            max(deadlines),
-            list(chain(*left_alone)),
             [*found.lapsed, *chain(*lapsed)],
+            (max(deadlines), list(chain(*left_alone))),
         )
 
-    def _keep(self, over: int, member: bytes) -> tuple[Busy, Sequence[bytes]]:
-        return self._attempt("keep", over, member)[:2]
+    def _keep(self, over: int, member: bytes) -> Attempt[None]:
+        return self._attempt("keep", over, member)
 
-    def _await_owner(
-        self, over: int, member: bytes, ttl: int, life: int
-    ) -> tuple[Busy, Sequence[bytes]]:
-        return self._attempt("await_owner", over, member, ttl, life)[:2]
+    def _await_owner(self, over: int, member: bytes, ttl: int, life: int) -> Attempt[None]:
+        return self._attempt("await_owner", over, member, ttl, life)
 
-    def _let_go(self, over: int, member: bytes, ttl: int) -> tuple[Busy, Sequence[bytes]]:
-        return self._attempt("let_go", over, member, ttl)[:2]
+    def _let_go(self, over: int, member: bytes, ttl: int) -> Attempt[None]:
+        return self._attempt("let_go", over, member, ttl)
 
-    def _take_up(self, over: int, member: bytes, unawaited: bool) -> tuple[Busy, Sequence[bytes]]:
-        return self._attempt("take_up", over, member, int(unawaited))[:2]
+    def _take_up(self, over: int, member: bytes, unawaited: bool) -> Attempt[None]:
+        return self._attempt("take_up", over, member, int(unawaited))
 
     def _begin(
         self, over: int, member: bytes, token: str, lease: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], Begun]:
+    ) -> Attempt[Begun]:
         busy, lapsed, rest = self._attempt("begin", over, member, token, lease, default_ttl)
         before, overdue, permanent = rest or (0, 0, 0)
-        return busy, lapsed, Begun(token, before, bool(overdue), bool(permanent))
+        return Attempt(busy, lapsed, Begun(token, before, bool(overdue), bool(permanent)))
 
     def _finish(
         self, over: int, member: bytes, write: Begun, grace: int, default_ttl: int
-    ) -> tuple[Busy, Sequence[bytes], Finished]:
+    ) -> Attempt[Finished]:
         token, before, *flags = write
         busy, lapsed, rest = self._attempt(
             "finish", over, member, token, grace, default_ttl, before, *map(int, flags)
         )
         deadline, by_default, unbroken = rest or (0, 0, 0)
-        return busy, lapsed, Finished(deadline, bool(by_default), bool(unbroken))
+        return Attempt(busy, lapsed, Finished(deadline, bool(by_default), bool(unbroken)))
 
     def abandon(self, member: bytes, token: str) -> None:
         def ask() -> _Answers:
@@ -396,12 +395,10 @@ class _Expirations(Expirations):
             self._scripts.run_where([call])
             ask()  # it may have left meanwhile
 
-    def _reserve(
-        self, over: int, member: bytes, token: int
-    ) -> tuple[Busy, Sequence[bytes], Reserved]:
+    def _reserve(self, over: int, member: bytes, token: int) -> Attempt[Reserved]:
         busy, lapsed, rest = self._attempt("reserve", over, member, token, self.lease)
         deadline, *flags = rest or (0, 0, 0, 0)
-        return busy, lapsed, Reserved(token, deadline, *map(bool, flags))
+        return Attempt(busy, lapsed, Reserved(token, deadline, *map(bool, flags)))
 
     def pledge(self, member: bytes, token: int, deadline: int) -> bool:
         return any(self._under_claim("pledge", self.keys, member, token, deadline))
@@ -465,10 +462,8 @@ class _Expirations(Expirations):
         found = self._ask("renew", [member], lambda _: (member, ttl, written, longest))
         return int(sum(found.replies))  # what is claimed is not renewed
 
-    def _place_at(
-        self, over: int, member: bytes, deadline: int, expected: int
-    ) -> tuple[Busy, Sequence[bytes]]:
-        return self._attempt("place_at", over, member, deadline, expected)[:2]
+    def _place_at(self, over: int, member: bytes, deadline: int, expected: int) -> Attempt[None]:
+        return self._attempt("place_at", over, member, deadline, expected)
 
     def adopt(self, deadlines: Mapping[bytes, int]) -> Sequence[bytes]:
         found = self._ask(
@@ -513,11 +508,9 @@ class _Expirations(Expirations):
         return max(times, default=0), [known[member] for member in members]
 
     def _revoke(self, member: bytes, revocation: str) -> None:
-        def attempt(over: int) -> tuple[Busy, Sequence[bytes], None]:
-            busy, lapsed, _ = self._attempt("revoke", over, member, revocation, keys=self._linking)
-            return busy, lapsed, None
-
-        self._when_free(attempt)  # that is at once, unless its record moves
+        self._when_free(  # that is at once, unless its record moves
+            lambda over: self._attempt("revoke", over, member, revocation, keys=self._linking)
+        )
 
     def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
         arguments = self._ticket_key(ticket), uses
@@ -753,13 +746,13 @@ class _Expirations(Expirations):
         member: bytes,
         *arguments: Any,
         keys: Mapping[int, Sequence[bytes]] | None = None,
-    ) -> tuple[Busy, Sequence[bytes], Sequence[Any]]:
-        """Run a script that a live claim forbids; return the claim, and the rest of the answer."""
+    ) -> Attempt[Any]:
+        """Run a script that a live claim forbids; the value is the rest of its answer."""
         found = self._ask(verb, [member], lambda _: (over, member, *arguments), keys, over)
         for held in found.held.values():
-            return held.busy, found.lapsed, ()
+            return Attempt(held.busy, found.lapsed, [])
         [(left, ends, lapsed, *rest)] = found.replies
-        return Busy(left, ends), [*found.lapsed, *[member] * lapsed], rest
+        return Attempt(Busy(left, ends), [*found.lapsed, *[member] * lapsed], rest)
 
     def _under_claim(
         self, verb: str, keys: Mapping[int, Sequence[bytes]], member: bytes, *arguments: Any
@@ -871,11 +864,11 @@ def _next_due(
     )
 
 
-def _schedule(reply: list[Any] | int) -> tuple[Busy, int, list[bytes], list[bytes]]:
+def _schedule(reply: list[Any] | int) -> Attempt[tuple[int, Sequence[bytes]]]:
     if isinstance(reply, int):
-        return Busy(), reply, [], []
+        return Attempt(Busy(), [], (reply, []))
     left, ends, deadline, count, *members = reply
-    return Busy(left, ends), deadline, members[:count], members[count:]
+    return Attempt(Busy(left, ends), members[count:], (deadline, members[:count]))
 
 
 def _claim(shard: int, token: int, reply: list[Any]) -> Claim:
