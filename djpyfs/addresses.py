@@ -70,7 +70,7 @@ def limited_url(
     ticket = token_urlsafe(12)
     link = links.Link(*entry, end, download_as, ticket, bool(confirm), linked.revocation)
     address = links.address(link)
-    here.records.issue_ticket(entry.member, ticket, downloads, end)
+    here.records.issue_ticket(ticket, downloads, end)
     return address
 
 

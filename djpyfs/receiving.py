@@ -66,7 +66,7 @@ def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
     now, (linked,) = records.linked([link.entry.member])
     if link.end <= now or link.revocation != linked.revocation:
         raise ResourceNotFound(link.path)
-    _use_ticket(records, link, 0, LONGEST)  # the address may end while the file comes
+    _use_ticket(records, link, take=False, hold=LONGEST)  # the address may end while the file comes
     if link.content_types and request.content_type not in link.content_types:
         raise _Refused(415, f"Send one of {', '.join(link.content_types)}")
     length = _length(request)
@@ -83,16 +83,16 @@ def _received(request: HttpRequest, link: UploadLink) -> HttpResponseBase:
         with files.openbin(name, "w") as file:
             for piece in _pieces(request, link.max_bytes, length):
                 file.write(piece)
-            _use_ticket(records, link, 1)
+            _use_ticket(records, link)
             # Closing the file stores it. If that fails, it can be sent again.
             held = max(link.end, now + LONGEST)
-            on_error.callback(records.issue_ticket, link.entry.member, link.ticket, 1, held)
+            on_error.callback(records.issue_ticket, link.ticket, 1, held)
         on_error.pop_all()
     return HttpResponse(status=201, headers={"Cache-Control": "no-store"})
 
 
-def _use_ticket(records: Expirations, link: UploadLink, uses: int, hold: int = 0) -> None:
-    was_left = records.use_ticket(link.entry.member, link.ticket, uses, hold)
+def _use_ticket(records: Expirations, link: UploadLink, take: bool = True, hold: int = 0) -> None:
+    was_left = records.use_ticket(link.ticket, take, hold)
     if was_left is None:
         raise ResourceNotFound(link.path)
     if not was_left:

@@ -64,7 +64,7 @@ def upload_target(
         )
         headers = {"Content-Type": types[0]} if len(types) == 1 else {}
         target = UploadTarget(name, address, "PUT", {}, headers, max_bytes, until)
-        here.records.issue_ticket(entry.member, ticket, 1, end)
+        here.records.issue_ticket(ticket, 1, end)
     here.records.place_at(entry.member, deadline)
     await_owners(here.settings, here.records, [entry])
     here.announce([entry], life)

@@ -106,7 +106,7 @@ def _served(request: HttpRequest, link: Link) -> HttpResponseBase:
     if request.method not in methods:
         return HttpResponseNotAllowed(methods)
     left = _seconds_left(link)
-    _use_ticket(link, 0)
+    _use_ticket(link, take=False)
     if link.ticket and request.method != "POST" and (link.confirm or _is_ahead(request)):
         return _question(request, link)
     response = _answer_despite_writers(request, link, left)
@@ -151,9 +151,9 @@ def _seconds_left(link: Link) -> int:
     return (end - now) // SECOND
 
 
-def _use_ticket(link: Link, uses: int) -> None:
+def _use_ticket(link: Link, take: bool = True) -> None:
     """Count a download of a limited link. Raises `ResourceNotFound` if none was left."""
-    if link.ticket and not _records(link).use_ticket(link.entry.member, link.ticket, uses):
+    if link.ticket and not _records(link).use_ticket(link.ticket, take):
         raise ResourceNotFound(link.path)
 
 
@@ -240,7 +240,7 @@ def _handed_over(
     if request.method != "HEAD":
         # It is being read, which may renew its life.
         files.openbin(link.path, part=range(1)).close()
-        _use_ticket(link, 1)
+        _use_ticket(link)
     return HttpResponse(status=status, headers=headers)
 
 
@@ -267,7 +267,7 @@ def _content(
         if not same or file.seek(0, io.SEEK_END) != size:
             raise FileReplaced(link.path)
         file.seek(part.start)
-        _use_ticket(link, 1)
+        _use_ticket(link)
         on_error.pop_all()
     return _Stream(_Part(file, part) if wanted else file, status=status, headers=headers)
 

@@ -482,14 +482,14 @@ class Expirations(ABC):
         self._revoke(member, token_urlsafe(6))
 
     @abstractmethod
-    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
-        """Make a ticket to ``member`` that `use_ticket` takes ``uses`` times, until ``end``."""
+    def issue_ticket(self, ticket: str, uses: int, end: int) -> None:
+        """Make a ticket that `use_ticket` takes ``uses`` times, until ``end``."""
 
     @abstractmethod
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
+    def use_ticket(self, ticket: str, take: bool = True, hold: int = 0) -> bool | None:
         """Take one use of a ticket and return True, or return False if none was left.
 
-        Returns None if there is no such ticket, or not any more. With 0 ``uses``, only look.
+        Returns None if there is no such ticket, or not any more. Without ``take``, only look.
         However many ask at a time, no use is taken twice. ``hold`` keeps the ticket for at least so
         many µs from now, so that the use can be taken later.
         """

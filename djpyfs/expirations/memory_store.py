@@ -292,7 +292,7 @@ class _Records:
         self.permanent: set[bytes] = set()
         self.owners: dict[bytes, Owners] = {}
         self.revocations: dict[bytes, str] = {}
-        self.tickets: dict[tuple[bytes, str], Ticket] = {}
+        self.tickets: dict[str, Ticket] = {}
 
     def next_due(self, now: int) -> int | None:
         """Return when there is something to claim, or a lease that lapses."""
@@ -701,20 +701,20 @@ class _Expirations(Expirations):
         with self._lock:
             self._of.revocations[member] = revocation
 
-    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
+    def issue_ticket(self, ticket: str, uses: int, end: int) -> None:
         with self._lock:
             now, tickets = clock.now(), self._of.tickets
             for key in [key for key, kept in tickets.items() if kept.end <= now]:
                 del tickets[key]
-            tickets[member, ticket] = Ticket(uses, end)
+            tickets[ticket] = Ticket(uses, end)
 
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
+    def use_ticket(self, ticket: str, take: bool = True, hold: int = 0) -> bool | None:
         with self._lock:
-            now, known = clock.now(), self._of.tickets.get((member, ticket))
+            now, known = clock.now(), self._of.tickets.get(ticket)
             if known is None or known.end <= now:
                 return None
-            left = max(0, known.left - uses)
-            self._of.tickets[member, ticket] = Ticket(left, max(known.end, now + hold))
+            left = max(0, known.left - take)
+            self._of.tickets[ticket] = Ticket(left, max(known.end, now + hold))
             return known.left > 0
 
     # -- the verbs of sweeps

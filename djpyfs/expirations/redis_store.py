@@ -512,12 +512,12 @@ class _Expirations(Expirations):
             lambda over: self._attempt("revoke", over, member, revocation, keys=self._linking)
         )
 
-    def issue_ticket(self, member: bytes, ticket: str, uses: int, end: int) -> None:
+    def issue_ticket(self, ticket: str, uses: int, end: int) -> None:
         arguments = self._ticket_key(ticket), uses
         self._scripts.send([Command(0, "set", arguments, {"pxat": end // 1_000})])
 
-    def use_ticket(self, member: bytes, ticket: str, uses: int = 1, hold: int = 0) -> bool | None:
-        arguments = (hold // 1_000, *((token_hex(8),) if uses else ()))
+    def use_ticket(self, ticket: str, take: bool = True, hold: int = 0) -> bool | None:
+        arguments = (hold // 1_000, *((token_hex(8),) if take else ()))
         was_left = self._scripts.run(Call("use_ticket", 0, [self._ticket_key(ticket)], arguments))
         return None if was_left is None else bool(was_left)
 

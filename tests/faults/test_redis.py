@@ -291,9 +291,9 @@ def answer(act: Act, fs: ExpiringFS) -> Answer:
 def test_a_use_of_a_link_whose_reply_is_lost_is_taken_once(scene: Scene) -> None:
     records, member = records_here(), b"plots/a"
     now, _ = records.deadline(member)
-    records.issue_ticket(member, "two", 2, now + 60 * SECOND)
+    records.issue_ticket("two", 2, now + 60 * SECOND)
     scene.proxy.cuts = 1
-    assert [records.use_ticket(member, "two") for _ in range(3)] == [True, True, False]
+    assert [records.use_ticket("two") for _ in range(3)] == [True, True, False]
     assert scene.proxy.cuts == 0
 
 

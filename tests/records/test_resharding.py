@@ -373,14 +373,14 @@ def test_sweeps_claim_in_all_shards_and_in_each_but_once(
 def test_one_time_links_and_totals_outlast_it(
     store: ExpirationStore, here: Expirations, there: Expirations, leaving: bytes
 ) -> None:
-    here.issue_ticket(leaving, "one", 1, here.schedule([leaving], HOUR))
+    here.issue_ticket("one", 1, here.schedule([leaving], HOUR))
     here.settle(Claim(1, 0), Verdict(tally={"deleted": 3}))
     moves = store.reshard(1)
     until_in_transit(moves)
-    assert there.use_ticket(leaving, "one")
-    assert not here.use_ticket(leaving, "one")
+    assert there.use_ticket("one")
+    assert not here.use_ticket("one")
     assert list(moves)
-    assert not there.use_ticket(leaving, "one")
+    assert not there.use_ticket("one")
     assert store.totals() == {"deleted": 3}
 
 
