@@ -18,6 +18,7 @@ ROOMS = [
     "_pkg_resources",
     "errors",
     "names",
+    "registry",
     "threads",
     "conf",
     "clock",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import sha256
-from threading import Lock
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from django.core.checks import CheckMessage
@@ -22,6 +21,7 @@ from fs.errors import CreateFailed, RemoteConnectionError, ResourceNotFound
 from ..conf import KEYS, Placement, Settings
 from ..errors import BackendUnavailable, ConfigurationError, UnknownBackend, printable
 from ..names import Entry
+from ..registry import Registry
 
 # Seconds after which no server on the way still carries out a deletion. nginx and the load
 # balancers of clouds give up after 60 s; the store has dropped it by then.
@@ -428,9 +428,8 @@ def backend_class(type_: str) -> type[Backend]:
     return found
 
 
-_backends: dict[Placement, Backend] = {}
-_inherited: list[Backend] = []
-_lock = Lock()
+_backends = Registry[Placement, Backend]()
+fresh, close_all = _backends.fresh, _backends.close_all
 
 
 def backend_for(settings: Settings, namespace: str) -> Backend:
@@ -443,23 +442,19 @@ def backend_for(settings: Settings, namespace: str) -> Backend:
 
 def backend_at(settings: Settings, placement: Placement) -> Backend:
     """Return the backend for a placement; raises as `backend_for` does."""
-    return _backends.get(placement) or _made(settings, placement)
+    return _backends.get(placement, lambda: _made(settings, placement))
 
 
 def _made(settings: Settings, placement: Placement) -> Backend:
     foreign_keys(settings)
-    with _lock:
-        if placement not in _backends:
-            cls, given = backend_class(placement.type), placement.options
-            try:
-                own = cls.at({key: given[key] for key in cls.options if key in given})
-            except (TypeError, ValueError) as error:
-                raise ConfigurationError(
-                    f"DJFS has a value that the backend {placement.type!r} cannot take: correct it "
-                    f"({reason(error)})"
-                ) from error
-            _backends[placement] = own
-        return _backends[placement]
+    cls, given = backend_class(placement.type), placement.options
+    try:
+        return cls.at({key: given[key] for key in cls.options if key in given})
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"DJFS has a value that the backend {placement.type!r} cannot take: correct it "
+            f"({reason(error)})"
+        ) from error
 
 
 @lru_cache(maxsize=16)  # each sweep asks
@@ -479,32 +474,3 @@ def foreign_keys(settings: Settings) -> Sequence[str]:
         if near := get_close_matches(key.lower(), known, n=1, cutoff=NEAR):
             raise ConfigurationError(f"DJFS has an unknown key {key!r}: did you mean {near[0]!r}?")
     return foreign
-
-
-@contextmanager
-def fresh() -> Iterator[None]:
-    """Give a block backends of its own, and close them at its end."""
-    global _backends
-    before, _backends = _backends, {}
-    try:
-        yield
-    finally:
-        close_all()
-        _backends = before
-
-
-def close_all() -> None:
-    """Close every backend; the next call of `backend_for` makes new ones."""
-    while _backends:
-        _backends.popitem()[1].close()
-
-
-def _forget_all() -> None:
-    # A child of fork() must not use, nor close, the connections of its parent.
-    global _lock
-    _lock = Lock()
-    _inherited.extend(_backends.values())  # what nothing refers to closes itself
-    _backends.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import (
     Callable,
@@ -14,7 +13,6 @@ from collections.abc import (
     Sequence,
     Set,
 )
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,7 +22,6 @@ from math import ceil
 from operator import attrgetter
 from random import getrandbits
 from secrets import token_urlsafe
-from threading import Lock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -32,6 +29,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import SECOND, Settings
 from ..errors import ConfigurationError, FileBusy
+from ..registry import Registry
 
 if TYPE_CHECKING:
     from .pace import Pace  # few processes need what it imports
@@ -852,14 +850,14 @@ _BY_SCHEME = {"memory": "djpyfs.expirations.memory_store.MemoryStore"} | dict.fr
     _OF_REDIS, "djpyfs.expirations.redis_store.RedisStore"
 )
 _Named = tuple[str, str, int, int]
-_stores: dict[_Named, ExpirationStore] = {}
-_lock = Lock()
+_stores = Registry[_Named, ExpirationStore]()
+fresh, close_all = _stores.fresh, _stores.close_all
 
 
 def store_for(settings: Settings) -> ExpirationStore:
     """Return the record store that ``settings`` name, the same one for the same URL."""
     named = settings.redis_url, settings.key_prefix, settings.shards, settings.wait_replicas
-    return _stores.get(named) or _made(named)
+    return _stores.get(named, lambda: _made(named))
 
 
 def _made(named: _Named) -> ExpirationStore:
@@ -867,35 +865,5 @@ def _made(named: _Named) -> ExpirationStore:
     if scheme not in _BY_SCHEME:  # nor is it shown: without "://" it may be the password
         known = ", ".join(f"{known}://" for known in _BY_SCHEME)
         raise ConfigurationError(f"DJFS['redis_url'] has an unknown scheme: use one of {known}")
-    with _lock:
-        if named not in _stores:
-            _stores[named] = import_string(_BY_SCHEME[scheme])(*named)
-        return _stores[named]
-
-
-@contextmanager
-def fresh() -> Iterator[None]:
-    """Give a block record stores of its own, and close them at its end."""
-    global _stores
-    before, _stores = _stores, {}
-    try:
-        yield
-    finally:
-        close_all()
-        _stores = before
-
-
-def close_all() -> None:
-    """Close every store; the next call of `store_for` makes another."""
-    while _stores:
-        _stores.popitem()[1].close()
-
-
-def _forget_all() -> None:
-    # A child of fork() must not use, nor close, the connections of its parent.
-    global _lock
-    _lock = Lock()
-    _stores.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+    store: ExpirationStore = import_string(_BY_SCHEME[scheme])(*named)
+    return store
