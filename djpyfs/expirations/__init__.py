@@ -265,6 +265,14 @@ class Move(NamedTuple):
     total: int = 0  # entries to look at, in the first step
 
 
+#: Called with a member whose claim has lapsed: keeps the holder from deleting it after all.
+Fence = Callable[[bytes], object]
+
+
+def no_fence(member: bytes) -> None:
+    """Trust that the holder is dead."""
+
+
 class Expirations(ABC):
     """The records of one place. A member is ``namespace/path``; times are in µs.
 
@@ -281,9 +289,7 @@ class Expirations(ABC):
     #: Sweeps go through each of these on its own; onlookers see these alone.
     shards: Sequence[int] = range(1)
 
-    def __init__(
-        self, place: str, lease: int, fence: Callable[[bytes], object], backoff: Backoff
-    ) -> None:
+    def __init__(self, place: str, lease: int, fence: Fence, backoff: Backoff) -> None:
         self.place = place
         self.lease = lease
         self.backoff = backoff
@@ -381,7 +387,7 @@ class Expirations(ABC):
 
         If the caller dies, its old deadline counts again.
         """
-        token = getrandbits(52) | 1
+        token = new_token()
         return self._when_free(lambda over: self._reserve(over, member, token))
 
     @abstractmethod
@@ -665,11 +671,7 @@ class ExpirationStore(ABC):
 
     @abstractmethod
     def at(
-        self,
-        place: str,
-        lease: int = LIVE,
-        fence: Callable[[bytes], object] = lambda member: None,
-        backoff: Backoff = BACKOFF,
+        self, place: str, lease: int = LIVE, fence: Fence = no_fence, backoff: Backoff = BACKOFF
     ) -> Expirations:
         """Return the records of one place."""
 

@@ -29,6 +29,7 @@ from . import (
     Counts,
     Expirations,
     ExpirationStore,
+    Fence,
     Finished,
     GivenUp,
     Linked,
@@ -45,6 +46,7 @@ from . import (
     claim_lease,
     file_name,
     new_token,
+    no_fence,
     soonest,
     write_lease,
 )
@@ -164,11 +166,7 @@ class MemoryStore(ExpirationStore):
         self._counts: MemoryStorage | None = None
 
     def at(
-        self,
-        place: str,
-        lease: int = LIVE,
-        fence: Callable[[bytes], object] = lambda member: None,
-        backoff: Backoff = BACKOFF,
+        self, place: str, lease: int = LIVE, fence: Fence = no_fence, backoff: Backoff = BACKOFF
     ) -> Expirations:
         records = self._records.setdefault(place, _Records())
         return _Expirations(self, records, place, lease, fence, backoff)
@@ -406,7 +404,7 @@ class _Expirations(Expirations):
         records: _Records,
         place: str,
         lease: int,
-        fence: Callable[[bytes], object],
+        fence: Fence,
         backoff: Backoff,
     ) -> None:
         super().__init__(place, lease, fence, backoff)

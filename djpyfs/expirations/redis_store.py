@@ -36,6 +36,7 @@ from . import (
     Counts,
     Expirations,
     ExpirationStore,
+    Fence,
     Finished,
     GivenUp,
     Linked,
@@ -51,6 +52,7 @@ from . import (
     Verdict,
     file_name,
     new_token,
+    no_fence,
     soonest,
     total,
     written_under,
@@ -89,11 +91,7 @@ class RedisStore(ExpirationStore):
         self.on_one_server = self._scripts.on_one_server
 
     def at(
-        self,
-        place: str,
-        lease: int = LIVE,
-        fence: Callable[[bytes], object] = lambda member: None,
-        backoff: Backoff = BACKOFF,
+        self, place: str, lease: int = LIVE, fence: Fence = no_fence, backoff: Backoff = BACKOFF
     ) -> _Expirations:
         return _Expirations(self._scripts, place, lease, fence, backoff)
 
@@ -301,12 +299,7 @@ class _Answers:
 
 class _Expirations(Expirations):
     def __init__(
-        self,
-        scripts: Scripts,
-        place: str,
-        lease: int,
-        fence: Callable[[bytes], object],
-        backoff: Backoff,
+        self, scripts: Scripts, place: str, lease: int, fence: Fence, backoff: Backoff
     ) -> None:
         super().__init__(place, lease, fence, backoff)
         self._within: Sequence[int] | None = None
