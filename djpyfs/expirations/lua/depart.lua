@@ -27,8 +27,8 @@ local function claimed_for(member)
   return left > 0 and exact(token), left, ends, lapsed
 end
 
--- Returns the record, by the names of the keys; nil if there is none.
-local function known_of(member)
+-- Takes the record out of this shard, and returns it by the names of the keys; nil if there is none.
+local function pack_up(member)
   local parcel = {}
   for name, zset in pairs({due = due, retries = retries, suspects = suspects, deadlines = deadlines, notes = notes}) do
     parcel[name] = redis.call('ZSCORE', zset, member) or nil
@@ -47,6 +47,10 @@ local function known_of(member)
       redis.call('ZREM', leases, lease)
     end
   end
+  forget(member)
+  for _, hash in ipairs({writing, owners, revocations}) do
+    redis.call('HDEL', hash, member)
+  end
   return next(parcel) and cmsgpack.pack(parcel)
 end
 
@@ -59,12 +63,8 @@ for i = 2, #ARGV do
     local kept = is_permanent(member) and 1 or 0
     reply[i] = {0, left, ends, token, deadline_of(member) or 0, kept, revocation}
   else
-    local parcel = known_of(member)
+    local parcel = pack_up(member)
     if parcel then
-      forget(member)
-      for _, hash in ipairs({writing, owners, revocations}) do
-        redis.call('HDEL', hash, member)
-      end
       redis.call('HSET', transit, member, parcel)
     end
     redis.call('SREM', returned, member)

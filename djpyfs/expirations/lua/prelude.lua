@@ -1,6 +1,8 @@
 -- Goes behind the first line of every verb, with only the functions that the verb calls.
 --
--- KEYS, the same for each verb, all of one place and in the slot of one shard:
+-- KEYS, all in the slot of one shard. The verbs for the records of a place begin with these, and their
+-- own come from KEYS[12] on. Every other verb lists all its keys: there the names below stand for
+-- something else, so it uses none of them, and no function that does.
 --   due        ZSET  member -> deadline, of members that no sweep has claimed yet
 --   retries    ZSET  member -> when to retry its deletion
 --   suspects   ZSET  member -> the same, of members that may kill their sweeper and are claimed alone
