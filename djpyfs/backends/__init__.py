@@ -133,8 +133,8 @@ class Backend(ABC):
     #: if nothing newer can go by then, because a deletion looks at the file itself, or `fence`
     #: waits for it, or nobody else has the files.
     late: float = LATE
-    #: Whether a write that fails may leave a part of the file.
-    leaves_parts: ClassVar[bool] = False
+    #: Whether a write that fails may leave a part of the file, which then has its deadline.
+    leaves_parts: ClassVar[bool] = True
     #: Whether ``openbin`` of its filesystems, to read, takes a ``part`` (a range of bytes) and an
     #: ``etag``; either may be None. It need fetch no more than the part, and raises `FileReplaced`
     #: if the file is another version by now.

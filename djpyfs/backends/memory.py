@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from fs import errors
 from fs.base import FS
@@ -27,6 +27,7 @@ class MemoryBackend(Backend):
     """Keeps each namespace in a directory of a `MemoryFS` that lives as long as the process."""
 
     shared = False
+    leaves_parts: ClassVar[bool] = False
     late = 0.0  # who freezes with this process cannot meet newer files
 
     def __init__(self, options: object) -> None:

@@ -39,7 +39,6 @@ class OpenedBackend(Backend):
     """
 
     deletions_at_once: ClassVar[int] = 10
-    leaves_parts: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

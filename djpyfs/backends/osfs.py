@@ -26,6 +26,7 @@ class DiskBackend(Backend):
 
     options = frozenset("directory_root url_root follow_symlinks accel_redirect x_sendfile".split())
     deletions_at_once: ClassVar[int] = 16  # for network disks
+    leaves_parts: ClassVar[bool] = False
     reads_parts: ClassVar[bool] = True
     late = 0.0  # who deletes holds the directory and looks at the file
 

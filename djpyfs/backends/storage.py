@@ -58,7 +58,6 @@ class StorageBackend(Backend):
 
     options = frozenset({"alias"})
     deletions_at_once: ClassVar[int] = 16
-    leaves_parts: ClassVar[bool] = True
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)

@@ -8,7 +8,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -19,6 +19,7 @@ from fs.base import FS
 from fs.memoryfs import MemoryFS
 
 from djpyfs import expire_objects, get_filesystem
+from djpyfs.backends import Backend
 from djpyfs.backends.memory import MemoryBackend
 from djpyfs.backends.spool import WholeOrNot
 from djpyfs.errors import WriteLost
@@ -56,6 +57,39 @@ def test_a_file_written_shortly_before_its_deadline_lives_for_the_grace(
     plots.expire("a.png", 30)
     WRITES[write](plots, "a.png")
     assert 31 < left(plots, "a.png") < 61
+
+
+class PartFS(MemoryFS):
+    """Its disk is full after two bytes."""
+
+    def upload(self, path: str, file: Any, *_: Any, **__: Any) -> None:
+        self.writebytes(path, file.read(2))
+        raise errors.InsufficientStorage(path)
+
+
+class PartBackend(Backend):
+    """A backend of somebody's own, which says nothing of parts."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._files = PartFS()
+
+    def make_filesystem(self, namespace: str) -> FS:
+        return self._files
+
+    def url(self, *_: Any) -> str:
+        raise errors.NoURL("", "download")
+
+
+def test_a_part_that_a_failed_write_leaves_on_a_backend_of_ones_own_has_a_deadline(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type=f"{__name__}.PartBackend", default_ttl=60)
+    plots = get_filesystem("plots")
+    with pytest.raises(errors.InsufficientStorage):
+        plots.upload("a", io.BytesIO(b"picture"))
+    assert plots.readbytes("a") == b"pi"
+    assert plots.expiration("a")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class S3Backend(Backend):
     )
     longest_url: ClassVar[int] = LONGEST_URL_LIFE
     takes_uploads: ClassVar[bool] = True
+    leaves_parts: ClassVar[bool] = False
     reads_parts: ClassVar[bool] = True
     throttles: ClassVar[bool] = True
     files_per_request: ClassVar[int] = KEYS_PER_REQUEST
