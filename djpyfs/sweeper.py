@@ -134,7 +134,6 @@ class _Batch:
     held: int = 0
     owned: list[bytes] = field(default_factory=list)
     postponed: int = 0
-    unanswered: int = 0
     verdict: Verdict = field(default_factory=Verdict)
 
     def put_off(self, delay: int, state: State, members: Sequence[bytes]) -> None:
@@ -237,8 +236,7 @@ class Sweep:
         self.whole: Mapping[str, float] = {}
         self._gates: dict[str, Gate] = {}
         self._claimed = self._landed = self._reported = 0
-        self._deleted = self._missing = self._retried = self._set_aside = 0
-        self._held = self._owned = self._postponed = self._remaining = self._unreachable = 0
+        self._done: Counter[str] = Counter()  # by the names in the report
         self._patience = outages.Patience()
         self._faulty: set[Backend] = set()
         self._late = 0.0
@@ -262,7 +260,7 @@ class Sweep:
         self._leave()
         for trouble in troubles:
             log.error("a shard cannot be swept: %s", trouble)
-        self._unreachable = len(troubles)
+        self._done["unreachable"] = len(troubles)
         report = self._report()
         if self._claimed:
             self._finished = report
@@ -350,7 +348,7 @@ class Sweep:
             claim = place.records.claim(shard, asked.limit)
             overdue = self._sweep(place, asked, claim)
             goes_on = asked.limit > 0 and overdue > 0
-        self._remaining += overdue
+        self._done["remaining"] += overdue
 
     def _ask(self, place: Place, limit: int) -> _Asked:
         return _Asked(limit, leases.now(), place.backend.mark())
@@ -435,8 +433,7 @@ class Sweep:
         if files_expired.has_listeners():
             self._deleted_batches.append(batch.deleted)
         settled = place.records.settle(claim, batch.verdict, limit, alone)
-        self._retried += settled.retried
-        self._set_aside += settled.set_aside
+        self._done.update(retried=settled.retried, set_aside=settled.set_aside)
         for member in batch.owned:
             place.records.take_up(member)
         return settled.claim or NO_CLAIM
@@ -517,8 +514,8 @@ class Sweep:
         flight.parts_left -= 1
         flight.outcome.add(outcome)
         name, gate = place.records.place, self._gate(place)
-        for _, why in [*outcome.away, *outcome.unanswered][:1]:
-            self._patience.lose(name, why, seconds)
+        if undone := [*outcome.away, *outcome.unanswered]:
+            self._patience.lose(name, undone[0][1], seconds)
         # Asked once, it may have been a moment's trouble.
         if outcome.slow_down and not gate.closed and (outcome.deleted or self._patience.lost(name)):
             log.warning("a backend asks for fewer requests: deletions slow down")
@@ -537,7 +534,7 @@ class Sweep:
             verdict.excused += _members(unanswered)
             batch.postponed += len(unanswered)
         else:
-            batch.unanswered += len(unanswered)
+            self._done["retried"] += len(unanswered)
         if outcome.away:
             away = [entry for entry, _ in outcome.away]
             batch.put_off(outages.pause(place.records.place), State.POSTPONED, _members(away))
@@ -553,12 +550,7 @@ class Sweep:
         for member, why in chain(verdict.failures, verdict.broken):
             log.warning("%a was not deleted: %s", member.decode(errors="replace"), why)
         self._landed += len(flight.claim.members)
-        self._deleted += len(batch.deleted)
-        self._missing += batch.missing
-        self._held += batch.held
-        self._owned += len(batch.owned)
-        self._postponed += batch.postponed
-        self._retried += batch.unanswered
+        self._done.update(batch.tally())
 
     def _delete(self, part: _Part) -> _Ended:
         """Delete a part; threads call it, and it changes nothing but files."""
@@ -598,16 +590,8 @@ class Sweep:
 
     def _report(self) -> SweepReport:
         return SweepReport(
-            deleted=self._deleted,
-            missing=self._missing,
-            failed=self._retried + self._set_aside,
-            retried=self._retried,
-            set_aside=self._set_aside,
-            held=self._held,
-            owned=self._owned,
-            postponed=self._postponed,
-            remaining=self._remaining,
-            unreachable=self._unreachable,
+            **self._done,
+            failed=self._done["retried"] + self._done["set_aside"],
             lag=self._late / SECOND,
             duration=self._elapsed(),
         )
