@@ -175,13 +175,9 @@ def _name(file: SetAsideFile) -> str:
 
 def _release(action: str, names: Sequence[str]) -> list[str]:
     """Do what an action says to files set aside; return the names of those that were."""
-    paths: dict[str, list[str]] = {}
-    for name in names:
-        namespace, _, path_ = name.rpartition("/")
-        paths.setdefault(namespace, []).append(path_)
     release, _ = ACTIONS[action]
-    done = (released for where, own in paths.items() for released in release(where, own))
-    return ["/".join(released) for released in done]
+    parted = [(namespace, path_) for namespace, _, path_ in (it.rpartition("/") for it in names)]
+    return ["/".join(released) for released in release(names=parted)]
 
 
 class _Search(NamedTuple):

@@ -403,27 +403,29 @@ def files_set_aside(
     return SetAside(files, complete, _messages(known.problems))
 
 
-def retry(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Have files that were set aside due now: ``paths`` of a namespace, or all of `tracked_files`'
-    ``where``, or all there are. Returns namespace and path of those that were set aside.
+def retry(where: str | None = None, names: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """Have files that were set aside due now: those of ``names``, each a namespace and a path, or
+    all of `tracked_files`' ``where``, or all there are. Returns the names of those set aside.
 
     Raises `RecordStoreError` if shards cannot be read, after it has done so for the others.
     """
-    return _release(lambda known: known.retry, where, paths)
+    return _release(lambda known: known.retry, where, names)
 
 
-def forget(where: str | None = None, paths: Sequence[str] = ()) -> list[tuple[str, str]]:
+def forget(
+    where: str | None = None, names: Sequence[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
     """Drop the records of files that were set aside, as `retry` chooses them. The files stay."""
-    return _release(lambda known: known.forget, where, paths)
+    return _release(lambda known: known.forget, where, names)
 
 
 def _release(
     verb_of: Callable[[Expirations], Callable[[Sequence[bytes]], Sequence[bytes]]],
     where: str | None,
-    paths: Sequence[str],
+    names: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
-    if where is not None and paths:
-        members = _members(where, paths)
+    if names:
+        members = _members(names)
         return [names_of(member) for known in _records() for member in verb_of(known)(members)]
     known, beginning = records_known(conf.current()), _beginning(where)
     released = [
@@ -437,13 +439,13 @@ def _release(
     return released
 
 
-def _members(where: str, paths: Sequence[str]) -> Sequence[bytes]:
+def _members(names: Sequence[tuple[str, str]]) -> Sequence[bytes]:
     """Return the members of files, or of broken records set aside that show under these names."""
     try:
-        entries = [Entry(check_namespace(where), check_path(path)) for path in paths]
+        entries = [Entry(check_namespace(where), check_path(path)) for where, path in names]
         return [Entry.of_member(entry.member).member for entry in entries]
     except InvalidName:
-        shown = {(where, path) for path in paths}
+        shown = set(names)
         pages = chain.from_iterable(_pages_set_aside(_records(), b""))
         found = [record.member for record in pages if names_of(record.member) in shown]
         if not found:

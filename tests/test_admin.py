@@ -25,7 +25,7 @@ from djpyfs.charts import Bar, Chart
 from djpyfs.filesystem import ExpiringFS
 from djpyfs.models import ExpiringFile
 from tests.conftest import counted, records_here
-from tests.servers import RedisServer, running_redis, wait_for
+from tests.servers import RedisServer, running_redis, scripts_run, wait_for
 
 PAGE = "/admin/djpyfs/expiringfile/"
 RELEASE = f"{PAGE}release/"
@@ -540,6 +540,19 @@ def test_the_page_takes_few_round_trips_however_many_files_there_are(
     before = own_redis.commands()
     shown(viewer)
     assert own_redis.commands() - before < 120  # 84 of them count the bars
+
+
+def test_all_that_a_search_finds_takes_few_scripts_however_many_namespaces_there_are(
+    changer: Client, djfs: Callable[..., None], own_redis: RedisServer
+) -> None:
+    djfs(type="tests.test_sweep.BrittleBackend", max_attempts=1, redis_url=own_redis.url)
+    records_here().schedule([b"user-%d/bad" % n for n in range(300)], 0)
+    expire_objects()
+    assert waiting() == (0, 300)
+    before = scripts_run(own_redis)
+    changer.post(RELEASE, {"action": "retry", "select_across": "1"})
+    assert scripts_run(own_redis) - before < 30
+    assert waiting() == (300, 0)
 
 
 @pytest.fixture

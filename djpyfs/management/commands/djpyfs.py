@@ -345,7 +345,7 @@ def _failed(console: Console, options: dict[str, Any]) -> None:
         )
     if options["retry"] or options["forget"]:
         verb = inspection.retry if options["retry"] else inspection.forget
-        released = verb(_single(where) if paths else where, paths)
+        released = verb(where, [(_single(where), path) for path in paths])
         lines = [counted(len(released), "file"), *table(released, ("namespace", "file"))]
         console.show({"released": released}, lines)
         if len(released) < len(set(paths)):
