@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from typing import cast
 
 from fs import errors
@@ -43,9 +44,8 @@ class Namespace:
 
     def within(self, path: str) -> Namespace:
         """Return a directory."""
-        own = type(self)(self.name, self.backend, self.settings)
+        own = copy(self)
         own.files = SubFS(self.files, path)
-        own.default_life = self.default_life
         own.directory = self.directory + (path and f"/{path}")
         own._prefix = self._prefix + (path and f"{path}/")
         own._before = self._before + (path and f"/{path}")
