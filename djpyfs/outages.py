@@ -34,7 +34,7 @@ def pause(place: str) -> int:
     return min(max(lasted // 2, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
-def is_over(place: str) -> None:
+def end(place: str) -> None:
     """Note that a backend has answered."""
     _since.pop(place, None)
 

@@ -215,7 +215,7 @@ class Sweep:
         on_batch: Callable[[SweepReport], object] | None = None,
         is_over: Callable[[], bool] = lambda: False,
         on_backlog: Callable[[int], str] | None = None,
-        patient: bool = True,
+        is_helper: bool = False,
     ) -> None:
         _check_bound("limit", limit, int, "whole number")
         _check_bound("seconds", seconds, (int, float), "number")
@@ -227,7 +227,7 @@ class Sweep:
         self._on_batch = on_batch
         self._is_over = is_over
         self._on_backlog = on_backlog
-        self._patient = patient
+        self._is_helper = is_helper
         #: Of which sweep this is a part: all with the same name are reported as one.
         self.name = uuid4().hex
         #: Whether it goes on with one of that name.
@@ -393,7 +393,7 @@ class Sweep:
         self._claimed += len(claim.members)
         self._late = max(self._late, *claim.late)
         # A helper finishes what it has claimed: the sweep that it helps may be over by then.
-        ends = self._has_ended if self._patient else self._is_over
+        ends = self._is_over if self._is_helper else self._has_ended
         flight = _Flight(claim, _Turn(held, ends, asked.mark))
         flight.entries = self._deletable(claim.members, flight.batch)
         if claim.awaiting:
@@ -446,7 +446,7 @@ class Sweep:
     def _wait_for_share(self, place: Place, overdue: int) -> int:
         """Return what `_share` does, as soon as there is something; no claim waits meanwhile."""
         while not (share := self._share(place, overdue)):
-            if not (self._patient and self._wanted()) or self._gate(place).closed:
+            if self._is_helper or not self._wanted() or self._gate(place).closed:
                 break
             time.sleep(random.uniform(*PAUSE))
         return share
@@ -545,7 +545,7 @@ class Sweep:
             if left := [it for it in flight.entries if it not in gone and it not in tried]:
                 batch.put_off(0, State.DUE, _members(left))
         if gone or outcome.failed:
-            outages.is_over(place.records.place)
+            outages.end(place.records.place)
             self._patience.regain(place.records.place)
         for member, why in chain(verdict.failures, verdict.broken):
             log.warning("%a was not deleted: %s", member.decode(errors="replace"), why)

@@ -98,7 +98,7 @@ def help_sweep(sweep: Any, called_at: Any) -> None:
         return
     with (
         _soft_time_limit() as is_over,
-        Sweep(None, _turn(), is_over=is_over, patient=False) as part,
+        Sweep(None, _turn(), is_over=is_over, is_helper=True) as part,
     ):
         part.name = sweep
         part.run()

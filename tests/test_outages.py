@@ -31,7 +31,7 @@ def test_a_backend_that_has_answered_starts_over(
 ) -> None:
     pauses(exports, monkeypatch, 100, 5_000)
     assert outages.is_known(exports)
-    outages.is_over(exports)
+    outages.end(exports)
     assert not outages.is_known(exports)
     assert pauses(exports, monkeypatch, 5_010) == [5]
 
