@@ -239,7 +239,7 @@ class Sweep:
         self._done: Counter[str] = Counter()  # by the names in the report
         self._patience = outages.Patience()
         self._faulty: set[Backend] = set()
-        self._late = 0.0
+        self._lag = 0.0
         self._deleted_batches: list[Sequence[Entry]] = []
         self._finished: SweepReport | None = None
 
@@ -333,9 +333,9 @@ class Sweep:
             asked = self._ask(place, 0)
             answers = list(zip(own, place.records.claim_these(shard, list(own)), strict=True))
             if claimed := [(member, it) for member, it in answers if it.token]:
-                members, late = [member for member, _ in claimed], [it.late for _, it in claimed]
+                members, lags = [member for member, _ in claimed], [it.lag for _, it in claimed]
                 awaiting = [member for member, it in claimed if it.awaiting]
-                claim = Claim(shard, claimed[0][1].token, members, late, 0, awaiting)
+                claim = Claim(shard, claimed[0][1].token, members, lags, 0, awaiting)
                 self._sweep(place, asked, claim)
             waits |= {own[member].path: it.wait / SECOND for member, it in answers if it.wait}
         self._leave()
@@ -391,7 +391,7 @@ class Sweep:
         held = leases.of_claim(place.records, claim.shard, claim.token, asked.at, late, longest)
         leases.keep(held)
         self._claimed += len(claim.members)
-        self._late = max(self._late, *claim.late)
+        self._lag = max(self._lag, *claim.lags)
         # A helper finishes what it has claimed: the sweep that it helps may be over by then.
         ends = self._is_over if self._is_helper else self._has_ended
         flight = _Flight(claim, _Turn(held, ends, asked.mark))
@@ -429,7 +429,7 @@ class Sweep:
             self._delete_unowned(place, landed)
         self._judge(place, landed)
         leases.drop(landed.turn.lease)
-        batch.verdict.tally = {**batch.tally(), **LATENESS.tally(claim.late, SECOND)}
+        batch.verdict.tally = {**batch.tally(), **LATENESS.tally(claim.lags, SECOND)}
         if files_expired.has_listeners():
             self._deleted_batches.append(batch.deleted)
         settled = place.records.settle(claim, batch.verdict, limit, alone)
@@ -592,7 +592,7 @@ class Sweep:
         return SweepReport(
             **self._done,
             failed=self._done["retried"] + self._done["set_aside"],
-            lag=self._late / SECOND,
+            lag=self._lag / SECOND,
             duration=self._elapsed(),
         )
 

@@ -74,7 +74,7 @@ class Claim(NamedTuple):
     shard: int
     token: int
     members: Sequence[bytes] = ()
-    late: Sequence[float] = ()  # µs since each member was due
+    lags: Sequence[float] = ()  # µs since each member was due
     overdue: int = 0  # how many more records could be claimed
     awaiting: Collection[bytes] = ()  # those of the members that go only if no row owns them
 
@@ -93,7 +93,7 @@ class ClaimOne(NamedTuple):
     """The answer to the claim on one member that is due; each in µs, 0 if there is none."""
 
     token: int = 0
-    late: int = 0
+    lag: int = 0
     wait: int = 0  # until it is due
     awaiting: bool = False  # an owner
 

@@ -726,11 +726,11 @@ class _Expirations(Expirations):
             if taken:
                 self._hold([member for member, _ in taken], token)
             full = len(taken) >= limit or bool(taken and self._is_suspect(taken[0][0]))
-            late = [now - due for _, due in taken]
+            lags = [now - due for _, due in taken]
             overdue = self._of.claimable(now) if full else 0
             members = [member for member, _ in taken]
             awaiting = [member for member in members if self._of.awaits_owner(member)]
-            return Claim(shard, token, members, late, overdue, awaiting)
+            return Claim(shard, token, members, lags, overdue, awaiting)
 
     def _end_lapsed(self, now: int) -> None:
         of = self._of

@@ -550,7 +550,7 @@ class _Expirations(Expirations):
         self.settle(Claim(shard, claim.token), Verdict(done=[*foreign]))
         own = [it not in foreign for it in claim.members]
         return claim._replace(
-            members=[*compress(claim.members, own)], late=[*compress(claim.late, own)]
+            members=[*compress(claim.members, own)], lags=[*compress(claim.lags, own)]
         )
 
     def _claim_call(self, shard: int, token: int, limit: int, alone: bool) -> Call:
@@ -865,11 +865,11 @@ def _schedule(reply: list[Any] | int) -> Attempt[tuple[int, Sequence[bytes]]]:
 
 
 def _claim(shard: int, token: int, reply: list[Any]) -> Claim:
-    overdue, late, lengths, joined, awaiting = reply
+    overdue, packed, lengths, joined, awaiting = reply
     ends = list(accumulate(map(int, lengths.split())))
     members = [joined[start:end] for start, end in pairwise([0, *ends])]
-    lateness = struct.unpack(f"<{len(members)}d", late)
-    return Claim(shard, token, members, lateness, overdue, awaiting)
+    lags = struct.unpack(f"<{len(members)}d", packed)
+    return Claim(shard, token, members, lags, overdue, awaiting)
 
 
 def _told(
@@ -881,8 +881,8 @@ def _told(
 def _claim_one(token: int, reply: list[Any] | Relaid) -> ClaimOne:
     if isinstance(reply, Relaid):
         return ClaimOne()  # it is in another shard now, and left to a sweep
-    claimed, late, wait, awaiting = reply
-    return ClaimOne(token if claimed else 0, late, wait, bool(awaiting))
+    claimed, lag, wait, awaiting = reply
+    return ClaimOne(token if claimed else 0, lag, wait, bool(awaiting))
 
 
 def _state(claimed: float | bytes | None, note: float | bytes | None) -> State:

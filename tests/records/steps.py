@@ -42,7 +42,7 @@ def claim(store: Expirations, limit: int = 100, backoff: Backoff = BACKOFF) -> C
     members = [member for one in claims for member in one.members]
     found = next((one for one in claims if one.members), Claim(0, 0))
     return found._replace(
-        members=members, late=[late for one in claims for late in one.late], overdue=0
+        members=members, lags=[lag for one in claims for lag in one.lags], overdue=0
     )
 
 

@@ -12,7 +12,7 @@ def test_only_what_is_due_is_claimed_and_how_late_it_is(store: Expirations) -> N
     store.schedule([b"n/later"], 100 * SECOND)
     found = claim(store)
     assert found.members == [b"n/due"]
-    assert 0 <= found.late[0] < 60 * SECOND
+    assert 0 <= found.lags[0] < 60 * SECOND
 
 
 def test_nothing_is_claimed_twice_while_the_lease_lasts(store: Expirations) -> None:

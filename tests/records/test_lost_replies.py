@@ -16,7 +16,7 @@ def test_a_claim_whose_reply_was_lost_is_claimed_once(losing: tuple[Any, Proxy])
     proxy.cuts = 1
     found = store.claim(0, 9)
     assert found.members == [A]
-    assert 0 <= found.late[0] <= now(store) - scheduled
+    assert 0 <= found.lags[0] <= now(store) - scheduled
     assert settle(store, A, found.token, "no", attempts=2) == (1, 0)
     store.schedule([B], 0)
     proxy.cuts = 1
