@@ -22,10 +22,9 @@ from fs.subfs import SubFS
 
 from ..errors import ConfigurationError
 from . import LATE, Backend, described, place_id
-from .opened import CopyingFS, OpenedBackend
+from .opened import CopyingFS, OpenedBackend, without_secrets
 from .osfs import DiskBackend
-from .spool import SpoolingFS, Turns
-from .storage import Made
+from .spool import Made, SpoolingFS, Turns
 
 ON_DISK = ("file", "local")
 ON_S3 = ("s3", "s3a")
@@ -94,8 +93,7 @@ class FsspecBackend(OpenedBackend):
 
     def roots(self) -> Sequence[str]:
         """Return the URL without user and password."""
-        protocol, _, rest = self._url.partition("://")
-        return [f"{protocol}://{re.split('[?&;=#]', rest.rpartition('@')[2])[0]}"]
+        return [without_secrets(self._url)]
 
 
 class FsspecFiles(SpoolingFS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -308,3 +309,10 @@ class CopyingFS(SpoolingFS):
     def close(self) -> None:
         self._files.close()
         super().close()
+
+
+def without_secrets(url: str) -> str:
+    """Return protocol, host and path of a URL."""
+    protocol, _, rest = url.partition("://")
+    # Only between the last @ and the query can there be no part of an unquoted password.
+    return f"{protocol}://{re.split('[?&;=#]', rest.rpartition('@')[2])[0]}"

@@ -22,7 +22,7 @@ from fs.tarfs import ReadTarFS
 from ..errors import ConfigurationError
 from . import Backend, place_id
 from .memory import MemoryBackend
-from .opened import CopyingFS, OpenedBackend
+from .opened import CopyingFS, OpenedBackend, without_secrets
 from .osfs import DiskBackend
 
 READ_ONLY = ("zip", "tar")
@@ -72,10 +72,7 @@ class OpenerBackend(OpenedBackend):
         parsed = parse_fs_url(self._address)
         if parsed.protocol in READ_ONLY:
             return []
-        # An unquoted password may have left a part of itself here, but not between the last @
-        # and the query.
-        place = re.split("[?&;=#]", parsed.resource.rpartition("@")[2])[0]
-        return [f"{parsed.protocol}://{place}"]
+        return [without_secrets(f"{parsed.protocol}://{parsed.resource}")]
 
     def connect(self) -> FS:
         """Open the filesystem at the URL."""

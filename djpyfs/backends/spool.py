@@ -15,10 +15,11 @@ from zlib import crc32
 from fs import errors
 from fs.base import FS
 from fs.mode import Mode
-from fs.path import abspath, dirname, normpath
+from fs.path import abspath, basename, dirname, normpath
 from fs.tools import copy_file_data
 
 IN_MEMORY = 1 << 20  # bytes, beyond which a file waits on disk
+DIRECTORIES_MADE = 10_000
 
 
 def spool() -> BinaryIO:
@@ -35,6 +36,44 @@ class Turns:
     def of(self, name: str) -> Lock:
         """Return the lock of a name, which it may share with a few others."""
         return self._locks[crc32(name.encode()) % len(self._locks)]
+
+
+class Made:
+    """Directories that may be empty: only this process knows of them."""
+
+    def __init__(self) -> None:
+        self._above: dict[str, str] = {}
+        self._below: dict[str, set[str]] = {}
+        self._lock = Lock()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._above
+
+    def below(self, name: str) -> set[str]:
+        """Return the names of those in a directory."""
+        with self._lock:
+            return set(self._below.get(name, ()))
+
+    def add(self, name: str) -> None:
+        """Remember a directory, and forget the oldest if there are too many."""
+        with self._lock:
+            above, _, own = name.rpartition("/")
+            self._above[name] = above
+            self._below.setdefault(above, set()).add(own)
+            if len(self._above) > DIRECTORIES_MADE:
+                self._forget(next(iter(self._above)))
+
+    def discard(self, name: str) -> None:
+        """Forget a directory."""
+        with self._lock:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        above = self._above.pop(name, None)
+        if above is not None:
+            self._below[above].discard(basename(name))
+            if not self._below[above]:
+                del self._below[above]
 
 
 class SpoolingFS(FS):

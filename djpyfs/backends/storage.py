@@ -30,7 +30,7 @@ from ..errors import BackendUnavailable, ConfigurationError
 from ..names import RESERVED, Entry
 from . import LATE, Backend, Lease, Outcome, described, is_away, place_id, reason, size_told
 from .deletion import delete_below
-from .spool import SpoolingFS, Turns
+from .spool import Made, SpoolingFS, Turns
 from .tree import PRUNINGS_WITHSTOOD, Descent, pruned
 
 # How storages say that something is no directory: the third is Django's in memory, and the last
@@ -46,7 +46,6 @@ NO_DIRECTORY = (
 # from settings of their own.
 WHERE = "account_name azure_container bucket_name host location root_path".split()
 DIRECTORIES_REMEMBERED = 1_000
-DIRECTORIES_MADE = 10_000
 
 
 class DjpyfsStorage(Storage):
@@ -235,44 +234,6 @@ class StorageBackend(Backend):
         """Return the size in bytes of a file that the storage keeps on disk."""
         descent = self._on_disk()
         return size_told(lambda: descent.lstat("/".join(entry))) if descent else None
-
-
-class Made:
-    """Directories that may be empty: only this process knows of them."""
-
-    def __init__(self) -> None:
-        self._above: dict[str, str] = {}
-        self._below: dict[str, set[str]] = {}
-        self._lock = Lock()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._above
-
-    def below(self, name: str) -> set[str]:
-        """Return the names of those in a directory."""
-        with self._lock:
-            return set(self._below.get(name, ()))
-
-    def add(self, name: str) -> None:
-        """Remember a directory, and forget the oldest if there are too many."""
-        with self._lock:
-            above, _, own = name.rpartition("/")
-            self._above[name] = above
-            self._below.setdefault(above, set()).add(own)
-            if len(self._above) > DIRECTORIES_MADE:
-                self._forget(next(iter(self._above)))
-
-    def discard(self, name: str) -> None:
-        """Forget a directory."""
-        with self._lock:
-            self._forget(name)
-
-    def _forget(self, name: str) -> None:
-        above = self._above.pop(name, None)
-        if above is not None:
-            self._below[above].discard(basename(name))
-            if not self._below[above]:
-                del self._below[above]
 
 
 class StorageFileSystem(SpoolingFS):
