@@ -111,11 +111,11 @@ def _url(address: Address) -> str:
     db, credentials = address.options.get("db", 0), _credentials(address.options)
     if path := address.options.get("path"):
         return f"redis+socket://{credentials}{quote(path)}?virtual_host={db}"
-    [place] = map(_place, address.hosts)
-    return f"{'rediss' if address.tls else 'redis'}://{credentials}{place}/{db}"
+    [node] = map(_node, address.hosts)
+    return f"{'rediss' if address.tls else 'redis'}://{credentials}{node}/{db}"
 
 
-def _place(host: tuple[str, int]) -> str:
+def _node(host: tuple[str, int]) -> str:
     name, port = host
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
@@ -134,8 +134,8 @@ def _behind_sentinels(
     sentinel = {**quickly, **tls, "ssl": address.tls, **address.guide_options}
     options = {**quickly, "master_name": address.master_name, "sentinel_kwargs": sentinel}
     db, credentials = address.options.get("db", 0), _credentials(address.options)
-    places = map(_place, address.hosts)
-    url = ";".join(f"sentinel://{credentials}{place}/{db}" for place in places)
+    nodes = map(_node, address.hosts)
+    url = ";".join(f"sentinel://{credentials}{node}/{db}" for node in nodes)
     return {
         "broker_url": url,
         "result_backend": url,

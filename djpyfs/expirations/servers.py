@@ -144,8 +144,8 @@ def _single(url: str) -> Address:
 def _several(url: str, kind: str, tls: bool) -> Address:
     first, *others = url.split(";")
     rest, _, query = first.partition("://")[2].partition("?")
-    places, _, path = rest.partition("/")
-    credentials, at, hosts = places.rpartition("@")
+    authority, _, path = rest.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
     for other in others:  # as Celery has it
         other, _, more = other.rpartition("://")[2].partition("?")
         hosts += "," + other.partition("/")[0].rpartition("@")[2]
@@ -170,8 +170,8 @@ def _several(url: str, kind: str, tls: bool) -> Address:
     return address
 
 
-def _host(place: str, kind: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{place}")
+def _host(node: str, kind: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{node}")
     if not parts.hostname:
         raise ValueError("a host is missing")
     return parts.hostname, parts.port or _PORTS[kind]
@@ -391,29 +391,29 @@ class Cluster(Servers):
             finally:
                 self._looked_at = monotonic()
             owners: list[redis.Redis | None] = [None] * SLOTS
-            for first, last, place in ranges:
-                owners[first : last + 1] = [self._client(place)] * (last + 1 - first)
+            for first, last, node in ranges:
+                owners[first : last + 1] = [self._client(node)] * (last + 1 - first)
             self._owners = owners
-            masters = {place for *_, place in ranges}
-            self._clients = {place: self._clients[place] for place in masters}
+            masters = {node for *_, node in ranges}
+            self._clients = {node: self._clients[node] for node in masters}
             return owners
 
-    def _client(self, place: tuple[str, int]) -> redis.Redis:
-        if place not in self._clients:
-            host, port = place
+    def _client(self, node: tuple[str, int]) -> redis.Redis:
+        if node not in self._clients:
+            host, port = node
             options = {**_FAILOVER_OPTIONS, **self.address.options, "host": host, "port": port}
-            self._clients[place] = redis.Redis.from_pool(ConnectionPool(**options))
-        return self._clients[place]
+            self._clients[node] = redis.Redis.from_pool(ConnectionPool(**options))
+        return self._clients[node]
 
     def _ranges(self) -> list[tuple[int, int, tuple[str, int]]]:
         """Ask the nodes, in any order, until one answers who holds which slots."""
         end, why = monotonic() + LOOK_TIMEOUT, ""
         candidates = random.sample(self._known, len(self._known))
-        for place in dict.fromkeys([*candidates, *self.address.hosts]):
+        for node in dict.fromkeys([*candidates, *self.address.hosts]):
             if monotonic() > end:
                 break
             try:
-                ranges, self._known = self._ask(place)
+                ranges, self._known = self._ask(node)
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 if isinstance(error, AuthenticationError | AuthorizationError):
                     raise
@@ -423,21 +423,21 @@ class Cluster(Servers):
         raise redis.ConnectionError(f"none of the nodes answers ({why})")
 
     def _ask(
-        self, place: tuple[str, int]
+        self, node: tuple[str, int]
     ) -> tuple[list[tuple[int, int, tuple[str, int]]], list[tuple[str, int]]]:
-        host, port = place
+        host, port = node
         options = {**self.address.options, **_GUIDE_OPTIONS, "host": host, "port": port}
         with redis.Redis.from_pool(ConnectionPool(**options)) as client:
             answer: Any = client.execute_command("CLUSTER", "SLOTS")
         ranges, nodes = [], []
-        for first, last, *replicas_after_master in answer:
-            places = list(_places(replicas_after_master, host))
-            ranges.append((first, last, places[0]))
-            nodes += places
+        for first, last, *told in answer:
+            master, *replicas = _nodes(told, host)
+            ranges.append((first, last, master))
+            nodes += [master, *replicas]
         return ranges, list(dict.fromkeys(nodes)) or self._known
 
 
-def _places(nodes: Sequence[Sequence[Any]], asked: str) -> Iterator[tuple[str, int]]:
-    for host, port, *_ in nodes:
+def _nodes(told: Sequence[Sequence[Any]], asked: str) -> Iterator[tuple[str, int]]:
+    for host, port, *_ in told:
         # A node that does not know its own name is at the address where it was asked.
         yield (host.decode() if isinstance(host, bytes) else host) or asked, port
