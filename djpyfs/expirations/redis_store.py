@@ -58,8 +58,8 @@ from . import (
     written_under,
 )
 from .layout import Layout, Relaid
-from .moves import LEAVES_LAPSED, SCANS, Held, Moves, reshard
 from .scripts import Call, Command, Scripts, Unconfirmed
+from .transit import LEAVES_LAPSED, SCANS, Held, Moves, reshard
 
 if TYPE_CHECKING:
     from limits.storage import RedisStorage
