@@ -125,6 +125,14 @@ class NotAnswered(DjpyfsError, RemoteConnectionError):
     """A request to where files are kept was sent and not answered: it may still be carried out."""
 
 
+class MoveUnfinished(DjpyfsError, OSError):
+    """A file was copied to be moved, and may be gone by now: the copy stays.
+
+    This is no error of PyFilesystem, whose `fs.move` takes those as a sign that the file is still
+    there, and removes the copy.
+    """
+
+
 class TableUnreadable(DjpyfsError):
     """The table of openedx-django-pyfs is not there, or cannot be read."""
 

@@ -767,15 +767,18 @@ class ExpiringFS(FS):
         self._files.setinfo(self._here.path(path), info)
 
     def remove(self, path: str) -> None:
-        """Remove a file and forget its deadline."""
+        """Remove a file and forget its deadline.
+
+        Raises `MoveUnfinished` if `fs.move` does this and it is not known whether the file is gone.
+        """
         self.check()
-        relative = self._here.path(path)
-        copy = self._transaction.copy_of(File(self._here, relative))
-        if copy:
-            moves.remove_moved(File(self._here, relative), copy)
-            return
-        with self._removing(path):
-            self._files.remove(relative)
+        file = File(self._here, self._here.path(path))
+        with self._transaction.told_if_unfinished(file):
+            if copy := self._transaction.copy_of(file):
+                moves.remove_moved(file, copy)
+                return
+            with self._removing(path):
+                self._files.remove(file.path)
 
     def removedir(self, path: str) -> None:
         """Remove an empty directory."""

@@ -11,6 +11,8 @@ from fs import errors
 from fs.iotools import RawWrapper
 from fs.mode import Mode
 
+from .backends import may_act, reason
+from .errors import MoveUnfinished, RecordStoreError
 from .namespaces import Namespace
 from .owners import await_owners
 from .writes import Reservation
@@ -70,6 +72,21 @@ class Transaction:
     def is_move_within(self) -> bool:
         """Whether what is copied within the filesystem is being moved: it takes each lock twice."""
         return self._own_depth > 3
+
+    @contextmanager
+    def told_if_unfinished(self, source: File) -> Iterator[None]:
+        """Raise `MoveUnfinished` if a removal fails in a transaction, and the file may be gone."""
+        try:
+            yield
+        except errors.ResourceNotFound:
+            raise
+        except errors.FSError as error:
+            was_sent = not isinstance(error, RecordStoreError) and may_act(error)
+            if self._own_depth and (was_sent or not _is_surely_there(source)):
+                raise MoveUnfinished(
+                    f"{source.path!r} was copied, and may be gone by now: {reason(error)}"
+                ) from error
+            raise
 
     def copied(self, source: File, copy: File) -> None:
         """Note that a file was copied."""
