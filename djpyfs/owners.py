@@ -415,10 +415,7 @@ def _ask(alias: str, own: _Field, named: Mapping[str, Entry], answer: Answer) ->
         found = {named[name] for name in {*(in_rows or ()), *filter(own.is_default, named)}}
     except Exception as error:  # a database may raise anything: its files stay for now
         return reason(error)
-    if connections[alias].in_atomic_block:
-        answer.unknown |= dict.fromkeys(found, "a transaction that is still open here names it")
-    else:
-        answer.owned |= found
+    answer.owned |= found
     return None if in_rows is None else ""
 
 
