@@ -10,6 +10,7 @@ from .conf import LONGEST_LIFE, SECOND, Policy
 from .errors import InvalidLifetime
 
 Seconds = float | timedelta
+DAY = 86_400  # s
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -61,7 +62,7 @@ def asked_life(
 
 def total_of(seconds: Seconds, days: float) -> float:
     """Return a lifetime in seconds. Raises `InvalidLifetime`."""
-    total = seconds_of("seconds", seconds) + _number_of("days", days) * 86_400
+    total = seconds_of("seconds", seconds) + _number_of("days", days, DAY) * DAY
     if total > LONGEST_LIFE:
         raise InvalidLifetime(f"a lifetime of {total:g} s is too long: use {LONGEST_LIFE} at most")
     return total
@@ -84,13 +85,14 @@ def seconds_of(name: str, value: Any) -> float:
     return _number_of(name, value)
 
 
-def _number_of(name: str, value: Any) -> float:
+def _number_of(name: str, value: Any, unit: int = 1) -> float:
     # Real alone would do, but a check against an abstract class costs a microsecond.
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise InvalidLifetime(f"{name} is {value!r}: give it a number")
     number: Any = value
-    if not 0 <= number <= LONGEST_LIFE:  # so is neither NaN nor infinite
+    longest = LONGEST_LIFE // unit
+    if not 0 <= number <= longest:  # so is neither NaN nor infinite
         is_huge = isinstance(value, int) and value.bit_length() > 99  # Python may not print it
         shown = "huge" if is_huge else repr(value)
-        raise InvalidLifetime(f"{name} is {shown}: use 0 to {LONGEST_LIFE}")
+        raise InvalidLifetime(f"{name} is {shown}: use 0 to {longest}")
     return float(number)
