@@ -104,7 +104,11 @@ class _Keeper:
                 together.setdefault((lease.records, lease.shard), []).append(lease)
             for (records, shard), leases in together.items():  # one that hangs holds up no other
                 asking = (records, shard, leases)
-                Thread(target=self._extend, args=asking, name="djpyfs-lease", daemon=True).start()
+                thread = Thread(target=self._extend, args=asking, name="djpyfs-lease", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # there are too many threads
+                    self._extend(*asking)
 
     def _due(self) -> list[HeldLease]:
         with self._changed:

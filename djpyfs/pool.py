@@ -61,8 +61,8 @@ class Pool(Generic[P, R]):
 
     def _grow(self) -> None:
         thread = Thread(target=self._work, name="djpyfs-deletions", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _work(self) -> None:
         try:

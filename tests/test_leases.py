@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,16 @@ def test_a_store_that_hangs_keeps_no_lease_elsewhere_from_being_extended(
         assert store.claim(0, 9).members == []
     proxy.stop()
     close_all()
+
+
+def test_leases_are_extended_while_no_thread_can_be_started(store: Expirations) -> None:
+    with kept(write(store)):
+        before = threading.stack_size(1 << 46)  # more than there is
+        try:
+            pause(3 * SHORT / SECOND)
+            assert store.claim(0, 9).members == []
+        finally:
+            threading.stack_size(before)
 
 
 def test_leases_of_any_length_are_extended_in_time(store: Expirations) -> None:
