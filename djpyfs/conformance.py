@@ -209,6 +209,14 @@ class PlaceTests(BackendCase):
         above.removedir("d/f")
         self.assertFalse(below.exists("f"))
 
+    def test_nothing_is_copied_onto_a_directory(self) -> None:
+        files = self.files()
+        files.writebytes("a", b"picture")
+        files.makedir("d").writebytes("b", b"picture")
+        with self.assertRaises(errors.FSError):
+            files.copy("a", "d", overwrite=True)
+        self.assertEqual(files.listdir("d"), ["b"])
+
     def test_a_part_of_a_file_is_read_as_signed_links_do(self) -> None:
         self.files().writebytes("a", b"picture")
         with self.files().openbin("a", part=range(2, 4)) as file:

@@ -671,6 +671,9 @@ class ExpiringFS(FS):
     ) -> None:
         """Copy a file. The copy is a new file, without the deadline of the first."""
         destination, source = self._here.path(dst_path), self._seen(src_path)
+        is_near = not self._files.getmeta().get("network")
+        if overwrite and is_near and self._files.isdir(destination):
+            raise errors.FileExpected(dst_path)  # OSFS would copy into it
         first = File(self._here, source)
         life = moves.life_of_moved(first) if self._transaction.is_move_within else None
         with self._writing(destination, life) as (_, write):

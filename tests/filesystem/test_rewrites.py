@@ -17,6 +17,7 @@ import pytest
 from fs import errors
 from fs.base import FS
 from fs.memoryfs import MemoryFS
+from fs.tempfs import TempFS
 
 from djpyfs import expire_objects, get_filesystem
 from djpyfs.backends import Backend
@@ -90,6 +91,25 @@ def test_a_part_that_a_failed_write_leaves_on_a_backend_of_ones_own_has_a_deadli
         plots.upload("a", io.BytesIO(b"picture"))
     assert plots.readbytes("a") == b"pi"
     assert plots.expiration("a")
+
+
+class CopyingBackend(PartBackend):
+    """A backend of somebody's own, on a filesystem that copies into a directory."""
+
+    def make_filesystem(self, namespace: str) -> FS:
+        return TempFS()
+
+
+def test_on_a_backend_of_ones_own_nothing_is_copied_into_a_directory_without_a_record(
+    djfs: Callable[..., None],
+) -> None:
+    djfs(type=f"{__name__}.CopyingBackend")
+    plots = get_filesystem("plots")
+    plots.writebytes("a", b"picture")
+    plots.makedir("d")
+    with pytest.raises(errors.FileExpected):
+        plots.copy("a", "d", overwrite=True)
+    assert plots.listdir("d") == []
 
 
 @pytest.mark.parametrize(
