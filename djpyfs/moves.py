@@ -78,7 +78,7 @@ class Transaction:
         """Raise `MoveUnfinished` if a removal fails in a transaction, and the file may be gone."""
         try:
             yield
-        except errors.ResourceNotFound:
+        except (errors.ResourceNotFound, errors.FileExpected):
             raise
         except errors.FSError as error:
             was_sent = not isinstance(error, RecordStoreError) and may_act(error)

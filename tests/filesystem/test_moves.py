@@ -204,6 +204,14 @@ def test_no_reply_that_is_lost_while_fs_move_moves_a_file_costs_the_file(
     proxy.stop()
 
 
+def test_a_directory_that_is_removed_as_a_file_is_the_same_error_under_the_lock(
+    disk: ExpiringFS,
+) -> None:
+    disk.makedir("d")
+    with disk.lock(), pytest.raises(errors.FileExpected):
+        disk.remove("d")
+
+
 class SilentFS(MemoryFS):
     """Removes files, and does not answer."""
 
